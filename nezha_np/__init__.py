@@ -1,0 +1,51 @@
+"""NEZHA as explicit array functions: every layer a plain function on NumPy arrays that runs unchanged on a GPU's.
+
+Examples
+--------
+>>> import nezha_np as nz
+>>> weights, tokenizer = nz.load(), nz.load_tokenizer()
+>>> batch = nz.encode(tokenizer, ["房间很干净。"])
+>>> nz.forward(weights, **batch).last_hidden_state.shape
+(1, 8, 128)
+"""
+
+from nezha_np.config import NezhaConfig
+from nezha_np.heads import (
+    causal_lm,
+    masked_lm,
+    multiple_choice,
+    next_sentence_prediction,
+    pretraining,
+    question_answering,
+    sequence_classification,
+    token_classification,
+)
+from nezha_np.mechanism import definitions, trace, value_and_grad
+from nezha_np.model import forward
+from nezha_np.text import fill_mask
+from nezha_np.tokenizer import encode, load_tokenizer
+from nezha_np.weights import Weights, init, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NezhaConfig",
+    "Weights",
+    "causal_lm",
+    "definitions",
+    "encode",
+    "fill_mask",
+    "forward",
+    "init",
+    "load",
+    "load_tokenizer",
+    "masked_lm",
+    "multiple_choice",
+    "next_sentence_prediction",
+    "pretraining",
+    "question_answering",
+    "sequence_classification",
+    "token_classification",
+    "trace",
+    "value_and_grad",
+]

@@ -1,0 +1,214 @@
+"""The only file that tells array libraries apart.
+
+A layer takes its namespace from its arguments, ``xp = namespace(x)``, and makes new arrays beside them,
+``like(x, values)``: so the same lines run on NumPy, CuPy, JAX, torch and any library of the array-API standard
+(2024.12), and nothing lands on a default device by accident.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any  # an array of whichever library the weights belong to
+Namespace: TypeAlias = Any
+
+# These two do not speak the standard by themselves: array_api_compat wraps them. It is imported only when one of
+# their arrays is seen, because its import costs more than the whole of this package.
+_WRAPPED = ("cupy", "torch")
+
+
+def library(array: Array) -> str:
+    """Return the name of the library an array belongs to: ``"numpy"``, ``"cupy"``, ``"array_api_strict"`` …
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> library(np.zeros(3))
+    'numpy'
+    """
+    return type(array).__module__.partition(".")[0]
+
+
+@functools.cache
+def _wrapped_namespace(name: str) -> Namespace:
+    return importlib.import_module(f"array_api_compat.{name}")
+
+
+def namespace(array: Array) -> Namespace:
+    """Return the array-API namespace of an array.
+
+    Parameters
+    ----------
+    array : array
+        An array of any library.
+
+    Returns
+    -------
+    module
+        The functions of that library under their names in the array-API standard.
+
+    Raises
+    ------
+    TypeError
+        If the argument is not an array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> namespace(np.zeros(3)).__name__
+    'numpy'
+    """
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    if (name := library(array)) in _WRAPPED:
+        return _wrapped_namespace(name)
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    raise TypeError(f"expected an array of a library that speaks the array-API standard, got {type(array).__name__}")
+
+
+def is_array(value: Any) -> bool:
+    """Say whether a value is an array of any library.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_array(np.zeros(3)), is_array([0, 0, 0])
+    (True, False)
+    """
+    return isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array_namespace__") or library(value) in _WRAPPED
+
+
+def has_kind(array: Array, kind: str) -> bool:
+    """Say whether an array's dtype is of a kind of the standard: ``"real floating"``, ``"integral"``, ``"bool"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> has_kind(np.zeros(3), "real floating"), has_kind(np.zeros(3), "integral")
+    (True, False)
+    """
+    return bool(namespace(array).isdtype(array.dtype, kind))
+
+
+def like(array: Array, values: Any, dtype: Any = None) -> Array:
+    """Make an array of `values` in the library and on the device of `array`.
+
+    Parameters
+    ----------
+    array : array
+        The neighbour: it gives the library and the device.
+    values : array_like
+        A number, a list, a NumPy array, or an array of the same library.
+    dtype : dtype or str, optional
+        What the new array holds; None: the dtype of `array`.
+
+    Returns
+    -------
+    array
+        The new array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> like(np.zeros(2, "float32"), [1, 2])
+    array([1., 2.], dtype=float32)
+    """
+    xp = namespace(array)
+    if dtype is None:
+        dtype = array.dtype
+    elif isinstance(dtype, str):
+        dtype = getattr(xp, dtype)
+    return xp.asarray(values, dtype=dtype, device=array.device)
+
+
+def statistics_dtype(array: Array) -> Any:
+    """Return the dtype for sums over many elements (norms, softmax, losses): never less than float32.
+
+    In float16 the additive mask's minimum overflows, and a row with everything masked becomes NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> statistics_dtype(np.zeros(3, "float16")) == np.float32, statistics_dtype(np.zeros(3, "float64")) == np.float64
+    (True, True)
+    """
+    xp = namespace(array)
+    return array.dtype if array.dtype in (xp.float32, xp.float64) else xp.float32
+
+
+def in_statistics_dtype(array: Array) -> Array:
+    """Convert an array to its statistics dtype; an array that has it already is returned as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> in_statistics_dtype(np.ones(2, "float16"))
+    array([1., 1.], dtype=float32)
+    """
+    return namespace(array).astype(array, statistics_dtype(array), copy=False)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Bring an array of any library to NumPy: for files and for text, never inside a forward pass.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> to_numpy(np.ones(2))
+    array([1., 1.])
+    """
+    name = library(array)
+    if name == "cupy":
+        return array.get()
+    if name == "torch":
+        return array.detach().cpu().numpy()
+    if name == "array_api_strict":  # its conversion refuses every device but its first, as a GPU's would
+        xp = namespace(array)
+        return np.asarray(xp.asarray(array, device=xp.Device("CPU_DEVICE")))
+    return np.asarray(array)
+
+
+def sum_rows(indices: Array, rows: Array, count: int) -> Array:
+    """Add up rows that share an index: the scatter-add, which the standard does not have.
+
+    Parameters
+    ----------
+    indices : (n,) array of int
+        Where each row goes, from 0 to ``count - 1``.
+    rows : (n, H) array
+        The rows.
+    count : int
+        The number of rows of the result.
+
+    Returns
+    -------
+    (count, H) array
+        ``result[i]`` is the sum of all ``rows[j]`` with ``indices[j] == i``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum_rows(np.array([2, 0, 2]), np.array([[1.0], [2.0], [3.0]]), 3)
+    array([[2.],
+           [0.],
+           [4.]])
+    """
+    xp = namespace(rows)
+    name = library(rows)
+    if name == "jax":
+        return xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=rows.device).at[indices].add(rows)
+    if name in ("numpy", "cupy", "torch"):
+        total = xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        if name == "torch":
+            return total.index_add(0, indices, rows)
+        importlib.import_module(name).add.at(total, indices, rows)
+        return total
+    # What the standard can say: a product with the one-hot rows, (count, n) @ (n, H).
+    places = xp.arange(count, dtype=indices.dtype, device=rows.device)
+    one_hot = xp.astype(places[:, None] == indices[None, :], rows.dtype)
+    return xp.matmul(one_hot, rows)

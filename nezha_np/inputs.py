@@ -1,0 +1,266 @@
+"""What a call is given: checked, and moved to where the weights are.
+
+Ids, masks and labels may be lists or NumPy arrays: they are checked before any transfer, and moved to the library and
+device of the weights. Arrays that are there already are checked by shape and dtype alone, because reading their values
+would make the host wait for the device. Float inputs that a model computes with must be there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nezha_np.arrays import Array, has_kind, is_array, library, like, namespace
+from nezha_np.layers.losses import IGNORED
+
+Shape = tuple[int | None, ...]  # None: any size from 1 on
+
+
+def integers(name: str, value: Any, beside: Array, shape: Shape, *, below: int, ignored: int | None = None) -> Array:
+    """Check ids or class labels and bring them beside the weights.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in an error.
+    value : array_like of int
+        Lists, a NumPy array, or an array of the library of `beside`.
+    beside : array
+        Any weight.
+    shape : tuple of (int or None)
+        The expected shape.
+    below : int
+        Every value lies from 0 to ``below - 1``.
+    ignored : int, optional
+        A value that is allowed too.
+
+    Returns
+    -------
+    array of int64
+        The checked values.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers, or belong to another array library.
+    ValueError
+        If shape or values are not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> integers("input_ids", [[1, 2]], np.zeros(1), (None, None), below=3)
+    array([[1, 2]])
+    """
+    array, on_host = _array(name, value, beside)
+    if not has_kind(array, "integral"):
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    _check_shape(name, array, shape)
+    if on_host and array.size:
+        allowed = (array >= 0) & (array < below)
+        if ignored is not None:
+            allowed |= array == ignored
+        if not allowed.all():
+            also = "" if ignored is None else f" or {ignored}"
+            raise ValueError(f"{name}: expected values from 0 to {below - 1}{also}, got {array[~allowed].flat[0]}")
+    return _moved(array, on_host, beside, "int64")
+
+
+def numbers(name: str, value: Any, beside: Array, shape: Shape, *, from_0_to_1: bool = False) -> Array:
+    """Check numbers (a mask, targets of a regression) and bring them beside the weights, in their dtype.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in an error.
+    value : array_like
+        Lists, a NumPy array, or an array of the library of `beside`; integers and booleans count as numbers.
+    beside : array
+        Any weight.
+    shape : tuple of (int or None)
+        The expected shape.
+    from_0_to_1 : bool
+        Refuse values outside.
+
+    Returns
+    -------
+    float array
+        The checked values.
+
+    Raises
+    ------
+    TypeError
+        If they are not real numbers, or belong to another array library.
+    ValueError
+        If shape or values are not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> numbers("attention_mask", [[1, 0]], np.zeros(1, "float32"), (None, None), from_0_to_1=True)
+    array([[1., 0.]], dtype=float32)
+    """
+    array, on_host = _array(name, value, beside)
+    if not any(has_kind(array, kind) for kind in ("bool", "integral", "real floating")):
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    _check_shape(name, array, shape)
+    if on_host and from_0_to_1 and not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{name}: expected values from 0 (left out) to 1 (attended to), got {array.min()} to {array.max()}")
+    return _moved(array, on_host, beside, beside.dtype)
+
+
+def floats(name: str, value: Any, beside: Array, shape: Shape) -> Array:
+    """Check a float input that the model computes with: it belongs to the weights' library already.
+
+    Raises
+    ------
+    TypeError
+        If it is not a float array of that library.
+    ValueError
+        If its shape is not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> floats("inputs_embeds", np.zeros((1, 2, 3)), np.zeros(1), (None, None, 3)).shape
+    (1, 2, 3)
+    """
+    if not is_array(value) or library(value) != library(beside) or not has_kind(value, "real floating"):
+        raise TypeError(f"{name}: expected a float array of {library(beside)}, as the weights are, got {_kind_of(value)}")
+    _check_shape(name, value, shape)
+    return _moved(value, False, beside, beside.dtype)
+
+
+def classes(name: str, labels: Any, logits: Array) -> Array:
+    """Check class labels: one for each row of the logits, or `IGNORED`; (B, 1) labels count as (B,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> classes("labels", [2, -100], np.zeros((2, 3)))
+    array([   2, -100])
+    """
+    labels = _without_last_axis(labels, logits.ndim - 1)
+    return integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORED)
+
+
+def positions(name: str, value: Any, logits: Array) -> Array:
+    """Check positions in a text, (B,) or (B, 1), and clamp them to 0 … L, where L means outside, as the reference does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> positions("start_positions", [-3, 1, 9], np.zeros((3, 4)))
+    array([0, 1, 4])
+    """
+    array, on_host = _array(name, _without_last_axis(value, 1), logits)
+    if not has_kind(array, "integral"):
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    _check_shape(name, array, (logits.shape[0],))
+    array = _moved(array, on_host, logits, "int64")
+    return namespace(array).clip(array, 0, logits.shape[1])
+
+
+def count_choices(name: str, value: Any) -> int:
+    """Count the choices of each question: C of ids (B, C, L) or of embeddings (B, C, L, H).
+
+    Examples
+    --------
+    >>> count_choices("input_ids", [[[2, 3], [2, 4], [2, 5]]])
+    3
+    """
+    axes = 3 if name == "input_ids" else 4
+    if count_axes(value) != axes:
+        expected = "(batch, choices, length)" if axes == 3 else "(batch, choices, length, hidden)"
+        raise ValueError(f"{name}: expected shape {expected}, got {count_axes(value)} axes")
+    return value.shape[1] if is_array(value) else len(value[0])
+
+
+def fold_choices(name: str, value: Any, choices: int) -> Any:
+    """Fold the axis of the choices into the batch: (B, C, …) -> (B·C, …).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fold_choices("attention_mask", [[[1, 0], [1, 1]]], 2)
+    array([[1, 0],
+           [1, 1]])
+    """
+    array = value if is_array(value) else _array(name, value, np.zeros(0))[0]
+    if len(array.shape) < 3 or array.shape[1] != choices:
+        raise ValueError(f"{name}: expected shape (batch, {choices} choices, length), got {tuple(array.shape)}")
+    return namespace(array).reshape(array, (array.shape[0] * choices, *array.shape[2:]))
+
+
+def count_axes(value: Any) -> int:
+    """Count the axes of an array or of nested lists.
+
+    Examples
+    --------
+    >>> count_axes([[1, 2], [3, 4]])
+    2
+    """
+    if is_array(value):
+        return len(value.shape)
+    return 1 + count_axes(value[0]) if isinstance(value, (list, tuple)) and value else 0
+
+
+def are_integers(name: str, value: Any, beside: Array) -> bool:
+    """Say whether a value holds integers: any integer dtype, or lists of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> are_integers("labels", [1, 0], np.zeros(1)), are_integers("labels", [1.0, 0.0], np.zeros(1))
+    (True, False)
+    """
+    return has_kind(_array(name, value, beside)[0], "integral")
+
+
+def _without_last_axis(value: Any, axes: int) -> Any:
+    if axes == 1 and count_axes(value) == 2:
+        array = value if is_array(value) else np.asarray(value)
+        if array.shape[1] == 1:
+            return array[:, 0]
+    return value
+
+
+def _array(name: str, value: Any, beside: Array) -> tuple[Array, bool]:
+    if is_array(value) and not isinstance(value, np.ndarray):
+        if library(value) != library(beside):
+            raise TypeError(f"{name}: expected lists, NumPy or {library(beside)} arrays, got {_kind_of(value)}")
+        return value, False
+    if not isinstance(value, (np.ndarray, Sequence, int, float)) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}: expected an array or lists of numbers, got {_kind_of(value)}")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"{name}: expected rows of the same length, got lists of different lengths or no numbers") from None
+    if not array.size and array.dtype == np.float64:
+        array = array.astype(np.int64)  # empty lists hold no floats
+    return array, True
+
+
+def _check_shape(name: str, array: Array, shape: Shape) -> None:
+    fits = len(array.shape) == len(shape) and all(
+        size >= 1 if expected is None else size == expected for size, expected in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "")
+        hint = ": add an axis for the batch" if len(array.shape) == len(shape) - 1 and name == "input_ids" else ""
+        raise ValueError(f"{name}: expected shape ({expected}), got {tuple(array.shape)}{hint}")
+
+
+def _moved(array: Array, on_host: bool, beside: Array, dtype: Any) -> Array:
+    if on_host:
+        return like(beside, array, dtype)
+    if array.device != beside.device:
+        raise ValueError(f"expected every input on the device of the weights ({beside.device}), got one on {array.device}")
+    xp = namespace(array)
+    return xp.astype(array, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
+
+
+def _kind_of(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}" if is_array(value) else type(value).__name__

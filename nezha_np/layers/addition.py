@@ -1,0 +1,38 @@
+"""The sum of two arrays of one shape: residual connections, sums of embeddings, of scores, of losses.
+
+A layer of its own, because bare arithmetic between arrays would be lost to trace and tape.
+"""
+
+from __future__ import annotations
+
+from nezha_np.arrays import Array
+from nezha_np.mechanism import gradient_of, primitive
+
+
+@primitive
+def add(x: Array, y: Array) -> Array:
+    """Add two arrays of the same shape.
+
+    Parameters
+    ----------
+    x, y : float array
+        The summands.
+
+    Returns
+    -------
+    float array
+        ``x + y``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> add(np.array([1.0, 2.0]), np.array([10.0, 20.0]))
+    array([11., 22.])
+    """
+    return x + y
+
+
+@gradient_of(add)
+def add_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """dx = dz, dy = dz."""
+    return dz, dz

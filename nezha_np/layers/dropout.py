@@ -1,0 +1,76 @@
+"""Dropout (Srivastava et al. 2014): y = x · keep / (1 − p), where keep is 0 with probability p and 1 otherwise.
+
+The identity, unless the pass is taped with a seed (`nezha_np.value_and_grad`). A mask depends on the seed, the step, the
+full name of the layer, and nothing else: no generator travels through the model.
+"""
+
+from __future__ import annotations
+
+import math
+
+from nezha_np.arrays import Array, like
+from nezha_np.mechanism import constant, dropout_key, gradient_of, primitive
+from nezha_np.randomness import uniform
+
+
+def dropout(x: Array, *, rate: float, name: str = "dropout") -> Array:
+    """Drop elements of `x` at random while training.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+    rate : float
+        p, the probability of an element to be dropped.
+    name : str
+        The name of the layer in its scope.
+
+    Returns
+    -------
+    float array
+        `x` itself where there is no dropout; otherwise ``x * keep / (1 - rate)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dropout(np.ones(3), rate=0.5)
+    array([1., 1., 1.])
+    """
+    key = dropout_key(name)
+    if key is None or rate == 0.0:
+        return x
+    return rescale(x, dropout_mask(x, rate=rate, key=key, name=f"{name}.mask"), name=name)
+
+
+@constant
+def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
+    """Draw a mask of the shape of `x`: 0 with probability `rate`, 1 / (1 − rate) otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dropout_mask(np.ones((2, 4)), rate=0.5, key=(0, 0, "embeddings.dropout"))
+    array([[2., 2., 2., 2.],
+           [0., 2., 0., 0.]])
+    """
+    keep = uniform(math.prod(x.shape), *key) >= rate
+    return like(x, keep.reshape(x.shape) / (1.0 - rate))
+
+
+@primitive
+def rescale(x: Array, factor: Array) -> Array:
+    """Multiply by a constant array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rescale(np.array([1.0, 2.0]), np.array([0.0, 2.0]))
+    array([0., 4.])
+    """
+    return x * factor
+
+
+@gradient_of(rescale)
+def rescale_gradient(dy: Array, y: Array, x: Array, factor: Array) -> Array:
+    """dx = dy · factor; the mask is a constant."""
+    return dy * factor

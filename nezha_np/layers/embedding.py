@@ -1,0 +1,55 @@
+"""The embedding: each id takes its row of a table (transformers: torch.nn.Embedding).
+
+    y_n = W[id_n]        dW[v] = Σ_{n : id_n = v} dy_n
+"""
+
+from __future__ import annotations
+
+import math
+
+from nezha_np.arrays import Array, namespace, sum_rows
+from nezha_np.layers.linear import flat_rows
+from nezha_np.mechanism import gradient_of, primitive
+
+
+@primitive
+def embedding(ids: Array, weight: Array, *, padding_id: int | None = None) -> Array:
+    """Look up the vector of each id.
+
+    Parameters
+    ----------
+    ids : (B, L) array of int
+        Ids from 0 to ``V - 1``.
+    weight : (V, H) float array
+        The table.
+    padding_id : int, optional
+        The id whose row gets no gradient from look-ups (the reference's padding_idx).
+
+    Returns
+    -------
+    (B, L, H) float array
+        The vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> embedding(np.array([[1, 0]]), np.array([[0.0, 0.0], [1.0, 2.0]]))
+    array([[[1., 2.],
+            [0., 0.]]])
+    """
+    xp = namespace(weight)
+    flat = xp.reshape(ids, (math.prod(ids.shape),))
+    return xp.reshape(xp.take(weight, flat, axis=0), (*ids.shape, weight.shape[1]))  # (B, L, H)
+
+
+@gradient_of(embedding)
+def embedding_gradient(
+    dy: Array, y: Array, ids: Array, weight: Array, *, padding_id: int | None = None
+) -> tuple[None, Array]:
+    """Rows of dy that share an id are added up; look-ups of the padding id are left out."""
+    xp = namespace(weight)
+    flat = xp.reshape(ids, (math.prod(ids.shape),))
+    rows = flat_rows(dy)  # (B·L, H)
+    if padding_id is not None:
+        rows = xp.where((flat == padding_id)[:, None], 0.0 * rows, rows)
+    return None, sum_rows(flat, rows, weight.shape[0])

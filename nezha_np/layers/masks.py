@@ -1,0 +1,71 @@
+"""Attention masks: which query may attend to which key (transformers: get_extended_attention_mask).
+
+    mask(i, j) = (1 − attended(i, j)) · minimum of the dtype,        attended = padding mask × causal mask
+
+The factors are multiplied first and made additive once: two minima added would overflow, and a row with everything
+masked would be NaN instead of uniform.
+
+Dimension letters: B batch, Q query length, S key length.
+"""
+
+from __future__ import annotations
+
+from nezha_np.arrays import Array, namespace, statistics_dtype
+from nezha_np.mechanism import constant
+
+
+@constant
+def additive_mask(weight: Array, attended: Array | None, *, queries: int, keys: int, causal: bool) -> Array:
+    """Make the mask that is added to the scores.
+
+    Parameters
+    ----------
+    weight : array
+        Any float weight: it gives library, device and dtype.
+    attended : (B, S) or (B, Q, S) array, optional
+        1 for a key that may be attended to, 0 for one that may not, numbers between for a part of it; None: all may.
+    queries, keys : int
+        Q and S; the last query stands at the last key.
+    causal : bool
+        Let a query attend to its own position and those before it alone. A (B, Q, S) mask replaces this rule.
+
+    Returns
+    -------
+    (B or 1, 1, Q or 1, S) float array
+        0 where a key is attended to, the dtype's minimum where not; in float32 at least.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> additive_mask(np.zeros(1, "float32"), None, queries=2, keys=2, causal=True) < 0
+    array([[[[False,  True],
+             [False, False]]]])
+    """
+    xp = namespace(weight)
+    dtype = statistics_dtype(weight)
+    if attended is None:
+        attended = xp.ones((1, keys), dtype=dtype, device=weight.device)
+    attended = xp.astype(attended, dtype)
+    if attended.ndim == 3:
+        attended = attended[:, None, :, :]  # (B, 1, Q, S)
+    else:
+        attended = attended[:, None, None, :]  # (B, 1, 1, S)
+        if causal:
+            key = xp.arange(keys, device=weight.device)
+            query = xp.arange(queries, device=weight.device) + (keys - queries)
+            before = xp.astype(key[None, :] <= query[:, None], dtype)  # (Q, S)
+            attended = attended * before[None, None, :, :]  # (B, 1, Q, S)
+    return (1.0 - attended) * float(xp.finfo(dtype).min)
+
+
+@constant
+def given(array: Array) -> Array:
+    """Let an array of the caller's into the model: a cache, embeddings, encoder states, a head mask, float labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> given(np.zeros(2))
+    array([0., 0.])
+    """
+    return array

@@ -1,0 +1,134 @@
+"""Layers that pick a part of an array: the first token for the pooler, the next token's logits, the two ends of a span.
+
+Each one's gradient puts its part back among zeros. Dimension letters: B batch, L length, H hidden, C choices.
+"""
+
+from __future__ import annotations
+
+from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism import gradient_of, primitive
+
+
+@primitive
+def first_token(x: Array) -> Array:
+    """Take the first token of each sequence, ``[CLS]``.
+
+    Parameters
+    ----------
+    x : (B, L, H) float array
+        Hidden states.
+
+    Returns
+    -------
+    (B, H) float array
+        The first of each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> first_token(np.array([[[1.0], [2.0]]]))
+    array([[1.]])
+    """
+    return x[:, 0, :]
+
+
+@gradient_of(first_token)
+def first_token_gradient(dy: Array, y: Array, x: Array) -> Array:
+    """Dy for the first token, 0 for the others."""
+    xp = namespace(x)
+    return xp.concat([dy[:, None, :], xp.zeros_like(x[:, 1:, :])], axis=1)
+
+
+@primitive
+def all_but_last_token(x: Array) -> Array:
+    """Take every token that has a next one.
+
+    Parameters
+    ----------
+    x : (B, L, V) float array
+        Logits.
+
+    Returns
+    -------
+    (B, L - 1, V) float array
+        All but the last token's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> all_but_last_token(np.array([[[1.0], [2.0]]]))
+    array([[[1.]]])
+    """
+    return x[:, :-1, :]
+
+
+@gradient_of(all_but_last_token)
+def all_but_last_token_gradient(dy: Array, y: Array, x: Array) -> Array:
+    """0 for the last token."""
+    xp = namespace(x)
+    return xp.concat([dy, xp.zeros_like(x[:, -1:, :])], axis=1)
+
+
+@primitive
+def column(x: Array, *, index: int) -> Array:
+    """Take one feature of each token.
+
+    Parameters
+    ----------
+    x : (B, L, C) float array
+        Logits.
+    index : int
+        Which.
+
+    Returns
+    -------
+    (B, L) float array
+        That feature.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> column(np.array([[[1.0, 2.0], [3.0, 4.0]]]), index=1)
+    array([[2., 4.]])
+    """
+    return x[:, :, index]
+
+
+@gradient_of(column)
+def column_gradient(dy: Array, y: Array, x: Array, *, index: int) -> Array:
+    """Dy for this feature, 0 for the others."""
+    xp = namespace(x)
+    this = xp.astype(xp.arange(x.shape[-1], device=x.device) == index, x.dtype)  # (C), one-hot
+    return dy[:, :, None] * this
+
+
+@primitive
+def by_choice(x: Array, *, choices: int) -> Array:
+    """Put the scores of the choices of one question side by side.
+
+    Parameters
+    ----------
+    x : (B·C, 1) float array
+        A score for each choice.
+    choices : int
+        C.
+
+    Returns
+    -------
+    (B, C) float array
+        The same numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> by_choice(np.array([[1.0], [2.0], [3.0], [4.0]]), choices=2)
+    array([[1., 2.],
+           [3., 4.]])
+    """
+    return namespace(x).reshape(x, (x.shape[0] // choices, choices))
+
+
+@gradient_of(by_choice)
+def by_choice_gradient(dy: Array, y: Array, x: Array, *, choices: int) -> Array:
+    """The numbers move back."""
+    return namespace(x).reshape(dy, x.shape)

@@ -1,0 +1,354 @@
+"""The one mechanism: a model that is written once can be run, run faster, traced and differentiated.
+
+A layer is a plain function with a decorator. A **primitive** returns one array and has its gradient beside it::
+
+    @primitive
+    def add(x, y): ...
+
+    @gradient_of(add)
+    def add_gradient(dz, z, x, y): ...
+
+A **composite** is made of other layers and takes a view of the weights, ``w.at("attention.self")``. A **constant** makes
+arrays that nothing is differentiated by: masks, tables, the caller's inputs. A call of a layer does one of four things:
+
+1. run its definition, the function as it is written;
+2. run a faster kernel that `nezha_np.kernels` holds for it and for the array's library;
+3. inside ``with trace() as t``: run the definition and record the result under its full name;
+4. under `value_and_grad`: do the same on a tape, which is then walked backwards through the gradients.
+
+Trace and tape live in a context variable, so threads do not see each other's.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from nezha_np.arrays import Array, has_kind, is_array, library, namespace
+
+Layer = Callable[..., Any]
+
+
+class View:
+    """The weights below one prefix, as a composite sees them: ``w["query.weight"]``, ``w.at("output")``, ``w.config``."""
+
+    __slots__ = ("prefix", "weights")
+
+    def __init__(self, weights: Any, prefix: str = "") -> None:
+        self.weights, self.prefix = weights, prefix
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the weights."""
+        return self.weights.config
+
+    def __getitem__(self, name: str) -> Array:
+        return self.weights[self.prefix + name]
+
+    def at(self, path: str) -> View:
+        """Return the view of what lies below `path`."""
+        return View(self.weights, f"{self.prefix}{path}.")
+
+
+# ---------------------------------------------------------------------------------------------- layers and their kernels
+
+_recorder: ContextVar[Any] = ContextVar("nezha_np_recorder", default=None)
+_kernels: dict[type, Mapping[Layer, tuple[Layer, tuple[Any, ...]]]] = {}  # array type -> layer -> (kernel, dtypes)
+
+
+def _kernels_for(array_type: type) -> Mapping[Layer, tuple[Layer, tuple[Any, ...]]]:
+    module = f"nezha_np.kernels.{array_type.__module__.partition('.')[0]}"
+    try:
+        found = importlib.import_module(module).KERNELS
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        found = {}
+    return _kernels.setdefault(array_type, found)
+
+
+def _layer(definition: Layer, record: str) -> Layer:
+    @functools.wraps(definition)
+    def layer(*arguments: Any, name: str | None = None, **options: Any) -> Any:
+        recorder = _recorder.get()
+        if recorder is not None:
+            return getattr(recorder, record)(layer, arguments, options, name)
+        kernels = _kernels.get(type(arguments[0]))
+        if kernels is None:
+            kernels = _kernels_for(type(arguments[0]))
+        if layer in kernels:
+            kernel, dtypes = kernels[layer]
+            if arguments[0].dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
+                return result
+        return definition(*arguments, **options)
+
+    layer.definition, layer.gradient = definition, None  # type: ignore[attr-defined]
+    return layer
+
+
+def primitive(definition: Layer) -> Layer:
+    """Make a function a layer that returns one array, and that trace and tape do not look inside."""
+    return _layer(definition, "primitive")
+
+
+def composite(definition: Layer) -> Layer:
+    """Make a function a layer that is made of other layers; the first array that it returns carries its name."""
+    return _layer(definition, "composite")
+
+
+def constant(definition: Layer) -> Layer:
+    """Make a function a layer whose result no gradient passes through."""
+    return _layer(definition, "constant")
+
+
+def gradient_of(layer: Layer) -> Callable[[Layer], Layer]:
+    """Put a gradient beside its primitive.
+
+    The gradient is called as ``gradient(dy, y, *arguments, **options)`` and returns one array for each argument that
+    has one, None for an argument that has none; a single array is the first argument's.
+    """
+
+    def register(gradient: Layer) -> Layer:
+        layer.gradient = gradient  # type: ignore[attr-defined]
+        return gradient
+
+    return register
+
+
+# ------------------------------------------------------------------------------------------------- recording a pass
+
+class _Definitions:
+    """A recorder that records nothing: its presence switches the kernels off."""
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        return layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+
+    composite = constant = primitive
+
+    def dropout_key(self, name: str) -> None:
+        return None
+
+
+class Trace(Mapping[str, Array]):
+    """Every intermediate of one pass by its full name, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+        self.parameters: dict[int, str] = {}  # identity of a weight -> its name
+        self.scope = ""
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def full_name(self, layer: Layer, arguments: tuple[Any, ...], name: str | None) -> str:
+        """Name a result: scope and `name`, else the parent of its parameter, else scope and the layer's own name."""
+        if name is None:
+            for argument in arguments:
+                if id(argument) in self.parameters:
+                    return self.parameters[id(argument)].rpartition(".")[0]
+        return self.scope + (name or layer.__name__)
+
+    def record(self, name: str, array: Array) -> None:
+        """Keep an array under its name; an array may have several names, a name has one array."""
+        if self.arrays.setdefault(name, array) is not array:
+            raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        result = layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        self.record(self.full_name(layer, arguments, name), result)
+        return result
+
+    constant = primitive
+
+    def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        view = next((argument for argument in arguments if isinstance(argument, View)), None)
+        if view is None:
+            return layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        if not self.parameters:
+            self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
+        outer, self.scope = self.scope, view.prefix
+        result = layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        self.scope = outer
+        if view.prefix:
+            self.record(view.prefix.removesuffix("."), result[0] if isinstance(result, tuple) else result)
+        return result
+
+    def dropout_key(self, name: str) -> tuple[Any, ...] | None:
+        """Return what a dropout mask is drawn from, or None where there is no dropout."""
+        return None
+
+
+class Tape(Trace):
+    """A trace that also keeps what the walk back needs."""
+
+    def __init__(self, dropout_seed: int | tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.dropout_seed = (dropout_seed, 0) if isinstance(dropout_seed, int) else dropout_seed
+        self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
+        self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
+        self.made: set[int] = set()
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        for argument in arguments:
+            known = id(argument) in self.made or id(argument) in self.parameters or id(argument) in self.constants
+            if not known and is_array(argument) and has_kind(argument, "real floating"):
+                raise ValueError(
+                    f"{layer.__name__} in {self.scope or 'the model'} got a float array that no layer made: its gradient "
+                    "would be lost. Make it by a primitive or a constant layer (a hidden_act given as a function too)"
+                )
+        result = super().primitive(layer, arguments, options, name)
+        # A layer that changes nothing returns its argument: the walk back passes it by.
+        if not any(result is argument for argument in arguments):
+            self.calls.append((layer, arguments, options, result))
+            self.made.add(id(result))
+        return result
+
+    def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        result = super().primitive(layer, arguments, options, name)
+        self.constants[id(result)] = result
+        return result
+
+    def dropout_key(self, name: str) -> tuple[Any, ...] | None:
+        return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
+
+    def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
+        """Return the gradient of `loss` by every weight it depends on, and by every intermediate if asked for."""
+        xp = namespace(loss)
+        gradients = {id(loss): xp.ones_like(loss)}
+        for layer, arguments, options, result in reversed(self.calls):
+            dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
+            if dy is None:
+                continue
+            parts = layer.gradient(dy, result, *arguments, **options)  # type: ignore[attr-defined]
+            for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
+                if part is not None and (intermediates or id(argument) not in self.constants):
+                    before = gradients.get(id(argument))
+                    gradients[id(argument)] = part if before is None else before + part
+        named = {name: gradients[key] for key, name in self.parameters.items() if key in gradients}
+        if intermediates:
+            named |= {name: gradients[id(array)] for name, array in self.arrays.items() if id(array) in gradients}
+        return named
+
+
+@contextmanager
+def _recording(recorder: Any) -> Iterator[Any]:
+    token = _recorder.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _recorder.reset(token)
+
+
+# ------------------------------------------------------------------------------------------------- the public names
+
+def definitions() -> Any:
+    """Switch the kernels off: inside ``with definitions():`` every layer runs as it is written.
+
+    Returns
+    -------
+    context manager
+        For this thread alone.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> with nz.definitions():
+    ...     out = nz.forward(weights, [[2, 3]])
+    """
+    return _recording(_Definitions())
+
+
+def trace() -> Any:
+    """Record every intermediate of one forward pass, of any head, by its full name.
+
+    Returns
+    -------
+    context manager
+        Its value is a read-only mapping from names to arrays, in the order in which they were made. It covers one pass:
+        a second one inside the same block raises ValueError.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> with nz.trace() as t:
+    ...     out = nz.forward(weights, [[2, 3, 4]])
+    >>> t["encoder.layer.0.attention.self.probs"].shape
+    (1, 4, 3, 3)
+    """
+    return _recording(Trace())
+
+
+def value_and_grad(
+    head: Callable[..., Any],
+    dropout_seed: int | tuple[int, int] | None = None,
+    *,
+    intermediates: bool = False,
+) -> Callable[..., tuple[Any, dict[str, Array]]]:
+    """Turn a head into a function that also returns the gradient of its loss by every weight.
+
+    Parameters
+    ----------
+    head : callable
+        A head with a loss, ``nz.masked_lm`` for example, or any function of weights whose result has a ``loss``.
+    dropout_seed : int or (int, int), optional
+        None: no dropout. A seed, or a seed and a step: dropout with the rates of the configuration, each mask drawn from
+        seed, step (0 where none is given) and the full name of its layer, the same on every machine.
+    intermediates : bool, optional
+        Return the gradients by intermediates too, under their trace names.
+
+    Returns
+    -------
+    callable
+        Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a weight
+        that is used twice (the decoder tied to the embeddings) is the sum. A weight that the loss does not depend on has
+        no entry.
+
+    Raises
+    ------
+    TypeError
+        If `dropout_seed` is not an integer, a pair of them, or None.
+    ValueError
+        When the returned function is called, if the head returned no loss, because it was given no labels.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> out, gradients = nz.value_and_grad(nz.masked_lm)(weights, [[2, 5, 3]], labels=[[-100, 7, -100]])
+    >>> gradients["encoder.layer.0.output.dense.bias"].shape
+    (128,)
+    """
+    pair = dropout_seed if isinstance(dropout_seed, tuple) else (dropout_seed,)
+    if dropout_seed is not None and (
+        len(pair) > 2 or not all(isinstance(part, int) and not isinstance(part, bool) for part in pair)
+    ):
+        raise TypeError(f"dropout_seed: expected an integer, a pair of integers or None, got {dropout_seed!r}")
+
+    @functools.wraps(head)
+    def run(weights: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Array]]:
+        with _recording(Tape(dropout_seed)) as tape:
+            out = head(weights, *arguments, **options)
+        if getattr(out, "loss", None) is None:
+            raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
+        with definitions():
+            return out, tape.walk_back(out.loss, intermediates=intermediates)
+
+    return run
+
+
+def dropout_key(name: str) -> tuple[Any, ...] | None:
+    """Return what the dropout mask called `name` is drawn from: (seed, step, full name), or None for no dropout."""
+    recorder = _recorder.get()
+    return None if recorder is None else recorder.dropout_key(name)

@@ -1,0 +1,432 @@
+"""The model: embeddings, then encoder layers, then the pooler (Wei et al. 2019; Devlin et al. 2019, figure 1).
+
+Read it from the bottom up: `forward` checks what it is given, `encoder` stacks `encoder_layer`, a layer is `attention` and
+`feed_forward`, and `self_attention` is where the relative positions enter.
+
+Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, F feed-forward,
+P the length of a cache (S = P + Q).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nezha_np.arrays import Array
+from nezha_np.config import NezhaConfig
+from nezha_np.inputs import count_axes, floats, integers, numbers
+from nezha_np.layers.activations import activation, tanh
+from nezha_np.layers.addition import add
+from nezha_np.layers.attention import (
+    append_keys,
+    attention_probs,
+    content_context,
+    content_scores,
+    mask_heads,
+    merge_heads,
+    split_heads,
+)
+from nezha_np.layers.dropout import dropout
+from nezha_np.layers.embedding import embedding
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
+from nezha_np.layers.masks import additive_mask, given
+from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
+from nezha_np.layers.selection import first_token
+from nezha_np.mechanism import View, composite
+from nezha_np.weights import Weights, as_weights
+
+KeysAndValues = tuple[Array, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelOutput:
+    """What `forward` returns; a field that was not asked for is None.
+
+    Attributes
+    ----------
+    last_hidden_state : (B, L, H) array
+        The hidden states of the last layer.
+    pooler_output : (B, H) array or None
+        The first token's, through a linear layer and tanh; None where the weights have no pooler.
+    past_key_values : tuple or None
+        A decoder's cache: for each layer keys and values, (B, N, S, D) each, and those of the cross-attention.
+    hidden_states : tuple of (B, L, H) arrays or None
+        The embeddings, and the output of each layer.
+    attentions, cross_attentions : tuple of (B, N, Q, S) arrays or None
+        The attention probabilities of each layer.
+    """
+
+    last_hidden_state: Array
+    pooler_output: Array | None = None
+    past_key_values: tuple[KeysAndValues, ...] | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+    cross_attentions: tuple[Array, ...] | None = None
+
+
+@composite
+def embeddings(words: Array, token_type_ids: Array, w: View) -> Array:
+    """Make the first hidden states: word and token-type embeddings, (B, L, H); NEZHA adds no positions here."""
+    if not is_embedded(words):
+        words = embedding(words, w["word_embeddings.weight"], padding_id=w.config.pad_token_id)  # (B, L) -> (B, L, H)
+    types = embedding(token_type_ids, w["token_type_embeddings.weight"])
+    x = add(words, types, name="sum")
+    x = layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
+    return dropout(x, rate=w.config.hidden_dropout_prob)
+
+
+def is_embedded(words: Array) -> bool:
+    """Say whether these are vectors, (B, L, H), and not ids, (B, L)."""
+    return words.ndim == 3
+
+
+@composite
+def self_attention(
+    x: Array,
+    w: View,
+    *,
+    table: Array,
+    mask: Array | None = None,
+    head_mask: Array | None = None,
+    states: Array | None = None,
+    past: KeysAndValues | None = None,
+    position: int = 0,
+) -> tuple[Array, Array, KeysAndValues]:
+    """Let each token of `x` look at all tokens, or at the encoder's `states`, by content and by relative position.
+
+    `past` holds keys and values that came before (or, with `states`, all of them); the first query is at `position`.
+    Returns the context (B, Q, N·D), the probabilities (B, N, Q, S), and keys and values for a cache.
+    """
+    config = w.config
+    q = split_heads(linear(x, w["query.weight"], w["query.bias"]), head_size=config.head_size, name="q")  # (B, N, Q, D)
+    if states is not None and past is not None:
+        k, v = past
+    else:
+        source = x if states is None else states
+        k = split_heads(linear(source, w["key.weight"], w["key.bias"]), head_size=config.head_size, name="k")
+        v = split_heads(linear(source, w["value.weight"], w["value.bias"]), head_size=config.head_size, name="v")
+        if past is not None:
+            k = append_keys(past[0], k, name="all_k")  # (B, N, S, D)
+            v = append_keys(past[1], v, name="all_v")
+
+    scores = add(
+        content_scores(q, k, name="content_scores"),
+        position_scores(q, table, keys=k.shape[2], past=position, name="position_scores"),
+        name="scores",
+    )  # (B, N, Q, S)
+    probs = attention_probs(scores, mask, scale=1.0 / math.sqrt(config.head_size), name="probs")
+    probs = dropout(probs, rate=config.attention_probs_dropout_prob)
+    if head_mask is not None:
+        probs = mask_heads(probs, head_mask, name="masked_probs")
+    context = add(
+        content_context(probs, v, name="content_context"),
+        position_context(probs, table, past=position, name="position_context"),
+        name="context",
+    )  # (B, N, Q, D)
+    return merge_heads(context, name="merged"), probs, (k, v)
+
+
+@composite
+def residual_output(x: Array, residual: Array, w: View) -> Array:
+    """Map back to H features, add what came in, and normalise: the end of every block (post-norm)."""
+    x = dropout(linear(x, w["dense.weight"], w["dense.bias"]), rate=w.config.hidden_dropout_prob)
+    x = add(x, residual, name="residual")
+    return layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
+
+
+@composite
+def attention(x: Array, w: View, **options: Any) -> tuple[Array, Array, KeysAndValues]:
+    """Look around, and add what was seen to each token: (B, L, H) -> (B, L, H)."""
+    context, probs, keys_and_values = self_attention(x, w.at("self"), **options)
+    return residual_output(context, x, w.at("output")), probs, keys_and_values
+
+
+@composite
+def intermediate(x: Array, w: View) -> Array:
+    """Widen each token and bend it: (B, L, H) -> (B, L, F)."""
+    act = activation(w.config.hidden_act)
+    return act(linear(x, w["dense.weight"], w["dense.bias"]), name="intermediate_act_fn")
+
+
+@composite
+def feed_forward(x: Array, w: View) -> Array:
+    """Think about each token by itself: (B, L, H) -> (B, L, F) -> (B, L, H)."""
+    return residual_output(intermediate(x, w.at("intermediate")), x, w.at("output"))
+
+
+@composite
+def encoder_layer(
+    x: Array,
+    w: View,
+    *,
+    table: Array,
+    mask: Array | None,
+    head_mask: Array | None,
+    states: Array | None,
+    states_mask: Array | None,
+    past: KeysAndValues | None,
+    position: int,
+) -> tuple[Array, Array, Array | None, KeysAndValues]:
+    """Apply one layer: attention, in a decoder cross-attention too, and feed-forward.
+
+    Returns hidden states (B, L, H), the probabilities of both attentions, and all keys and values for a cache.
+    """
+    shared = {"table": table, "head_mask": head_mask, "position": position}
+    own = None if past is None else past[:2]
+    x, probs, keys_and_values = attention(x, w.at("attention"), mask=mask, past=own, **shared)
+    cross_probs = None
+    if states is not None:
+        encoded = None if past is None or len(past) == 2 else past[2:]
+        x, cross_probs, cross_keys_and_values = attention(
+            x, w.at("crossattention"), mask=states_mask, states=states, past=encoded, **shared
+        )
+        keys_and_values = (*keys_and_values, *cross_keys_and_values)
+    return feed_forward(x, w), probs, cross_probs, keys_and_values
+
+
+@composite
+def pooler(x: Array, w: View) -> Array:
+    """Summarise a text by its first token: tanh(W x₀ + b), (B, L, H) -> (B, H)."""
+    first = first_token(x)
+    return tanh(linear(first, w["dense.weight"], w["dense.bias"]), name="activation")
+
+
+def forward(
+    weights: Weights | Any,
+    input_ids: Any = None,
+    *,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    head_mask: Any = None,
+    inputs_embeds: Array | None = None,
+    encoder_hidden_states: Array | None = None,
+    encoder_attention_mask: Any = None,
+    past_key_values: Sequence[KeysAndValues] | None = None,
+    use_cache: bool | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+    config: NezhaConfig | None = None,
+) -> ModelOutput:
+    """Run the model (transformers NezhaModel).
+
+    Parameters
+    ----------
+    weights : Weights or mapping of str to array
+        The weights; a plain mapping needs `config`.
+    input_ids : (B, L) array_like of int
+        The ids of the tokens, from 0 to ``vocab_size - 1``.
+    attention_mask : (B, S) or (B, L, S) array_like, optional
+        1 for a token that may be attended to, 0 for padding; with a cache S counts its tokens too. A (B, L, S) mask says it
+        for each query, and replaces a decoder's causal mask.
+    token_type_ids : (B, L) array_like of int, optional
+        0 for the first text, 1 for the second; None: all 0.
+    position_ids : None
+        NEZHA has none.
+    head_mask : (N,) or (layers, N) array_like, optional
+        A factor for the probabilities of each head: 0 switches it off.
+    inputs_embeds : (B, L, H) float array, optional
+        Vectors in place of the word embeddings of `input_ids`.
+    encoder_hidden_states : (B, S, H) float array, optional
+        What a decoder with cross-attention attends to; S may differ from L.
+    encoder_attention_mask : (B, S) or (B, L, S) array_like, optional
+        1 for a token of the encoder that may be attended to.
+    past_key_values : sequence, optional
+        The cache that an earlier call returned: the tokens of this call come after its P tokens.
+    use_cache : bool, optional
+        Whether a decoder returns a cache; None: what the configuration says. An encoder never does.
+    output_attentions, output_hidden_states : bool
+        What to return besides.
+    config : NezhaConfig, optional
+        A configuration in place of that of `weights`.
+
+    Returns
+    -------
+    ModelOutput
+        Hidden states and what was asked for, in the dtype of the weights.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument has a wrong shape or value, or arguments do not go together; the message names it.
+
+    Notes
+    -----
+    A row with every key masked attends uniformly. Texts may be longer than ``max_position_embeddings``.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> out = nz.forward(weights, [[2, 3, 4]], output_hidden_states=True)
+    >>> out.last_hidden_state.shape, len(out.hidden_states)
+    ((1, 3, 128), 5)
+    """
+    w = as_weights(weights, config)
+    return backbone(
+        w,
+        input_ids,
+        pooled="pooler.dense.weight" in w,
+        attention_mask=attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+        head_mask=head_mask,
+        inputs_embeds=inputs_embeds,
+        encoder_hidden_states=encoder_hidden_states,
+        encoder_attention_mask=encoder_attention_mask,
+        past_key_values=past_key_values,
+        use_cache=use_cache,
+        output_attentions=output_attentions,
+        output_hidden_states=output_hidden_states,
+    )
+
+
+def backbone(
+    weights: Weights,
+    input_ids: Any = None,
+    *,
+    pooled: bool,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    head_mask: Any = None,
+    inputs_embeds: Array | None = None,
+    encoder_hidden_states: Array | None = None,
+    encoder_attention_mask: Any = None,
+    past_key_values: Sequence[KeysAndValues] | None = None,
+    use_cache: bool | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+) -> ModelOutput:
+    """Do what `forward` says, with or without the pooler: the part that all heads share."""
+    config, w = weights.config, View(weights)
+    words = given_words(weights, input_ids, inputs_embeds)
+    batch, length = words.shape[:2]
+    caches = given_caches(weights, past_key_values, batch)
+    position = 0 if caches is None else caches[0][0].shape[2]  # P, where the first token of this call stands
+    if position_ids is not None:
+        raise ValueError("position_ids: expected None, because NEZHA's positions are relative, got something")
+    mask = given_mask(weights, "attention_mask", attention_mask, batch, length, position + length, causal=config.is_decoder)
+    if token_type_ids is None:
+        token_type_ids = [[0] * length] * batch
+    token_type_ids = integers(
+        "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
+    )
+    states, states_mask = given_states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
+    head_masks = given_head_masks(weights, head_mask)
+    table = weights.kept(
+        ("relative_positions", config.head_size, config.max_relative_position),
+        lambda: relative_position_table(
+            weights.word_embeddings, head_size=config.head_size, max_relative_position=config.max_relative_position
+        ),
+    )
+    table = given(table, name="relative_positions")
+
+    x = embeddings(words, token_type_ids, w.at("embeddings"))  # (B, L, H)
+    hidden_states, attentions, cross_attentions, present = [x], [], [], []
+    for index in range(config.num_hidden_layers):
+        x, probs, cross_probs, keys_and_values = encoder_layer(
+            x,
+            w.at(f"encoder.layer.{index}"),
+            table=table,
+            mask=mask,
+            head_mask=head_masks[index],
+            states=states,
+            states_mask=states_mask,
+            past=None if caches is None else caches[index],
+            position=position,
+        )
+        hidden_states.append(x)
+        attentions.append(probs)
+        cross_attentions.append(cross_probs)
+        present.append(keys_and_values)
+
+    cached = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+    return ModelOutput(
+        last_hidden_state=x,
+        pooler_output=pooler(x, w.at("pooler")) if pooled else None,
+        past_key_values=tuple(present) if cached else None,
+        hidden_states=tuple(hidden_states) if output_hidden_states else None,
+        attentions=tuple(attentions) if output_attentions else None,
+        cross_attentions=tuple(cross_attentions) if output_attentions and states is not None else None,
+    )
+
+
+def given_words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
+    """Check the tokens of a call: ids (B, L) or vectors (B, L, H)."""
+    beside, config = weights.word_embeddings, weights.config
+    if (input_ids is None) == (inputs_embeds is None):
+        both = "both" if input_ids is not None else "neither"
+        raise ValueError(f"input_ids: expected either input_ids or inputs_embeds, got {both}")
+    if input_ids is not None:
+        return integers("input_ids", input_ids, beside, (None, None), below=config.vocab_size)
+    embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, config.hidden_size))
+    return given(embeds, name="inputs_embeds")
+
+
+def given_mask(
+    weights: Weights, name: str, mask: Any, batch: int, queries: int, keys: int, *, causal: bool
+) -> Array | None:
+    """Check a mask and make it additive; None where every query may attend to every key."""
+    if mask is None and not causal:
+        return None
+    if mask is not None:
+        shape = (batch, queries, keys) if count_axes(mask) == 3 else (batch, keys)
+        mask = numbers(name, mask, weights.word_embeddings, shape, from_0_to_1=True)
+    return additive_mask(weights.word_embeddings, mask, queries=queries, keys=keys, causal=causal, name=name)
+
+
+def given_states(
+    weights: Weights, states: Any, states_mask: Any, batch: int, queries: int
+) -> tuple[Array | None, Array | None]:
+    """Check what a decoder attends to besides itself."""
+    if states is None:
+        if states_mask is not None:
+            raise ValueError("encoder_attention_mask: expected encoder_hidden_states with it, got none")
+        return None, None
+    if not weights.config.add_cross_attention:
+        raise ValueError("encoder_hidden_states: expected a config with is_decoder and add_cross_attention, got one without")
+    shape = (batch, None, weights.config.hidden_size)
+    states = given(floats("encoder_hidden_states", states, weights.word_embeddings, shape), name="encoder_hidden_states")
+    keys = states.shape[1]
+    return states, given_mask(weights, "encoder_attention_mask", states_mask, batch, queries, keys, causal=False)
+
+
+def given_head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
+    """Check the head mask and cut it into one of (N,) for each layer."""
+    layers, heads = weights.config.num_hidden_layers, weights.config.num_attention_heads
+    if head_mask is None:
+        return [None] * layers
+    axes = count_axes(head_mask)
+    shape = (layers, heads) if axes == 2 else (heads,)
+    mask = numbers("head_mask", head_mask, weights.word_embeddings, shape)
+    return [given(mask[index, :] if axes == 2 else mask, name=f"head_mask.{index}") for index in range(layers)]
+
+
+def given_caches(weights: Weights, past_key_values: Any, batch: int) -> list[KeysAndValues] | None:
+    """Check a cache: for each layer keys and values, (B, N, P, D), and perhaps those of the cross-attention."""
+    if past_key_values is None:
+        return None
+    config = weights.config
+    counts = (2, 4) if config.add_cross_attention else (2,)
+    if not isinstance(past_key_values, Sequence) or len(past_key_values) != config.num_hidden_layers:
+        raise ValueError(f"past_key_values: expected one tuple for each of {config.num_hidden_layers} layers, got another number")
+    caches: list[KeysAndValues] = []
+    for index, arrays in enumerate(past_key_values):
+        if not isinstance(arrays, Sequence) or len(arrays) not in counts:
+            raise ValueError(f"past_key_values: expected {' or '.join(map(str, counts))} arrays for layer {index}")
+        checked: list[Array] = []
+        for array, what in zip(arrays, ("key", "value", "cross_key", "cross_value"), strict=False):
+            own = what in ("key", "value")
+            heads = config.heads(index) if own else config.num_attention_heads
+            tokens = caches[0][0].shape[2] if caches and own else checked[-1].shape[2] if what.endswith("value") else None
+            name = f"past_key_values.{index}.{what}"
+            shape = (batch, heads, tokens, config.head_size)
+            checked.append(given(floats(name, array, weights.word_embeddings, shape), name=name))
+        caches.append(tuple(checked))
+    return caches

@@ -1,0 +1,36 @@
+"""Random numbers that are the same on every machine: a stream of their own for each key.
+
+The bits come from Philox (Salmon et al. 2011), whose key is a hash of a seed and a name; everything after them is
++ − × ÷ in float64, which IEEE 754 fixes to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def uniform(count: int, *key: object) -> np.ndarray:
+    """Draw uniform numbers from 0 to 1.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    *key : str or int
+        What the stream depends on: a seed, a step, a name.
+
+    Returns
+    -------
+    (count,) float64 array
+        Multiples of 2⁻⁵³, 1 not among them.
+
+    Examples
+    --------
+    >>> uniform(2, 0, "encoder.layer.0.output.dense.weight").round(4)
+    array([0.5757, 0.7563])
+    """
+    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
+    bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

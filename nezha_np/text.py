@@ -1,0 +1,98 @@
+"""From text to text: what a model that has a tokenizer can be asked in one line."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from nezha_np.arrays import to_numpy
+from nezha_np.heads import masked_lm
+from nezha_np.tokenizer import encode, load_tokenizer
+from nezha_np.weights import Weights, load
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@functools.cache
+def shipped_weights() -> Weights:
+    """Load the model that ships with the package, once.
+
+    Examples
+    --------
+    >>> shipped_weights()
+    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    """
+    return load()
+
+
+def fill_mask(
+    text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, top_k: int = 5
+) -> list[list[tuple[str, int, float]]]:
+    """Fill the gaps of a text.
+
+    Parameters
+    ----------
+    text : str
+        A text with one ``[MASK]`` or more.
+    weights : Weights, optional
+        A model with a language-model head; None: the one that ships with the package.
+    tokenizer : tokenizers.Tokenizer, optional
+        Its tokenizer; None: the one in the folder that the weights were loaded from.
+    top_k : int
+        How many word pieces to return for each gap.
+
+    Returns
+    -------
+    list of list of (str, int, float)
+        For each ``[MASK]`` the likeliest word pieces: token, id, and probability, the likeliest first.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If the text has no ``[MASK]``, `top_k` is less than 1 or more than the vocabulary, or there is no tokenizer.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> [[(token, id, probability), *_]] = nz.fill_mask("房间很[MASK]净。")
+    >>> token, round(probability, 2)
+    ('干', 0.83)
+    """
+    import numpy as np
+
+    if not isinstance(text, str):
+        raise TypeError(f"text: expected a str, got {type(text).__name__}")
+    if weights is None:
+        weights = shipped_weights()
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights: expected Weights or None, got {type(weights).__name__}")
+    if tokenizer is None:
+        if weights.source is None:
+            raise ValueError("tokenizer: expected one, because the weights were not loaded from a folder, got None")
+        tokenizer = _tokenizer_of(weights.source)
+    if not isinstance(top_k, (int, np.integer)) or isinstance(top_k, bool):
+        raise TypeError(f"top_k: expected an integer, got {top_k!r}")
+    if not 1 <= top_k <= weights.config.vocab_size:
+        raise ValueError(f"top_k: expected a number from 1 to {weights.config.vocab_size}, got {top_k}")
+    batch = encode(tokenizer, [text])
+    gaps = np.flatnonzero(batch["input_ids"][0] == tokenizer.token_to_id("[MASK]"))
+    if not gaps.size:
+        raise ValueError(f"text: expected at least one [MASK], got {text!r}")
+    logits = to_numpy(masked_lm(weights, **batch).logits)[0, gaps].astype(np.float64)  # (gaps, V)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probs = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    best = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]
+    return [
+        [(tokenizer.id_to_token(int(index)) or "", int(index), float(row[index])) for index in order]
+        for row, order in zip(probs, best, strict=True)
+    ]
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer_of(folder: Any) -> Tokenizer:
+    return load_tokenizer(folder)
+
+
