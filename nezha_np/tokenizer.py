@@ -69,7 +69,7 @@ def load_tokenizer(path: str | os.PathLike[str] | None = None) -> Tokenizer:
     stored = tokenizer.padding or {}
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    pad = _special_token(config, "pad_token", stored.get("pad_token", "[PAD]")).content
+    pad = _token(config, "pad_token", stored.get("pad_token", "[PAD]")).content
     if pad != "[PAD]" and tokenizer.token_to_id(pad) is not None:
         tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
     return tokenizer
@@ -185,24 +185,24 @@ def _tokenizer_from_vocabulary(file: Path, config: dict[str, Any]) -> Tokenizer:
 
     # Split at newlines alone: str.splitlines also splits at U+2028 and the like, which may stand in tokens.
     vocabulary = {token: line for line, token in enumerate(_read_text(file).removesuffix("\n").split("\n"))}
-    special = {key: _special_token(config, key, name) for key, name in SPECIAL_TOKENS.items()}
-    cls, sep = special["cls_token"].content, special["sep_token"].content
+    special = {key: _token(config, key, default) for key, default in SPECIAL_TOKENS.items()}
+    listed = _listed_tokens(config)
+    known = vocabulary.keys() | {token.content for token in listed}
+    if missing := [token.content for token in special.values() if token.content not in known]:
+        raise ValueError(f"path: expected the special tokens {', '.join(missing)} in {file}, which lacks them")
 
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"].content))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,  # not a setting: the reference's fast tokenizer always cleans
-        handle_chinese_chars=_flag(config, "tokenize_chinese_chars", True),
-        strip_accents=_flag(config, "strip_accents", None),
-        lowercase=_flag(config, "do_lower_case", True),
+        handle_chinese_chars=_setting(config, "tokenize_chinese_chars", bool, True),
+        strip_accents=_setting(config, "strip_accents", bool, None),
+        lowercase=_setting(config, "do_lower_case", bool, True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    listed = _listed_tokens(config)
-    _add(tokenizer, listed)
-    if missing := [token.content for token in special.values() if tokenizer.token_to_id(token.content) is None]:
-        raise ValueError(f"path: expected the special tokens {', '.join(missing)} in {file}, which lacks them")
-    names = [token.content for token in listed]
-    _add(tokenizer, [token for token in special.values() if token.content not in names])
+    more = _setting(config, "additional_special_tokens", list, [])
+    _add(tokenizer, listed, [*special.values(), *(_as_token(entry, "additional_special_tokens") for entry in more)])
+    cls, sep = special["cls_token"].content, special["sep_token"].content
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
@@ -211,40 +211,44 @@ def _tokenizer_from_vocabulary(file: Path, config: dict[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def _flag(config: dict[str, Any], key: str, default: bool | None) -> bool | None:
-    value = config.get(key, default)
-    if not isinstance(value, bool) and value is not default:
-        raise ValueError(f"path: expected true or false for {key} in tokenizer_config.json, got {value!r}")
+def _add(tokenizer: Tokenizer, listed: list[AddedToken], special: list[AddedToken]) -> None:
+    """Have tokens found in a text before it is split; one that is listed by id keeps the flags it is listed with."""
+    tokens = {token.content: token for token in listed}
+    for token in special:
+        tokens.setdefault(token.content, token).special = True
+    for token in tokens.values():
+        if token.special:
+            tokenizer.add_special_tokens([token])
+        else:
+            tokenizer.add_tokens([token])
+
+
+def _setting(config: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = default if config.get(key) is None else config[key]
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"path: expected {key} in tokenizer_config.json to be a {kind.__name__}, got {value!r}")
     return value
 
 
-def _special_token(config: dict[str, Any], key: str, default: str) -> AddedToken:
-    return _added_token(default if config.get(key) is None else config[key], key, special=True)
+def _listed_tokens(config: dict[str, Any]) -> list[AddedToken]:
+    key = "added_tokens_decoder"
+    by_id = _setting(config, key, dict, {})
+    return [_as_token(by_id[id], key) for id in sorted(by_id, key=lambda id: (len(id), id))]  # "9" before "10"
 
 
-def _added_token(value: Any, key: str, *, special: bool) -> AddedToken:
+def _token(config: dict[str, Any], key: str, default: str) -> AddedToken:
+    return _as_token(default if config.get(key) is None else config[key], key)
+
+
+def _as_token(entry: Any, key: str) -> AddedToken:
     from tokenizers import AddedToken
 
-    fields = value if isinstance(value, dict) else {"content": value, "special": True}
+    fields = entry if isinstance(entry, dict) else {"content": entry, "special": True}
     if not isinstance(fields.get("content"), str) or not fields["content"]:
-        raise ValueError(f"path: expected a token for {key} in tokenizer_config.json, got {value!r}")
-    flags = {name: bool(fields.get(name)) for name in ("single_word", "lstrip", "rstrip")}
-    normalized = bool(fields.get("normalized", not fields.get("special")))  # the reference's default
-    return AddedToken(fields["content"], special=special, normalized=normalized, **flags)
-
-
-def _listed_tokens(config: dict[str, Any]) -> list[AddedToken]:
-    """The tokens that tokenizer_config.json adds, in the order of their ids; those of the vocabulary among them."""
-    by_id = config.get("added_tokens_decoder") or {}
-    more = config.get("additional_special_tokens") or []
-    if not isinstance(by_id, dict) or not all(id.isdecimal() for id in by_id) or not isinstance(more, list):
-        raise ValueError(
-            "path: expected an object of tokens by id for added_tokens_decoder and a list of tokens for "
-            f"additional_special_tokens in tokenizer_config.json, got {by_id!r} and {more!r}"
-        )
-    listed = [by_id[id] for id in sorted(by_id, key=int)]
-    tokens = [_added_token(v, "added_tokens_decoder", special=bool(dict(v).get("special"))) for v in listed]
-    return tokens + [_added_token(v, "additional_special_tokens", special=True) for v in more if v]
+        raise ValueError(f"path: expected {key} in tokenizer_config.json to name a token, got {entry!r}")
+    flags = {name: bool(fields.get(name)) for name in ("single_word", "lstrip", "rstrip", "special")}
+    normalized = bool(fields.get("normalized", not flags["special"]))  # the reference's default
+    return AddedToken(fields["content"], normalized=normalized, **flags)
 
 
 def _texts(name: str, value: str | Sequence[str]) -> list[str]:

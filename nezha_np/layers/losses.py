@@ -67,15 +67,22 @@ def _how_many(counts: Array, total: Array) -> Array:
 
 def _mean_or_nan(total: Array, count: Array) -> Array:
     xp = namespace(count)
-    none = count == 0
-    return xp.asarray(xp.where(none, total * math.nan, total / xp.where(none, xp.ones_like(count), count)))
+    return xp.asarray(xp.where(count == 0, total * math.nan, total / _at_least_one(count)))
+
+
+def _at_least_one(count: Array) -> Array:
+    xp = namespace(count)
+    return xp.where(count == 0, xp.ones_like(count), count)
 
 
 @gradient_of(cross_entropy)
 def cross_entropy_gradient(
     dloss: Array, loss: Array, logits: Array, labels: Array, *, ignored: int = IGNORED
 ) -> Array:
-    """d/dz_c of log Σ exp(z) − z_y is softmax(z)_c − [c = y]; over n labels that count each has weight 1/n, others 0."""
+    """d/dz_c of log Σ exp(z) − z_y is softmax(z)_c − [c = y]; over n labels that count each has weight 1/n, others 0.
+
+    Over no labels at all the gradient is 0 though the loss is NaN, as in the reference.
+    """
     xp = namespace(logits)
     counts, flat_labels = _labels_that_count(logits, labels, ignored)
     rows = in_statistics_dtype(flat_rows(logits))  # (n, C)
@@ -83,7 +90,7 @@ def cross_entropy_gradient(
     probs = exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
     classes = xp.arange(rows.shape[-1], dtype=flat_labels.dtype, device=logits.device)
     right = xp.astype(classes[None, :] == flat_labels[:, None], probs.dtype)  # (n, C), one-hot
-    share = xp.astype(counts, probs.dtype) * _mean_or_nan(dloss, _how_many(counts, probs))  # (n)
+    share = xp.astype(counts, probs.dtype) * (dloss / _at_least_one(_how_many(counts, probs)))  # (n)
     return xp.astype(xp.reshape((probs - right) * share[:, None], logits.shape), logits.dtype, copy=False)
 
 
