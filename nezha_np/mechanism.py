@@ -204,7 +204,7 @@ class Tape(Trace):
             if not known and is_array(argument) and has_kind(argument, "real floating"):
                 raise ValueError(
                     f"{layer.__name__} in {self.scope or 'the model'} got a float array that no layer made: its gradient "
-                    "would be lost. Make it by a primitive or a constant layer (a hidden_act given as a function too)"
+                    "would be lost. Make it by a primitive or a constant layer"
                 )
         result = super().primitive(layer, arguments, options, name)
         # A layer that changes nothing returns its argument: the walk back passes it by.
@@ -229,6 +229,8 @@ class Tape(Trace):
             dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
             if dy is None:
                 continue
+            if layer.gradient is None:  # type: ignore[attr-defined]
+                raise ValueError(f"{layer.__name__} has no gradient: put one beside it with mechanism.gradient_of")
             parts = layer.gradient(dy, result, *arguments, **options)  # type: ignore[attr-defined]
             for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
                 if part is not None and (intermediates or id(argument) not in self.constants):

@@ -1,8 +1,8 @@
 """Text to arrays: a tokenizer from vocab.txt or tokenizer.json, and padded batches from it.
 
-From a vocab.txt comes the tokenizer that transformers' BertTokenizerFast makes of it: clean the text, give every
-Chinese character a word of its own, split at white space and punctuation, then cut each word into the longest pieces
-that the vocabulary knows, from its start (WordPiece).
+From a vocab.txt comes the tokenizer that transformers' BertTokenizerFast makes of it: clean the text, make
+every Chinese character a word of its own, split at white space and punctuation, then cut each word, from its
+start, into the longest pieces that the vocabulary knows (WordPiece).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep"
 def load_tokenizer(path: str | os.PathLike[str] | None = None) -> Tokenizer:
     """Load a tokenizer.
 
-    Truncation and padding stored in a tokenizer.json are dropped: `encode` takes both per call. A pad token that is
-    not called ``[PAD]`` is kept where the library keeps one, in ``tokenizer.padding``.
+    Truncation and padding stored in a tokenizer.json are dropped: `encode` sees to both per call. Only a pad
+    token with a name other than ``[PAD]`` is kept, where the library keeps it: in ``tokenizer.padding``.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with tokenizer.json, else with vocab.txt; or such a file itself. The settings of a vocab.txt (case,
-        accents, Chinese characters, names of special tokens) come from the tokenizer_config.json beside it where there
-        is one, else they are the reference's defaults. A tokenizer.json brings its own; only the name of the pad token
-        is looked up beside it. None: the tokenizer of the shipped model.
+        A folder with tokenizer.json, else with vocab.txt; or such a file itself. What goes with a vocab.txt
+        (case, accents, Chinese characters, special and added tokens) is read from the tokenizer_config.json
+        beside it where there is one; the reference's defaults stand for the rest. A tokenizer.json says
+        it all itself; only the name of the pad token is looked up beside it. None: the shipped tokenizer.
 
     Returns
     -------
@@ -46,7 +46,8 @@ def load_tokenizer(path: str | os.PathLike[str] | None = None) -> Tokenizer:
     FileNotFoundError
         The path does not exist, or the folder holds neither file.
     ValueError
-        A file is not UTF-8, not JSON or not a tokenizer, a setting has a wrong type, or special tokens are missing.
+        A file is not UTF-8, not JSON or not a tokenizer; a setting has a wrong type; the vocabulary lacks
+        special tokens, which are named.
 
     Examples
     --------
@@ -69,7 +70,7 @@ def load_tokenizer(path: str | os.PathLike[str] | None = None) -> Tokenizer:
     stored = tokenizer.padding or {}
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    pad = _token(config, "pad_token", stored.get("pad_token", "[PAD]")).content
+    pad = _token(config.get("pad_token"), "pad_token", stored.get("pad_token", "[PAD]")).content
     if pad != "[PAD]" and tokenizer.token_to_id(pad) is not None:
         tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
     return tokenizer
@@ -84,8 +85,8 @@ def encode(
 ) -> dict[str, np.ndarray]:
     """Turn texts into the arrays that `forward` takes: ``nz.forward(weights, **encode(tokenizer, texts))``.
 
-    The tokenizer is not changed, and truncation or padding that it is set to does not act here. (Where it has such
-    settings, each call works on a copy: a few milliseconds.)
+    The tokenizer is not changed, not even for a moment, and what it is itself set to truncate or pad to has
+    no effect. (Where it has such settings, each call works on a copy, which takes a few milliseconds.)
 
     Parameters
     ----------
@@ -96,30 +97,30 @@ def encode(
     pairs : str or list of str, optional
         B second texts, one for each of the first.
     max_length : int, optional
-        The longest row allowed, special tokens included. What is too long is cut at the end of the text; of a pair,
-        the longer text is cut first, then both evenly. None: no cut.
+        The longest row allowed, special tokens included. Texts are cut at their ends; of a pair, the longer
+        one down to the other, then both alike (the reference's 'longest_first'). None: no cut.
 
     Returns
     -------
     dict of (B, L) int64 arrays
-        ``input_ids``; ``attention_mask``, 1 for tokens, 0 for padding; ``token_type_ids``, 1 for the second text. L is
-        the length of the longest row, the others are padded on the right.
+        ``input_ids``; ``attention_mask``, 1 for tokens and 0 for padding; ``token_type_ids``, 1 for the
+        second text and its end. L is the length of the longest row; the others are padded on the right.
 
     Raises
     ------
     TypeError
         An argument has a wrong type.
     ValueError
-        No texts, not as many pairs as texts, a text that is not valid Unicode, max_length without room for the special
-        tokens, or rows to pad and no pad token.
+        No texts, not as many pairs as texts, a text with a lone surrogate, max_length without room for the
+        special tokens, or rows to pad and no pad token.
 
     Examples
     --------
     >>> from nezha_np.tokenizer import encode, load_tokenizer
     >>> batch = encode(load_tokenizer(), ["你好", "好"], ["好", "好"])
     >>> batch["input_ids"]
-    array([[   2,  500, 1464,    3, 1464,    3],
-           [   2, 1464,    3, 1464,    3,    0]])
+    array([[   2,  318, 1161,    3, 1161,    3],
+           [   2, 1161,    3, 1161,    3,    0]])
     >>> batch["token_type_ids"]
     array([[0, 0, 0, 0, 1, 1],
            [0, 0, 0, 1, 1, 0]])
@@ -185,13 +186,14 @@ def _tokenizer_from_vocabulary(file: Path, config: dict[str, Any]) -> Tokenizer:
 
     # Split at newlines alone: str.splitlines also splits at U+2028 and the like, which may stand in tokens.
     vocabulary = {token: line for line, token in enumerate(_read_text(file).removesuffix("\n").split("\n"))}
-    special = {key: _token(config, key, default) for key, default in SPECIAL_TOKENS.items()}
+    special = [_token(config.get(key), key, default) for key, default in SPECIAL_TOKENS.items()]
+    unk, sep, _, cls, _ = [token.content for token in special]
     listed = _listed_tokens(config)
     known = vocabulary.keys() | {token.content for token in listed}
-    if missing := [token.content for token in special.values() if token.content not in known]:
-        raise ValueError(f"path: expected the special tokens {', '.join(missing)} in {file}, which lacks them")
+    if missing := [token.content for token in special if token.content not in known]:
+        raise ValueError(f"path: expected {file} to hold the special tokens, it lacks {', '.join(missing)}")
 
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"].content))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,  # not a setting: the reference's fast tokenizer always cleans
         handle_chinese_chars=_setting(config, "tokenize_chinese_chars", bool, True),
@@ -200,9 +202,8 @@ def _tokenizer_from_vocabulary(file: Path, config: dict[str, Any]) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    more = _setting(config, "additional_special_tokens", list, [])
-    _add(tokenizer, listed, [*special.values(), *(_as_token(entry, "additional_special_tokens") for entry in more)])
-    cls, sep = special["cls_token"].content, special["sep_token"].content
+    key = "additional_special_tokens"
+    _add(tokenizer, listed, special + [_token(entry, key) for entry in _setting(config, key, list, [])])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
@@ -212,7 +213,7 @@ def _tokenizer_from_vocabulary(file: Path, config: dict[str, Any]) -> Tokenizer:
 
 
 def _add(tokenizer: Tokenizer, listed: list[AddedToken], special: list[AddedToken]) -> None:
-    """Have tokens found in a text before it is split; one that is listed by id keeps the flags it is listed with."""
+    """Have tokens found in a text before it is split; those listed by id keep the flags listed there."""
     tokens = {token.content: token for token in listed}
     for token in special:
         tokens.setdefault(token.content, token).special = True
@@ -226,27 +227,26 @@ def _add(tokenizer: Tokenizer, listed: list[AddedToken], special: list[AddedToke
 def _setting(config: dict[str, Any], key: str, kind: type, default: Any) -> Any:
     value = default if config.get(key) is None else config[key]
     if value is not None and not isinstance(value, kind):
-        raise ValueError(f"path: expected {key} in tokenizer_config.json to be a {kind.__name__}, got {value!r}")
+        raise ValueError(f"path: expected {kind.__name__} for {key} in tokenizer_config.json, got {value!r}")
     return value
 
 
 def _listed_tokens(config: dict[str, Any]) -> list[AddedToken]:
     key = "added_tokens_decoder"
     by_id = _setting(config, key, dict, {})
-    return [_as_token(by_id[id], key) for id in sorted(by_id, key=lambda id: (len(id), id))]  # "9" before "10"
+    in_order = sorted(by_id, key=lambda id: (len(id), id))  # ids are strings here: "9" before "10"
+    return [_token(by_id[id], key) for id in in_order]
 
 
-def _token(config: dict[str, Any], key: str, default: str) -> AddedToken:
-    return _as_token(default if config.get(key) is None else config[key], key)
-
-
-def _as_token(entry: Any, key: str) -> AddedToken:
+def _token(entry: Any, key: str, default: str | None = None) -> AddedToken:
+    """A token as tokenizer_config.json gives it: by its name alone, or by an object with name and flags."""
     from tokenizers import AddedToken
 
-    fields = entry if isinstance(entry, dict) else {"content": entry, "special": True}
+    name = default if entry is None else entry
+    fields = name if isinstance(name, dict) else {"content": name, "special": True}
     if not isinstance(fields.get("content"), str) or not fields["content"]:
-        raise ValueError(f"path: expected {key} in tokenizer_config.json to name a token, got {entry!r}")
-    flags = {name: bool(fields.get(name)) for name in ("single_word", "lstrip", "rstrip", "special")}
+        raise ValueError(f"path: expected a token for {key} in tokenizer_config.json, got {entry!r}")
+    flags = {flag: bool(fields.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "special")}
     normalized = bool(fields.get("normalized", not flags["special"]))  # the reference's default
     return AddedToken(fields["content"], normalized=normalized, **flags)
 
@@ -272,8 +272,8 @@ def _check_max_length(max_length: int | None, special: int) -> None:
         return
     if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
         raise TypeError(f"max_length: expected an int or None, got {type(max_length).__name__}")
-    if max_length < max(special, 1):
-        raise ValueError(f"max_length: expected at least {max(special, 1)} ({special} special tokens), got {max_length}")
+    if max_length < special:
+        raise ValueError(f"max_length: expected at least {special}, the special tokens, got {max_length}")
 
 
 def _without_settings(tokenizer: Tokenizer) -> Tokenizer:
@@ -289,23 +289,26 @@ def _without_settings(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _kept_positions(encoding: Encoding, max_length: int | None) -> np.ndarray:
-    """Where the tokens stand that stay when a row is cut: the library's 'longest_first', without its leftovers.
+    """Where the tokens stand that stay in a row: what the library's 'longest_first' truncation leaves.
 
-    (The library keeps what it cuts off as well, of a pair every combination of the two texts' pieces.)
+    The library's own also builds what it cuts off; of a pair, every combination of the two texts' pieces.
     """
     if max_length is None or len(encoding) <= max_length:
         return np.arange(len(encoding))
-    # Not special_tokens_mask: special tokens inside a text are cut as any other.
-    text = np.array([-1 if sequence is None else sequence for sequence in encoding.sequence_ids])
-    first, second = np.flatnonzero(text == 0), np.flatnonzero(text == 1)
-    room = max_length - np.count_nonzero(text == -1)
+    # A special token that stands in a text belongs to the text, and may be cut.
+    added, first, second = (
+        [position for position, sequence in enumerate(encoding.sequence_ids) if sequence == wanted]
+        for wanted in (None, 0, 1)
+    )
+    room = max_length - len(added)
     shorter = min(len(first), len(second), room // 2)
-    cut = (room - shorter, shorter) if len(first) > len(second) else (shorter, room - shorter)
-    return np.sort(np.concatenate([np.flatnonzero(text == -1), first[: cut[0]], second[: cut[1]]]))
+    longer = room - shorter
+    kept = (longer, shorter) if len(first) > len(second) else (shorter, longer)
+    return np.sort(added + first[: kept[0]] + second[: kept[1]])
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:
-    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else tokenizer.token_to_id("[PAD]")
+    pad_id: int | None = tokenizer.padding["pad_id"] if tokenizer.padding else tokenizer.token_to_id("[PAD]")
     if pad_id is None:
-        raise ValueError("tokenizer: rows differ in length and it has no [PAD]; name one with tokenizer.enable_padding")
+        raise ValueError("tokenizer: expected a [PAD] to fill short rows; name one with enable_padding")
     return pad_id

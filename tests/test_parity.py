@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import HEADS, LABELLED, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,6 @@ import nezha_np as nz
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
 reference = pytest.importorskip("reference", reason="the reference is transformers 4.37.2")
-HEADS = sorted(reference.HEADS)
 
 
 def assert_same(ours, theirs, tolerance):
@@ -39,7 +39,7 @@ def as_tuple(value):
 @pytest.mark.parametrize("head", HEADS)
 @given(data=st.data())
 def test_every_head_equals_the_reference_in_float64(head, data):
-    case = data.draw(reference.cases(head))
+    case = data.draw(cases(head))
     model = reference.reference_model(head, case.config, case.seed)
     weights = reference.our_weights(model, case.config)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_every_head_equals_the_reference_in_float64(head, data):
 @pytest.mark.parametrize("head", HEADS)
 @given(data=st.data())
 def test_every_head_equals_the_reference_in_float32(head, data):
-    case = data.draw(reference.cases(head, hidden_from=8))
+    case = data.draw(cases(head, hidden_from=8))
     model = reference.reference_model(head, case.config, case.seed, torch.float32)
     weights = reference.our_weights(model, case.config)
     floats = {
@@ -62,10 +62,10 @@ def test_every_head_equals_the_reference_in_float32(head, data):
     assert_same(getattr(nz, head)(weights, **floats), theirs, 1e-5)
 
 
-@pytest.mark.parametrize("head", [head for head in HEADS if head != "forward"])
+@pytest.mark.parametrize("head", LABELLED)
 @given(data=st.data())
 def test_every_gradient_equals_autograd_through_the_reference(head, data):
-    case = data.draw(reference.cases(head))
+    case = data.draw(cases(head))
     model = reference.reference_model(head, case.config, case.seed)
     weights = reference.our_weights(model, case.config)
     theirs = reference.run_reference(model, head, case.inputs)

@@ -1,0 +1,35 @@
+"""Every kernel is its definition, faster."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nezha_np.kernels.numpy import BLOCK, KERNELS
+from nezha_np.layers.activations import gelu
+
+TOLERANCES = {"float32": 2e-6, "float64": 1e-12}  # relative to the largest
+
+
+@pytest.mark.parametrize("dtype", [dtype.name for dtype in KERNELS[gelu][1]])
+@given(
+    size=st.one_of(st.integers(0, 50), st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])),
+    scale=st.sampled_from([0.01, 1.0, 3.0, 100.0]),
+    stride=st.integers(1, 3),
+    turned=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_gelu_equals_its_definition_for_any_shape_and_stride(dtype, size, scale, stride, turned, seed):
+    x = (scale * np.random.default_rng(seed).normal(size=(2, size * stride))).astype(dtype)[:, ::stride]
+    x = x.T if turned else x
+    before = x.copy()
+    found, expected = KERNELS[gelu][0](x), gelu.definition(x)
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    assert np.abs(found - expected).max(initial=0.0) <= TOLERANCES[dtype] * np.abs(expected).max(initial=1e-30)
+    assert np.array_equal(x, before)
+
+
+def test_gelu_keeps_nan_and_infinity_as_its_definition_does():
+    x = np.array([np.nan, np.inf, -np.inf], "float32")
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(KERNELS[gelu][0](x), gelu.definition(x), equal_nan=True)

@@ -1,0 +1,246 @@
+"""What holds without any reference."""
+
+import threading
+
+import numpy as np
+import pytest
+from cases import HEADS, LABELLED, Case, arrays_of, cases, weights_for
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import nezha_np as nz
+
+
+def run(head, weights, inputs, **changes):
+    return getattr(nz, head)(weights, **{**inputs, **changes})
+
+
+@given(case=cases("forward", decoder=False, from_ids=True), extra=st.integers(1, 4))
+def test_padding_does_not_change_what_is_not_padded(case, extra):
+    weights, inputs = weights_for("forward", case), case.inputs
+    ids = inputs["input_ids"]
+    mask = inputs.get("attention_mask", np.ones_like(ids))
+    if mask.ndim == 3:
+        mask = mask[:, 0]
+    short = run("forward", weights, inputs, attention_mask=mask)
+    padding = ((0, 0), (0, extra))
+    longer = {"input_ids": np.pad(ids, padding, constant_values=1), "attention_mask": np.pad(mask, padding)}
+    if "token_type_ids" in inputs:
+        longer["token_type_ids"] = np.pad(inputs["token_type_ids"], padding)
+    long = run("forward", weights, inputs, **longer)
+    sees_a_key = mask.any(axis=1)  # a row that sees none attends to its padding too, uniformly
+    found = long.last_hidden_state[sees_a_key, : ids.shape[1]]
+    np.testing.assert_allclose(found, short.last_hidden_state[sees_a_key], atol=1e-10)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_rows_of_a_batch_do_not_see_each_other(head, data):
+    case = data.draw(cases(head, labelled=False))
+    weights, inputs = weights_for(head, case), case.inputs
+    whole = arrays_of(run(head, weights, inputs))
+    by_row = {name for name, value in inputs.items() if isinstance(value, np.ndarray) and name != "head_mask"}
+    batch = next(inputs[name].shape[0] for name in ("input_ids", "inputs_embeds") if name in inputs)
+    for row in range(batch):
+        alone = arrays_of(run(head, weights, {k: v[row : row + 1] if k in by_row else v for k, v in inputs.items()}))
+        for name, array in alone.items():
+            if head == "multiple_choice" and name != "logits":
+                continue  # the others have a row for each choice
+            np.testing.assert_allclose(array, whole[name][row : row + 1], atol=1e-10, err_msg=name)
+
+
+@given(case=cases("causal_lm", labelled=False, from_ids=True), data=st.data())
+def test_steps_with_a_cache_equal_the_full_pass_wherever_a_token_may_attend_to_a_key(case, data):
+    inputs = {k: v for k, v in case.inputs.items() if k in ("input_ids", "token_type_ids", "head_mask")}
+    batch, length = inputs["input_ids"].shape
+    generator = np.random.default_rng(case.seed)
+    mask = generator.integers(0, 2, (batch, length)) if data.draw(st.booleans()) else np.ones((batch, length), np.int64)
+    weights = weights_for("causal_lm", case)
+    full = nz.causal_lm(weights, attention_mask=mask, **inputs)
+    cuts = sorted({0, length, *data.draw(st.lists(st.integers(1, length), max_size=3))})
+    cache, logits = None, []
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        part = {k: v[:, start:stop] if k != "head_mask" else v for k, v in inputs.items()}
+        out = nz.causal_lm(weights, attention_mask=mask[:, :stop], past_key_values=cache, **part)
+        cache = out.past_key_values
+        logits.append(out.logits)
+    may_attend = np.cumsum(mask, axis=1) > 0
+    np.testing.assert_allclose(np.concatenate(logits, axis=1)[may_attend], full.logits[may_attend], atol=1e-10)
+
+
+@settings(max_examples=30)
+@given(case=cases("forward", decoder=True, cross=True, from_ids=True), encoded=st.integers(1, 15), data=st.data())
+def test_cross_attention_takes_any_encoder_length_and_the_same_with_a_cache(case, encoded, data):
+    weights = weights_for("forward", case)
+    ids = case.inputs["input_ids"]
+    generator = np.random.default_rng(case.seed)
+    states = generator.normal(size=(ids.shape[0], encoded, case.config.hidden_size))
+    options = {"encoder_hidden_states": states, "encoder_attention_mask": generator.integers(0, 2, states.shape[:2])}
+    full = nz.forward(weights, ids, **options, output_attentions=True)
+    assert full.cross_attentions[0].shape == (*full.attentions[0].shape[:3], encoded)
+    if ids.shape[1] > 1:
+        cut = data.draw(st.integers(1, ids.shape[1] - 1))
+        first = nz.forward(weights, ids[:, :cut], **options)
+        second = nz.forward(weights, ids[:, cut:], **options, past_key_values=first.past_key_values)
+        np.testing.assert_allclose(second.last_hidden_state, full.last_hidden_state[:, cut:], atol=1e-10)
+        own = tuple(layer[:2] for layer in first.past_key_values)  # without the encoder's keys they are made again
+        again = nz.forward(weights, ids[:, cut:], **options, past_key_values=own)
+        np.testing.assert_allclose(again.last_hidden_state, full.last_hidden_state[:, cut:], atol=1e-10)
+
+
+@settings(max_examples=20)
+@given(case=cases("forward", decoder=False, from_ids=True))
+def test_an_encoder_takes_a_prefix_of_keys_and_values(case):
+    weights, ids = weights_for("forward", case), case.inputs["input_ids"]
+    config = case.config
+    generator = np.random.default_rng(case.seed)
+    shape = (ids.shape[0], config.num_attention_heads, 3, config.head_size)
+    prefix = tuple((generator.normal(size=shape), generator.normal(size=shape)) for _ in range(config.num_hidden_layers))
+    out = nz.forward(weights, ids, past_key_values=prefix, output_attentions=True)
+    assert out.attentions[0].shape[-1] == 3 + ids.shape[1] and out.past_key_values is None
+    hidden = np.concatenate([np.zeros((ids.shape[0], 3)), np.ones(ids.shape)], axis=1)
+    without = nz.forward(weights, ids, past_key_values=prefix, attention_mask=hidden)  # a masked prefix is no prefix
+    np.testing.assert_allclose(without.last_hidden_state, nz.forward(weights, ids).last_hidden_state, atol=1e-10)
+
+
+def test_a_text_may_be_longer_than_max_position_embeddings():
+    config = nz.NezhaConfig(
+        vocab_size=9, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=4, max_position_embeddings=4
+    )
+    weights = nz.init(config, dtype="float64")
+    ids = np.random.default_rng(0).integers(0, 9, (1, 700))
+    assert nz.forward(weights, ids).last_hidden_state.shape == (1, 700, 8)
+
+
+def test_beyond_the_distance_k_all_distances_look_alike():
+    config = nz.NezhaConfig(
+        vocab_size=9, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=4, max_relative_position=3
+    )
+    weights = nz.init(config, dtype="float64")
+    with nz.trace() as t:
+        nz.forward(weights, np.ones((1, 12), int))
+    scores = t["encoder.layer.0.attention.self.position_scores"][0, 0]
+    for query in range(12):
+        far = scores[query, min(12, query + 3) :]
+        assert np.ptp(far) < 1e-15 if far.size else True
+    assert len(np.unique(scores[6].round(12))) == 7  # 2K + 1
+
+
+def test_a_row_with_everything_masked_attends_uniformly():
+    for dtype in ("float16", "float32", "float64"):
+        weights = nz.load(dtype=dtype)
+        out = nz.forward(weights, [[2, 5, 3]], attention_mask=[[0, 0, 0]], output_attentions=True)
+        for probs in out.attentions:
+            np.testing.assert_allclose(probs, 1 / 3, rtol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_inputs_and_weights_are_never_written_to(head, data):
+    case = data.draw(cases(head))
+    weights = weights_for(head, case)
+    arrays = [value for value in case.inputs.values() if isinstance(value, np.ndarray)] + list(weights.values())
+    before = [array.copy() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
+    run(head, weights, case.inputs)
+    if head in LABELLED:
+        nz.value_and_grad(getattr(nz, head), dropout_seed=1)(weights, **case.inputs)
+    assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(arrays, before, strict=True))
+
+
+@pytest.mark.parametrize("head", LABELLED)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_gradients_equal_finite_differences_with_dropout_too(head, data):
+    case = data.draw(cases(head))
+    smooth = case.config.replace(  # a kink of relu or selu has no derivative to compare with
+        hidden_act="gelu" if case.config.hidden_act in ("relu", "selu") else case.config.hidden_act,
+        layer_norm_eps=1e-3,
+        hidden_dropout_prob=0.2,
+        attention_probs_dropout_prob=0.1,
+    )
+    for name in ("attention_mask", "encoder_attention_mask"):
+        # Where every key is masked, the minimum swallows the scores: uniform whatever they are, which no derivative of the
+        # formula knows (nor does the reference's).
+        if name in case.inputs:
+            case.inputs[name][..., 0] = 1
+    case = Case(smooth, case.seed, case.inputs)
+    weights = weights_for(head, case)
+    function = nz.value_and_grad(getattr(nz, head), dropout_seed=(3, data.draw(st.integers(0, 9))))
+    out, gradients = function(weights, **case.inputs)
+    assume(np.isfinite(out.loss))
+    generator = np.random.default_rng(case.seed)
+    direction = {name: generator.normal(size=array.shape) for name, array in weights.items()}
+    if "input_ids" in case.inputs and smooth.pad_token_id is not None:
+        # Look-ups of the padding row get no gradient by convention, so this row is not moved.
+        direction["embeddings.word_embeddings.weight"][smooth.pad_token_id] = 0.0
+    step = 1e-5
+
+    def loss_at(sign):
+        there = {name: array + sign * step * direction[name] for name, array in weights.items()}
+        return function(nz.Weights(there, smooth), **case.inputs)[0].loss
+
+    slope = (loss_at(1) - loss_at(-1)) / (2 * step)
+    expected = sum(float(np.sum(gradient * direction[name])) for name, gradient in gradients.items())
+    assert slope == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1000))
+def test_dropout_depends_on_seed_and_step_and_on_nothing_else(seed):
+    weights = nz.load(dtype="float64")  # in which there are no kernels
+    config = weights.config.replace(hidden_dropout_prob=0.5)
+    ids, labels = [[2, 7, 3]], [[-100, 7, -100]]
+
+    def logits(dropout_seed):
+        out, _ = nz.value_and_grad(nz.masked_lm, dropout_seed)(weights, ids, labels=labels, config=config)
+        return out.logits
+
+    assert np.array_equal(logits(seed), logits(seed))
+    assert np.array_equal(logits(seed), logits((seed, 0)))
+    assert not np.array_equal(logits((seed, 0)), logits((seed, 1)))
+    assert not np.array_equal(logits(seed), logits(seed + 1))
+    assert np.array_equal(logits(None), nz.masked_lm(weights, ids, config=config).logits)
+
+
+@settings(max_examples=20)
+@given(data=st.data(), head=st.sampled_from(HEADS))
+def test_tracing_and_taping_do_not_change_a_result(data, head):
+    case = data.draw(cases(head))
+    weights = weights_for(head, case)
+    with nz.definitions():
+        plain = arrays_of(run(head, weights, case.inputs))
+    with nz.trace():
+        traced = arrays_of(run(head, weights, case.inputs))
+    for name, array in plain.items():
+        assert np.array_equal(array, traced[name], equal_nan=True), name
+
+
+def test_threads_do_not_see_each_others_traces():
+    weights = nz.load()
+    found = {}
+
+    def work(index):
+        with nz.trace() as t:
+            nz.forward(weights, [[2, 5 + index, 3]])
+        found[index] = t["embeddings.word_embeddings"][0, 1]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    table = weights["embeddings.word_embeddings.weight"]
+    assert all(np.array_equal(found[index], table[5 + index]) for index in range(8))
+
+
+def test_no_array_of_every_pair_of_positions_and_every_feature_is_ever_built():
+    weights = nz.load()
+    length = 160
+    with nz.trace() as t:
+        nz.forward(weights, np.ones((1, length), int))
+    pairs = weights.config.num_attention_heads * length * length
+    assert max(array.size for array in t.values()) == pairs

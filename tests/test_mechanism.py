@@ -1,0 +1,155 @@
+"""The mechanism: run, kernel, trace and tape, each by small layers made for the test."""
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np import mechanism
+from nezha_np.layers.activations import gelu
+from nezha_np.layers.addition import add
+from nezha_np.layers.linear import linear
+from nezha_np.mechanism import View, composite, gradient_of, primitive
+
+
+@primitive
+def double(x):
+    return 2.0 * x
+
+
+@gradient_of(double)
+def double_gradient(dy, y, x):
+    return 2.0 * dy
+
+
+@pytest.fixture
+def weights():
+    config = nz.NezhaConfig(vocab_size=5, hidden_size=4, num_attention_heads=2, num_hidden_layers=1, intermediate_size=3)
+    return nz.init(config, dtype="float64")
+
+
+@composite
+def block(x, w):
+    return add(linear(x, w["dense.weight"], w["dense.bias"]), double(x, name="twice"))
+
+
+def test_a_layer_is_the_function_as_it_is_written():
+    assert double(np.ones(1)).tolist() == [2.0]
+    assert double.__name__ == "double" and double.definition(np.ones(1)).tolist() == [2.0]
+
+
+def test_a_kernel_takes_the_place_of_its_definition_for_its_library_and_dtypes(monkeypatch):
+    calls = []
+
+    def kernel(x):
+        calls.append(x)
+        return np.full_like(x, 7.0)
+
+    monkeypatch.setitem(mechanism._kernels, np.ndarray, {double: (kernel, (np.dtype("float32"),))})
+    assert double(np.ones(1, "float32")).tolist() == [7.0]
+    assert double(np.ones(1, "float64")).tolist() == [2.0]
+    with nz.definitions():
+        assert double(np.ones(1, "float32")).tolist() == [2.0]
+    with nz.trace():
+        assert double(np.ones(1, "float32")).tolist() == [2.0]
+    assert len(calls) == 1
+
+
+def test_a_kernel_may_decline_and_may_replace_a_composite_whole(monkeypatch, weights):
+    dtypes = (np.dtype("float64"),)
+    x, view = np.ones((1, 4)), weights.at("pooler")
+    plain = block(x, view)
+    monkeypatch.setitem(mechanism._kernels, np.ndarray, {block: (lambda x, w: NotImplemented, dtypes)})
+    assert np.array_equal(block(x, view), plain)
+    monkeypatch.setitem(mechanism._kernels, np.ndarray, {block: (lambda x, w: x, dtypes)})
+    assert block(x, view) is x
+
+
+def test_a_name_is_scope_and_name_else_the_parameters_parent_else_scope_and_function(weights):
+    with nz.trace() as t:
+        y = block(np.ones((1, 4)), weights.at("pooler"))
+    assert list(t) == ["pooler.dense", "pooler.twice", "pooler.add", "pooler"]
+    assert t["pooler"] is y and t["pooler.add"] is y and len(t) == 4
+
+
+def test_a_trace_covers_one_pass(weights):
+    with pytest.raises(ValueError, match="embeddings.word_embeddings was recorded twice: a trace or a tape covers one"), nz.trace():
+        nz.forward(weights, [[1]])
+        nz.forward(weights, [[2]])
+
+
+def test_after_an_error_inside_a_trace_nothing_is_recorded_any_more(weights):
+    with pytest.raises(ZeroDivisionError), nz.trace():
+        raise ZeroDivisionError
+    assert mechanism._recorder.get() is None
+
+
+def test_a_float_array_that_no_layer_made_is_refused_by_the_tape(weights):
+    @composite
+    def lossy(x, w):
+        return double(linear(x, w["dense.weight"]) * 2.0)
+
+    def head(weights):
+        return lossy(mechanism.constant(np.ones).__wrapped__((1, 4)), weights.at("pooler"))
+
+    with pytest.raises(ValueError, match="linear in pooler. got a float array that no layer made"):
+        nz.value_and_grad(head)(weights)
+
+    def second(weights):
+        x = nz.layers.masks.given(np.ones((1, 4)))
+        return lossy(x, weights.at("pooler"))
+
+    with pytest.raises(ValueError, match="double in pooler. got a float array that no layer made"):
+        nz.value_and_grad(second)(weights)
+
+
+def test_a_primitive_without_a_gradient_is_named_when_the_walk_comes_to_it(weights):
+    config = weights.config.replace(hidden_act=np.tanh)
+    assert nz.masked_lm(weights, [[1]], config=config).logits.shape == (1, 1, 5)
+    with pytest.raises(ValueError, match="tanh has no gradient"):
+        nz.value_and_grad(nz.masked_lm)(weights, [[1]], labels=[[1]], config=config)
+
+
+def test_gradients_by_intermediates_come_when_asked_for(weights):
+    embeds = np.ones((1, 2, 4))
+    labels = [[1, 2]]
+    function = nz.value_and_grad(nz.masked_lm, intermediates=True)
+    _, gradients = function(weights, inputs_embeds=embeds, labels=labels)
+    _, plain = nz.value_and_grad(nz.masked_lm)(weights, inputs_embeds=embeds, labels=labels)
+    assert all(np.array_equal(gradients[name], plain[name]) for name in plain)
+    assert gradients["loss"] == 1.0
+    step = np.zeros_like(embeds)
+    step[0, 1, 2] = 1e-6
+    ends = [nz.masked_lm(weights, inputs_embeds=embeds + sign * step, labels=labels).loss for sign in (1, -1)]
+    assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradients["inputs_embeds"][0, 1, 2], rel=1e-5)
+    assert gradients["encoder.layer.0.attention.self.probs"].shape == (1, 2, 2, 2)
+
+
+def test_a_weight_that_is_used_twice_gets_the_sum_of_both_gradients(weights):
+    table = weights["embeddings.word_embeddings.weight"]
+    assert weights["cls.predictions.decoder.weight"] is table
+    tied = nz.value_and_grad(nz.masked_lm)(weights, [[1, 2]], labels=[[1, 2]])[1]["embeddings.word_embeddings.weight"]
+    apart = nz.Weights(
+        {**weights, "cls.predictions.decoder.weight": table.copy()}, weights.config.replace(tie_word_embeddings=False)
+    )
+    gradients = nz.value_and_grad(nz.masked_lm)(apart, [[1, 2]], labels=[[1, 2]])[1]
+    both = gradients["embeddings.word_embeddings.weight"] + gradients["cls.predictions.decoder.weight"]
+    np.testing.assert_allclose(tied, both, atol=1e-15)
+
+
+def test_a_view_carries_prefix_and_configuration(weights):
+    view = weights.at("encoder.layer.0").at("attention.self")
+    assert isinstance(view, View) and view.config is weights.config
+    assert view["query.bias"] is weights["encoder.layer.0.attention.self.query.bias"]
+
+
+def test_the_kernels_of_numpy_are_used_by_a_plain_forward_and_not_inside_definitions(monkeypatch):
+    from nezha_np.kernels import numpy as kernels
+
+    calls = []
+    kernel, dtypes = kernels.KERNELS[gelu]
+    monkeypatch.setitem(kernels.KERNELS, gelu, (lambda x: calls.append(1) or kernel(x), dtypes))
+    nz.forward(nz.load(), [[2, 3]])
+    assert len(calls) == 4
+    with nz.definitions():
+        nz.forward(nz.load(), [[2, 3]])
+    assert len(calls) == 4

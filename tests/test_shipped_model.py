@@ -1,0 +1,76 @@
+"""The model that ships with the package, against the reference, on real sentences."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.weights import SHIPPED
+
+SENTENCES = [
+    "房间很[MASK]净。",
+    "性价[MASK]很高",
+    "酒店的服务太[MASK]了。",
+    "新华社[MASK]京一月一日电",
+    "这本书的内容很[MASK]富，值得一读。",
+    "早餐[MASK]般，但是服务[MASK]很热情。",
+    "电脑的屏幕很[MASK]晰，就是有点[MASK]。",
+    "中国人民[MASK]行今天公布了新的利率。",
+    "质量不错，物流也很[MASK]，下次还会[MASK]。",
+    "全国各[MASK]人民喜迎新年",
+    "The hotel is [MASK] good, 价格也便宜。",
+    "手机的[MASK]池用了2天就没[MASK]了！",
+]
+
+
+def test_predictions_equal_the_references_on_a_dozen_sentences():
+    torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
+    transformers = pytest.importorskip("transformers", reason="the reference is transformers 4.37.2")
+    model, loading = transformers.NezhaForPreTraining.from_pretrained(
+        SHIPPED, torch_dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(loading.values())
+    model.float()
+    their_tokenizer = transformers.BertTokenizerFast.from_pretrained(SHIPPED)
+    weights, tokenizer = nz.load(), nz.load_tokenizer()
+    for sentence in SENTENCES:
+        batch = nz.encode(tokenizer, [sentence])
+        theirs = their_tokenizer(sentence, return_tensors="pt")
+        assert batch["input_ids"].tolist() == theirs["input_ids"].tolist()
+        with torch.no_grad():
+            expected = model.eval()(**theirs)
+        found = nz.pretraining(weights, **batch)
+        np.testing.assert_allclose(found.prediction_logits, expected.prediction_logits, atol=2e-4)
+        np.testing.assert_allclose(found.seq_relationship_logits, expected.seq_relationship_logits, atol=2e-4)
+        probs = torch.softmax(expected.prediction_logits[0].double(), dim=-1)
+        gaps = [index for index, token in enumerate(batch["input_ids"][0]) if token == tokenizer.token_to_id("[MASK]")]
+        for gap, candidates in zip(gaps, nz.fill_mask(sentence), strict=True):
+            top = torch.topk(probs[gap], 5)
+            assert [index for _, index, _ in candidates] == top.indices.tolist()
+            np.testing.assert_allclose([p for _, _, p in candidates], top.values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "token", "probability"),
+    [("房间很[MASK]净。", "干", 0.826), ("性价[MASK]很高", "比", 0.860), ("新华社[MASK]京一月一日电", "北", 0.762)],
+)
+def test_it_fills_gaps_as_its_model_card_says(sentence, token, probability):
+    (candidates,) = nz.fill_mask(sentence)
+    assert candidates[0][0] == token and candidates[0][2] == pytest.approx(probability, abs=2e-3)
+
+
+def test_a_model_finds_the_tokenizer_in_the_folder_it_came_from(tmp_path):
+    weights = nz.load()
+    assert nz.fill_mask("房间很[MASK]净。", weights) == nz.fill_mask("房间很[MASK]净。", weights, nz.load_tokenizer())
+    with pytest.raises(ValueError, match="tokenizer: expected one"):
+        nz.fill_mask("房间很[MASK]净。", nz.Weights(dict(weights), weights.config))
+
+
+def test_it_is_the_float16_of_the_checkpoint_it_was_made_from():
+    original = Path(__file__).parents[2] / "shared" / "models" / "nezha-tiny-zh"
+    if not original.exists():
+        pytest.skip("the float32 checkpoint is not beside this checkout")
+    shipped, trained = nz.load(dtype="float16"), nz.load(original, dtype="float16")
+    assert set(shipped) == set(trained)
+    assert all(np.array_equal(shipped[name], trained[name]) for name in trained)

@@ -1,0 +1,149 @@
+"""What the source promises about itself: read from its syntax tree and its docstrings."""
+
+import ast
+import doctest
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import nezha_np as nz
+
+PACKAGE = Path(nz.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
+MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "nezha_np."))
+# The definitions: what runs on every array library.
+DEFINITIONS = [*sorted((PACKAGE / "layers").glob("*.py")), PACKAGE / "model.py", PACKAGE / "heads.py"]
+
+# Imports point downwards only: a module may import what stands before it.
+ORDER = (
+    "arrays",
+    "randomness",
+    "mechanism",
+    "layers",
+    "config",
+    "parameters",
+    "safetensors_file",
+    "weights",
+    "inputs",
+    "model",
+    "heads",
+    "tokenizer",
+    "text",
+    "cli",
+)
+
+
+def names_in(module):
+    """List the functions and classes that a module defines, layers and methods included."""
+    for name, value in vars(module).items():
+        plain = inspect.unwrap(value) if callable(value) else value
+        if getattr(plain, "__module__", None) != module.__name__ or not (inspect.isfunction(plain) or inspect.isclass(plain)):
+            continue
+        yield name, value
+        if inspect.isclass(plain):
+            for method, function in vars(plain).items():
+                if inspect.isfunction(function) and not method.startswith("_"):
+                    yield f"{name}.{method}", function
+
+
+@pytest.mark.parametrize("name", ["nezha_np", *MODULES])
+def test_every_example_in_a_docstring_runs(name):
+    module = import_module(name)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    objects = [(name, module), *names_in(module)]
+    for title, value in objects:
+        test = doctest.DocTestParser().get_doctest(value.__doc__ or "", dict(vars(module)), title, name, 0)
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_every_public_function_and_layer_has_an_example():
+    without = []
+    for name in nz.__all__:
+        if ">>>" not in (getattr(nz, name).__doc__ or ""):
+            without.append(name)
+    for path in sorted((PACKAGE / "layers").glob("*.py")):
+        module = import_module(f"nezha_np.layers.{path.stem}")
+        for name, value in names_in(module):
+            if not name.startswith("_") and not name.endswith("_gradient") and ">>>" not in (value.__doc__ or ""):
+                without.append(f"{path.stem}.{name}")
+    assert without == ["__init__.layers"] or without == []
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
+def test_definitions_never_write_into_an_array_and_never_name_an_array_library(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.AugAssign) or isinstance(node.op, ast.BitOr), f"line {node.lineno}: in place"
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in targets:
+            if isinstance(target, ast.Subscript):  # a dict of arguments may be written to, an array never
+                assert isinstance(target.value, ast.Name) and target.value.id == "inputs", f"line {target.lineno}: writes"
+        if isinstance(node, ast.keyword):
+            assert node.arg != "out", f"line {node.value.lineno}: out="
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and path.stem not in ("relative_position",):
+            imported = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            assert not imported & {"numpy", "cupy", "torch", "jax"}, f"line {node.lineno}: names an array library"
+
+
+def test_numpy_is_used_in_relative_position_for_the_table_on_the_host_alone():
+    tree = ast.parse((PACKAGE / "layers" / "relative_position.py").read_text(encoding="utf-8"))
+    users = {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name) and node.id == "np"
+    }
+    assert users == {"relative_position_table"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in ("__init__", "cli", "kernels"):
+        return  # they stand above everything; kernels are looked up by name
+    allowed = {*ORDER[: ORDER.index(room)], room if room == "layers" else None}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nezha_np."):
+            assert node.module.split(".")[1] in allowed, f"line {node.lineno}: {node.module}"
+
+
+def test_a_layers_gradient_stands_right_below_its_definition_or_its_inverse():
+    for path in sorted((PACKAGE / "layers").glob("*.py")):
+        names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        for name in names:
+            if name.endswith("_gradient"):
+                assert 0 < names.index(name) - names.index(name.removesuffix("_gradient")) <= 3, f"{path.stem}: {name}"
+
+
+def test_importing_the_package_pulls_in_no_heavy_library():
+    code = "import sys, nezha_np; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy" in loaded
+    heavy = {"torch", "scipy", "transformers", "tokenizers", "safetensors", "cupy", "jax", "array_api_compat"}
+    assert not heavy & set(loaded)
+
+
+def test_every_python_block_of_the_readme_runs():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    exec(compile("\n".join(blocks), "README.md", "exec"), {})
+
+
+def test_the_readme_shows_what_its_first_command_prints(capsys):
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```text\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL).group(1)
+    import nezha_np.cli
+
+    assert nezha_np.cli.main(["fill-mask", "房间很[MASK]净。"]) == 0
+    assert capsys.readouterr().out == shown
+
+
