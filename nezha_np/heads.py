@@ -12,7 +12,7 @@ from typing import Any
 
 from nezha_np.arrays import Array
 from nezha_np.config import NezhaConfig
-from nezha_np.inputs import are_integers, classes, count_axes, count_choices, fold_choices, numbers, positions
+from nezha_np.inputs import are_integers, classes, count_axes, fold_choices, numbers, positions, which_words
 from nezha_np.layers.activations import activation
 from nezha_np.layers.addition import add
 from nezha_np.layers.dropout import dropout
@@ -377,14 +377,15 @@ def multiple_choice(
     >>> nz.multiple_choice(weights, [[[2, 4, 3], [2, 5, 3]]], labels=[1]).logits.shape
     (1, 2)
     """
+    weights = as_weights(weights, config)
     inputs = {"input_ids": input_ids, **inputs}
-    name = "input_ids" if input_ids is not None else "inputs_embeds"
-    choices = count_choices(name, inputs.get(name))
-    for folded in ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds"):
-        if inputs.get(folded) is not None:
-            inputs[folded] = fold_choices(folded, inputs[folded], choices)
-    _, w, out = _start("multiple_choice", weights, config, inputs, pooled=True)
-    logits = by_choice(classifier(out.pooler_output, w), choices=choices, name="logits")  # (B·C, 1) -> (B, C)
+    words = which_words(input_ids, inputs.get("inputs_embeds"))
+    inputs[words], rows = fold_choices(words, inputs[words], weights.word_embeddings, None)
+    for name in ("attention_mask", "token_type_ids"):
+        if inputs.get(name) is not None:
+            inputs[name], _ = fold_choices(name, inputs[name], weights.word_embeddings, rows)
+    _, w, out = _start("multiple_choice", weights, None, inputs, pooled=True)
+    logits = by_choice(classifier(out.pooler_output, w), choices=rows[1], name="logits")  # (B·C, 1) -> (B, C)
     loss = None if labels is None else cross_entropy(logits, classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 

@@ -60,12 +60,12 @@ def integers(name: str, value: Any, beside: Array, shape: Shape, *, below: int, 
     _check_shape(name, array, shape)
     if on_host and array.size:
         allowed = (array >= 0) & (array < below)
+        also = ""
         if ignored is not None:
             allowed |= array == ignored
-        if not allowed.all():
-            also = "" if ignored is None else f" or {ignored}"
-            raise ValueError(f"{name}: expected values from 0 to {below - 1}{also}, got {array[~allowed].flat[0]}")
-    return _moved(array, on_host, beside, "int64")
+            also = f" or {ignored}"
+        _refuse_values(name, array, ~allowed, f"values from 0 to {below - 1}{also}")
+    return _moved(name, array, on_host, beside, "int64")
 
 
 def numbers(name: str, value: Any, beside: Array, shape: Shape, *, from_0_to_1: bool = False) -> Array:
@@ -106,9 +106,9 @@ def numbers(name: str, value: Any, beside: Array, shape: Shape, *, from_0_to_1: 
     if not any(has_kind(array, kind) for kind in ("bool", "integral", "real floating")):
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     _check_shape(name, array, shape)
-    if on_host and from_0_to_1 and not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"{name}: expected values from 0 (left out) to 1 (attended to), got {array.min()} to {array.max()}")
-    return _moved(array, on_host, beside, beside.dtype)
+    if on_host and from_0_to_1:  # written so that NaN is refused too
+        _refuse_values(name, array, ~((array >= 0) & (array <= 1)), "values from 0 (left out) to 1 (attended to)")
+    return _moved(name, array, on_host, beside, beside.dtype)
 
 
 def floats(name: str, value: Any, beside: Array, shape: Shape) -> Array:
@@ -127,10 +127,9 @@ def floats(name: str, value: Any, beside: Array, shape: Shape) -> Array:
     >>> floats("inputs_embeds", np.zeros((1, 2, 3)), np.zeros(1), (None, None, 3)).shape
     (1, 2, 3)
     """
-    if not is_array(value) or library(value) != library(beside) or not has_kind(value, "real floating"):
-        raise TypeError(f"{name}: expected a float array of {library(beside)}, as the weights are, got {_kind_of(value)}")
+    _refuse_all_but_floats(name, value, beside)
     _check_shape(name, value, shape)
-    return _moved(value, False, beside, beside.dtype)
+    return _moved(name, value, False, beside, beside.dtype)
 
 
 def classes(name: str, labels: Any, logits: Array) -> Array:
@@ -142,7 +141,7 @@ def classes(name: str, labels: Any, logits: Array) -> Array:
     >>> classes("labels", [2, -100], np.zeros((2, 3)))
     array([   2, -100])
     """
-    labels = _without_last_axis(labels, logits.ndim - 1)
+    labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
     return integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORED)
 
 
@@ -155,43 +154,50 @@ def positions(name: str, value: Any, logits: Array) -> Array:
     >>> positions("start_positions", [-3, 1, 9], np.zeros((3, 4)))
     array([0, 1, 4])
     """
-    array, on_host = _array(name, _without_last_axis(value, 1), logits)
+    array, on_host = _array(name, _without_last_axis(name, value, logits, 1), logits)
     if not has_kind(array, "integral"):
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     _check_shape(name, array, (logits.shape[0],))
-    array = _moved(array, on_host, logits, "int64")
+    array = _moved(name, array, on_host, logits, "int64")
     return namespace(array).clip(array, 0, logits.shape[1])
 
 
-def count_choices(name: str, value: Any) -> int:
-    """Count the choices of each question: C of ids (B, C, L) or of embeddings (B, C, L, H).
+def which_words(input_ids: Any, inputs_embeds: Any) -> str:
+    """Say which of the two was given; one of them must be.
 
     Examples
     --------
-    >>> count_choices("input_ids", [[[2, 3], [2, 4], [2, 5]]])
-    3
+    >>> which_words([[1, 2]], None)
+    'input_ids'
     """
-    axes = 3 if name == "input_ids" else 4
-    if count_axes(value) != axes:
-        expected = "(batch, choices, length)" if axes == 3 else "(batch, choices, length, hidden)"
-        raise ValueError(f"{name}: expected shape {expected}, got {count_axes(value)} axes")
-    return value.shape[1] if is_array(value) else len(value[0])
+    if (input_ids is None) == (inputs_embeds is None):
+        both = "neither" if input_ids is None else "both"
+        raise ValueError(f"input_ids: expected either input_ids or inputs_embeds, got {both}")
+    return "input_ids" if inputs_embeds is None else "inputs_embeds"
 
 
-def fold_choices(name: str, value: Any, choices: int) -> Any:
-    """Fold the axis of the choices into the batch: (B, C, …) -> (B·C, …).
+def fold_choices(name: str, value: Any, beside: Array, rows: tuple[int, int] | None) -> tuple[Array, tuple[int, int]]:
+    """Fold the axis of the choices into the batch, (B, C, …) -> (B·C, …), and return (B, C) too.
+
+    `rows` is what (B, C) has to be; None: whatever comes.
 
     Examples
     --------
     >>> import numpy as np
-    >>> fold_choices("attention_mask", [[[1, 0], [1, 1]]], 2)
-    array([[1, 0],
-           [1, 1]])
+    >>> fold_choices("attention_mask", [[[1, 0], [1, 1]]], np.zeros(1), (1, 2))
+    (array([[1, 0],
+           [1, 1]]), (1, 2))
     """
-    array = value if is_array(value) else _array(name, value, np.zeros(0))[0]
-    if len(array.shape) < 3 or array.shape[1] != choices:
-        raise ValueError(f"{name}: expected shape (batch, {choices} choices, length), got {tuple(array.shape)}")
-    return namespace(array).reshape(array, (array.shape[0] * choices, *array.shape[2:]))
+    if name == "inputs_embeds":  # lists of them are refused here, where they would become an array
+        _refuse_all_but_floats(name, value, beside)
+    array = value if name == "inputs_embeds" else _array(name, value, beside)[0]
+    shape = tuple(array.shape)
+    axes = 4 if name == "inputs_embeds" else 3
+    if (len(shape) != axes if rows is None else len(shape) < axes) or rows not in (None, shape[:2]):
+        batch, choices = rows or ("batch", "choices")
+        hidden = ", hidden" if axes == 4 else ""
+        raise ValueError(f"{name}: expected shape ({batch}, {choices}, length{hidden}), got {shape}")
+    return namespace(array).reshape(array, (shape[0] * shape[1], *shape[2:])), (shape[0], shape[1])
 
 
 def count_axes(value: Any) -> int:
@@ -204,7 +210,24 @@ def count_axes(value: Any) -> int:
     """
     if is_array(value):
         return len(value.shape)
-    return 1 + count_axes(value[0]) if isinstance(value, (list, tuple)) and value else 0
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return 1 + (count_axes(value[0]) if len(value) else 0)
+    return 0
+
+
+def check_switches(**switches: Any) -> None:
+    """Check options that are True, False or None.
+
+    Examples
+    --------
+    >>> check_switches(use_cache="no")
+    Traceback (most recent call last):
+    ...
+    TypeError: use_cache: expected True, False or None, got 'no'
+    """
+    for name, value in switches.items():
+        if value is not None and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True, False or None, got {value!r}")
 
 
 def are_integers(name: str, value: Any, beside: Array) -> bool:
@@ -219,28 +242,48 @@ def are_integers(name: str, value: Any, beside: Array) -> bool:
     return has_kind(_array(name, value, beside)[0], "integral")
 
 
-def _without_last_axis(value: Any, axes: int) -> Any:
+def _without_last_axis(name: str, value: Any, beside: Array, axes: int) -> Any:
     if axes == 1 and count_axes(value) == 2:
-        array = value if is_array(value) else np.asarray(value)
+        array, _ = _array(name, value, beside)
         if array.shape[1] == 1:
             return array[:, 0]
     return value
 
 
 def _array(name: str, value: Any, beside: Array) -> tuple[Array, bool]:
-    if is_array(value) and not isinstance(value, np.ndarray):
+    if is_array(value) and not isinstance(value, (np.ndarray, np.generic)):
         if library(value) != library(beside):
-            raise TypeError(f"{name}: expected lists, NumPy or {library(beside)} arrays, got {_kind_of(value)}")
+            raise TypeError(f"{name}: expected lists, NumPy or {library(beside)} arrays, got {kind_of(value)}")
         return value, False
-    if not isinstance(value, (np.ndarray, Sequence, int, float)) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name}: expected an array or lists of numbers, got {_kind_of(value)}")
+    if not isinstance(value, (np.ndarray, np.generic, Sequence, int, float)) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}")
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last: lists of another device's arrays
         raise ValueError(f"{name}: expected rows of the same length, got lists of different lengths or no numbers") from None
+    if array.dtype.kind not in "biufc" and not is_array(value):
+        _refuse_items(name, array)
     if not array.size and array.dtype == np.float64:
         array = array.astype(np.int64)  # empty lists hold no floats
     return array, True
+
+
+def _refuse_items(name: str, array: np.ndarray) -> None:
+    """Say what it is that made NumPy find no number type for lists."""
+    for item in array.flat:
+        if not isinstance(item, (int, float)):
+            raise TypeError(f"{name}: expected numbers in the lists, got {kind_of(item)}")
+    raise ValueError(f"{name}: expected numbers of 64 bits, got {max(array.flat, key=abs)}")
+
+
+def _refuse_values(name: str, array: np.ndarray, refused: np.ndarray, expected: str) -> None:
+    if refused.any():
+        raise ValueError(f"{name}: expected {expected}, got {array[refused].flat[0]}")
+
+
+def _refuse_all_but_floats(name: str, value: Any, beside: Array) -> None:
+    if not is_array(value) or library(value) != library(beside) or not has_kind(value, "real floating"):
+        raise TypeError(f"{name}: expected a float array of {library(beside)}, as the weights are, got {kind_of(value)}")
 
 
 def _check_shape(name: str, array: Array, shape: Shape) -> None:
@@ -249,18 +292,31 @@ def _check_shape(name: str, array: Array, shape: Shape) -> None:
     )
     if not fits:
         expected = ", ".join("any" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "")
-        hint = ": add an axis for the batch" if len(array.shape) == len(shape) - 1 and name == "input_ids" else ""
+        hint = ""
+        if len(array.shape) == len(shape) - 1 and name == "input_ids":
+            hint = ": add an axis for the batch"
+        elif len(array.shape) == len(shape) and 0 in array.shape:
+            hint = ": nothing in it"
         raise ValueError(f"{name}: expected shape ({expected}), got {tuple(array.shape)}{hint}")
 
 
-def _moved(array: Array, on_host: bool, beside: Array, dtype: Any) -> Array:
+def _moved(name: str, array: Array, on_host: bool, beside: Array, dtype: Any) -> Array:
     if on_host:
         return like(beside, array, dtype)
     if array.device != beside.device:
-        raise ValueError(f"expected every input on the device of the weights ({beside.device}), got one on {array.device}")
+        raise ValueError(f"{name}: expected an array on {beside.device}, as the weights are, got one on {array.device}")
     xp = namespace(array)
     return xp.astype(array, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
 
 
-def _kind_of(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__name__}" if is_array(value) else type(value).__name__
+def kind_of(value: Any) -> str:
+    """Name the type of a value for an error: of an array with its library and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kind_of(np.zeros(2)), kind_of([1])
+    ('numpy.ndarray of float64', 'list')
+    """
+    kind = type(value)
+    return f"{library(value)}.{kind.__name__} of {value.dtype}" if is_array(value) else kind.__name__

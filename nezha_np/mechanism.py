@@ -26,11 +26,22 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol, cast
 
 from nezha_np.arrays import Array, has_kind, is_array, library, namespace
 
-Layer = Callable[..., Any]
+Function = Callable[..., Any]
+
+
+class Layer(Protocol):
+    """A function with a decorator of this file: its `definition` as written, and its `gradient` where it has one."""
+
+    __name__: str
+    definition: Function
+    gradient: Function | None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run the layer."""
 
 
 class View:
@@ -56,11 +67,13 @@ class View:
 
 # ---------------------------------------------------------------------------------------------- layers and their kernels
 
+Kernel = tuple[Function, tuple[Any, ...]]  # and the dtypes it serves
+
 _recorder: ContextVar[Any] = ContextVar("nezha_np_recorder", default=None)
-_kernels: dict[type, Mapping[Layer, tuple[Layer, tuple[Any, ...]]]] = {}  # array type -> layer -> (kernel, dtypes)
+_kernels: dict[type, Mapping[Layer, Kernel]] = {}  # array type -> layer -> kernel
 
 
-def _kernels_for(array_type: type) -> Mapping[Layer, tuple[Layer, tuple[Any, ...]]]:
+def _kernels_for(array_type: type) -> Mapping[Layer, Kernel]:
     module = f"nezha_np.kernels.{array_type.__module__.partition('.')[0]}"
     try:
         found = importlib.import_module(module).KERNELS
@@ -71,9 +84,9 @@ def _kernels_for(array_type: type) -> Mapping[Layer, tuple[Layer, tuple[Any, ...
     return _kernels.setdefault(array_type, found)
 
 
-def _layer(definition: Layer, record: str) -> Layer:
+def _layer(definition: Function, record: str) -> Layer:
     @functools.wraps(definition)
-    def layer(*arguments: Any, name: str | None = None, **options: Any) -> Any:
+    def call(*arguments: Any, name: str | None = None, **options: Any) -> Any:
         recorder = _recorder.get()
         if recorder is not None:
             return getattr(recorder, record)(layer, arguments, options, name)
@@ -86,34 +99,35 @@ def _layer(definition: Layer, record: str) -> Layer:
                 return result
         return definition(*arguments, **options)
 
-    layer.definition, layer.gradient = definition, None  # type: ignore[attr-defined]
+    layer = cast(Layer, call)
+    layer.definition, layer.gradient = definition, None
     return layer
 
 
-def primitive(definition: Layer) -> Layer:
+def primitive(definition: Function) -> Layer:
     """Make a function a layer that returns one array, and that trace and tape do not look inside."""
     return _layer(definition, "primitive")
 
 
-def composite(definition: Layer) -> Layer:
+def composite(definition: Function) -> Layer:
     """Make a function a layer that is made of other layers; the first array that it returns carries its name."""
     return _layer(definition, "composite")
 
 
-def constant(definition: Layer) -> Layer:
+def constant(definition: Function) -> Layer:
     """Make a function a layer whose result no gradient passes through."""
     return _layer(definition, "constant")
 
 
-def gradient_of(layer: Layer) -> Callable[[Layer], Layer]:
+def gradient_of(layer: Layer) -> Callable[[Function], Function]:
     """Put a gradient beside its primitive.
 
     The gradient is called as ``gradient(dy, y, *arguments, **options)`` and returns one array for each argument that
     has one, None for an argument that has none; a single array is the first argument's.
     """
 
-    def register(gradient: Layer) -> Layer:
-        layer.gradient = gradient  # type: ignore[attr-defined]
+    def register(gradient: Function) -> Function:
+        layer.gradient = gradient
         return gradient
 
     return register
@@ -125,7 +139,7 @@ class _Definitions:
     """A recorder that records nothing: its presence switches the kernels off."""
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
-        return layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        return layer.definition(*arguments, **options)
 
     composite = constant = primitive
 
@@ -164,7 +178,7 @@ class Trace(Mapping[str, Array]):
             raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
-        result = layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        result = layer.definition(*arguments, **options)
         self.record(self.full_name(layer, arguments, name), result)
         return result
 
@@ -173,11 +187,11 @@ class Trace(Mapping[str, Array]):
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
         view = next((argument for argument in arguments if isinstance(argument, View)), None)
         if view is None:
-            return layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+            return layer.definition(*arguments, **options)
         if not self.parameters:
             self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
         outer, self.scope = self.scope, view.prefix
-        result = layer.definition(*arguments, **options)  # type: ignore[attr-defined]
+        result = layer.definition(*arguments, **options)
         self.scope = outer
         if view.prefix:
             self.record(view.prefix.removesuffix("."), result[0] if isinstance(result, tuple) else result)
@@ -229,9 +243,9 @@ class Tape(Trace):
             dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
             if dy is None:
                 continue
-            if layer.gradient is None:  # type: ignore[attr-defined]
+            if layer.gradient is None:
                 raise ValueError(f"{layer.__name__} has no gradient: put one beside it with mechanism.gradient_of")
-            parts = layer.gradient(dy, result, *arguments, **options)  # type: ignore[attr-defined]
+            parts = layer.gradient(dy, result, *arguments, **options)
             for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
                 if part is not None and (intermediates or id(argument) not in self.constants):
                     before = gradients.get(id(argument))

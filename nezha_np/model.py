@@ -16,7 +16,7 @@ from typing import Any
 
 from nezha_np.arrays import Array
 from nezha_np.config import NezhaConfig
-from nezha_np.inputs import count_axes, floats, integers, numbers
+from nezha_np.inputs import check_switches, count_axes, floats, integers, kind_of, numbers, which_words
 from nezha_np.layers.activations import activation, tanh
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import (
@@ -305,19 +305,21 @@ def backbone(
 ) -> ModelOutput:
     """Do what `forward` says, with or without the pooler: the part that all heads share."""
     config, w = weights.config, View(weights)
+    check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
     words = given_words(weights, input_ids, inputs_embeds)
     batch, length = words.shape[:2]
-    caches = given_caches(weights, past_key_values, batch)
+    states, states_mask = given_states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
+    caches = given_caches(weights, past_key_values, batch, None if states is None else states.shape[1])
     position = 0 if caches is None else caches[0][0].shape[2]  # P, where the first token of this call stands
     if position_ids is not None:
-        raise ValueError("position_ids: expected None, because NEZHA's positions are relative, got something")
+        kind = kind_of(position_ids)
+        raise ValueError(f"position_ids: expected None, because NEZHA's positions are relative, got {kind}")
     mask = given_mask(weights, "attention_mask", attention_mask, batch, length, position + length, causal=config.is_decoder)
     if token_type_ids is None:
         token_type_ids = [[0] * length] * batch
     token_type_ids = integers(
         "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
     )
-    states, states_mask = given_states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
     head_masks = given_head_masks(weights, head_mask)
     table = weights.kept(
         ("relative_positions", config.head_size, config.max_relative_position),
@@ -360,10 +362,7 @@ def backbone(
 def given_words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
     """Check the tokens of a call: ids (B, L) or vectors (B, L, H)."""
     beside, config = weights.word_embeddings, weights.config
-    if (input_ids is None) == (inputs_embeds is None):
-        both = "both" if input_ids is not None else "neither"
-        raise ValueError(f"input_ids: expected either input_ids or inputs_embeds, got {both}")
-    if input_ids is not None:
+    if which_words(input_ids, inputs_embeds) == "input_ids":
         return integers("input_ids", input_ids, beside, (None, None), below=config.vocab_size)
     embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, config.hidden_size))
     return given(embeds, name="inputs_embeds")
@@ -399,34 +398,50 @@ def given_states(
 
 def given_head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
     """Check the head mask and cut it into one of (N,) for each layer."""
-    layers, heads = weights.config.num_hidden_layers, weights.config.num_attention_heads
+    config = weights.config
+    layers = config.num_hidden_layers
     if head_mask is None:
         return [None] * layers
-    axes = count_axes(head_mask)
+    counts = {config.heads(index) for index in range(layers)}
+    if config.add_cross_attention:  # whose heads are never pruned
+        counts.add(config.num_attention_heads)
+    if len(counts) > 1:
+        raise ValueError(f"head_mask: expected None, because layers differ in their heads, got {kind_of(head_mask)}")
+    axes, heads = count_axes(head_mask), counts.pop()
     shape = (layers, heads) if axes == 2 else (heads,)
     mask = numbers("head_mask", head_mask, weights.word_embeddings, shape)
     return [given(mask[index, :] if axes == 2 else mask, name=f"head_mask.{index}") for index in range(layers)]
 
 
-def given_caches(weights: Weights, past_key_values: Any, batch: int) -> list[KeysAndValues] | None:
-    """Check a cache: for each layer keys and values, (B, N, P, D), and perhaps those of the cross-attention."""
+def given_caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | None) -> list[KeysAndValues] | None:
+    """Check a cache: for each layer keys and values, (B, N, P, D), and perhaps those of the cross-attention.
+
+    `encoded` is the length of the encoder's states, None where there are none.
+    """
     if past_key_values is None:
         return None
     config = weights.config
-    counts = (2, 4) if config.add_cross_attention else (2,)
-    if not isinstance(past_key_values, Sequence) or len(past_key_values) != config.num_hidden_layers:
-        raise ValueError(f"past_key_values: expected one tuple for each of {config.num_hidden_layers} layers, got another number")
+    layers, counts = config.num_hidden_layers, (2, 4) if config.add_cross_attention else (2,)
+    if not isinstance(past_key_values, (tuple, list)):
+        raise TypeError(f"past_key_values: expected a tuple of arrays for each layer, got {kind_of(past_key_values)}")
+    if len(past_key_values) != layers:
+        raise ValueError(f"past_key_values: expected one tuple for each of {layers} layers, got {len(past_key_values)}")
     caches: list[KeysAndValues] = []
     for index, arrays in enumerate(past_key_values):
-        if not isinstance(arrays, Sequence) or len(arrays) not in counts:
-            raise ValueError(f"past_key_values: expected {' or '.join(map(str, counts))} arrays for layer {index}")
+        name = f"past_key_values.{index}"
+        if not isinstance(arrays, (tuple, list)):
+            raise TypeError(f"{name}: expected a tuple of arrays, got {kind_of(arrays)}")
+        if len(arrays) not in counts:
+            raise ValueError(f"{name}: expected {' or '.join(map(str, counts))} arrays, got {len(arrays)}")
         checked: list[Array] = []
         for array, what in zip(arrays, ("key", "value", "cross_key", "cross_value"), strict=False):
+            if what == "value" or (caches and what == "key"):
+                tokens = (caches[0] if caches else checked)[0].shape[2]
+            else:
+                tokens = None if what == "key" else encoded if what == "cross_key" else checked[-1].shape[2]
             own = what in ("key", "value")
             heads = config.heads(index) if own else config.num_attention_heads
-            tokens = caches[0][0].shape[2] if caches and own else checked[-1].shape[2] if what.endswith("value") else None
-            name = f"past_key_values.{index}.{what}"
             shape = (batch, heads, tokens, config.head_size)
-            checked.append(given(floats(name, array, weights.word_embeddings, shape), name=name))
+            checked.append(given(floats(f"{name}.{what}", array, weights.word_embeddings, shape), name=f"{name}.{what}"))
         caches.append(tuple(checked))
     return caches

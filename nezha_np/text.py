@@ -77,7 +77,7 @@ def fill_mask(
         raise TypeError(f"top_k: expected an integer, got {top_k!r}")
     if not 1 <= top_k <= weights.config.vocab_size:
         raise ValueError(f"top_k: expected a number from 1 to {weights.config.vocab_size}, got {top_k}")
-    batch = encode(tokenizer, [text])
+    batch: dict[str, Any] = dict(encode(tokenizer, [text]))
     gaps = np.flatnonzero(batch["input_ids"][0] == tokenizer.token_to_id("[MASK]"))
     if not gaps.size:
         raise ValueError(f"text: expected at least one [MASK], got {text!r}")

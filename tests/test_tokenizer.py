@@ -1,4 +1,4 @@
-"""Text to arrays: `load_tokenizer` and `encode` make of a text what transformers' BertTokenizerFast makes of it."""
+"""Text to arrays: `load_tokenizer` and `encode` give what transformers' BertTokenizerFast gives for a text."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nezha_np.layers import activations
-from nezha_np.mechanism import Layer
+from nezha_np.mechanism import Kernel, Layer
 
 BLOCK = 16384  # elements: 64 KiB of float32, three of which fit into a core's second-level cache
 
@@ -47,6 +47,6 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return y
 
 
-KERNELS: dict[Layer, tuple[Layer, tuple[np.dtype, ...]]] = {
+KERNELS: dict[Layer, Kernel] = {
     activations.gelu: (gelu, (np.dtype(np.float32),)),
 }

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import cast
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
 from nezha_np.mechanism import Layer, gradient_of, primitive
@@ -66,7 +67,7 @@ def erf(x: Array) -> Array:
     --------
     >>> import numpy as np
     >>> erf(np.array([-8.0, 0.0, 0.5])).round(6)
-    array([-1.      ,  0.      ,  0.5205  ])
+    array([-1.    ,  0.    ,  0.5205])
     """
     xp = namespace(x)
     size = xp.abs(x)
@@ -141,13 +142,15 @@ def relu(x: Array) -> Array:
     >>> relu(np.array([-1.0, 0.0, 1.0]))
     array([0., 0., 1.])
     """
-    return namespace(x).where(x < 0, 0.0 * x, x)
+    xp = namespace(x)
+    return xp.where(x < 0, xp.zeros_like(x), x)
 
 
 @gradient_of(relu)
 def relu_gradient(dy: Array, y: Array, x: Array) -> Array:
     """1 where x > 0; 0 elsewhere, at 0 too, as in the reference."""
-    return namespace(x).where(x > 0, dy, 0.0 * dy)
+    xp = namespace(x)
+    return xp.where(x > 0, dy, xp.zeros_like(dy))
 
 
 @primitive
@@ -188,7 +191,7 @@ def selu(x: Array) -> Array:
     array([-1.1113,  0.    ,  1.0507])
     """
     xp = namespace(x)
-    negative = SELU_ALPHA * xp.expm1(xp.where(x > 0, 0.0 * x, x))  # the unused branch at 0, so that it cannot overflow
+    negative = SELU_ALPHA * xp.expm1(xp.where(x > 0, xp.zeros_like(x), x))  # the unused branch at 0, so that it cannot overflow
     return SELU_SCALE * xp.where(x > 0, x, negative)
 
 
@@ -196,7 +199,7 @@ def selu(x: Array) -> Array:
 def selu_gradient(dy: Array, y: Array, x: Array) -> Array:
     """λ for x > 0, otherwise λ α eˣ."""
     xp = namespace(x)
-    negative = SELU_ALPHA * xp.exp(xp.where(x > 0, 0.0 * x, x))
+    negative = SELU_ALPHA * xp.exp(xp.where(x > 0, xp.zeros_like(x), x))
     return dy * (SELU_SCALE * xp.where(x > 0, xp.ones_like(x), negative))
 
 
@@ -251,4 +254,4 @@ def activation(hidden_act: str | Callable[[Array], Array]) -> Layer:
     """
     if isinstance(hidden_act, str):
         return ACTIVATIONS[hidden_act]
-    return hidden_act if hasattr(hidden_act, "definition") else primitive(hidden_act)
+    return cast(Layer, hidden_act) if hasattr(hidden_act, "definition") else primitive(hidden_act)

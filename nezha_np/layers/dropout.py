@@ -50,8 +50,8 @@ def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
     --------
     >>> import numpy as np
     >>> dropout_mask(np.ones((2, 4)), rate=0.5, key=(0, 0, "embeddings.dropout"))
-    array([[2., 2., 2., 2.],
-           [0., 2., 0., 0.]])
+    array([[0., 2., 0., 2.],
+           [2., 0., 0., 2.]])
     """
     keep = uniform(math.prod(x.shape), *key) >= rate
     return like(x, keep.reshape(x.shape) / (1.0 - rate))

@@ -51,5 +51,5 @@ def embedding_gradient(
     flat = xp.reshape(ids, (math.prod(ids.shape),))
     rows = flat_rows(dy)  # (B·L, H)
     if padding_id is not None:
-        rows = xp.where((flat == padding_id)[:, None], 0.0 * rows, rows)
+        rows = xp.where((flat == padding_id)[:, None], xp.zeros_like(rows), rows)
     return None, sum_rows(flat, rows, weight.shape[0])

@@ -64,9 +64,9 @@ def relative_position_table(weight: Array, *, head_size: int, max_relative_posit
     --------
     >>> import numpy as np
     >>> relative_position_table(np.zeros(1), head_size=4, max_relative_position=1).round(2)
-    array([[0.  , 1.  , 0.  , 1.  ],
-           [0.84, 0.54, 0.01, 1.  ],
-           [0.91, -0.42, 0.02, 1.  ]])
+    array([[ 0.  ,  1.  ,  0.  ,  1.  ],
+           [ 0.84,  0.54,  0.01,  1.  ],
+           [ 0.91, -0.42,  0.02,  1.  ]])
     """
     row = np.arange(2 * max_relative_position + 1, dtype=np.float64)[:, None]  # (2K+1, 1)
     frequency = 10000.0 ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)  # (D/2)
