@@ -1,6 +1,6 @@
 """Time one forward pass at base size against the reference and against its matrix products alone, interleaved.
 
-    python benchmarks/forward.py [--batch 8] [--length 128] [--repeats 5]
+python benchmarks/forward.py [--batch 8] [--length 128] [--repeats 5]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time what comes before the first answer: importing the package, and loading a base-size file of 410 MB.
 
-    python benchmarks/loading.py [--repeats 7]
+python benchmarks/loading.py [--repeats 7]
 """
 
 from __future__ import annotations

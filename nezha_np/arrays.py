@@ -80,7 +80,11 @@ def is_array(value: Any) -> bool:
     >>> is_array(np.zeros(3)), is_array([0, 0, 0])
     (True, False)
     """
-    return isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array_namespace__") or library(value) in _WRAPPED
+    return (
+        isinstance(value, (np.ndarray, np.generic))
+        or hasattr(value, "__array_namespace__")
+        or library(value) in _WRAPPED
+    )
 
 
 def has_kind(array: Array, kind: str) -> bool:

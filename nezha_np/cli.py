@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import nezha_np
 from nezha_np.config import read_config
-from nezha_np.parameters import HEADS, backbone_shapes, head_shapes
-from nezha_np.safetensors_file import read_header
+from nezha_np.parameters import HEADS, Shapes, backbone_shapes, head_shapes
+from nezha_np.safetensors_file import FLOATS, Entry, read_header
 from nezha_np.text import fill_mask
 from nezha_np.weights import list_files, load, name_tensors
 
@@ -101,7 +101,7 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
     for name, shape, dtype, size in rows:
         yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}  {size:>{widths[3]}}"
     yield ""
-    parameters = sum(_count(entry.shape) for _, _, entry in named.values())
+    parameters = sum(math.prod(entry.shape) for _, _, entry in named.values())
     total = sum(entry.stop - entry.start for _, _, entry in named.values())
     yield f"{len(named)} tensors, {parameters:,} parameters, {total:,} bytes"
     left_out = sorted({raw for header in headers.values() for raw in header} - {raw for _, raw, _ in named.values()})
@@ -109,27 +109,21 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
         yield f"not needed, because computed or tied: {', '.join(left_out)}"
     yield ""
 
-    found = {name: entry.shape for name, (_, _, entry) in named.items()}
+    found = {name: entry for name, (_, _, entry) in named.items()}
     yield f"forward: {_what_is_wrong(found, backbone_shapes(config))}"
     for head in HEADS:
         yield f"{head}: {_what_is_wrong(found, head_shapes(config, head))}"
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
-def _what_is_wrong(found: dict[str, tuple[int, ...]], needed: dict[str, tuple[int, ...]]) -> str:
+def _what_is_wrong(found: dict[str, Entry], needed: Shapes) -> str:
     missing = [name for name in needed if name not in found]
-    shapes = [f"{name} is {found[name]}" for name, shape in needed.items() if name in found and found[name] != shape]
-    if not missing and not shapes:
-        return "complete"
+    wrong = [
+        f"{name} is {found[name].dtype} {found[name].shape} instead of floats {shape}"
+        for name, shape in needed.items()
+        if name in found and (found[name].shape != shape or found[name].dtype not in FLOATS)
+    ]
     problems = [f"missing {', '.join(missing)}"] if missing else []
-    problems += [f"expected another shape, {', '.join(shapes)}"] if shapes else []
-    return "; ".join(problems)
+    return "; ".join(problems + wrong) or "complete"
 
 
 if __name__ == "__main__":

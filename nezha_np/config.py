@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from nezha_np.layers.activations import ACTIVATIONS
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "max_relative_position",
+    "type_vocab_size",
+)
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+SWITCHES = ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings")
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -19,7 +37,7 @@ class FrozenDict(dict[Any, Any]):
     def _refuse(self, *arguments: Any, **options: Any) -> Any:
         raise TypeError("a configuration cannot be changed: make another with config.replace(...)")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[Any, Any]]]:
         return FrozenDict, (dict(self),)
@@ -130,80 +148,88 @@ class NezhaConfig:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "max_relative_position",
-            "type_vocab_size",
-        ):
-            _check_whole(name, getattr(self, name), least=1)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in SIZES:
+            self._set(name, _whole(name, getattr(self, name), least=1))
+        for name in RATES:
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
-                _check_number(name, getattr(self, name), "from 0 to less than 1", lambda value: 0.0 <= value < 1.0)
+                self._set(name, _number(name, getattr(self, name), below=1))
         for name in ("initializer_range", "layer_norm_eps"):
-            _check_number(name, getattr(self, name), "not negative", lambda value: 0.0 <= value < float("inf"))
-        for name in ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings"):
+            self._set(name, _number(name, getattr(self, name)))
+        for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        for name in TOKENS:
             if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name))
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+                self._set(name, _whole(name, getattr(self, name), least=0))
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ValueError(
                 f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
             )
         if self.hidden_size % self.num_attention_heads or self.head_size % 2:
             raise ValueError(
-                "hidden_size: expected a multiple of num_attention_heads with an even quotient (each sine has its cosine), "
-                f"got hidden_size {self.hidden_size} and num_attention_heads {self.num_attention_heads}"
+                "hidden_size: expected a multiple of num_attention_heads with an even quotient (each sine has "
+                f"its cosine), got hidden_size {self.hidden_size} and num_attention_heads {self.num_attention_heads}"
             )
-        if not callable(self.hidden_act) and self.hidden_act not in ACTIVATIONS:
-            names = ", ".join(ACTIVATIONS)
-            raise ValueError(f"hidden_act: expected one of {names}, or a function, got {self.hidden_act!r}")
+        if not callable(self.hidden_act) and self.hidden_act not in tuple(ACTIVATIONS):
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"hidden_act: expected one of {known}, or a function, got {self.hidden_act!r}")
         if self.add_cross_attention and not self.is_decoder:
             raise ValueError("add_cross_attention: expected is_decoder=True with it, got is_decoder=False")
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
-            raise ValueError(f"problem_type: expected one of {', '.join(PROBLEM_TYPES)} or None, got {self.problem_type!r}")
+            known = ", ".join(PROBLEM_TYPES)
+            raise ValueError(f"problem_type: expected one of {known} or None, got {self.problem_type!r}")
         self._set_labels()
         self._set_pruned_heads()
-        if isinstance(self.architectures, str):
-            raise TypeError(f"architectures: expected a list of class names or None, got {self.architectures!r}")
         if self.architectures is not None:
-            object.__setattr__(self, "architectures", tuple(self.architectures))
-        object.__setattr__(self, "extra", FrozenDict(_mapping("extra", self.extra)))
+            names = self.architectures
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"architectures: expected a list of class names or None, got {names!r}")
+            self._set("architectures", tuple(names))
+        if fields := [key for key in _mapping("extra", self.extra) if key in _keys(type(self))]:
+            raise ValueError(f"extra: expected keys that are no fields of the configuration, got {fields}")
+        self._set("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # how a frozen dataclass sets its own fields while it is made
 
     def _set_labels(self) -> None:
         if self.num_labels is not None:
-            _check_whole("num_labels", self.num_labels, least=1)
+            self._set("num_labels", _whole("num_labels", self.num_labels, least=1))
         if self.id2label is None:
-            id2label = {index: f"LABEL_{index}" for index in range(2 if self.num_labels is None else self.num_labels)}
+            count = 2 if self.num_labels is None else self.num_labels
+            id2label = {index: f"LABEL_{index}" for index in range(count)}
         else:
-            try:
-                id2label = {int(index): str(label) for index, label in _mapping("id2label", self.id2label).items()}
-            except ValueError:
-                raise ValueError(f"id2label: expected whole numbers as keys, got {list(self.id2label)}") from None
-        if not id2label or (self.num_labels is not None and self.num_labels != len(id2label)):
-            raise ValueError(f"num_labels: expected one for each entry of id2label ({len(id2label)}), got {self.num_labels}")
-        label2id = {label: index for index, label in id2label.items()} if self.label2id is None else self.label2id
-        object.__setattr__(self, "num_labels", len(id2label))
-        object.__setattr__(self, "id2label", FrozenDict(id2label))
-        object.__setattr__(self, "label2id", FrozenDict(_mapping("label2id", label2id)))
+            id2label = {index: str(label) for index, label in _numbered("id2label", self.id2label).items()}
+        if not id2label:
+            raise ValueError("id2label: expected at least one label, got none")
+        if self.num_labels not in (None, len(id2label)):
+            raise ValueError(
+                f"num_labels: expected one for each entry of id2label ({len(id2label)}), got {self.num_labels}"
+            )
+        if self.label2id is None:
+            label2id = {label: index for index, label in id2label.items()}
+        else:
+            label2id = {
+                str(label): _whole("label2id", index) for label, index in _mapping("label2id", self.label2id).items()
+            }
+        self._set("num_labels", len(id2label))
+        self._set("id2label", FrozenDict(id2label))
+        self._set("label2id", FrozenDict(label2id))
 
     def _set_pruned_heads(self) -> None:
         pruned = {}
-        for layer, heads in _mapping("pruned_heads", self.pruned_heads).items():
-            gone = tuple(sorted({int(head) for head in heads}))
-            if not 0 <= int(layer) < self.num_hidden_layers or not set(gone) < set(range(self.num_attention_heads)):
+        for layer, heads in _numbered("pruned_heads", self.pruned_heads).items():
+            if not isinstance(heads, Iterable):
+                raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {heads!r}")
+            gone = sorted({_whole("pruned_heads", head) for head in heads})
+            rightly_numbered = 0 <= layer < self.num_hidden_layers and set(gone) < set(range(self.num_attention_heads))
+            if not rightly_numbered:
                 raise ValueError(
-                    f"pruned_heads: expected some but not all of the {self.num_attention_heads} heads of a layer from 0 to "
-                    f"{self.num_hidden_layers - 1}, got {layer}: {list(heads)}"
+                    f"pruned_heads: expected some but not all of the {self.num_attention_heads} heads of a layer "
+                    f"from 0 to {self.num_hidden_layers - 1}, got {layer}: {gone}"
                 )
-            pruned[int(layer)] = gone
-        object.__setattr__(self, "pruned_heads", FrozenDict(pruned))
+            pruned[layer] = tuple(gone)
+        self._set("pruned_heads", FrozenDict(pruned))
 
     @property
     def head_size(self) -> int:
@@ -215,15 +241,15 @@ class NezhaConfig:
         return self.num_attention_heads - len(self.pruned_heads.get(layer, ()))
 
     def replace(self, **changes: Any) -> NezhaConfig:
-        """Make a configuration that differs in some fields; a new `num_labels` brings new label names.
+        """Make a configuration that differs in some fields; another `num_labels` brings new label names.
 
         Examples
         --------
         >>> NezhaConfig().replace(num_labels=5).num_labels
         5
         """
-        if "num_labels" in changes and "id2label" not in changes:
-            changes |= {"id2label": None, "label2id": changes.get("label2id")}
+        if changes.get("num_labels", self.num_labels) != self.num_labels:
+            changes = {"id2label": None} | changes
         if "id2label" in changes:
             changes = {"num_labels": None, "label2id": None} | changes
         return dataclasses.replace(self, **changes)
@@ -242,13 +268,18 @@ class NezhaConfig:
         'nezha'
         """
         if not isinstance(self.hidden_act, str):
-            raise ValueError(f"hidden_act: expected a name to write into config.json, got {self.hidden_act!r}")
+            raise ValueError(f"hidden_act: expected a name, to write it into a file, got {self.hidden_act!r}")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["extra"], fields["num_labels"]  # id2label says how many, as in the reference's files
-        values = {"model_type": self.model_type, **dict(self.extra), **fields}
+        values = {"model_type": self.model_type, **copy.deepcopy(dict(self.extra)), **fields}
         values["pruned_heads"] = {layer: list(heads) for layer, heads in self.pruned_heads.items()}
         values["architectures"] = None if self.architectures is None else list(self.architectures)
         return {key: dict(value) if isinstance(value, FrozenDict) else value for key, value in values.items()}
+
+
+def _keys(kind: type[NezhaConfig]) -> set[str]:
+    """Return the keys of a config.json that a family's fields hold."""
+    return {"model_type", *(field.name for field in dataclasses.fields(kind))} - {"extra"}
 
 
 FAMILIES: dict[str, type[NezhaConfig]] = {"nezha": NezhaConfig}
@@ -260,8 +291,8 @@ def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
     Parameters
     ----------
     values : mapping
-        The keys of the file. ``model_type`` chooses the family; a file without it (the authors' own has none) is NEZHA's
-        where it has ``max_relative_position`` or ``use_relative_position``.
+        The keys of the file. ``model_type`` chooses the family; a file without it (the authors' own has none) is
+        NEZHA's where it has ``max_relative_position`` or ``use_relative_position``.
 
     Returns
     -------
@@ -279,23 +310,20 @@ def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
     >>> config.model_type, config.hidden_size, config.extra["directionality"]
     ('nezha', 24, 'bidi')
     """
-    values = dict(_mapping("config", values))
-    family = values.pop("model_type", None)
+    values = _mapping("config", values)
+    family = values.get("model_type")
     if family is None:
         if not {"max_relative_position", "use_relative_position"} & set(values):
             raise ValueError(
-                "config: expected model_type, or max_relative_position or use_relative_position as NEZHA's own files have, "
-                "got neither"
+                "config: expected model_type, or max_relative_position or use_relative_position as NEZHA's own files "
+                "have, got neither"
             )
         family = "nezha"
-    if family not in FAMILIES:
+    if family not in tuple(FAMILIES):
         raise ValueError(f"model_type: expected one of {', '.join(FAMILIES)}, got {family!r}")
     kind = FAMILIES[family]
-    known = {field.name for field in dataclasses.fields(kind)} - {"extra"}
-    fields = {key: value for key, value in values.items() if key in known}
-    for key in ("id2label", "label2id", "pruned_heads"):
-        if fields.get(key, "") is None:
-            del fields[key]
+    known = _keys(kind)
+    fields = {key: value for key, value in values.items() if key in known - {"model_type"}}
     if fields.get("id2label") is not None:
         fields.pop("num_labels", None)  # the names decide, as in the reference
     return kind(**fields, extra={key: value for key, value in values.items() if key not in known})
@@ -332,7 +360,7 @@ def read_config(path: str | Path) -> NezhaConfig:
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, got a file that is not: {error}") from None
     try:
         return config_from_dict(values)
@@ -340,18 +368,29 @@ def read_config(path: str | Path) -> NezhaConfig:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _check_whole(name: str, value: Any, least: int | None = None) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+def _whole(name: str, value: Any, least: int | None = None) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if least is not None and value < least:
         raise ValueError(f"{name}: expected a number from {least} on, got {value}")
+    return int(value)
 
 
-def _check_number(name: str, value: Any, expected: str, is_right: Callable[[float], bool]) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+def _number(name: str, value: Any, below: int | None = None) -> float:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not is_right(value):
-        raise ValueError(f"{name}: expected a number {expected}, got {value}")
+    if not 0 <= value < (sys.float_info.max if below is None else below):
+        raise ValueError(f"{name}: expected a number from 0 {f'to less than {below}' if below else 'on'}, got {value}")
+    return float(value)
+
+
+def _numbered(name: str, value: Any) -> dict[int, Any]:
+    """Turn the keys of a mapping, which JSON makes strings, into numbers again."""
+    items = _mapping(name, value).items()
+    try:
+        return {int(key) if isinstance(key, str) else operator.index(key): item for key, item in items}
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected whole numbers as keys, got {list(value)}") from None
 
 
 def _mapping(name: str, value: Any) -> Mapping[Any, Any]:

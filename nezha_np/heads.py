@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 from nezha_np.arrays import Array
+from nezha_np.call import KeysAndValues, check_call
 from nezha_np.config import NezhaConfig
 from nezha_np.inputs import are_integers, classes, count_axes, fold_choices, numbers, positions, which_words
 from nezha_np.layers.activations import activation
@@ -22,7 +23,7 @@ from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.masks import given
 from nezha_np.layers.selection import all_but_last_token, by_choice, column
 from nezha_np.mechanism import View, composite
-from nezha_np.model import KeysAndValues, ModelOutput, backbone
+from nezha_np.model import ModelOutput, backbone
 from nezha_np.weights import Weights, as_weights
 
 
@@ -75,7 +76,7 @@ def _start(
 ) -> tuple[Weights, View, ModelOutput]:
     weights = as_weights(weights, config)
     weights.require(head)
-    return weights, View(weights), backbone(weights, pooled=pooled, **inputs)
+    return weights, View(weights), backbone(weights, check_call(weights, **inputs), pooled=pooled)
 
 
 @composite
@@ -237,9 +238,7 @@ def causal_lm(
     if labels is not None:
         next_words = classes("labels", labels, logits)[:, 1:]
         loss = cross_entropy(all_but_last_token(logits), next_words, name="loss")
-    return CausalLMOutput(
-        loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions
-    )
+    return CausalLMOutput(loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions)
 
 
 def next_sentence_prediction(
@@ -296,8 +295,8 @@ def sequence_classification(
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     labels : array_like, optional
-        What they are is said by ``config.problem_type``; where it is None, one label means regression, integers mean one
-        class of several, floats mean several independent labels.
+        What they are is said by ``config.problem_type``; where it is None, one label means regression, integers mean
+        one class of several, floats mean several independent labels.
         Regression: numbers (B, C), or (B,) with one label; the loss is the mean squared error.
         Single label: classes (B,) from 0 to ``num_labels - 1``, or -100; the loss is the cross-entropy.
         Multi label: probabilities (B, C); the loss is the binary cross-entropy.
@@ -332,7 +331,9 @@ def _classification_loss(config: NezhaConfig, logits: Array, labels: Any) -> Arr
     problem = config.problem_type
     if problem is None:
         several = (config.num_labels or 0) > 1
-        problem = "regression" if not several else "single_label" if are_integers("labels", labels, logits) else "multi_label"
+        problem = (
+            "regression" if not several else "single_label" if are_integers("labels", labels, logits) else "multi_label"
+        )
     if problem.startswith("single_label"):
         return cross_entropy(logits, classes("labels", labels, logits), name="loss")
     by_text = logits.shape[1] == 1 and problem == "regression" and count_axes(labels) == 1
@@ -447,8 +448,8 @@ def question_answering(
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     start_positions, end_positions : (B,) or (B, 1) array_like of int, optional
-        The first and the last token of the answer. As in the reference, positions below 0 count as 0, and positions from L
-        on are left out.
+        The first and the last token of the answer. As in the reference, positions below 0 count as 0, and positions
+        from L on are left out.
 
     Returns
     -------
@@ -477,7 +478,7 @@ def question_answering(
     loss = None
     if starts is not None and ends is not None:
         outside = start_logits.shape[1]
-        start_loss = cross_entropy(start_logits, starts, ignored=outside, name="start_loss")
-        end_loss = cross_entropy(end_logits, ends, ignored=outside, name="end_loss")
+        start_loss = cross_entropy(start_logits, starts, ignore_index=outside, name="start_loss")
+        end_loss = cross_entropy(end_logits, ends, ignore_index=outside, name="end_loss")
         loss = average(start_loss, end_loss, name="loss")
     return QuestionAnsweringOutput(loss, start_logits, end_logits, out.hidden_states, out.attentions)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import Array, has_kind, is_array, library, like, namespace
-from nezha_np.layers.losses import IGNORED
+from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
 
@@ -133,7 +133,7 @@ def floats(name: str, value: Any, beside: Array, shape: Shape) -> Array:
 
 
 def classes(name: str, labels: Any, logits: Array) -> Array:
-    """Check class labels: one for each row of the logits, or `IGNORED`; (B, 1) labels count as (B,).
+    """Check class labels: one for each row of the logits, or `IGNORE_INDEX`; (B, 1) labels count as (B,).
 
     Examples
     --------
@@ -142,7 +142,7 @@ def classes(name: str, labels: Any, logits: Array) -> Array:
     array([   2, -100])
     """
     labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
-    return integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORED)
+    return integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORE_INDEX)
 
 
 def positions(name: str, value: Any, logits: Array) -> Array:
@@ -260,7 +260,9 @@ def _array(name: str, value: Any, beside: Array) -> tuple[Array, bool]:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError):  # the last: lists of another device's arrays
-        raise ValueError(f"{name}: expected rows of the same length, got lists of different lengths or no numbers") from None
+        raise ValueError(
+            f"{name}: expected rows of the same length, got lists of different lengths or no numbers"
+        ) from None
     if array.dtype.kind not in "biufc" and not is_array(value):
         _refuse_items(name, array)
     if not array.size and array.dtype == np.float64:
@@ -283,7 +285,9 @@ def _refuse_values(name: str, array: np.ndarray, refused: np.ndarray, expected: 
 
 def _refuse_all_but_floats(name: str, value: Any, beside: Array) -> None:
     if not is_array(value) or library(value) != library(beside) or not has_kind(value, "real floating"):
-        raise TypeError(f"{name}: expected a float array of {library(beside)}, as the weights are, got {kind_of(value)}")
+        raise TypeError(
+            f"{name}: expected a float array of {library(beside)}, as the weights are, got {kind_of(value)}"
+        )
 
 
 def _check_shape(name: str, array: Array, shape: Shape) -> None:

@@ -8,8 +8,9 @@ A layer is a plain function with a decorator. A **primitive** returns one array 
     @gradient_of(add)
     def add_gradient(dz, z, x, y): ...
 
-A **composite** is made of other layers and takes a view of the weights, ``w.at("attention.self")``. A **constant** makes
-arrays that nothing is differentiated by: masks, tables, the caller's inputs. A call of a layer does one of four things:
+A **composite** is made of other layers and takes a view of the weights, ``w.at("attention.self")``. A **constant**
+makes arrays that nothing is differentiated by: masks, tables, the caller's inputs. A call of a layer does one of four
+things:
 
 1. run its definition, the function as it is written;
 2. run a faster kernel that `nezha_np.kernels` holds for it and for the array's library;
@@ -26,9 +27,10 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral
 from typing import Any, Protocol, cast
 
-from nezha_np.arrays import Array, has_kind, is_array, library, namespace
+from nezha_np.arrays import Array, has_kind, is_array, namespace
 
 Function = Callable[..., Any]
 
@@ -45,7 +47,7 @@ class Layer(Protocol):
 
 
 class View:
-    """The weights below one prefix, as a composite sees them: ``w["query.weight"]``, ``w.at("output")``, ``w.config``."""
+    """The weights below one prefix, as a composite sees them: ``w["query.weight"]``, ``w.at("output")``."""
 
     __slots__ = ("prefix", "weights")
 
@@ -65,7 +67,7 @@ class View:
         return View(self.weights, f"{self.prefix}{path}.")
 
 
-# ---------------------------------------------------------------------------------------------- layers and their kernels
+# ------------------------------------------------------------------------------------------ layers and their kernels
 
 Kernel = tuple[Function, tuple[Any, ...]]  # and the dtypes it serves
 
@@ -133,7 +135,8 @@ def gradient_of(layer: Layer) -> Callable[[Function], Function]:
     return register
 
 
-# ------------------------------------------------------------------------------------------------- recording a pass
+# -------------------------------------------------------------------------------------------------- recording a pass
+
 
 class _Definitions:
     """A recorder that records nothing: its presence switches the kernels off."""
@@ -178,6 +181,7 @@ class Trace(Mapping[str, Array]):
             raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        """Run a primitive, and record its result."""
         result = layer.definition(*arguments, **options)
         self.record(self.full_name(layer, arguments, name), result)
         return result
@@ -185,6 +189,7 @@ class Trace(Mapping[str, Array]):
     constant = primitive
 
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        """Run a composite in the scope of its view, and record its first array under the view's prefix."""
         view = next((argument for argument in arguments if isinstance(argument, View)), None)
         if view is None:
             return layer.definition(*arguments, **options)
@@ -213,12 +218,13 @@ class Tape(Trace):
         self.made: set[int] = set()
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        """Run a primitive, and put the call on the tape."""
         for argument in arguments:
             known = id(argument) in self.made or id(argument) in self.parameters or id(argument) in self.constants
             if not known and is_array(argument) and has_kind(argument, "real floating"):
                 raise ValueError(
-                    f"{layer.__name__} in {self.scope or 'the model'} got a float array that no layer made: its gradient "
-                    "would be lost. Make it by a primitive or a constant layer"
+                    f"{layer.__name__} in {self.scope or 'the model'} got a float array that no layer made: "
+                    "its gradient would be lost. Make it by a primitive or a constant layer"
                 )
         result = super().primitive(layer, arguments, options, name)
         # A layer that changes nothing returns its argument: the walk back passes it by.
@@ -228,11 +234,13 @@ class Tape(Trace):
         return result
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        """Run a constant layer, and remember that nothing is to be differentiated by its result."""
         result = super().primitive(layer, arguments, options, name)
         self.constants[id(result)] = result
         return result
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
+        """Return seed, step and full name."""
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
 
     def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
@@ -265,7 +273,8 @@ def _recording(recorder: Any) -> Iterator[Any]:
         _recorder.reset(token)
 
 
-# ------------------------------------------------------------------------------------------------- the public names
+# -------------------------------------------------------------------------------------------------- the public names
+
 
 def definitions() -> Any:
     """Switch the kernels off: inside ``with definitions():`` every layer runs as it is written.
@@ -319,22 +328,22 @@ def value_and_grad(
     head : callable
         A head with a loss, ``nz.masked_lm`` for example, or any function of weights whose result has a ``loss``.
     dropout_seed : int or (int, int), optional
-        None: no dropout. A seed, or a seed and a step: dropout with the rates of the configuration, each mask drawn from
-        seed, step (0 where none is given) and the full name of its layer, the same on every machine.
+        None: no dropout. A seed, or a seed and a step: dropout with the rates of the configuration, each mask drawn
+        from seed, step (0 where none is given) and the full name of its layer, the same on every machine.
     intermediates : bool, optional
         Return the gradients by intermediates too, under their trace names.
 
     Returns
     -------
     callable
-        Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a weight
-        that is used twice (the decoder tied to the embeddings) is the sum. A weight that the loss does not depend on has
-        no entry.
+        Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a
+        weight that is used twice (the decoder tied to the embeddings) is the sum. A weight that the loss does not
+        depend on has no entry.
 
     Raises
     ------
     TypeError
-        If `dropout_seed` is not an integer, a pair of them, or None.
+        If `head` is not callable, `dropout_seed` not an integer, a pair of them, or None, `intermediates` not a bool.
     ValueError
         When the returned function is called, if the head returned no loss, because it was given no labels.
 
@@ -346,11 +355,15 @@ def value_and_grad(
     >>> gradients["encoder.layer.0.output.dense.bias"].shape
     (128,)
     """
-    pair = dropout_seed if isinstance(dropout_seed, tuple) else (dropout_seed,)
-    if dropout_seed is not None and (
-        len(pair) > 2 or not all(isinstance(part, int) and not isinstance(part, bool) for part in pair)
-    ):
-        raise TypeError(f"dropout_seed: expected an integer, a pair of integers or None, got {dropout_seed!r}")
+    if not callable(head):
+        raise TypeError(f"head: expected a function, got {type(head).__name__}")
+    if dropout_seed is not None:
+        pair: tuple[Any, ...] = dropout_seed if isinstance(dropout_seed, tuple) else (dropout_seed, 0)
+        if len(pair) != 2 or not all(isinstance(part, Integral) and not isinstance(part, bool) for part in pair):
+            raise TypeError(f"dropout_seed: expected an integer, a pair of integers or None, got {dropout_seed!r}")
+        dropout_seed = (int(pair[0]), int(pair[1]))
+    if not isinstance(intermediates, bool):
+        raise TypeError(f"intermediates: expected True or False, got {intermediates!r}")
 
     @functools.wraps(head)
     def run(weights: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Array]]:

@@ -1,6 +1,6 @@
 """The model: embeddings, then encoder layers, then the pooler (Wei et al. 2019; Devlin et al. 2019, figure 1).
 
-Read it from the bottom up: `forward` checks what it is given, `encoder` stacks `encoder_layer`, a layer is `attention` and
+Read it from the bottom up: `forward` checks its arguments, `encoder` stacks `encoder_layer`, a layer is `attention` and
 `feed_forward`, and `self_attention` is where the relative positions enter.
 
 Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, F feed-forward,
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nezha_np.arrays import Array
+from nezha_np.call import Call, KeysAndValues, check_call
 from nezha_np.config import NezhaConfig
-from nezha_np.inputs import check_switches, count_axes, floats, integers, kind_of, numbers, which_words
 from nezha_np.layers.activations import activation, tanh
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import (
@@ -32,13 +32,13 @@ from nezha_np.layers.dropout import dropout
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
-from nezha_np.layers.masks import additive_mask, given
+from nezha_np.layers.masks import given
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 from nezha_np.layers.selection import first_token
 from nezha_np.mechanism import View, composite
 from nezha_np.weights import Weights, as_weights
 
-KeysAndValues = tuple[Array, ...]
+Arrays = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class ModelOutput:
 def embeddings(words: Array, token_type_ids: Array, w: View) -> Array:
     """Make the first hidden states: word and token-type embeddings, (B, L, H); NEZHA adds no positions here."""
     if not is_embedded(words):
-        words = embedding(words, w["word_embeddings.weight"], padding_id=w.config.pad_token_id)  # (B, L) -> (B, L, H)
+        words = embedding(words, w["word_embeddings.weight"], padding_idx=w.config.pad_token_id)  # (B, L) -> (B, L, H)
     types = embedding(token_type_ids, w["token_type_embeddings.weight"])
     x = add(words, types, name="sum")
     x = layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
@@ -159,32 +159,38 @@ def feed_forward(x: Array, w: View) -> Array:
 
 @composite
 def encoder_layer(
-    x: Array,
-    w: View,
-    *,
-    table: Array,
-    mask: Array | None,
-    head_mask: Array | None,
-    states: Array | None,
-    states_mask: Array | None,
-    past: KeysAndValues | None,
-    position: int,
+    x: Array, w: View, *, table: Array, call: Call, head_mask: Array | None, past: KeysAndValues | None
 ) -> tuple[Array, Array, Array | None, KeysAndValues]:
     """Apply one layer: attention, in a decoder cross-attention too, and feed-forward.
 
     Returns hidden states (B, L, H), the probabilities of both attentions, and all keys and values for a cache.
     """
-    shared = {"table": table, "head_mask": head_mask, "position": position}
-    own = None if past is None else past[:2]
-    x, probs, keys_and_values = attention(x, w.at("attention"), mask=mask, past=own, **shared)
+    shared = {"table": table, "head_mask": head_mask, "position": call.position}
+    own, encoded = (None, None) if past is None else (past[:2], past[2:] or None)
+    x, probs, present = attention(x, w.at("attention"), mask=call.mask, past=own, **shared)
     cross_probs = None
-    if states is not None:
-        encoded = None if past is None or len(past) == 2 else past[2:]
-        x, cross_probs, cross_keys_and_values = attention(
-            x, w.at("crossattention"), mask=states_mask, states=states, past=encoded, **shared
+    if call.states is not None:
+        x, cross_probs, cross_present = attention(
+            x, w.at("crossattention"), mask=call.states_mask, states=call.states, past=encoded, **shared
         )
-        keys_and_values = (*keys_and_values, *cross_keys_and_values)
-    return feed_forward(x, w), probs, cross_probs, keys_and_values
+        present = (*present, *cross_present)
+    return feed_forward(x, w), probs, cross_probs, present
+
+
+@composite
+def encoder(x: Array, w: View, *, table: Array, call: Call) -> tuple[Array, Arrays, Arrays, Arrays, Arrays]:
+    """Apply all layers, one after the other: (B, L, H) -> (B, L, H).
+
+    Returns the last hidden states, and of each layer hidden states (the embeddings first), both attentions'
+    probabilities, and keys and values.
+    """
+    layers, hidden_states = [], [x]
+    for index, (head_mask, past) in enumerate(zip(call.head_masks, call.caches, strict=True)):
+        layers.append(encoder_layer(x, w.at(f"layer.{index}"), table=table, call=call, head_mask=head_mask, past=past))
+        x = layers[-1][0]
+        hidden_states.append(x)
+    _, attentions, cross_attentions, present = zip(*layers, strict=True)
+    return x, tuple(hidden_states), attentions, cross_attentions, present
 
 
 @composite
@@ -220,8 +226,8 @@ def forward(
     input_ids : (B, L) array_like of int
         The ids of the tokens, from 0 to ``vocab_size - 1``.
     attention_mask : (B, S) or (B, L, S) array_like, optional
-        1 for a token that may be attended to, 0 for padding; with a cache S counts its tokens too. A (B, L, S) mask says it
-        for each query, and replaces a decoder's causal mask.
+        1 for a token that may be attended to, 0 for padding; with a cache S counts its tokens too. A (B, L, S) mask
+        says it for each query, and replaces a decoder's causal mask.
     token_type_ids : (B, L) array_like of int, optional
         0 for the first text, 1 for the second; None: all 0.
     position_ids : None
@@ -268,10 +274,9 @@ def forward(
     ((1, 3, 128), 5)
     """
     w = as_weights(weights, config)
-    return backbone(
+    call = check_call(
         w,
         input_ids,
-        pooled="pooler.dense.weight" in w,
         attention_mask=attention_mask,
         token_type_ids=token_type_ids,
         position_ids=position_ids,
@@ -284,164 +289,30 @@ def forward(
         output_attentions=output_attentions,
         output_hidden_states=output_hidden_states,
     )
+    return backbone(w, call, pooled="pooler.dense.weight" in w)
 
 
-def backbone(
-    weights: Weights,
-    input_ids: Any = None,
-    *,
-    pooled: bool,
-    attention_mask: Any = None,
-    token_type_ids: Any = None,
-    position_ids: Any = None,
-    head_mask: Any = None,
-    inputs_embeds: Array | None = None,
-    encoder_hidden_states: Array | None = None,
-    encoder_attention_mask: Any = None,
-    past_key_values: Sequence[KeysAndValues] | None = None,
-    use_cache: bool | None = None,
-    output_attentions: bool = False,
-    output_hidden_states: bool = False,
-) -> ModelOutput:
-    """Do what `forward` says, with or without the pooler: the part that all heads share."""
-    config, w = weights.config, View(weights)
-    check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
-    words = given_words(weights, input_ids, inputs_embeds)
-    batch, length = words.shape[:2]
-    states, states_mask = given_states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
-    caches = given_caches(weights, past_key_values, batch, None if states is None else states.shape[1])
-    position = 0 if caches is None else caches[0][0].shape[2]  # P, where the first token of this call stands
-    if position_ids is not None:
-        kind = kind_of(position_ids)
-        raise ValueError(f"position_ids: expected None, because NEZHA's positions are relative, got {kind}")
-    mask = given_mask(weights, "attention_mask", attention_mask, batch, length, position + length, causal=config.is_decoder)
-    if token_type_ids is None:
-        token_type_ids = [[0] * length] * batch
-    token_type_ids = integers(
-        "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
+def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
+    """Run the model on checked arguments, with or without the pooler: the part that all heads share."""
+    w = View(weights)
+    x = embeddings(call.words, call.token_type_ids, w.at("embeddings"))  # (B, L, H)
+    x, hidden_states, attentions, cross_attentions, present = encoder(
+        x, w.at("encoder"), table=given(kept_table(weights), name="relative_positions"), call=call
     )
-    head_masks = given_head_masks(weights, head_mask)
-    table = weights.kept(
-        ("relative_positions", config.head_size, config.max_relative_position),
-        lambda: relative_position_table(
-            weights.word_embeddings, head_size=config.head_size, max_relative_position=config.max_relative_position
-        ),
-    )
-    table = given(table, name="relative_positions")
-
-    x = embeddings(words, token_type_ids, w.at("embeddings"))  # (B, L, H)
-    hidden_states, attentions, cross_attentions, present = [x], [], [], []
-    for index in range(config.num_hidden_layers):
-        x, probs, cross_probs, keys_and_values = encoder_layer(
-            x,
-            w.at(f"encoder.layer.{index}"),
-            table=table,
-            mask=mask,
-            head_mask=head_masks[index],
-            states=states,
-            states_mask=states_mask,
-            past=None if caches is None else caches[index],
-            position=position,
-        )
-        hidden_states.append(x)
-        attentions.append(probs)
-        cross_attentions.append(cross_probs)
-        present.append(keys_and_values)
-
-    cached = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
     return ModelOutput(
         last_hidden_state=x,
         pooler_output=pooler(x, w.at("pooler")) if pooled else None,
-        past_key_values=tuple(present) if cached else None,
-        hidden_states=tuple(hidden_states) if output_hidden_states else None,
-        attentions=tuple(attentions) if output_attentions else None,
-        cross_attentions=tuple(cross_attentions) if output_attentions and states is not None else None,
+        past_key_values=present if call.returns_cache else None,
+        hidden_states=hidden_states if call.returns_hidden_states else None,
+        attentions=attentions if call.returns_attentions else None,
+        cross_attentions=cross_attentions if call.returns_attentions and call.states is not None else None,
     )
 
 
-def given_words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
-    """Check the tokens of a call: ids (B, L) or vectors (B, L, H)."""
-    beside, config = weights.word_embeddings, weights.config
-    if which_words(input_ids, inputs_embeds) == "input_ids":
-        return integers("input_ids", input_ids, beside, (None, None), below=config.vocab_size)
-    embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, config.hidden_size))
-    return given(embeds, name="inputs_embeds")
-
-
-def given_mask(
-    weights: Weights, name: str, mask: Any, batch: int, queries: int, keys: int, *, causal: bool
-) -> Array | None:
-    """Check a mask and make it additive; None where every query may attend to every key."""
-    if mask is None and not causal:
-        return None
-    if mask is not None:
-        shape = (batch, queries, keys) if count_axes(mask) == 3 else (batch, keys)
-        mask = numbers(name, mask, weights.word_embeddings, shape, from_0_to_1=True)
-    return additive_mask(weights.word_embeddings, mask, queries=queries, keys=keys, causal=causal, name=name)
-
-
-def given_states(
-    weights: Weights, states: Any, states_mask: Any, batch: int, queries: int
-) -> tuple[Array | None, Array | None]:
-    """Check what a decoder attends to besides itself."""
-    if states is None:
-        if states_mask is not None:
-            raise ValueError("encoder_attention_mask: expected encoder_hidden_states with it, got none")
-        return None, None
-    if not weights.config.add_cross_attention:
-        raise ValueError("encoder_hidden_states: expected a config with is_decoder and add_cross_attention, got one without")
-    shape = (batch, None, weights.config.hidden_size)
-    states = given(floats("encoder_hidden_states", states, weights.word_embeddings, shape), name="encoder_hidden_states")
-    keys = states.shape[1]
-    return states, given_mask(weights, "encoder_attention_mask", states_mask, batch, queries, keys, causal=False)
-
-
-def given_head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
-    """Check the head mask and cut it into one of (N,) for each layer."""
-    config = weights.config
-    layers = config.num_hidden_layers
-    if head_mask is None:
-        return [None] * layers
-    counts = {config.heads(index) for index in range(layers)}
-    if config.add_cross_attention:  # whose heads are never pruned
-        counts.add(config.num_attention_heads)
-    if len(counts) > 1:
-        raise ValueError(f"head_mask: expected None, because layers differ in their heads, got {kind_of(head_mask)}")
-    axes, heads = count_axes(head_mask), counts.pop()
-    shape = (layers, heads) if axes == 2 else (heads,)
-    mask = numbers("head_mask", head_mask, weights.word_embeddings, shape)
-    return [given(mask[index, :] if axes == 2 else mask, name=f"head_mask.{index}") for index in range(layers)]
-
-
-def given_caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | None) -> list[KeysAndValues] | None:
-    """Check a cache: for each layer keys and values, (B, N, P, D), and perhaps those of the cross-attention.
-
-    `encoded` is the length of the encoder's states, None where there are none.
-    """
-    if past_key_values is None:
-        return None
-    config = weights.config
-    layers, counts = config.num_hidden_layers, (2, 4) if config.add_cross_attention else (2,)
-    if not isinstance(past_key_values, (tuple, list)):
-        raise TypeError(f"past_key_values: expected a tuple of arrays for each layer, got {kind_of(past_key_values)}")
-    if len(past_key_values) != layers:
-        raise ValueError(f"past_key_values: expected one tuple for each of {layers} layers, got {len(past_key_values)}")
-    caches: list[KeysAndValues] = []
-    for index, arrays in enumerate(past_key_values):
-        name = f"past_key_values.{index}"
-        if not isinstance(arrays, (tuple, list)):
-            raise TypeError(f"{name}: expected a tuple of arrays, got {kind_of(arrays)}")
-        if len(arrays) not in counts:
-            raise ValueError(f"{name}: expected {' or '.join(map(str, counts))} arrays, got {len(arrays)}")
-        checked: list[Array] = []
-        for array, what in zip(arrays, ("key", "value", "cross_key", "cross_value"), strict=False):
-            if what == "value" or (caches and what == "key"):
-                tokens = (caches[0] if caches else checked)[0].shape[2]
-            else:
-                tokens = None if what == "key" else encoded if what == "cross_key" else checked[-1].shape[2]
-            own = what in ("key", "value")
-            heads = config.heads(index) if own else config.num_attention_heads
-            shape = (batch, heads, tokens, config.head_size)
-            checked.append(given(floats(f"{name}.{what}", array, weights.word_embeddings, shape), name=f"{name}.{what}"))
-        caches.append(tuple(checked))
-    return caches
+def kept_table(weights: Weights) -> Array:
+    """Return the table of relative positions, (2K + 1, D), which is made once and kept with the weights."""
+    size, reach = weights.config.head_size, weights.config.max_relative_position
+    return weights.kept(
+        ("relative_positions", size, reach),
+        lambda: relative_position_table(weights.word_embeddings, head_size=size, max_relative_position=reach),
+    )

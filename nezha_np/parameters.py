@@ -79,12 +79,6 @@ ARCHITECTURES = {
 
 Shapes = dict[str, tuple[int, ...]]
 
-# The names that a tied decoder is known by, and the tensors that it is.
-TIED = {
-    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-
 
 def backbone_shapes(config: NezhaConfig) -> Shapes:
     """Return the name and the shape of every tensor of embeddings and encoder.
@@ -105,6 +99,17 @@ def backbone_shapes(config: NezhaConfig) -> Shapes:
     return shapes
 
 
+def pooler_shapes(config: NezhaConfig) -> Shapes:
+    """Return the name and the shape of the pooler's tensors.
+
+    Examples
+    --------
+    >>> pooler_shapes(NezhaConfig())
+    {'pooler.dense.weight': (768, 768), 'pooler.dense.bias': (768,)}
+    """
+    return _shapes(config, POOLER)
+
+
 def head_shapes(config: NezhaConfig, head: str) -> Shapes:
     """Return the name and the shape of every tensor that a head needs besides embeddings and encoder.
 
@@ -113,12 +118,8 @@ def head_shapes(config: NezhaConfig, head: str) -> Shapes:
     >>> head_shapes(NezhaConfig(num_labels=3), "token_classification")
     {'classifier.weight': (3, 768), 'classifier.bias': (3,)}
     """
-    needed = {
-        name: letters
-        for name, letters in HEADS[head].items()
-        if not (name == "cls.predictions.decoder.weight" and config.tie_word_embeddings)
-    }
-    return _shapes(config, needed)
+    second = aliases(config)
+    return _shapes(config, {name: letters for name, letters in HEADS[head].items() if name not in second})
 
 
 def _shapes(config: NezhaConfig, table: dict[str, str], *, heads: int | None = None, prefix: str = "") -> Shapes:
@@ -134,6 +135,20 @@ def _shapes(config: NezhaConfig, table: dict[str, str], *, heads: int | None = N
         prefix + name: tuple(size[letter] if letter in size else int(letter) for letter in letters.split())
         for name, letters in table.items()
     }
+
+
+def aliases(config: NezhaConfig) -> dict[str, str]:
+    """Return the second names of tensors: a tied decoder's matrix, and its bias, which is one tensor in any model.
+
+    Examples
+    --------
+    >>> aliases(NezhaConfig())["cls.predictions.decoder.weight"]
+    'embeddings.word_embeddings.weight'
+    """
+    names = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
+    if config.tie_word_embeddings:
+        names["cls.predictions.decoder.weight"] = "embeddings.word_embeddings.weight"
+    return names
 
 
 def is_backbone(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Safetensors files, mapped into memory: no weight is read before it is used, and none is copied.
 
-A file is eight bytes with the header's length (little-endian), the header in JSON, and the data. The safetensors library
-checks the header (its length, every dtype, shape and range: no overlap, no gap, nothing outside the file) without
-reading the data; its NumPy loader however copies every tensor, so the arrays are made here, on a mapping of the file.
+A file is eight bytes with the header's length (little-endian), the header in JSON, and the data. The safetensors
+library checks the header (its length, every dtype, shape and range: no overlap, no gap, nothing outside the file)
+without reading the data. It lets three things pass that the format forbids, which are refused here: a name that stands
+twice, a header that does not begin with ``{``, and descriptions in other JSON than the format's. Its NumPy loader
+copies every tensor, so the arrays are made here, on a mapping of the file.
 """
 
 from __future__ import annotations
@@ -10,17 +12,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import mmap
-import os
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # What the arrays of each dtype of the format are; bfloat16, which NumPy does not have, as its 16 bits.
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -78,19 +79,30 @@ def read_header(path: Path) -> dict[str, Entry]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found no such file")
-    try:
-        with safetensors.safe_open(path, framework="numpy"):
-            pass
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
+            with safetensors.safe_open(path, framework="numpy"):
+                pass
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {error}") from None
-    header.pop("__metadata__", None)
-    return {
-        name: Entry(entry["dtype"], tuple(entry["shape"]), *(8 + length + offset for offset in entry["data_offsets"]))
-        for name, entry in header.items()
-    }
+            return _parse(file.read(length).decode(), data=8 + length)
+        except (safetensors.SafetensorError, ValueError, OSError) as error:
+            raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {error}") from None
+
+
+def _parse(header: str, *, data: int) -> dict[str, Entry]:
+    """Read a header that the library accepted; `data` is where its offsets count from."""
+    if not header.startswith("{"):
+        raise ValueError("the header does not begin with {")
+    entries = {}
+    for name, fields in json.loads(header, object_pairs_hook=_without_duplicates).items():
+        if name == "__metadata__":
+            continue
+        match fields:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(stop)]}:
+                entries[name] = Entry(dtype, tuple(shape), data + start, data + stop)
+            case _:
+                raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
+    return entries
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,6 +128,11 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
         Read-only arrays on the mapped file, in the dtypes of the file; bfloat16 becomes float32, because NumPy does not
         have it. A tensor that does not lie on a multiple of its element's size is copied.
 
+    Raises
+    ------
+    ValueError
+        If NumPy cannot hold a tensor: it has no such dtype (F8, for example) or shape; the message names the tensor.
+
     Examples
     --------
     >>> import nezha_np as nz
@@ -127,9 +144,14 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = {}
     for name, entry in entries.items():
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {name}")
         dtype = DTYPES[entry.dtype]
-        count = (entry.stop - entry.start) // dtype.itemsize
-        array = np.frombuffer(mapped, dtype, count, entry.start).reshape(entry.shape)
+        array = np.frombuffer(mapped, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
+        try:
+            array = array.reshape(entry.shape)
+        except ValueError:  # more than 64 axes, or an axis of 0 beside an enormous one
+            raise ValueError(f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {name}") from None
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         elif not array.flags.aligned:
@@ -140,7 +162,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file beside its place and move it there: a failure leaves what was there before.
+    """Write a safetensors file that transformers reads too.
 
     Parameters
     ----------
@@ -160,41 +182,34 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     import safetensors.numpy
 
-    def write(file: Path) -> None:
-        # transformers refuses a file whose metadata does not say for which framework it was written.
-        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        safetensors.numpy.save_file(contiguous, file, metadata={"format": "pt"})
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode
+    # transformers refuses a file whose metadata does not say for which framework it was written.
+    safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"})
+    path.chmod(mode)  # newer versions of the library make private files; a model is as readable as any new file
 
-    write_beside(path, write)
 
-
-def write_beside(path: Path, write: Any) -> None:
-    """Let `write` write a file beside `path`, then move it into place.
+def write_beside(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write files beside their places and move them there once all are written: a failure leaves what was there.
 
     Parameters
     ----------
-    path : Path
-        Where the file belongs.
+    folder : Path
+        Where the files belong; it is made if need be.
     write : callable
-        Is given the path of an empty file to fill.
+        Is given the path of an empty folder to write them into.
 
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
-    >>> write_beside(path, lambda file: file.write_text("done"))
-    >>> path.read_text()
-    'done'
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> write_beside(folder, lambda beside: (beside / "note.txt").write_text("done"))
+    >>> [file.name for file in folder.iterdir()]
+    ['note.txt']
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    beside = Path(name)
-    try:
-        write(beside)
-        # mkstemp makes private files; a saved model is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        beside.chmod(0o666 & ~mask)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".nezha-np-", dir=folder) as beside:
+        write(Path(beside))
+        for file in sorted(Path(beside).iterdir()):
+            file.replace(folder / file.name)

@@ -52,7 +52,10 @@ def fill_mask(
     TypeError
         If an argument has a wrong type.
     ValueError
-        If the text has no ``[MASK]``, `top_k` is less than 1 or more than the vocabulary, or there is no tokenizer.
+        If the text has no ``[MASK]``, `top_k` is less than 1 or more than the vocabulary, there is no tokenizer, it
+        does not fit the weights, or these have no language-model head.
+    FileNotFoundError
+        If there is no tokenizer in the folder that the weights were loaded from.
 
     Examples
     --------
@@ -78,7 +81,11 @@ def fill_mask(
     if not 1 <= top_k <= weights.config.vocab_size:
         raise ValueError(f"top_k: expected a number from 1 to {weights.config.vocab_size}, got {top_k}")
     batch: dict[str, Any] = dict(encode(tokenizer, [text]))
-    gaps = np.flatnonzero(batch["input_ids"][0] == tokenizer.token_to_id("[MASK]"))
+    highest, mask = batch["input_ids"].max(initial=0), tokenizer.token_to_id("[MASK]")
+    if mask is None or highest >= weights.config.vocab_size:
+        wrong = "one without [MASK]" if mask is None else f"id {highest}"
+        raise ValueError(f"tokenizer: expected [MASK] and ids from 0 to {weights.config.vocab_size - 1}, got {wrong}")
+    gaps = np.flatnonzero(batch["input_ids"][0] == mask)
     if not gaps.size:
         raise ValueError(f"text: expected at least one [MASK], got {text!r}")
     logits = to_numpy(masked_lm(weights, **batch).logits)[0, gaps].astype(np.float64)  # (gaps, V)
@@ -94,5 +101,3 @@ def fill_mask(
 @functools.lru_cache(maxsize=4)
 def _tokenizer_of(folder: Any) -> Tokenizer:
     return load_tokenizer(folder)
-
-

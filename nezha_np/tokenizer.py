@@ -242,8 +242,8 @@ def _token(entry: Any, key: str, default: str | None = None) -> AddedToken:
     """A token as tokenizer_config.json gives it: by its name alone, or by an object with name and flags."""
     from tokenizers import AddedToken
 
-    name = default if entry is None else entry
-    fields = name if isinstance(name, dict) else {"content": name, "special": True}
+    given = default if entry is None else entry
+    fields: dict[str, Any] = given if isinstance(given, dict) else {"content": given, "special": True}
     if not isinstance(fields.get("content"), str) or not fields["content"]:
         raise ValueError(f"path: expected a token for {key} in tokenizer_config.json, got {entry!r}")
     flags = {flag: bool(fields.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "special")}

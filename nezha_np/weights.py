@@ -5,7 +5,9 @@ The names are those of the reference without the model's prefix: ``encoder.layer
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +19,17 @@ from nezha_np.arrays import Array, has_kind, is_array, namespace, to_numpy
 from nezha_np.config import NezhaConfig, read_config
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
-from nezha_np.parameters import ARCHITECTURES, HEADS, TIED, Shapes, backbone_shapes, head_shapes, is_backbone
+from nezha_np.parameters import (
+    ARCHITECTURES,
+    HEADS,
+    POOLER,
+    Shapes,
+    aliases,
+    backbone_shapes,
+    head_shapes,
+    is_backbone,
+    pooler_shapes,
+)
 from nezha_np.randomness import uniform
 from nezha_np.safetensors_file import FLOATS, Entry, map_tensors, read_header, write_beside, write_tensors
 
@@ -32,7 +44,8 @@ class Weights(Mapping[str, Array]):
     Parameters
     ----------
     tensors : mapping of str to array
-        The tensors, of one array library, dtype and device.
+        The tensors, of one array library, dtype and device. A tied decoder may be among them or not: it is the table
+        of word embeddings.
     config : NezhaConfig
         The configuration.
     source : Path, optional
@@ -41,9 +54,10 @@ class Weights(Mapping[str, Array]):
     Raises
     ------
     TypeError
-        If a tensor is not an array, or `config` is not a configuration.
+        If `tensors` is no mapping, a tensor is not an array of floats, or `config` is not a configuration.
     ValueError
-        If embeddings or encoder are incomplete, a shape is not the configuration's, or dtypes or devices differ.
+        If embeddings, encoder or pooler are incomplete, a shape is not the configuration's, or dtypes or devices
+        differ.
 
     Examples
     --------
@@ -56,16 +70,18 @@ class Weights(Mapping[str, Array]):
     def __init__(self, tensors: Mapping[str, Array], config: NezhaConfig, *, source: Path | None = None) -> None:
         if not isinstance(config, NezhaConfig):
             raise TypeError(f"config: expected a NezhaConfig, got {type(config).__name__}")
+        if not isinstance(tensors, Mapping):
+            raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self.config = config
         self.source = source
-        self._tensors = dict(tensors)
-        self._tied = TIED if config.tie_word_embeddings else {}
+        self._tensors = _without_aliases(tensors, config)
+        self._aliases = aliases(config)
         self._kept: dict[object, Array] = {}
         self._complete_heads: set[str] = set()
         _check_tensors(self._tensors, config)
 
     def __getitem__(self, name: str) -> Array:
-        return self._tensors[self._tied.get(name, name)]
+        return self._tensors[self._aliases.get(name, name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -146,7 +162,7 @@ class Weights(Mapping[str, Array]):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If device or dtype is not one of these.
         ModuleNotFoundError
             If the device is a GPU and CuPy is not installed.
@@ -158,13 +174,13 @@ class Weights(Mapping[str, Array]):
         dtype('float16')
         """
         name = None if dtype is None else _dtype_name(dtype)
-        move = _mover(device)
+        gpu = _gpu(device)
         tensors = {}
         for key, array in self._tensors.items():
             if name is not None:  # before the move, so that less is moved where the dtype shrinks
                 xp = namespace(array)
                 array = xp.astype(array, getattr(xp, name), copy=False)
-            tensors[key] = move(array)
+            tensors[key] = array if device is None else to_numpy(array) if gpu is None else _to_gpu(array, gpu)
         return Weights(tensors, self.config, source=self.source)
 
     def save(self, path: str | Path) -> None:
@@ -174,10 +190,13 @@ class Weights(Mapping[str, Array]):
         ----------
         path : str or Path
             A folder, which is made if need be and gets ``model.safetensors`` and ``config.json``, or a
-            ``.safetensors`` file, which gets ``config.json`` beside it. Files are written beside and moved into place.
+            ``.safetensors`` file, which gets ``config.json`` beside it. Files are written beside and moved into place,
+            so that a failure leaves the old ones, and these weights may be mapped from them.
 
         Raises
         ------
+        TypeError
+            If `path` is no path.
         ValueError
             If `hidden_act` is a function, which no file can hold.
 
@@ -190,8 +209,8 @@ class Weights(Mapping[str, Array]):
         >>> nz.load(folder)
         Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
         """
-        path = Path(path)
-        file = path if path.suffix == ".safetensors" else path / "model.safetensors"
+        path = _as_path(path)
+        file = path if path.suffix == ".safetensors" and not path.is_dir() else path / "model.safetensors"
         values = self.config.to_dict()
         values["architectures"] = list(self.config.architectures or [_architecture(self)])
         values["torch_dtype"] = to_numpy(self.word_embeddings[:1, :1]).dtype.name
@@ -201,9 +220,12 @@ class Weights(Mapping[str, Array]):
         tensors = {
             prefix + name if is_backbone(name) else name: to_numpy(array) for name, array in self._tensors.items()
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, tensors)
-        write_beside(file.parent / "config.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+
+        def write(beside: Path) -> None:
+            write_tensors(beside / file.name, tensors)
+            (beside / "config.json").write_text(text, encoding="utf-8")
+
+        write_beside(file.parent, write)
 
 
 def as_weights(weights: Any, config: NezhaConfig | None) -> Weights:
@@ -222,7 +244,9 @@ def as_weights(weights: Any, config: NezhaConfig | None) -> Weights:
     Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
     """
     if isinstance(weights, Weights):
-        return weights if config is None or config == weights.config else Weights(weights, config, source=weights.source)
+        return (
+            weights if config is None or config == weights.config else Weights(weights, config, source=weights.source)
+        )
     if not isinstance(weights, Mapping):
         raise TypeError(f"weights: expected Weights or a mapping from names to arrays, got {type(weights).__name__}")
     if config is None:
@@ -230,11 +254,23 @@ def as_weights(weights: Any, config: NezhaConfig | None) -> Weights:
     return Weights(weights, config)
 
 
+def _without_aliases(named: Mapping[str, Any], config: NezhaConfig) -> dict[str, Any]:
+    """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own."""
+    kept = dict(named)
+    for alias, name in aliases(config).items():
+        if alias in kept:
+            kept.setdefault(name, kept[alias])
+            del kept[alias]
+    return kept
+
+
 def _check_tensors(tensors: Mapping[str, Array], config: NezhaConfig) -> None:
-    needed = backbone_shapes(config)
+    needed, parts = backbone_shapes(config), "embeddings and encoder"
+    if any(name in tensors for name in POOLER):  # which may be left out as a whole
+        needed, parts = needed | pooler_shapes(config), "embeddings, encoder and pooler"
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise ValueError(f"weights: expected all tensors of embeddings and encoder, missing {_listed(missing)}")
+        raise ValueError(f"weights: expected all tensors of {parts}, missing {_listed(missing)}")
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
         raise TypeError(f"weights: expected arrays of floats, got something else for {_listed(wrong)}")
@@ -263,36 +299,43 @@ def _listed(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _as_path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a path, got {type(path).__name__}")
+    return Path(path)
+
+
 def _dtype_name(dtype: Any) -> str:
     try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
+        name = None if dtype is None else np.dtype(dtype).name  # which takes None for float64
+    except (TypeError, ValueError):
+        name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
     if name not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {name!r}")
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     return name
 
 
-def _mover(device: str | None) -> Callable[[Array], Array]:
-    if device is None:
-        return lambda array: array
-    if device == "cpu":
-        return to_numpy
-    match = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
+def _gpu(device: str | None) -> int | None:
+    """Return the number of the GPU that a device names, None where it names none; refuse what is no device."""
+    if device is None or device == "cpu":
+        return None
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
     if match is None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
-    try:
-        import cupy
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("cupy") is None:
         raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'"
-        ) from None
+            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+        )
+    return int(match[1] or 0)
 
-    def move(array: Array) -> Array:
-        with cupy.cuda.Device(int(match.group(1) or 0)):
-            return cupy.asarray(array)
 
-    return move
+def _to_gpu(array: Array, gpu: int) -> Array:
+    import cupy
+
+    with cupy.cuda.Device(gpu):
+        return cupy.asarray(array)
 
 
 def _architecture(weights: Weights) -> str:
@@ -328,15 +371,20 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     -------
     Weights
         The tensors under the reference's names without prefix. The file is mapped into memory: where neither dtype nor
-        device changes, nothing is copied. Tensors that a file holds besides those of the model are kept if they are floats.
+        device changes, nothing is copied. Tensors that a file holds besides those of the model are kept if they are
+        floats (F16, BF16, F32, F64).
 
     Raises
     ------
     FileNotFoundError
         If a file is missing; the message names it.
+    ModuleNotFoundError
+        If the device is a GPU and CuPy is not installed.
+    TypeError
+        If an argument has a wrong type.
     ValueError
-        If a file breaks its format, or a tensor is missing, has another shape than the configuration says, or is of a wrong
-        type; the message names them.
+        If a file breaks its format, or a tensor is missing, has another shape than the configuration says, or is of a
+        wrong type; the message names them. A head's own tensors are checked when it is called.
 
     Examples
     --------
@@ -344,30 +392,33 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     >>> nz.load()
     Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
     """
-    _mover(device)  # a wrong device or dtype is refused before any file is read
+    _gpu(device)  # a wrong device or dtype is refused before any file is read
     name = None if dtype is None else _dtype_name(dtype)
     files = list_files(path)
-    config = read_config(files[0].parent / "config.json")
-    found = name_tensors({file: read_header(file) for file in files}, config)
-    wrong = [f"{key} ({entry.dtype})" for key, (_, _, entry) in found.items() if entry.dtype not in FLOATS]
-    known = {*backbone_shapes(config), *(tensor for head in HEADS for tensor in head_shapes(config, head))}
-    if refused := [text for text in wrong if text.split()[0] in known]:
-        raise ValueError(f"{files[0].parent}: expected tensors of floats, got {_listed(refused)}")
-    tensors = {}
-    for file in files:
-        own = {key: (raw, entry) for key, (place, raw, entry) in found.items() if place == file and entry.dtype in FLOATS}
-        arrays = map_tensors(file, {raw: entry for raw, entry in own.values()})
-        for key, (raw, _) in own.items():
-            array = arrays[raw]
-            if name is not None and array.dtype != name:
-                array = array.astype(name)
-                array.flags.writeable = False
-            tensors[key] = array
+    folder = files[0].parent
+    config = read_config(folder / "config.json")
+    named = name_tensors({file: read_header(file) for file in files}, config)
+    known = {*backbone_shapes(config), *(key for head in HEADS for key in head_shapes(config, head))}
+    floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
+    if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
+        raise ValueError(f"{folder}: expected tensors of floats, got {_listed(sorted(wrong))}")
+    mapped = {
+        file: map_tensors(file, {raw: entry for source, raw, entry in floats.values() if source == file})
+        for file in files
+    }
+    tensors = {key: _converted(mapped[file][raw], name) for key, (file, raw, _) in floats.items()}
     try:
-        weights = Weights(tensors, config, source=files[0].parent)
+        weights = Weights(tensors, config, source=folder)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{files[0].parent}: {error}") from None
+        raise ValueError(f"{folder}: {error}") from None
     return weights if device == "cpu" else weights.to(device=device)
+
+
+def _converted(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    if dtype is not None and array.dtype != dtype:
+        array = array.astype(dtype)
+        array.flags.writeable = False
+    return array
 
 
 def list_files(path: str | Path | None) -> list[Path]:
@@ -395,9 +446,7 @@ def list_files(path: str | Path | None) -> list[Path]:
     >>> [file.name for file in list_files(None)]
     ['model.safetensors']
     """
-    if path is not None and not isinstance(path, (str, Path)):
-        raise TypeError(f"path: expected a path or None, got {type(path).__name__}")
-    folder = SHIPPED if path is None else Path(path)
+    folder = SHIPPED if path is None else _as_path(path)
     if folder.is_file():
         if folder.suffix != ".safetensors":
             raise ValueError(f"path: expected a folder or a .safetensors file, got {folder}")
@@ -408,10 +457,12 @@ def list_files(path: str | Path | None) -> list[Path]:
     if whole.is_file():
         return [whole]
     if not index.is_file():
-        raise FileNotFoundError(f"path: expected model.safetensors or model.safetensors.index.json, found neither in {folder}")
+        raise FileNotFoundError(
+            f"path: expected model.safetensors or model.safetensors.index.json, found neither in {folder}"
+        )
     try:
         names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
     if not names or any(Path(name).name != name for name in names):
         raise ValueError(f"{index}: expected the names of files in the same folder, got {_listed(names)}")
@@ -426,8 +477,8 @@ def name_tensors(
 ) -> dict[str, tuple[Path, str, Entry]]:
     """Give the tensors of files their names in memory.
 
-    A prefix goes (``nezha.``, and ``bert.``, as NEZHA's authors say), ``gamma`` and ``beta`` of older files become ``weight``
-    and ``bias``, and what is computed or tied is left out.
+    A prefix goes (``nezha.``, and ``bert.``, as NEZHA's authors say), ``gamma`` and ``beta`` of older files become
+    ``weight`` and ``bias``, and what is computed or tied is left out.
 
     Parameters
     ----------
@@ -458,25 +509,21 @@ def name_tensors(
     for file, header in headers.items():
         for raw, entry in header.items():
             name = re.sub(r"^(nezha|bert)\.", "", raw)
-            name = re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda old: {"gamma": "weight", "beta": "bias"}[old[0]], name)
+            name = re.sub(r"(?<=LayerNorm\.)gamma$", "weight", name)
+            name = re.sub(r"(?<=LayerNorm\.)beta$", "bias", name)
             if COMPUTED.fullmatch(name):
                 continue
             if name in named:
                 raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
             named[name] = (file, raw, entry)
-    # The decoder's bias is one tensor under two names; its matrix is a tensor of its own only where it is not tied.
-    bias = named.pop("cls.predictions.decoder.bias", None)
-    if bias is not None:
-        named.setdefault("cls.predictions.bias", bias)
-    if config.tie_word_embeddings:
-        named.pop("cls.predictions.decoder.weight", None)
-    return named
+    return _without_aliases(named, config)
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
 
-# The inverse of the normal distribution's function between −2σ and 2σ: x = q P(q²)/Q(q²), q = p − ½, highest power first.
-# A rational fit, within 7e-11 of it, so that a draw needs no logarithm, whose last bit differs from machine to machine.
+# The inverse of the normal distribution's function between −2σ and 2σ: x = q P(q²)/Q(q²), q = p − ½, highest power
+# first. A rational fit, within 7e-11 of it, so that a draw needs no logarithm, whose last bit differs from machine to
+# machine.
 QUANTILE = (
     (67.67033939311035, -509.38402658773265, 862.4381479441645, -615.9060796288474, 216.72311866411707,
      -37.264715056121425, 2.506628274712097),
@@ -489,8 +536,8 @@ WITHIN_TWO_SIGMA = 0.9544997361036416
 def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any = "float32") -> Weights:
     """Draw new weights: matrices from a normal distribution cut off at 2σ, biases 0, norms 1, the padding row 0.
 
-    This is the authors' way; the reference's initialisation does not cut off. Each tensor has a random stream of its own,
-    keyed by seed and name: the numbers are the same on every machine, whatever else is drawn.
+    This is the authors' way; the reference's initialisation does not cut off. Each tensor has a random stream of its
+    own, keyed by seed and name: the numbers are the same on every machine, whatever else is drawn.
 
     Parameters
     ----------
@@ -526,7 +573,7 @@ def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any
     """
     if not isinstance(config, NezhaConfig):
         raise TypeError(f"config: expected a NezhaConfig, got {type(config).__name__}")
-    if head is not None and head not in HEADS:
+    if head is not None and head not in tuple(HEADS):
         raise ValueError(f"head: expected one of {', '.join(HEADS)} or None, got {head!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
         raise TypeError(f"seed: expected an integer, got {seed!r}")

@@ -70,7 +70,9 @@ def cases(
         add_cross_attention=cross,
         tie_word_embeddings=draw(st.booleans()),
         num_labels=draw(st.integers(1, 4)) if head != "question_answering" else 2,
-        problem_type=draw(st.sampled_from([None, *nz.config.PROBLEM_TYPES])) if head == "sequence_classification" else None,
+        problem_type=draw(st.sampled_from([None, *nz.config.PROBLEM_TYPES]))
+        if head == "sequence_classification"
+        else None,
     )
     seed = draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
@@ -138,7 +140,11 @@ def labels_for(
         return {"labels": some(classes, (batch,))}
     if problem == "regression" and classes == 1 and draw(st.booleans()):
         return {"labels": generator.normal(size=(batch,))}
-    return {"labels": generator.normal(size=(batch, classes)) if problem == "regression" else generator.random((batch, classes))}
+    return {
+        "labels": generator.normal(size=(batch, classes))
+        if problem == "regression"
+        else generator.random((batch, classes))
+    }
 
 
 def weights_for(head: str, case: Case, dtype: str = "float64") -> nz.Weights:

@@ -30,7 +30,9 @@ HEADS = {
 }
 
 
-def reference_model(head: str, config: nz.NezhaConfig, seed: int, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
+def reference_model(
+    head: str, config: nz.NezhaConfig, seed: int, dtype: torch.dtype = torch.float64
+) -> torch.nn.Module:
     """Make a fresh reference model with every parameter filled, in evaluation mode."""
     values = config.to_dict()
     if config.hidden_act == "selu":  # its documentation names it, its table does not have it: it takes a function

@@ -49,7 +49,8 @@ LIBRARIES = [
 def moved(move, weights, inputs):
     """Move the weights, and those inputs that must be where the weights are; masks, ids and labels stay NumPy."""
     there = {
-        name: move(value) if name in ("inputs_embeds", "encoder_hidden_states") else value for name, value in inputs.items()
+        name: move(value) if name in ("inputs_embeds", "encoder_hidden_states") else value
+        for name, value in inputs.items()
     }
     return nz.Weights({name: move(array) for name, array in weights.items()}, weights.config), there
 

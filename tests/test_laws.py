@@ -1,5 +1,6 @@
 """What holds without any reference."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_steps_with_a_cache_equal_the_full_pass_wherever_a_token_may_attend_to_a
     full = nz.causal_lm(weights, attention_mask=mask, **inputs)
     cuts = sorted({0, length, *data.draw(st.lists(st.integers(1, length), max_size=3))})
     cache, logits = None, []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         part = {k: v[:, start:stop] if k != "head_mask" else v for k, v in inputs.items()}
         out = nz.causal_lm(weights, attention_mask=mask[:, :stop], past_key_values=cache, **part)
         cache = out.past_key_values
@@ -96,7 +97,9 @@ def test_an_encoder_takes_a_prefix_of_keys_and_values(case):
     config = case.config
     generator = np.random.default_rng(case.seed)
     shape = (ids.shape[0], config.num_attention_heads, 3, config.head_size)
-    prefix = tuple((generator.normal(size=shape), generator.normal(size=shape)) for _ in range(config.num_hidden_layers))
+    prefix = tuple(
+        (generator.normal(size=shape), generator.normal(size=shape)) for _ in range(config.num_hidden_layers)
+    )
     out = nz.forward(weights, ids, past_key_values=prefix, output_attentions=True)
     assert out.attentions[0].shape[-1] == 3 + ids.shape[1] and out.past_key_values is None
     hidden = np.concatenate([np.zeros((ids.shape[0], 3)), np.ones(ids.shape)], axis=1)
@@ -106,7 +109,12 @@ def test_an_encoder_takes_a_prefix_of_keys_and_values(case):
 
 def test_a_text_may_be_longer_than_max_position_embeddings():
     config = nz.NezhaConfig(
-        vocab_size=9, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=4, max_position_embeddings=4
+        vocab_size=9,
+        hidden_size=8,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        intermediate_size=4,
+        max_position_embeddings=4,
     )
     weights = nz.init(config, dtype="float64")
     ids = np.random.default_rng(0).integers(0, 9, (1, 700))
@@ -115,7 +123,12 @@ def test_a_text_may_be_longer_than_max_position_embeddings():
 
 def test_beyond_the_distance_k_all_distances_look_alike():
     config = nz.NezhaConfig(
-        vocab_size=9, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=4, max_relative_position=3
+        vocab_size=9,
+        hidden_size=8,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        intermediate_size=4,
+        max_relative_position=3,
     )
     weights = nz.init(config, dtype="float64")
     with nz.trace() as t:
@@ -163,8 +176,8 @@ def test_gradients_equal_finite_differences_with_dropout_too(head, data):
         attention_probs_dropout_prob=0.1,
     )
     for name in ("attention_mask", "encoder_attention_mask"):
-        # Where every key is masked, the minimum swallows the scores: uniform whatever they are, which no derivative of the
-        # formula knows (nor does the reference's).
+        # Where every key is masked, the minimum swallows the scores: uniform whatever they are, which no derivative of
+        # the formula knows (nor does the reference's).
         if name in case.inputs:
             case.inputs[name][..., 0] = 1
     case = Case(smooth, case.seed, case.inputs)

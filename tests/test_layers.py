@@ -101,7 +101,11 @@ def test_activations_stay_finite_far_out(activation):
 
 
 @given(
-    queries=st.integers(1, 9), keys=st.integers(1, 12), past=st.integers(0, 15), reach=st.integers(1, 16), seed=st.integers(0, 99)
+    queries=st.integers(1, 9),
+    keys=st.integers(1, 12),
+    past=st.integers(0, 15),
+    reach=st.integers(1, 16),
+    seed=st.integers(0, 99),
 )
 def test_spread_and_collect_are_the_formula_and_each_others_transpose(queries, keys, past, reach, seed):
     generator = np.random.default_rng(seed)

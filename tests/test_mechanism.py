@@ -23,7 +23,9 @@ def double_gradient(dy, y, x):
 
 @pytest.fixture
 def weights():
-    config = nz.NezhaConfig(vocab_size=5, hidden_size=4, num_attention_heads=2, num_hidden_layers=1, intermediate_size=3)
+    config = nz.NezhaConfig(
+        vocab_size=5, hidden_size=4, num_attention_heads=2, num_hidden_layers=1, intermediate_size=3
+    )
     return nz.init(config, dtype="float64")
 
 
@@ -72,7 +74,10 @@ def test_a_name_is_scope_and_name_else_the_parameters_parent_else_scope_and_func
 
 
 def test_a_trace_covers_one_pass(weights):
-    with pytest.raises(ValueError, match="embeddings.word_embeddings was recorded twice: a trace or a tape covers one"), nz.trace():
+    with (
+        pytest.raises(ValueError, match=r"embeddings.word_embeddings was recorded twice: a trace or a tape covers one"),
+        nz.trace(),
+    ):
         nz.forward(weights, [[1]])
         nz.forward(weights, [[2]])
 
@@ -91,14 +96,14 @@ def test_a_float_array_that_no_layer_made_is_refused_by_the_tape(weights):
     def head(weights):
         return lossy(mechanism.constant(np.ones).__wrapped__((1, 4)), weights.at("pooler"))
 
-    with pytest.raises(ValueError, match="linear in pooler. got a float array that no layer made"):
+    with pytest.raises(ValueError, match=r"linear in pooler\. got a float array that no layer made"):
         nz.value_and_grad(head)(weights)
 
     def second(weights):
         x = nz.layers.masks.given(np.ones((1, 4)))
         return lossy(x, weights.at("pooler"))
 
-    with pytest.raises(ValueError, match="double in pooler. got a float array that no layer made"):
+    with pytest.raises(ValueError, match=r"double in pooler\. got a float array that no layer made"):
         nz.value_and_grad(second)(weights)
 
 

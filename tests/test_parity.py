@@ -72,7 +72,9 @@ def test_every_gradient_equals_autograd_through_the_reference(head, data):
     theirs.loss.backward()
     ours, gradients = nz.value_and_grad(getattr(nz, head))(weights, **case.inputs)
     assert_same(ours, theirs, 1e-10)
-    expected = {reference.our_name(name): value.grad for name, value in model.named_parameters() if value.grad is not None}
+    expected = {
+        reference.our_name(name): value.grad for name, value in model.named_parameters() if value.grad is not None
+    }
     assert set(gradients) == set(expected)
     for name, gradient in gradients.items():
         assert_close(gradient, expected[name].numpy(), 1e-9, name)
@@ -82,7 +84,9 @@ def test_every_gradient_equals_autograd_through_the_reference(head, data):
 @given(data=st.data())
 def test_the_reference_itself_computes_the_table_in_float32_and_is_up_to_9e_6_away(data):
     head_size, reach = data.draw(st.sampled_from([(64, 127), (64, 64), (32, 64), (8, 3)]))
-    module = reference.transformers.models.nezha.modeling_nezha.NezhaRelativePositionsEncoding(2 * reach + 2, head_size, reach)
+    module = reference.transformers.models.nezha.modeling_nezha.NezhaRelativePositionsEncoding(
+        2 * reach + 2, head_size, reach
+    )
     theirs = module.positions_encoding[0, :reach].numpy()  # the rows of the distances from 0 to K − 1
     ours = nz.layers.relative_position.relative_position_table(
         np.zeros(1, "float64"), head_size=head_size, max_relative_position=reach

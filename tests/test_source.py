@@ -31,6 +31,7 @@ ORDER = (
     "safetensors_file",
     "weights",
     "inputs",
+    "call",
     "model",
     "heads",
     "tokenizer",
@@ -43,7 +44,9 @@ def names_in(module):
     """List the functions and classes that a module defines, layers and methods included."""
     for name, value in vars(module).items():
         plain = inspect.unwrap(value) if callable(value) else value
-        if getattr(plain, "__module__", None) != module.__name__ or not (inspect.isfunction(plain) or inspect.isclass(plain)):
+        if getattr(plain, "__module__", None) != module.__name__ or not (
+            inspect.isfunction(plain) or inspect.isclass(plain)
+        ):
             continue
         yield name, value
         if inspect.isclass(plain):
@@ -84,7 +87,9 @@ def test_definitions_never_write_into_an_array_and_never_name_an_array_library(p
         targets = node.targets if isinstance(node, ast.Assign) else []
         for target in targets:
             if isinstance(target, ast.Subscript):  # a dict of arguments may be written to, an array never
-                assert isinstance(target.value, ast.Name) and target.value.id == "inputs", f"line {target.lineno}: writes"
+                assert isinstance(target.value, ast.Name) and target.value.id == "inputs", (
+                    f"line {target.lineno}: writes"
+                )
         if isinstance(node, ast.keyword):
             assert node.arg != "out", f"line {node.value.lineno}: out="
         if isinstance(node, (ast.Import, ast.ImportFrom)) and path.stem not in ("relative_position",):
@@ -117,7 +122,9 @@ def test_imports_point_downwards(path):
 
 def test_a_layers_gradient_stands_right_below_its_definition_or_its_inverse():
     for path in sorted((PACKAGE / "layers").glob("*.py")):
-        names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        names = [
+            node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
+        ]
         names = [name for name in names if not name.startswith("_")]
         for name in names:
             if name.endswith("_gradient"):
@@ -146,5 +153,3 @@ def test_the_readme_shows_what_its_first_command_prints(capsys):
 
     assert nezha_np.cli.main(["fill-mask", "房间很[MASK]净。"]) == 0
     assert capsys.readouterr().out == shown
-
-

@@ -23,9 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-z
 BASE = Path(__file__).parents[2] / "shared" / "data" / "nezha-cn-base-vocab"
 
 drawn = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-pieces = st.sampled_from(
-    [*TEXTS, "[MASK]", "[SEP]", " ", "房", "间", "abc", "é", "##s", "😀", "\u3000", "\u0300"]
-)
+pieces = st.sampled_from([*TEXTS, "[MASK]", "[SEP]", " ", "房", "间", "abc", "é", "##s", "😀", "\u3000", "\u0300"])
 any_text = st.one_of(st.text(), st.lists(st.one_of(pieces, st.text(max_size=5)), max_size=6).map("".join))
 
 
@@ -125,9 +123,7 @@ def test_a_text_is_cut_as_the_reference_cuts_it_at_every_length(both):
         assert_as_reference(both, [text, "短", ""], None, max_length)
 
 
-@pytest.mark.parametrize(
-    "lengths", [(0, 5), (5, 0), (1, 9), (9, 1), (5, 5), (4, 5), (5, 4), (6, 6), (3, 8), (8, 3)]
-)
+@pytest.mark.parametrize("lengths", [(0, 5), (5, 0), (1, 9), (9, 1), (5, 5), (4, 5), (5, 4), (6, 6), (3, 8), (8, 3)])
 def test_a_pair_is_cut_as_the_reference_cuts_it_at_every_length(both, lengths):
     first, second = "天" * lengths[0], "地" * lengths[1]
     for max_length in range(3, sum(lengths) + 5):
@@ -140,9 +136,7 @@ def test_a_pair_is_cut_as_the_reference_cuts_it_at_every_length(both, lengths):
 @pytest.mark.parametrize("index", range(len(GOLDEN)))
 def test_encode_gives_the_recorded_arrays(shipped, index):
     record = GOLDEN[index]
-    assert_same(
-        encode(shipped, record["texts"], record["pairs"], max_length=record["max_length"]), record["batch"]
-    )
+    assert_same(encode(shipped, record["texts"], record["pairs"], max_length=record["max_length"]), record["batch"])
 
 
 @drawn
@@ -200,11 +194,7 @@ def test_a_vocab_file_alone_is_enough(tmp_path, shipped):
 def test_a_tokenizer_json_is_preferred_to_a_vocab_file(tmp_path, shipped):
     shipped.save(str(tmp_path / "tokenizer.json"))
     folder_with(tmp_path, vocabulary="not a vocabulary\n")
-    assert (
-        load_tokenizer(tmp_path).to_str()
-        == load_tokenizer(tmp_path / "tokenizer.json").to_str()
-        == shipped.to_str()
-    )
+    assert load_tokenizer(tmp_path).to_str() == load_tokenizer(tmp_path / "tokenizer.json").to_str() == shipped.to_str()
 
 
 def test_a_vocab_file_is_read_line_by_line_as_the_reference_reads_it(tmp_path, reference_class):
@@ -263,7 +253,7 @@ OTHER_KEYS = {f"{old[1:-1].lower()}_token": new for old, new in OTHER_NAMES.item
         (
             {
                 "added_tokens_decoder": {
-                    "10000": {"content": "乙"},
+                    "10000": {"content": "[E2]"},
                     "7000": {"content": "房间", "special": False},
                 }
             },
@@ -353,9 +343,7 @@ def test_splitting_of_special_tokens_stays_as_it_is_set(shipped):
     assert encode(tokenizer, "[MASK]")["input_ids"].size > 3
 
 
-@pytest.mark.parametrize(
-    "prepare", [lambda tokenizer: tokenizer, with_settings], ids=["plain", "with settings"]
-)
+@pytest.mark.parametrize("prepare", [lambda tokenizer: tokenizer, with_settings], ids=["plain", "with settings"])
 def test_threads_may_share_a_tokenizer(shipped, prepare):
     tokenizer = prepare(shipped)
     lengths = [None, 3, 5, 8, 13, 21] * 5
@@ -482,9 +470,7 @@ def test_as_many_pairs_as_texts_are_expected(shipped, pairs):
 
 @pytest.mark.parametrize("max_length", [True, 8.0, "8", [8]], ids=repr)
 def test_a_max_length_of_another_type_is_refused(shipped, max_length):
-    with pytest.raises(
-        TypeError, match=rf"^max_length: expected an int or None, got {type(max_length).__name__}"
-    ):
+    with pytest.raises(TypeError, match=rf"^max_length: expected an int or None, got {type(max_length).__name__}"):
         encode(shipped, ["房"], max_length=max_length)
 
 
@@ -492,9 +478,7 @@ def test_a_max_length_of_another_type_is_refused(shipped, max_length):
 def test_a_max_length_without_room_for_the_special_tokens_is_refused(shipped, pairs, least):
     assert encode(shipped, ["房"], pairs, max_length=least)["input_ids"].shape == (1, least)
     for max_length in (least - 1, 0, -1):
-        with pytest.raises(
-            ValueError, match=rf"^max_length: expected at least {least}, .* got {max_length}$"
-        ):
+        with pytest.raises(ValueError, match=rf"^max_length: expected at least {least}, .* got {max_length}$"):
             encode(shipped, ["房"], pairs, max_length=max_length)
 
 

@@ -9,8 +9,8 @@ from nezha_np.mechanism import Kernel, Layer
 
 BLOCK = 16384  # elements: 64 KiB of float32, three of which fit into a core's second-level cache
 
-# Φ(x) = ½ (1 + tanh(x p(x²))), highest power first: fitted to the erf form, gelu is within 7e-8 of it. Beyond REACH tanh
-# is ±1 in float32.
+# Φ(x) = ½ (1 + tanh(x p(x²))), highest power first. Fitted to the erf form: gelu is within 7e-8 of it. Beyond REACH
+# tanh is ±1 in float32.
 GELU = (
     1.8056384375673432e-09, -1.3344745470968787e-07, 3.969127648031163e-06, -5.524030363803009e-05,
     -3.31294517967756e-05, 0.03633428266535418, 0.7978842165041892,

@@ -210,7 +210,7 @@ def mask_heads(probs: Array, head_mask: Array) -> Array:
 
 @gradient_of(mask_heads)
 def mask_heads_gradient(dy: Array, y: Array, probs: Array, head_mask: Array) -> tuple[Array, Array]:
-    """Dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019)."""
+    """dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019)."""
     return dy * head_mask[:, None, None], namespace(dy).sum(dy * probs, axis=(0, 2, 3))
 
 
@@ -241,6 +241,6 @@ def content_context(probs: Array, v: Array) -> Array:
 
 @gradient_of(content_context)
 def content_context_gradient(dy: Array, y: Array, probs: Array, v: Array) -> tuple[Array, Array]:
-    """Dprobs = dy vᵀ, dv = probsᵀ dy."""
+    """dprobs = dy vᵀ, dv = probsᵀ dy."""
     xp = namespace(probs)
     return xp.matmul(dy, xp.matrix_transpose(v)), xp.matmul(xp.matrix_transpose(probs), dy)

@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014): y = x · keep / (1 − p), where keep is 0 with probability p and 1 otherwise.
 
-The identity, unless the pass is taped with a seed (`nezha_np.value_and_grad`). A mask depends on the seed, the step, the
-full name of the layer, and nothing else: no generator travels through the model.
+The identity, unless the pass is taped with a seed (`nezha_np.value_and_grad`). A mask depends on the seed, the step,
+the full name of the layer, and nothing else: no generator travels through the model.
 """
 
 from __future__ import annotations

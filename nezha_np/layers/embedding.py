@@ -1,6 +1,6 @@
 """The embedding: each id takes its row of a table (transformers: torch.nn.Embedding).
 
-    y_n = W[id_n]        dW[v] = Σ_{n : id_n = v} dy_n
+y_n = W[id_n]        dW[v] = Σ_{n : id_n = v} dy_n
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nezha_np.mechanism import gradient_of, primitive
 
 
 @primitive
-def embedding(ids: Array, weight: Array, *, padding_id: int | None = None) -> Array:
+def embedding(ids: Array, weight: Array, *, padding_idx: int | None = None) -> Array:
     """Look up the vector of each id.
 
     Parameters
@@ -22,8 +22,8 @@ def embedding(ids: Array, weight: Array, *, padding_id: int | None = None) -> Ar
         Ids from 0 to ``V - 1``.
     weight : (V, H) float array
         The table.
-    padding_id : int, optional
-        The id whose row gets no gradient from look-ups (the reference's padding_idx).
+    padding_idx : int, optional
+        The id whose row gets no gradient from look-ups (none: every row gets one).
 
     Returns
     -------
@@ -44,12 +44,12 @@ def embedding(ids: Array, weight: Array, *, padding_id: int | None = None) -> Ar
 
 @gradient_of(embedding)
 def embedding_gradient(
-    dy: Array, y: Array, ids: Array, weight: Array, *, padding_id: int | None = None
+    dy: Array, y: Array, ids: Array, weight: Array, *, padding_idx: int | None = None
 ) -> tuple[None, Array]:
     """Rows of dy that share an id are added up; look-ups of the padding id are left out."""
     xp = namespace(weight)
     flat = xp.reshape(ids, (math.prod(ids.shape),))
     rows = flat_rows(dy)  # (B·L, H)
-    if padding_id is not None:
-        rows = xp.where((flat == padding_id)[:, None], xp.zeros_like(rows), rows)
+    if padding_idx is not None:
+        rows = xp.where((flat == padding_idx)[:, None], xp.zeros_like(rows), rows)
     return None, sum_rows(flat, rows, weight.shape[0])

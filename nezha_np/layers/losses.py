@@ -1,6 +1,6 @@
 """The losses (transformers: CrossEntropyLoss, MSELoss, BCEWithLogitsLoss, each with its mean).
 
-    cross_entropy(z, y)     = mean over the labels y ≠ ignored of  log Σ_c exp(z_c) − z_y
+    cross_entropy(z, y)     = mean over the labels y ≠ ignore_index of  log Σ_c exp(z_c) − z_y
     mse(p, t)               = mean of (p − t)²
     bce_with_logits(z, t)   = mean of  max(z, 0) − z t + log(1 + exp(−|z|))
 
@@ -17,11 +17,11 @@ from nezha_np.arrays import Array, in_statistics_dtype, namespace
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
-IGNORED = -100  # the label that a loss leaves out
+IGNORE_INDEX = -100  # the label that a loss leaves out
 
 
 @primitive
-def cross_entropy(logits: Array, labels: Array, *, ignored: int = IGNORED) -> Array:
+def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = IGNORE_INDEX) -> Array:
     """Average the negative log-probability of the right class.
 
     Parameters
@@ -29,8 +29,8 @@ def cross_entropy(logits: Array, labels: Array, *, ignored: int = IGNORED) -> Ar
     logits : (…, C) float array
         Scores before the softmax.
     labels : (…,) array of int
-        The right classes, from 0 to ``C - 1``, or `ignored`.
-    ignored : int
+        The right classes, from 0 to ``C - 1``, or `ignore_index`.
+    ignore_index : int
         The label that is left out. Over no labels at all the mean is NaN, as in the reference.
 
     Returns
@@ -45,7 +45,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignored: int = IGNORED) -> Ar
     0.6931
     """
     xp = namespace(logits)
-    counts, flat_labels = _labels_that_count(logits, labels, ignored)
+    counts, flat_labels = _labels_that_count(logits, labels, ignore_index)
     rows = in_statistics_dtype(flat_rows(logits))  # (n, C)
     rows = rows - xp.max(rows, axis=-1, keepdims=True)
     right = xp.take_along_axis(rows, flat_labels[:, None], axis=-1)[:, 0]  # (n)
@@ -54,10 +54,10 @@ def cross_entropy(logits: Array, labels: Array, *, ignored: int = IGNORED) -> Ar
     return _mean_or_nan(total, _how_many(counts, total))
 
 
-def _labels_that_count(logits: Array, labels: Array, ignored: int) -> tuple[Array, Array]:
+def _labels_that_count(logits: Array, labels: Array, ignore_index: int) -> tuple[Array, Array]:
     xp = namespace(logits)
     flat = xp.reshape(labels, (math.prod(labels.shape),))
-    counts = flat != ignored
+    counts = flat != ignore_index
     return counts, xp.where(counts, flat, xp.zeros_like(flat))
 
 
@@ -77,14 +77,14 @@ def _at_least_one(count: Array) -> Array:
 
 @gradient_of(cross_entropy)
 def cross_entropy_gradient(
-    dloss: Array, loss: Array, logits: Array, labels: Array, *, ignored: int = IGNORED
+    dloss: Array, loss: Array, logits: Array, labels: Array, *, ignore_index: int = IGNORE_INDEX
 ) -> Array:
     """d/dz_c of log Σ exp(z) − z_y is softmax(z)_c − [c = y]; over n labels that count each has weight 1/n, others 0.
 
     Over no labels at all the gradient is 0 though the loss is NaN, as in the reference.
     """
     xp = namespace(logits)
-    counts, flat_labels = _labels_that_count(logits, labels, ignored)
+    counts, flat_labels = _labels_that_count(logits, labels, ignore_index)
     rows = in_statistics_dtype(flat_rows(logits))  # (n, C)
     exponentials = xp.exp(rows - xp.max(rows, axis=-1, keepdims=True))
     probs = exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
@@ -178,4 +178,3 @@ def average(x: Array, y: Array) -> Array:
 def average_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """Half for each."""
     return dz / 2.0, dz / 2.0
-

@@ -1,18 +1,20 @@
 """NEZHA's one idea: functional relative positions (Wei et al. 2019, section 2.1; transformers NezhaSelfAttention).
 
-Attention does not know where a token stands. NEZHA tells it how far apart two tokens are: for a query at position i and
-a key at position j the distance p = j − i, clipped to −K … K, has a fixed vector of sines and cosines
+Attention does not know where a token stands. NEZHA tells it how far apart two tokens are: a query at position i and a
+key at position j are at distance j − i. Clipped to −K … K and counted from 0, it is a row of a fixed table of sines and
+cosines
 
-    T[p + K, 2i]     = sin((p + K) / 10000^(2i/D))
-    T[p + K, 2i + 1] = cos((p + K) / 10000^(2i/D))
+    row(i, j)    = clip(j − i, −K, K) + K                     from 0 to 2K
+    T[r, 2m]     = sin(r / 10000^(2m/D))
+    T[r, 2m + 1] = cos(r / 10000^(2m/D))
 
-which is added to the key **and** to the value:
+and this row, t_ij = T[row(i, j)], is added to the key **and** to the value:
 
-    score(i, j)  = q_i · (k_j + T[j − i]) / √D            = (q_i · k_j + **q_i · T[j − i]**) / √D
-    context(i)   = Σ_j prob(i, j) · (v_j + T[j − i])      = Σ_j prob(i, j) · v_j + **Σ_j prob(i, j) · T[j − i]**
+    score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + **q_i · t_ij**) / √D
+    context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + **Σ_j prob(i, j) · t_ij**
 
-T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. The two terms
-in bold are the two layers of this file, `position_scores` and `position_context`.
+T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. The two
+terms in bold are the two layers of this file, `position_scores` and `position_context`.
 
 There are only 2K + 1 different distances, so no (L, L, D) array is ever built. `position_scores` takes the product of
 each query with the 2K + 1 rows and spreads it over the keys; `position_context` collects the probabilities into 2K + 1
@@ -77,7 +79,7 @@ def relative_position_table(weight: Array, *, head_size: int, max_relative_posit
 
 @primitive
 def position_scores(q: Array, table: Array, *, keys: int, past: int = 0) -> Array:
-    """Score each key by its distance from the query alone: q · T[j − i].
+    """Score each key by its distance from the query alone: q_i · t_ij.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def position_scores_gradient(dy: Array, y: Array, q: Array, table: Array, *, key
 
 @primitive
 def position_context(probs: Array, table: Array, *, past: int = 0) -> Array:
-    """Average the distance vectors by the attention probabilities: Σ_j prob(i, j) · T[j − i].
+    """Average the rows of the table by the attention probabilities: Σ_j prob(i, j) · t_ij.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def first_token(x: Array) -> Array:
 
 @gradient_of(first_token)
 def first_token_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """Dy for the first token, 0 for the others."""
+    """dy for the first token, 0 for the others."""
     xp = namespace(x)
     return xp.concat([dy[:, None, :], xp.zeros_like(x[:, 1:, :])], axis=1)
 
@@ -96,7 +96,7 @@ def column(x: Array, *, index: int) -> Array:
 
 @gradient_of(column)
 def column_gradient(dy: Array, y: Array, x: Array, *, index: int) -> Array:
-    """Dy for this feature, 0 for the others."""
+    """dy for this feature, 0 for the others."""
     xp = namespace(x)
     this = xp.astype(xp.arange(x.shape[-1], device=x.device) == index, x.dtype)  # (C), one-hot
     return dy[:, :, None] * this

@@ -1,0 +1,199 @@
+"""One call of the model: its arguments checked, brought beside the weights, and put in the form that the layers take.
+
+Dimension letters: B batch, L length, S key length, P the length of a cache, N heads, D head size, H hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from nezha_np.arrays import Array
+from nezha_np.inputs import check_switches, count_axes, floats, integers, kind_of, numbers, which_words
+from nezha_np.layers.masks import additive_mask, given
+from nezha_np.weights import Weights
+
+KeysAndValues = tuple[Array, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """The checked arguments of `nezha_np.forward`.
+
+    Attributes
+    ----------
+    words : (B, L) array of int or (B, L, H) float array
+        Ids, or vectors in their place.
+    token_type_ids : (B, L) array of int
+        The token types.
+    position : int
+        P, where the first token stands: after the tokens of the cache.
+    mask, states_mask : (B or 1, 1, L or 1, S) float array or None
+        The additive masks of self-attention and cross-attention; None: every query may attend to every key.
+    states : (B, S, H) float array or None
+        What the cross-attention looks at.
+    head_masks : list of ((N,) float array or None)
+        A factor for each head of each layer.
+    caches : list of (tuple of arrays or None)
+        Keys and values that came before, for each layer.
+    returns_cache, returns_attentions, returns_hidden_states : bool
+        What is asked for besides.
+    """
+
+    words: Array
+    token_type_ids: Array
+    position: int
+    mask: Array | None
+    states: Array | None
+    states_mask: Array | None
+    head_masks: list[Array | None]
+    caches: list[KeysAndValues | None]
+    returns_cache: bool
+    returns_attentions: bool
+    returns_hidden_states: bool
+
+
+def check_call(
+    weights: Weights,
+    input_ids: Any = None,
+    *,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    head_mask: Any = None,
+    inputs_embeds: Array | None = None,
+    encoder_hidden_states: Array | None = None,
+    encoder_attention_mask: Any = None,
+    past_key_values: Sequence[KeysAndValues] | None = None,
+    use_cache: bool | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+) -> Call:
+    """Check the arguments of `nezha_np.forward`, which describes them.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> check_call(nz.load(), [[2, 3]]).words
+    array([[2, 3]])
+    """
+    config = weights.config
+    check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
+    words = _words(weights, input_ids, inputs_embeds)
+    batch, length = words.shape[:2]
+    states, states_mask = _states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
+    caches = _caches(weights, past_key_values, batch, None if states is None else states.shape[1])
+    position = 0 if caches[0] is None else caches[0][0].shape[2]
+    if position_ids is not None:
+        kind = kind_of(position_ids)
+        raise ValueError(f"position_ids: expected None, because NEZHA's positions are relative, got {kind}")
+    if token_type_ids is None:
+        token_type_ids = [[0] * length] * batch
+    return Call(
+        words=words,
+        token_type_ids=integers(
+            "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
+        ),
+        position=position,
+        mask=_mask(
+            weights, "attention_mask", attention_mask, (batch, length, position + length), causal=config.is_decoder
+        ),
+        states=states,
+        states_mask=states_mask,
+        head_masks=_head_masks(weights, head_mask),
+        caches=caches,
+        returns_cache=config.is_decoder and bool(config.use_cache if use_cache is None else use_cache),
+        returns_attentions=bool(output_attentions),
+        returns_hidden_states=bool(output_hidden_states),
+    )
+
+
+def _words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
+    """Check the tokens of a call: ids (B, L) or vectors (B, L, H)."""
+    beside, config = weights.word_embeddings, weights.config
+    if which_words(input_ids, inputs_embeds) == "input_ids":
+        return integers("input_ids", input_ids, beside, (None, None), below=config.vocab_size)
+    embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, config.hidden_size))
+    return given(embeds, name="inputs_embeds")
+
+
+def _mask(weights: Weights, name: str, mask: Any, shape: tuple[int, int, int], *, causal: bool = False) -> Array | None:
+    """Check a mask, (B, S) or (B, L, S), and make it additive; None where every query may attend to every key."""
+    batch, queries, keys = shape
+    if mask is None and not causal:
+        return None
+    if mask is not None:
+        by_query = count_axes(mask) == 3
+        expected = shape if by_query else (batch, keys)
+        mask = numbers(name, mask, weights.word_embeddings, expected, from_0_to_1=True)
+    return additive_mask(weights.word_embeddings, mask, queries=queries, keys=keys, causal=causal, name=name)
+
+
+def _states(
+    weights: Weights, states: Any, states_mask: Any, batch: int, queries: int
+) -> tuple[Array | None, Array | None]:
+    """Check what a decoder attends to besides itself."""
+    if states is None:
+        if states_mask is not None:
+            raise ValueError("encoder_attention_mask: expected encoder_hidden_states with it, got none")
+        return None, None
+    if not weights.config.add_cross_attention:
+        raise ValueError(
+            "encoder_hidden_states: expected a config with is_decoder and add_cross_attention, got one without"
+        )
+    shape = (batch, None, weights.config.hidden_size)
+    states = given(
+        floats("encoder_hidden_states", states, weights.word_embeddings, shape), name="encoder_hidden_states"
+    )
+    return states, _mask(weights, "encoder_attention_mask", states_mask, (batch, queries, states.shape[1]))
+
+
+def _head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
+    """Check the head mask and cut it into one of (N,) for each layer."""
+    config = weights.config
+    layers = config.num_hidden_layers
+    if head_mask is None:
+        return [None] * layers
+    counts = {config.heads(index) for index in range(layers)}
+    if config.add_cross_attention:  # whose heads are never pruned
+        counts.add(config.num_attention_heads)
+    if len(counts) > 1:
+        raise ValueError(f"head_mask: expected None, because layers differ in their heads, got {kind_of(head_mask)}")
+    axes, heads = count_axes(head_mask), counts.pop()
+    shape = (layers, heads) if axes == 2 else (heads,)
+    mask = numbers("head_mask", head_mask, weights.word_embeddings, shape)
+    return [given(mask[index, :] if axes == 2 else mask, name=f"head_mask.{index}") for index in range(layers)]
+
+
+def _caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | None) -> list[KeysAndValues | None]:
+    """Check a cache: for each layer keys and values, (B, N, P, D), and perhaps those of the cross-attention.
+
+    `encoded` is the length of the encoder's states, None where there are none.
+    """
+    config = weights.config
+    layers, counts = config.num_hidden_layers, (2, 4) if config.add_cross_attention else (2,)
+    if past_key_values is None:
+        return [None] * layers
+    if not isinstance(past_key_values, (tuple, list)):
+        raise TypeError(f"past_key_values: expected a tuple of arrays for each layer, got {kind_of(past_key_values)}")
+    if len(past_key_values) != layers:
+        raise ValueError(f"past_key_values: expected one tuple for each of {layers} layers, got {len(past_key_values)}")
+    tokens = None  # P: what the first array says, all others must say too
+    caches: list[KeysAndValues | None] = []
+    for index, arrays in enumerate(past_key_values):
+        layer = f"past_key_values.{index}"
+        if not isinstance(arrays, (tuple, list)):
+            raise TypeError(f"{layer}: expected a tuple of arrays, got {kind_of(arrays)}")
+        if len(arrays) not in counts:
+            raise ValueError(f"{layer}: expected {' or '.join(map(str, counts))} arrays, got {len(arrays)}")
+        checked: list[Array] = []
+        for array, what in zip(arrays, ("key", "value", "cross_key", "cross_value"), strict=False):
+            own = what in ("key", "value")
+            heads = config.heads(index) if own else config.num_attention_heads
+            shape = (batch, heads, tokens if own else encoded, config.head_size)
+            name = f"{layer}.{what}"
+            checked.append(given(floats(name, array, weights.word_embeddings, shape), name=name))
+            tokens = checked[0].shape[2] if tokens is None else tokens
+        caches.append(tuple(checked))
+    return caches
