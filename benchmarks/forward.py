@@ -17,27 +17,25 @@ import transformers
 import nezha_np as nz
 
 
-def matrix_products(config: nz.NezhaConfig, batch: int, length: int) -> Callable[[], None]:
-    """Make a function that does the model's large matrix products and nothing else, in the same shapes."""
-    rows, hidden, middle = batch * length, config.hidden_size, config.intermediate_size
-    heads, size = config.num_attention_heads, config.head_size
+def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[], None]:
+    """Make a function that does the model's matrix products and nothing else: the same shapes, every layer's weights."""
+    config = weights.config
+    rows, heads, size = batch * length, config.num_attention_heads, config.head_size
     distances = 2 * config.max_relative_position + 1
-    x, wide = np.ones((rows, hidden), "float32"), np.ones((rows, middle), "float32")
-    square, up = np.ones((hidden, hidden), "float32"), np.ones((middle, hidden), "float32")
+    x = {width: np.ones((rows, width), "float32") for width in (config.hidden_size, config.intermediate_size)}
     q = np.ones((batch, heads, length, size), "float32")
     probs = np.ones((batch, heads, length, length), "float32")
     buckets, table = np.ones((batch, heads, length, distances), "float32"), np.ones((distances, size), "float32")
+    matrices = [array for name, array in weights.items() if "encoder" in name and array.ndim == 2]
 
     def run() -> None:
+        for matrix in matrices:
+            x[matrix.shape[1]] @ matrix.T
         for _ in range(config.num_hidden_layers):
-            for _ in range(4):
-                x @ square.T
             q @ np.matrix_transpose(q)
             q @ table.T
             probs @ q
             buckets @ table
-            x @ up.T
-            wide @ up
 
     return run
 
@@ -61,7 +59,7 @@ def main() -> None:
             model(**tensors)
 
     runs = {
-        "matrix products alone": matrix_products(config, options.batch, options.length),
+        "matrix products alone": matrix_products(weights, options.batch, options.length),
         "reference": reference,
         "nezha_np": lambda: nz.forward(weights, ids, attention_mask=mask),
     }

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import nezha_np
 from nezha_np.config import read_config
@@ -39,21 +40,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that cannot show a character shows its code
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        for line in options.run(options):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lines = list(options.run(options))
     except (OSError, TypeError, ValueError, ImportError) as error:
-        print(f"nezha-np: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail("nezha-np", error)
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OSError as error:
+        # What could not be written would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough, `head` for example, is no error
+            return _fail("nezha-np", error)
     return 0
 
 
+def _fail(program: str, error: object) -> int:
+    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        raise SystemExit(2)
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_fail(self.prog, message))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,17 +70,12 @@ class ModelOutput:
 @composite
 def embeddings(words: Array, token_type_ids: Array, w: View) -> Array:
     """Make the first hidden states: word and token-type embeddings, (B, L, H); NEZHA adds no positions here."""
-    if not is_embedded(words):
+    if words.ndim == 2:  # ids, and not vectors in their place
         words = embedding(words, w["word_embeddings.weight"], padding_idx=w.config.pad_token_id)  # (B, L) -> (B, L, H)
     types = embedding(token_type_ids, w["token_type_embeddings.weight"])
     x = add(words, types, name="sum")
     x = layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
     return dropout(x, rate=w.config.hidden_dropout_prob)
-
-
-def is_embedded(words: Array) -> bool:
-    """Say whether these are vectors, (B, L, H), and not ids, (B, L)."""
-    return words.ndim == 3
 
 
 @composite

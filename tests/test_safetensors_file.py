@@ -244,7 +244,7 @@ def test_a_header_beyond_the_librarys_limit_is_refused_though_the_file_holds_it(
     with path.open("wb") as file:  # sparse: it takes no space
         file.write(struct.pack("<Q", 100_000_001) + b"{}")
         file.truncate(8 + 100_000_001)
-    with pytest.raises(ValueError, match="header too large"):
+    with pytest.raises(ValueError, match=r"(?i)header ?too ?large"):
         read_header(path)
 
 

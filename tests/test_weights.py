@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -9,8 +10,10 @@ import mmap
 import os
 import statistics
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import array_api_strict as strict
 import numpy as np
@@ -18,6 +21,7 @@ import pytest
 import safetensors.numpy
 import torch
 import transformers
+from test_array_libraries import on_gpu
 
 import nezha_np as nz
 from nezha_np.parameters import ARCHITECTURES, HEADS, backbone_shapes, head_shapes
@@ -494,6 +498,32 @@ def test_a_gpu_without_cupy_says_what_to_install(tmp_path, device):
             ModuleNotFoundError, match=rf"^device: '{device}' needs CuPy: pip install 'nezha-np\[cuda12\]'"
         ):
             call()
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch):
+    chosen = []
+    device = lambda number: contextlib.nullcontext(chosen.append(number))  # noqa: E731
+    fake = SimpleNamespace(
+        cuda=SimpleNamespace(Device=device), asarray=np.copy, __spec__=importlib.util.spec_from_loader("cupy", None)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    for name, number in (("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)):
+        there = filled().to(device=name)
+        assert set(chosen) == {number} and len(chosen) == len(filled())
+        assert_same(there, filled())
+        chosen.clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not on_gpu(), reason=on_gpu.reason)
+def test_weights_go_to_a_gpu_and_come_back(tmp_path):
+    filled().save(tmp_path)
+    there = nz.load(tmp_path, device="cuda")
+    assert {nz.arrays.library(array) for array in there.values()} == {"cupy"}
+    assert_same(there.to(device="cpu"), filled())
+    assert_same(there.to(dtype="float16").to(device="cpu"), filled().to(dtype="float16"))
+    there.save(tmp_path)
+    assert_same(nz.load(tmp_path), filled())
 
 
 # ------------------------------------------------------------------------------------------------- mapped, not copied

@@ -10,18 +10,18 @@ cosines
 
 and this row, t_ij = T[row(i, j)], is added to the key **and** to the value:
 
-    score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + **q_i · t_ij**) / √D
-    context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + **Σ_j prob(i, j) · t_ij**
+    score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + q_i · t_ij) / √D
+    context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + Σ_j prob(i, j) · t_ij
 
-T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. The two
-terms in bold are the two layers of this file, `position_scores` and `position_context`.
+T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. The
+terms with t_ij alone are the two layers of this file, `position_scores` and `position_context`.
 
 There are only 2K + 1 different distances, so no (L, L, D) array is ever built. `position_scores` takes the product of
 each query with the 2K + 1 rows and spreads it over the keys; `position_context` collects the probabilities into 2K + 1
 buckets, one for each distance, and takes one product with the rows. `spread` and `collect` are each other's transpose,
 and so each layer's gradient is made of the other's half.
 
-Both move between two pictures of the same numbers, shown here for Q = S = 3:
+These two move between two pictures of the same numbers, shown here for Q = S = 3:
 
     by key: column j           by distance: column c stands for j − i = c − (Q − 1)
       a b c                       . . a b c .
