@@ -19,8 +19,6 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
-import transformers
 from test_array_libraries import on_gpu
 
 import nezha_np as nz
@@ -28,6 +26,8 @@ from nezha_np.parameters import ARCHITECTURES, HEADS, backbone_shapes, head_shap
 from nezha_np.safetensors_file import read_header
 from nezha_np.weights import DTYPES, as_weights, list_files
 
+torch = pytest.importorskip("torch", reason="what is saved is read by the reference, which is PyTorch's")
+transformers = pytest.importorskip("transformers", reason="what is saved is read by the reference")
 transformers.logging.set_verbosity_error()  # it warns of every tensor that a head does not use
 
 CONFIG = nz.NezhaConfig(
