@@ -18,7 +18,7 @@ import nezha_np as nz
 
 
 def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[], None]:
-    """Make a function that does the model's matrix products and nothing else: the same shapes, every layer's weights."""
+    """Make a function that does the model's matrix products and nothing else, with every layer's weights."""
     config = weights.config
     rows, heads, size = batch * length, config.num_attention_heads, config.head_size
     distances = 2 * config.max_relative_position + 1

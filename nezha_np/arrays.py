@@ -30,7 +30,8 @@ def library(array: Array) -> str:
     >>> library(np.zeros(3))
     'numpy'
     """
-    return type(array).__module__.partition(".")[0]
+    name = type(array).__module__.partition(".")[0]
+    return "jax" if name == "jaxlib" else name
 
 
 @functools.cache
@@ -99,6 +100,18 @@ def has_kind(array: Array, kind: str) -> bool:
     return bool(namespace(array).isdtype(array.dtype, kind))
 
 
+def device_of(array: Array) -> Any:
+    """Return the device of an array; None for one that is being traced by its library and has none yet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> device_of(np.zeros(2))
+    'cpu'
+    """
+    return getattr(array, "device", None)
+
+
 def like(array: Array, values: Any, dtype: Any = None) -> Array:
     """Make an array of `values` in the library and on the device of `array`.
 
@@ -127,7 +140,7 @@ def like(array: Array, values: Any, dtype: Any = None) -> Array:
         dtype = array.dtype
     elif isinstance(dtype, str):
         dtype = getattr(xp, dtype)
-    return xp.asarray(values, dtype=dtype, device=array.device)
+    return xp.asarray(values, dtype=dtype, device=device_of(array))
 
 
 def statistics_dtype(array: Array) -> Any:
@@ -204,15 +217,15 @@ def sum_rows(indices: Array, rows: Array, count: int) -> Array:
     """
     xp = namespace(rows)
     name = library(rows)
+    total = xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=device_of(rows))
     if name == "jax":
-        return xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=rows.device).at[indices].add(rows)
-    if name in ("numpy", "cupy", "torch"):
-        total = xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=rows.device)
-        if name == "torch":
-            return total.index_add(0, indices, rows)
+        return total.at[indices].add(rows)
+    if name == "torch":
+        return total.index_add(0, indices, rows)
+    if name in ("numpy", "cupy"):
         importlib.import_module(name).add.at(total, indices, rows)
         return total
     # What the standard can say: a product with the one-hot rows, (count, n) @ (n, H).
-    places = xp.arange(count, dtype=indices.dtype, device=rows.device)
+    places = xp.arange(count, dtype=indices.dtype, device=device_of(rows))
     one_hot = xp.astype(places[:, None] == indices[None, :], rows.dtype)
     return xp.matmul(one_hot, rows)

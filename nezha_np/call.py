@@ -163,7 +163,9 @@ def _head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
     axes, heads = count_axes(head_mask), counts.pop()
     shape = (layers, heads) if axes == 2 else (heads,)
     mask = numbers("head_mask", head_mask, weights.word_embeddings, shape)
-    return [given(mask[index, :] if axes == 2 else mask, name=f"head_mask.{index}") for index in range(layers)]
+    if axes != 2:
+        return [given(mask, name="head_mask")] * layers
+    return [given(mask[index, :], name=f"head_mask.{index}") for index in range(layers)]
 
 
 def _caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | None) -> list[KeysAndValues | None]:

@@ -319,6 +319,8 @@ def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
                 "have, got neither"
             )
         family = "nezha"
+    if values.get("use_relative_position") is False and family == "nezha":
+        raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")
     if family not in tuple(FAMILIES):
         raise ValueError(f"model_type: expected one of {', '.join(FAMILIES)}, got {family!r}")
     kind = FAMILIES[family]

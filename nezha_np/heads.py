@@ -74,6 +74,8 @@ class CausalLMOutput:
 def _start(
     head: str, weights: Any, config: NezhaConfig | None, inputs: dict[str, Any], *, pooled: bool
 ) -> tuple[Weights, View, ModelOutput]:
+    if unknown := sorted(inputs.keys() - {"input_ids"} - (check_call.__kwdefaults__ or {}).keys()):
+        raise TypeError(f"{head}() got an unexpected keyword argument {unknown[0]!r}")
     weights = as_weights(weights, config)
     weights.require(head)
     return weights, View(weights), backbone(weights, check_call(weights, **inputs), pooled=pooled)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, has_kind, is_array, library, like, namespace
+from nezha_np.arrays import Array, device_of, has_kind, is_array, library, like, namespace
 from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
@@ -307,8 +307,9 @@ def _check_shape(name: str, array: Array, shape: Shape) -> None:
 def _moved(name: str, array: Array, on_host: bool, beside: Array, dtype: Any) -> Array:
     if on_host:
         return like(beside, array, dtype)
-    if array.device != beside.device:
-        raise ValueError(f"{name}: expected an array on {beside.device}, as the weights are, got one on {array.device}")
+    here, there = device_of(array), device_of(beside)
+    if here != there and None not in (here, there):
+        raise ValueError(f"{name}: expected an array on {there}, as the weights are, got one on {here}")
     xp = namespace(array)
     return xp.astype(array, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
 

@@ -92,12 +92,13 @@ def _layer(definition: Function, record: str) -> Layer:
         recorder = _recorder.get()
         if recorder is not None:
             return getattr(recorder, record)(layer, arguments, options, name)
-        kernels = _kernels.get(type(arguments[0]))
+        first = arguments[0] if arguments else None
+        kernels = _kernels.get(type(first))
         if kernels is None:
-            kernels = _kernels_for(type(arguments[0]))
-        if layer in kernels:
+            kernels = _kernels_for(type(first))
+        if first is not None and layer in kernels:
             kernel, dtypes = kernels[layer]
-            if arguments[0].dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
+            if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
                 return result
         return definition(*arguments, **options)
 
@@ -196,8 +197,10 @@ class Trace(Mapping[str, Array]):
         if not self.parameters:
             self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
         outer, self.scope = self.scope, view.prefix
-        result = layer.definition(*arguments, **options)
-        self.scope = outer
+        try:
+            result = layer.definition(*arguments, **options)
+        finally:
+            self.scope = outer
         if view.prefix:
             self.record(view.prefix.removesuffix("."), result[0] if isinstance(result, tuple) else result)
         return result
@@ -219,13 +222,14 @@ class Tape(Trace):
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
         """Run a primitive, and put the call on the tape."""
-        for argument in arguments:
-            known = id(argument) in self.made or id(argument) in self.parameters or id(argument) in self.constants
-            if not known and is_array(argument) and has_kind(argument, "real floating"):
-                raise ValueError(
-                    f"{layer.__name__} in {self.scope or 'the model'} got a float array that no layer made: "
-                    "its gradient would be lost. Make it by a primitive or a constant layer"
-                )
+        where = f"{layer.__name__} in {self.scope or 'the model'}"
+        if any(map(_is_float_array, options.values())):
+            raise ValueError(f"{where} got a float array by keyword: its gradient would be lost. Pass it by position")
+        if not all(self._knows(argument) for argument in arguments if _is_float_array(argument)):
+            raise ValueError(
+                f"{where} got a float array that no layer made: its gradient would be lost. "
+                "Make it by a primitive or a constant layer"
+            )
         result = super().primitive(layer, arguments, options, name)
         # A layer that changes nothing returns its argument: the walk back passes it by.
         if not any(result is argument for argument in arguments):
@@ -234,10 +238,16 @@ class Tape(Trace):
         return result
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
-        """Run a constant layer, and remember that nothing is to be differentiated by its result."""
-        result = super().primitive(layer, arguments, options, name)
+        """Run a constant layer, and remember its result."""
+        result = layer.definition(*arguments, **options)
+        if self._knows(result):  # the caller passed one array twice: each name has a gradient of its own
+            result = result[...]
+        self.record(self.full_name(layer, arguments, name), result)
         self.constants[id(result)] = result
         return result
+
+    def _knows(self, array: Array) -> bool:
+        return id(array) in self.made or id(array) in self.parameters or id(array) in self.constants
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return seed, step and full name."""
@@ -245,8 +255,9 @@ class Tape(Trace):
 
     def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
         """Return the gradient of `loss` by every weight it depends on, and by every intermediate if asked for."""
-        xp = namespace(loss)
-        gradients = {id(loss): xp.ones_like(loss)}
+        if id(loss) not in self.made:
+            raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
+        gradients = {id(loss): namespace(loss).ones_like(loss)}
         for layer, arguments, options, result in reversed(self.calls):
             dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
             if dy is None:
@@ -264,8 +275,14 @@ class Tape(Trace):
         return named
 
 
+def _is_float_array(value: Any) -> bool:
+    return is_array(value) and has_kind(value, "real floating")
+
+
 @contextmanager
 def _recording(recorder: Any) -> Iterator[Any]:
+    if isinstance(_recorder.get(), Trace):
+        raise ValueError("trace, value_and_grad and definitions: expected none inside a trace, which would miss it")
     token = _recorder.set(recorder)
     try:
         yield recorder

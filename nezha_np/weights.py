@@ -72,13 +72,23 @@ class Weights(Mapping[str, Array]):
             raise TypeError(f"config: expected a NezhaConfig, got {type(config).__name__}")
         if not isinstance(tensors, Mapping):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
-        self.config = config
+        self._config = config
         self.source = source
         self._tensors = _without_aliases(tensors, config)
         self._aliases = aliases(config)
         self._kept: dict[object, Array] = {}
         self._complete_heads: set[str] = set()
         _check_tensors(self._tensors, config)
+        self._tensors = _each_its_own(self._tensors)
+
+    # Weights are the same when they are the same object: to compare arrays is the caller's business.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def config(self) -> NezhaConfig:
+        """The configuration."""
+        return self._config
 
     def __getitem__(self, name: str) -> Array:
         return self._tensors[self._aliases.get(name, name)]
@@ -264,6 +274,12 @@ def _without_aliases(named: Mapping[str, Any], config: NezhaConfig) -> dict[str,
     return kept
 
 
+def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Give each name an array object of its own: the tape knows weights by identity, and some share one array."""
+    own: dict[int, str] = {}
+    return {name: array if own.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
+
+
 def _check_tensors(tensors: Mapping[str, Array], config: NezhaConfig) -> None:
     needed, parts = backbone_shapes(config), "embeddings and encoder"
     if any(name in tensors for name in POOLER):  # which may be left out as a whole
@@ -274,15 +290,16 @@ def _check_tensors(tensors: Mapping[str, Array], config: NezhaConfig) -> None:
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
         raise TypeError(f"weights: expected arrays of floats, got something else for {_listed(wrong)}")
+    for name, array in tensors.items():
+        if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
+            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
     _refuse_shapes(tensors, needed)
     first = next(iter(needed))
     for name, array in tensors.items():
-        for what in ("dtype", "device"):
-            if getattr(array, what) != getattr(tensors[first], what):
-                raise ValueError(
-                    f"weights: expected one {what}, got {getattr(tensors[first], what)} for {first} "
-                    f"and {getattr(array, what)} for {name}"
-                )
+        for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
+            one, other = getattr(tensors[first], what, None), getattr(array, what, None)
+            if one != other:
+                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
 
 
 def _refuse_shapes(tensors: Mapping[str, Any], shapes: Shapes) -> None:

@@ -124,7 +124,8 @@ def gelu_new(x: Array) -> Array:
     >>> gelu_new(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1588,  0.    ,  0.8412])
     """
-    return 0.5 * x * (1.0 + namespace(x).tanh(_gelu_new_inner(x)))
+    xp, wide = namespace(x), in_statistics_dtype(x)
+    return xp.astype(0.5 * wide * (1.0 + xp.tanh(_gelu_new_inner(wide))), x.dtype, copy=False)
 
 
 def _gelu_new_inner(x: Array) -> Array:
@@ -134,9 +135,10 @@ def _gelu_new_inner(x: Array) -> Array:
 @gradient_of(gelu_new)
 def gelu_new_gradient(dy: Array, y: Array, x: Array) -> Array:
     """With t = tanh(u(x)): ½ (1 + t) + ½ x (1 − t²) u'(x), u'(x) = √(2/π) (1 + 3 · 0.044715 x²)."""
-    t = namespace(x).tanh(_gelu_new_inner(x))
-    slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * (x * x))
-    return dy * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope)
+    xp, wide = namespace(x), in_statistics_dtype(x)
+    t = xp.tanh(_gelu_new_inner(wide))
+    slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * (wide * wide))
+    return xp.astype(dy * (0.5 * (1.0 + t) + 0.5 * wide * (1.0 - t * t) * slope), x.dtype, copy=False)
 
 
 @primitive
@@ -170,7 +172,8 @@ def silu(x: Array) -> Array:
     >>> silu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.2689,  0.    ,  0.7311])
     """
-    return x * _sigmoid(x)
+    wide = in_statistics_dtype(x)
+    return namespace(x).astype(wide * _sigmoid(wide), x.dtype, copy=False)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -180,8 +183,9 @@ def _sigmoid(x: Array) -> Array:
 @gradient_of(silu)
 def silu_gradient(dy: Array, y: Array, x: Array) -> Array:
     """With s = sigmoid(x), s' = s (1 − s): (x s)' = s (1 + x (1 − s))."""
-    s = _sigmoid(x)
-    return dy * (s * (1.0 + x * (1.0 - s)))
+    wide = in_statistics_dtype(x)
+    s = _sigmoid(wide)
+    return namespace(x).astype(dy * (s * (1.0 + wide * (1.0 - s))), x.dtype, copy=False)
 
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946

@@ -211,7 +211,9 @@ def mask_heads(probs: Array, head_mask: Array) -> Array:
 @gradient_of(mask_heads)
 def mask_heads_gradient(dy: Array, y: Array, probs: Array, head_mask: Array) -> tuple[Array, Array]:
     """dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019)."""
-    return dy * head_mask[:, None, None], namespace(dy).sum(dy * probs, axis=(0, 2, 3))
+    xp = namespace(dy)
+    dmask = xp.sum(in_statistics_dtype(dy) * in_statistics_dtype(probs), axis=(0, 2, 3))  # (N)
+    return dy * head_mask[:, None, None], xp.astype(dmask, head_mask.dtype, copy=False)
 
 
 @primitive

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, namespace, sum_rows
+from nezha_np.arrays import Array, in_statistics_dtype, namespace, sum_rows
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
@@ -49,7 +49,7 @@ def embedding_gradient(
     """Rows of dy that share an id are added up; look-ups of the padding id are left out."""
     xp = namespace(weight)
     flat = xp.reshape(ids, (math.prod(ids.shape),))
-    rows = flat_rows(dy)  # (B·L, H)
+    rows = in_statistics_dtype(flat_rows(dy))  # (B·L, H)
     if padding_idx is not None:
         rows = xp.where((flat == padding_idx)[:, None], xp.zeros_like(rows), rows)
-    return None, sum_rows(flat, rows, weight.shape[0])
+    return None, xp.astype(sum_rows(flat, rows, weight.shape[0]), weight.dtype, copy=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, namespace
+from nezha_np.arrays import Array, in_statistics_dtype, namespace
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -49,7 +49,7 @@ def linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array | 
     rows = flat_rows(dy)  # (rows, O)
     dx = xp.reshape(xp.matmul(rows, weight), x.shape)
     dweight = xp.matmul(xp.matrix_transpose(rows), flat_rows(x))  # (O, I)
-    return dx, dweight, None if bias is None else xp.sum(rows, axis=0)
+    return dx, dweight, None if bias is None else xp.astype(xp.sum(in_statistics_dtype(rows), axis=0), dy.dtype)
 
 
 def flat_rows(x: Array) -> Array:

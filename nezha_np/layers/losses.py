@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, in_statistics_dtype, namespace
+from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
@@ -67,7 +67,7 @@ def _how_many(counts: Array, total: Array) -> Array:
 
 def _mean_or_nan(total: Array, count: Array) -> Array:
     xp = namespace(count)
-    return xp.asarray(xp.where(count == 0, total * math.nan, total / _at_least_one(count)))
+    return xp.asarray(xp.where(count == 0, xp.full_like(total, math.nan), total / _at_least_one(count)))
 
 
 def _at_least_one(count: Array) -> Array:
@@ -88,7 +88,7 @@ def cross_entropy_gradient(
     rows = in_statistics_dtype(flat_rows(logits))  # (n, C)
     exponentials = xp.exp(rows - xp.max(rows, axis=-1, keepdims=True))
     probs = exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
-    classes = xp.arange(rows.shape[-1], dtype=flat_labels.dtype, device=logits.device)
+    classes = xp.arange(rows.shape[-1], dtype=flat_labels.dtype, device=device_of(logits))
     right = xp.astype(classes[None, :] == flat_labels[:, None], probs.dtype)  # (n, C), one-hot
     share = xp.astype(counts, probs.dtype) * (dloss / _at_least_one(_how_many(counts, probs)))  # (n)
     return xp.astype(xp.reshape((probs - right) * share[:, None], logits.shape), logits.dtype, copy=False)

@@ -10,7 +10,7 @@ Dimension letters: B batch, Q query length, S key length.
 
 from __future__ import annotations
 
-from nezha_np.arrays import Array, namespace, statistics_dtype
+from nezha_np.arrays import Array, device_of, namespace, statistics_dtype
 from nezha_np.mechanism import constant
 
 
@@ -44,15 +44,15 @@ def additive_mask(weight: Array, attended: Array | None, *, queries: int, keys: 
     xp = namespace(weight)
     dtype = statistics_dtype(weight)
     if attended is None:
-        attended = xp.ones((1, keys), dtype=dtype, device=weight.device)
+        attended = xp.ones((1, keys), dtype=dtype, device=device_of(weight))
     attended = xp.astype(attended, dtype)
     if attended.ndim == 3:
         attended = attended[:, None, :, :]  # (B, 1, Q, S)
     else:
         attended = attended[:, None, None, :]  # (B, 1, 1, S)
         if causal:
-            key = xp.arange(keys, device=weight.device)
-            query = xp.arange(queries, device=weight.device) + (keys - queries)
+            key = xp.arange(keys, device=device_of(weight))
+            query = xp.arange(queries, device=device_of(weight)) + (keys - queries)
             before = xp.astype(key[None, :] <= query[:, None], dtype)  # (Q, S)
             attended = attended * before[None, None, :, :]  # (B, 1, Q, S)
     return (1.0 - attended) * float(xp.finfo(dtype).min)

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nezha_np.arrays import Array, like, namespace
+from nezha_np.arrays import Array, device_of, like, namespace
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -180,7 +180,7 @@ def spread(by_row: Array, *, keys: int, past: int = 0) -> Array:
     xp = namespace(by_row)
     batch, heads, queries, rows = by_row.shape
     width, reach = queries + keys, rows // 2  # W, K
-    distance = xp.arange(width, device=by_row.device) - (queries - 1) - past  # (W)
+    distance = xp.arange(width, device=device_of(by_row)) - (queries - 1) - past  # (W)
     by_distance = xp.take(by_row, xp.clip(distance, -reach, reach) + reach, axis=-1)  # (B, N, Q, W)
     flat = xp.reshape(by_distance, (batch, heads, queries * width))  # (B, N, Q·W)
     shifted = flat[:, :, queries - 1 : queries * width - 1]  # (B, N, Q·(W-1))
@@ -216,7 +216,7 @@ def collect(by_key: Array, *, rows: int, past: int = 0) -> Array:
     width, reach = queries + keys, rows // 2  # W, K
 
     def zeros(*shape: int) -> Array:
-        return xp.zeros(shape, dtype=by_key.dtype, device=by_key.device)
+        return xp.zeros(shape, dtype=by_key.dtype, device=device_of(by_key))
 
     # The reshape of `spread`, backwards: fill up the cells that are not used, and each distance is a column again.
     rows_filled = xp.concat([by_key, zeros(batch, heads, queries, queries - 1)], axis=-1)  # (B, N, Q, W-1)

@@ -5,7 +5,7 @@ Each one's gradient puts its part back among zeros. Dimension letters: B batch, 
 
 from __future__ import annotations
 
-from nezha_np.arrays import Array, namespace
+from nezha_np.arrays import Array, device_of, namespace
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -98,7 +98,7 @@ def column(x: Array, *, index: int) -> Array:
 def column_gradient(dy: Array, y: Array, x: Array, *, index: int) -> Array:
     """dy for this feature, 0 for the others."""
     xp = namespace(x)
-    this = xp.astype(xp.arange(x.shape[-1], device=x.device) == index, x.dtype)  # (C), one-hot
+    this = xp.astype(xp.arange(x.shape[-1], device=device_of(x)) == index, x.dtype)  # (C), one-hot
     return dy[:, :, None] * this
 
 
