@@ -48,11 +48,10 @@ def cases(
     """Draw small configurations, inputs, masks with holes and fully masked rows, and options; None: drawn too."""
     heads = draw(st.integers(1, 3))
     head_size = draw(st.sampled_from([size for size in (2, 4, 6, 8) if size * heads >= hidden_from]))
-    may_decode = head in ("forward", "masked_lm")
     if decoder is None:
-        decoder = head == "causal_lm" or (may_decode and draw(st.booleans()))
+        decoder = head == "causal_lm" or draw(st.booleans())
     if cross is None:
-        cross = decoder and may_decode and draw(st.booleans())
+        cross = decoder and head in ("forward", "masked_lm") and draw(st.booleans())
     vocabulary = draw(st.integers(4, 20))
     config = nz.NezhaConfig(
         vocab_size=vocabulary,
@@ -61,6 +60,9 @@ def cases(
         num_attention_heads=heads,
         intermediate_size=draw(st.integers(1, 12)),
         hidden_act=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        hidden_dropout_prob=draw(st.sampled_from([0.0, 0.3])),  # which acts under a tape with a seed alone
+        attention_probs_dropout_prob=draw(st.sampled_from([0.0, 0.2])),
+        classifier_dropout=draw(st.sampled_from([None, 0.0, 0.4])),
         max_position_embeddings=LONGEST,
         max_relative_position=draw(st.integers(1, LONGEST)),
         type_vocab_size=draw(st.integers(1, 3)),
@@ -80,7 +82,9 @@ def cases(
     choices = (draw(st.integers(1, 3)),) if head == "multiple_choice" else ()
     shape = (batch, *choices, length)
 
-    inputs: dict[str, Any] = {"output_hidden_states": True, "output_attentions": True}
+    inputs: dict[str, Any] = {name: draw(st.booleans()) for name in ("output_hidden_states", "output_attentions")}
+    if head == "forward":  # the reference's heads do not take it
+        inputs["use_cache"] = draw(st.sampled_from([None, True, False]))
     if draw(st.booleans()) if from_ids is None else from_ids:
         inputs["input_ids"] = generator.integers(0, vocabulary, shape)
     else:
@@ -92,14 +96,17 @@ def cases(
         masks += [((batch, length, length), 0.6)]
     mask = draw(st.sampled_from(masks))
     if mask is not None:
-        inputs["attention_mask"] = (generator.random(mask[0]) < mask[1]).astype(np.int64)
+        holes = generator.random(mask[0]) < mask[1]
+        kind = draw(st.sampled_from(["int64", "bool", "float64", "fractions"]))
+        inputs["attention_mask"] = holes * generator.random(mask[0]) if kind == "fractions" else holes.astype(kind)
     head_mask = draw(st.sampled_from([None, (heads,), (config.num_hidden_layers, heads)]))
     if head_mask is not None:
         inputs["head_mask"] = generator.random(head_mask)
     if cross:  # at lengths that differ the reference raises
         inputs["encoder_hidden_states"] = generator.normal(size=(batch, length, config.hidden_size))
         if draw(st.booleans()):
-            inputs["encoder_attention_mask"] = generator.integers(0, 2, (batch, length))
+            masked = draw(st.sampled_from([(batch, length), (batch, length, length)]))
+            inputs["encoder_attention_mask"] = generator.integers(0, 2, masked)
     if labelled:
         inputs |= draw(labels_for(head, config, generator, shape))
     return Case(config, seed, inputs)

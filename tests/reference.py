@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import nezha_np as nz
+from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 
 transformers.logging.set_verbosity_error()  # it warns of every decoder
@@ -62,6 +63,19 @@ def our_weights(model: torch.nn.Module, config: nz.NezhaConfig) -> nz.Weights:
 
 def our_name(name: str) -> str:
     return name.removeprefix("nezha.").replace("predictions.decoder.bias", "predictions.bias")
+
+
+def drop_as_we_do(model: torch.nn.Module, seed: int, step: int) -> None:
+    """Make the reference's dropout layers take our masks, which go by the names of its modules."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+
+            def forward(
+                x: torch.Tensor, rate: float = module.p, name: str = name.removeprefix("nezha.")
+            ) -> torch.Tensor:
+                return x * torch.tensor(dropout_mask(x.detach().numpy(), rate=rate, key=(seed, step, name)))
+
+            module.forward = forward
 
 
 def run_reference(model: torch.nn.Module, head: str, inputs: dict[str, Any]) -> Any:

@@ -107,6 +107,76 @@ def test_a_float_array_that_no_layer_made_is_refused_by_the_tape(weights):
         nz.value_and_grad(second)(weights)
 
 
+def test_a_float_array_given_by_keyword_is_refused_by_the_tape(weights):
+    @composite
+    def careless(x, w):
+        return linear(x, w["dense.weight"], bias=w["dense.bias"])
+
+    with pytest.raises(ValueError, match=r"linear in pooler\. got a float array by keyword"):
+        nz.value_and_grad(lambda w: careless(nz.layers.masks.given(np.ones((1, 4))), w.at("pooler")))(weights)
+
+
+def test_a_layer_may_be_called_by_keyword_alone_where_nothing_is_recorded():
+    assert double(x=np.ones(1)).tolist() == [2.0]
+
+
+def test_a_loss_that_no_layer_made_is_refused(weights):
+    def twice(weights):
+        out = nz.masked_lm(weights, [[1]], labels=[[1]])
+        return nz.heads.HeadOutput(2.0 * out.loss, out.logits)
+
+    with pytest.raises(ValueError, match="expected a loss that a layer made"):
+        nz.value_and_grad(twice)(weights)
+
+
+def test_nothing_else_may_record_inside_a_trace_which_would_miss_it(weights):
+    for inner in (nz.trace, nz.definitions):
+        with pytest.raises(ValueError, match="expected none inside a trace"), nz.trace(), inner():
+            pass
+    with pytest.raises(ValueError, match="expected none inside a trace"), nz.trace():
+        nz.value_and_grad(nz.masked_lm)(weights, [[1]], labels=[[1]])
+
+
+def test_after_an_error_that_was_caught_the_scope_is_the_outer_one_again(weights):
+    @composite
+    def failing(x, w):
+        raise ZeroDivisionError
+
+    @composite
+    def catching(x, w):
+        try:
+            failing(x, w.at("inner"))
+        except ZeroDivisionError:
+            return double(x)
+
+    with nz.trace() as t:
+        catching(np.ones(1), weights.at("outer"))
+    assert list(t) == ["outer.double", "outer"]
+
+
+def test_one_array_given_for_two_arguments_gets_a_gradient_for_each(weights):
+    config = weights.config.replace(is_decoder=True, add_cross_attention=True)
+    drawn = nz.init(config, dtype="float64")
+    array = np.random.default_rng(0).normal(size=(1, 2, 4))
+    function = nz.value_and_grad(nz.causal_lm, intermediates=True)
+    labels = [[1, 2]]
+    _, both = function(drawn, inputs_embeds=array, encoder_hidden_states=array, labels=labels)
+    _, apart = function(drawn, inputs_embeds=array, encoder_hidden_states=array.copy(), labels=labels)
+    for name in ("inputs_embeds", "encoder_hidden_states"):
+        np.testing.assert_allclose(both[name], apart[name], atol=1e-15)
+
+
+def test_the_gradient_by_a_head_mask_of_all_layers_is_the_sum_over_layers():
+    config = nz.NezhaConfig(
+        vocab_size=5, hidden_size=4, num_attention_heads=2, num_hidden_layers=2, intermediate_size=3
+    )
+    weights = nz.init(config, dtype="float64")
+    function = nz.value_and_grad(nz.masked_lm, intermediates=True)
+    _, one = function(weights, [[1, 2]], labels=[[1, 2]], head_mask=[0.5, 1.0])
+    _, by_layer = function(weights, [[1, 2]], labels=[[1, 2]], head_mask=[[0.5, 1.0]] * 2)
+    np.testing.assert_allclose(one["head_mask"], by_layer["head_mask.0"] + by_layer["head_mask.1"], atol=1e-15)
+
+
 def test_a_primitive_without_a_gradient_is_named_when_the_walk_comes_to_it(weights):
     config = weights.config.replace(hidden_act=np.tanh)
     assert nz.masked_lm(weights, [[1]], config=config).logits.shape == (1, 1, 5)
