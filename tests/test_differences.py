@@ -128,3 +128,51 @@ def test_integer_labels_of_any_width_mean_one_class_here():
         model(torch.tensor(IDS), labels=torch.tensor([1], dtype=torch.int8))
     expected = nz.sequence_classification(weights, IDS, labels=[1]).loss
     assert nz.sequence_classification(weights, IDS, labels=np.array([1], np.int8)).loss == expected
+    labels = torch.tensor([1], dtype=torch.int32)
+    model, _ = both(CONFIG.replace(num_labels=3), "sequence_classification")
+    with pytest.raises(RuntimeError):
+        model(torch.tensor(IDS), labels=labels)
+    assert nz.sequence_classification(weights, IDS, labels=labels.numpy()).loss == expected
+
+
+def test_integer_labels_for_several_labels_raise_there_and_work_here():
+    config = CONFIG.replace(num_labels=3, problem_type="multi_label_classification")
+    model, weights = both(config, "sequence_classification")
+    with pytest.raises(RuntimeError):
+        model(torch.tensor(IDS), labels=torch.tensor([[1, 0, 1]]))
+    found = nz.sequence_classification(weights, IDS, labels=[[1, 0, 1]]).loss
+    assert found == nz.sequence_classification(weights, IDS, labels=[[1.0, 0.0, 1.0]]).loss
+
+
+def test_a_mask_of_one_row_is_broadcast_there_and_refused_here():
+    model, weights = both(CONFIG)
+    ids, mask = np.repeat(IDS, 2, axis=0), np.array([[1, 1, 1, 0, 0]])
+    theirs = model(torch.tensor(ids), attention_mask=torch.tensor(mask)).last_hidden_state.detach()
+    with pytest.raises(ValueError, match=r"attention_mask: expected shape \(2, 5\), got \(1, 5\)"):
+        nz.forward(weights, ids, attention_mask=mask)
+    ours = nz.forward(weights, ids, attention_mask=np.repeat(mask, 2, axis=0)).last_hidden_state
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
+def test_an_additive_mask_is_taken_there_and_refused_here():
+    model, weights = both(CONFIG)
+    mask = np.array([[0.0, 0.0, 0.0, -10000.0, -10000.0]])
+    model(torch.tensor(IDS), attention_mask=torch.tensor(mask))
+    with pytest.raises(ValueError, match="attention_mask: expected values from 0"):
+        nz.forward(weights, IDS, attention_mask=mask)
+
+
+def test_the_config_asks_for_attentions_there_and_the_call_does_here():
+    config = nz.config.config_from_dict({**CONFIG.to_dict(), "output_attentions": True})
+    model, weights = both(config)
+    assert model(torch.tensor(IDS)).attentions is not None
+    assert config.extra["output_attentions"] and nz.forward(weights, IDS).attentions is None
+
+
+def test_other_activations_work_there_and_as_functions_here():
+    theirs = transformers.NezhaModel(transformers.NezhaConfig(**{**CONFIG.to_dict(), "hidden_act": "sigmoid"}))
+    assert theirs(torch.tensor(IDS)).last_hidden_state.shape == (1, 5, 8)
+    with pytest.raises(ValueError, match="hidden_act: expected one of"):
+        CONFIG.replace(hidden_act="sigmoid")
+    config = CONFIG.replace(hidden_act=lambda x: 1.0 / (1.0 + np.exp(-x)))
+    assert nz.forward(nz.init(config), IDS).last_hidden_state.shape == (1, 5, 8)

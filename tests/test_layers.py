@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import nezha_np as nz
 from nezha_np.layers import activations, attention, embedding, layer_norm, linear, losses, relative_position, selection
 from nezha_np.layers.addition import add
-from nezha_np.layers.dropout import rescale
+from nezha_np.layers.dropout import dropout_mask, rescale
 from nezha_np.randomness import uniform
 
 GENERATOR = np.random.default_rng(0)
@@ -128,6 +128,14 @@ def test_the_table_interleaves_sines_and_cosines_of_row_numbers():
             angle = row / 10000 ** (2 * pair / 6)
             assert table[row, 2 * pair] == pytest.approx(math.sin(angle), abs=1e-15)
             assert table[row, 2 * pair + 1] == pytest.approx(math.cos(angle), abs=1e-15)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_a_dropout_mask_is_zero_as_often_as_its_rate_says_and_keeps_the_mean(rate):
+    mask = dropout_mask(np.ones((100, 100)), rate=rate, key=(1, 2, "name"))
+    assert set(np.unique(mask)) == {0.0, 1 / (1 - rate)}
+    assert np.mean(mask == 0) == pytest.approx(rate, abs=0.02)
+    assert np.mean(mask) == pytest.approx(1.0, abs=0.03)
 
 
 def test_losses_over_no_labels_are_nan_and_their_gradient_is_zero():

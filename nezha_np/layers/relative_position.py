@@ -224,7 +224,9 @@ def collect(by_key: Array, *, rows: int, past: int = 0) -> Array:
     flat = xp.concat([zeros(batch, heads, queries - 1), flat, zeros(batch, heads, 1)], axis=-1)  # (B, N, Q·W)
     by_distance = xp.reshape(flat, (batch, heads, queries, width))  # (B, N, Q, W)
 
-    # Column c belongs to row c − shift. All that lie at or beyond the first and the last row are summed into it.
+    # Column c belongs to row c − shift; all that lie beyond the first and the last row are summed into them. With
+    # Q = S = 4, K = 1 and no past, shift is 2: columns 0 to 2 go to row 0, column 3 to row 1, columns 4 to 7 to row 2.
+    # Where the keys reach less far than K, rows that no column belongs to are filled with zeros.
     shift = queries - 1 + past - reach
     first = min(max(shift + 1, 0), width)  # the columns before it belong to row 0
     last = min(max(shift + rows - 1, first), width)  # the columns from it on belong to row 2K
