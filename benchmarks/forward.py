@@ -58,10 +58,15 @@ def main() -> None:
         with torch.inference_mode():
             model(**tensors)
 
+    def by_definitions() -> None:
+        with nz.definitions():
+            nz.forward(weights, ids, attention_mask=mask)
+
     runs = {
         "matrix products alone": matrix_products(weights, options.batch, options.length),
         "reference": reference,
         "nezha_np": lambda: nz.forward(weights, ids, attention_mask=mask),
+        "nezha_np, no kernels": by_definitions,
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(options.repeats + 1):  # the first round warms up
