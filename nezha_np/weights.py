@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, has_kind, is_array, namespace, to_numpy
+from nezha_np.arrays import Array, device_of, has_kind, is_array, namespace, to_numpy
 from nezha_np.config import NezhaConfig, read_config
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
@@ -126,9 +126,12 @@ class Weights(Mapping[str, Array]):
 
     def kept(self, key: object, make: Callable[[], Array]) -> Array:
         """Return a constant that goes with these weights (the position table), made when it is first asked for."""
-        if key not in self._kept:
-            self._kept.setdefault(key, make())
-        return self._kept[key]
+        if key in self._kept:
+            return self._kept[key]
+        made = make()
+        if device_of(made) is None:  # its library is tracing it, and it must not outlive the trace
+            return made
+        return self._kept.setdefault(key, made)
 
     def require(self, head: str) -> None:
         """Check that the tensors of a head are there.
