@@ -190,6 +190,18 @@ def to_numpy(array: Array) -> np.ndarray:
     return np.asarray(array)
 
 
+def as_array(value: Array) -> Array:
+    """Return the array without axes that NumPy made a scalar of; any other array as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_array(np.mean(np.ones(3)))
+    array(1.)
+    """
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
 def sum_rows(indices: Array, rows: Array, count: int) -> Array:
     """Add up rows that share an index: the scatter-add, which the standard does not have.
 

@@ -1,4 +1,6 @@
-"""The same lines run on every array library: on array-api-strict's second device, the GPU's stand-in, and on CuPy."""
+"""The same lines run on every array library: on array-api-strict's second device, a GPU's stand-in, torch and CuPy."""
+
+import importlib.util
 
 import numpy as np
 import pytest
@@ -40,8 +42,25 @@ def on_gpu():
 
 
 on_gpu.reason = "CuPy finds no CUDA device"
+
+
+def to_torch(array):
+    import torch
+
+    return torch.tensor(np.array(array))
+
+
 LIBRARIES = [
     pytest.param(to_strict, id="strict-device1"),
+    # By way of array_api_compat, as CuPy's arrays go.
+    pytest.param(
+        to_torch,
+        id="torch",
+        marks=pytest.mark.skipif(
+            not all(map(importlib.util.find_spec, ("torch", "array_api_compat"))),
+            reason="torch or array-api-compat is not installed",
+        ),
+    ),
     pytest.param(to_cupy, id="cupy", marks=[pytest.mark.gpu, pytest.mark.skipif(not on_gpu(), reason=on_gpu.reason)]),
 ]
 
@@ -170,3 +189,22 @@ def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(data,
             assert np.isfinite(array).all(), name
             largest = max(1.0, np.abs(exact[name]).max())
             assert np.abs(array - exact[name]).max() <= 0.05 * largest, name
+
+
+@pytest.mark.parametrize("head", LABELLED)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_autograd_through_our_definitions_equals_our_gradients(head, data):
+    torch = pytest.importorskip("torch", reason="autograd is PyTorch's")
+    pytest.importorskip("array_api_compat", reason="torch's tensors speak the standard by way of it")
+    case = data.draw(cases(head))
+    there, inputs = moved(to_torch, weights_for(head, case), case.inputs)
+    _, gradients = nz.value_and_grad(getattr(nz, head))(there, **inputs)
+    for array in there.values():
+        array.requires_grad_(True)
+    getattr(nz, head)(there, **inputs).loss.backward()
+    for name, array in there.items():
+        expected = torch.zeros_like(array) if array.grad is None else array.grad
+        if name == "embeddings.word_embeddings.weight" and case.config.pad_token_id is not None:
+            continue  # look-ups of the padding row have a gradient there and none here
+        np.testing.assert_allclose(to_numpy(gradients.get(name, expected)), to_numpy(expected), atol=1e-9, err_msg=name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
+from nezha_np.arrays import Array, as_array, device_of, in_statistics_dtype, namespace
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
@@ -67,7 +67,7 @@ def _how_many(counts: Array, total: Array) -> Array:
 
 def _mean_or_nan(total: Array, count: Array) -> Array:
     xp = namespace(count)
-    return xp.asarray(xp.where(count == 0, xp.full_like(total, math.nan), total / _at_least_one(count)))
+    return as_array(xp.where(count == 0, xp.full_like(total, math.nan), total / _at_least_one(count)))
 
 
 def _at_least_one(count: Array) -> Array:
@@ -115,7 +115,7 @@ def mse(predictions: Array, targets: Array) -> Array:
     array(2.)
     """
     difference = in_statistics_dtype(predictions) - in_statistics_dtype(targets)
-    return namespace(predictions).asarray(namespace(predictions).mean(difference * difference))
+    return as_array(namespace(predictions).mean(difference * difference))
 
 
 @gradient_of(mse)
@@ -149,7 +149,7 @@ def bce_with_logits(logits: Array, targets: Array) -> Array:
     xp = namespace(logits)
     z, t = in_statistics_dtype(logits), in_statistics_dtype(targets)
     positive = xp.where(z > 0, z, xp.zeros_like(z))
-    return xp.asarray(xp.mean(positive - z * t + xp.log1p(xp.exp(-xp.abs(z)))))
+    return as_array(xp.mean(positive - z * t + xp.log1p(xp.exp(-xp.abs(z)))))
 
 
 @gradient_of(bce_with_logits)
@@ -171,7 +171,7 @@ def average(x: Array, y: Array) -> Array:
     >>> average(np.array(1.0), np.array(2.0))
     array(1.5)
     """
-    return namespace(x).asarray((x + y) / 2.0)
+    return as_array((x + y) / 2.0)
 
 
 @gradient_of(average)
