@@ -30,7 +30,7 @@ from contextvars import ContextVar
 from numbers import Integral
 from typing import Any, Protocol, cast
 
-from nezha_np.arrays import Array, has_kind, is_array, namespace
+from nezha_np.arrays import Array, has_kind, is_array, library, namespace
 
 Function = Callable[..., Any]
 
@@ -75,15 +75,15 @@ _recorder: ContextVar[Any] = ContextVar("nezha_np_recorder", default=None)
 _kernels: dict[type, Mapping[Layer, Kernel]] = {}  # array type -> layer -> kernel
 
 
-def _kernels_for(array_type: type) -> Mapping[Layer, Kernel]:
-    module = f"nezha_np.kernels.{array_type.__module__.partition('.')[0]}"
+def _kernels_for(array: Array) -> Mapping[Layer, Kernel]:
+    module = f"nezha_np.kernels.{library(array)}"
     try:
         found = importlib.import_module(module).KERNELS
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
         found = {}
-    return _kernels.setdefault(array_type, found)
+    return _kernels.setdefault(type(array), found)
 
 
 def _layer(definition: Function, record: str) -> Layer:
@@ -95,7 +95,7 @@ def _layer(definition: Function, record: str) -> Layer:
         first = arguments[0] if arguments else None
         kernels = _kernels.get(type(first))
         if kernels is None:
-            kernels = _kernels_for(type(first))
+            kernels = _kernels_for(first)
         if first is not None and layer in kernels:
             kernel, dtypes = kernels[layer]
             if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
@@ -213,9 +213,9 @@ class Trace(Mapping[str, Array]):
 class Tape(Trace):
     """A trace that also keeps what the walk back needs."""
 
-    def __init__(self, dropout_seed: int | tuple[int, int] | None = None) -> None:
+    def __init__(self, dropout_seed: tuple[int, int] | None) -> None:
         super().__init__()
-        self.dropout_seed = (dropout_seed, 0) if isinstance(dropout_seed, int) else dropout_seed
+        self.dropout_seed = dropout_seed
         self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
         self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
         self.made: set[int] = set()
@@ -374,17 +374,18 @@ def value_and_grad(
     """
     if not callable(head):
         raise TypeError(f"head: expected a function, got {type(head).__name__}")
+    seed_and_step = None
     if dropout_seed is not None:
         pair: tuple[Any, ...] = dropout_seed if isinstance(dropout_seed, tuple) else (dropout_seed, 0)
         if len(pair) != 2 or not all(isinstance(part, Integral) and not isinstance(part, bool) for part in pair):
             raise TypeError(f"dropout_seed: expected an integer, a pair of integers or None, got {dropout_seed!r}")
-        dropout_seed = (int(pair[0]), int(pair[1]))
+        seed_and_step = (int(pair[0]), int(pair[1]))
     if not isinstance(intermediates, bool):
         raise TypeError(f"intermediates: expected True or False, got {intermediates!r}")
 
     @functools.wraps(head)
     def run(weights: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Array]]:
-        with _recording(Tape(dropout_seed)) as tape:
+        with _recording(Tape(seed_and_step)) as tape:
             out = head(weights, *arguments, **options)
         if getattr(out, "loss", None) is None:
             raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nezha_np.arrays import to_numpy
 from nezha_np.heads import masked_lm
+from nezha_np.layers.softmax import softmax
 from nezha_np.tokenizer import encode, load_tokenizer
 from nezha_np.weights import Weights, load
 
@@ -64,8 +67,6 @@ def fill_mask(
     >>> token, round(probability, 2)
     ('干', 0.83)
     """
-    import numpy as np
-
     if not isinstance(text, str):
         raise TypeError(f"text: expected a str, got {type(text).__name__}")
     if weights is None:
@@ -89,8 +90,7 @@ def fill_mask(
     if not gaps.size:
         raise ValueError(f"text: expected at least one [MASK], got {text!r}")
     logits = to_numpy(masked_lm(weights, **batch).logits)[0, gaps].astype(np.float64)  # (gaps, V)
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probs = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probs = softmax(logits)
     best = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]
     return [
         [(tokenizer.id_to_token(int(index)) or "", int(index), float(row[index])) for index in order]

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nezha_np.weights import SHIPPED
+
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "nezha-tiny-zh"
 SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 
 

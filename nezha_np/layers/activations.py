@@ -173,18 +173,26 @@ def silu(x: Array) -> Array:
     array([-0.2689,  0.    ,  0.7311])
     """
     wide = in_statistics_dtype(x)
-    return namespace(x).astype(wide * _sigmoid(wide), x.dtype, copy=False)
+    return namespace(x).astype(wide * sigmoid(wide), x.dtype, copy=False)
 
 
-def _sigmoid(x: Array) -> Array:
-    return 0.5 * (1.0 + namespace(x).tanh(0.5 * x))  # 1 / (1 + exp(−x)) without its overflow
+def sigmoid(x: Array) -> Array:
+    """Compute 1 / (1 + exp(−x)), by a tanh, which does not overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sigmoid(np.array([-1e4, 0.0, 1e4]))
+    array([0. , 0.5, 1. ])
+    """
+    return 0.5 * (1.0 + namespace(x).tanh(0.5 * x))
 
 
 @gradient_of(silu)
 def silu_gradient(dy: Array, y: Array, x: Array) -> Array:
     """With s = sigmoid(x), s' = s (1 − s): (x s)' = s (1 + x (1 − s))."""
     wide = in_statistics_dtype(x)
-    s = _sigmoid(wide)
+    s = sigmoid(wide)
     return namespace(x).astype(dy * (s * (1.0 + wide * (1.0 - s))), x.dtype, copy=False)
 
 

@@ -10,6 +10,7 @@ Dimension letters: B batch, L length, N heads, Q query length, S key length, D h
 from __future__ import annotations
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
+from nezha_np.layers.softmax import softmax
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -166,12 +167,10 @@ def attention_probs(scores: Array, mask: Array | None = None, *, scale: float) -
     >>> attention_probs(np.array([[[[0.0, 0.0, 5.0]]]]), np.array([[[[0.0, 0.0, -1e300]]]]), scale=1.0)
     array([[[[0.5, 0.5, 0. ]]]])
     """
-    xp = namespace(scores)
     logits = in_statistics_dtype(scores) * scale
     if mask is not None:
         logits = logits + mask
-    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
-    return xp.astype(weights / xp.sum(weights, axis=-1, keepdims=True), scores.dtype, copy=False)
+    return namespace(scores).astype(softmax(logits), scores.dtype, copy=False)
 
 
 @gradient_of(attention_probs)

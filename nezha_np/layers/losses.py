@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 
 from nezha_np.arrays import Array, as_array, device_of, in_statistics_dtype, namespace
+from nezha_np.layers.activations import sigmoid
 from nezha_np.layers.linear import flat_rows
+from nezha_np.layers.softmax import softmax
 from nezha_np.mechanism import gradient_of, primitive
 
 IGNORE_INDEX = -100  # the label that a loss leaves out
@@ -85,10 +87,8 @@ def cross_entropy_gradient(
     """
     xp = namespace(logits)
     counts, flat_labels = _labels_that_count(logits, labels, ignore_index)
-    rows = in_statistics_dtype(flat_rows(logits))  # (n, C)
-    exponentials = xp.exp(rows - xp.max(rows, axis=-1, keepdims=True))
-    probs = exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
-    classes = xp.arange(rows.shape[-1], dtype=flat_labels.dtype, device=device_of(logits))
+    probs = softmax(in_statistics_dtype(flat_rows(logits)))  # (n, C)
+    classes = xp.arange(probs.shape[-1], dtype=flat_labels.dtype, device=device_of(logits))
     right = xp.astype(classes[None, :] == flat_labels[:, None], probs.dtype)  # (n, C), one-hot
     share = xp.astype(counts, probs.dtype) * (dloss / _at_least_one(_how_many(counts, probs)))  # (n)
     return xp.astype(xp.reshape((probs - right) * share[:, None], logits.shape), logits.dtype, copy=False)
@@ -157,8 +157,7 @@ def bce_with_logits_gradient(dloss: Array, loss: Array, logits: Array, targets: 
     """(sigmoid(z) − t) / n for n elements."""
     xp = namespace(logits)
     z, t = in_statistics_dtype(logits), in_statistics_dtype(targets)
-    sigmoid = 0.5 * (1.0 + xp.tanh(0.5 * z))
-    return xp.astype((sigmoid - t) * (dloss * (1.0 / math.prod(logits.shape))), logits.dtype, copy=False)
+    return xp.astype((sigmoid(z) - t) * (dloss * (1.0 / math.prod(logits.shape))), logits.dtype, copy=False)
 
 
 @primitive
