@@ -36,7 +36,7 @@ def reference_model(
 ) -> torch.nn.Module:
     """Make a fresh reference model with every parameter filled, in evaluation mode."""
     values = config.to_dict()
-    if config.hidden_act == "selu":  # its documentation names it, its table does not have it: it takes a function
+    if config.hidden_act == "selu":  # its table does not have it: it takes a function
         values["hidden_act"] = torch.nn.functional.selu
     model = HEADS[head](transformers.NezhaConfig(**values)).eval()
     generator = np.random.default_rng(seed)
