@@ -9,6 +9,7 @@ Examples
 (1, 8, 128)
 """
 
+from nezha_np.checkpoint import load
 from nezha_np.config import NezhaConfig
 from nezha_np.heads import (
     causal_lm,
@@ -24,7 +25,7 @@ from nezha_np.mechanism import definitions, trace, value_and_grad
 from nezha_np.model import forward
 from nezha_np.text import fill_mask
 from nezha_np.tokenizer import encode, load_tokenizer
-from nezha_np.weights import Weights, init, load
+from nezha_np.weights import Weights, init
 
 __version__ = "0.1.0"
 

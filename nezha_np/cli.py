@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import nezha_np
+from nezha_np.checkpoint import list_files, load, name_tensors
 from nezha_np.config import read_config
 from nezha_np.parameters import HEADS, Shapes, backbone_shapes, head_shapes
 from nezha_np.safetensors_file import FLOATS, Entry, read_header
 from nezha_np.text import fill_mask
-from nezha_np.weights import list_files, load, name_tensors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -354,7 +354,7 @@ def read_config(path: str | Path) -> NezhaConfig:
     Examples
     --------
     >>> import nezha_np as nz
-    >>> read_config(nz.weights.SHIPPED / "config.json").num_hidden_layers
+    >>> read_config(nz.checkpoint.SHIPPED / "config.json").num_hidden_layers
     4
     """
     path = Path(path)

@@ -7,7 +7,11 @@ would make the host wait for the device. Float inputs that a model computes with
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from nezha_np.arrays import Array, device_of, has_kind, is_array, library, like,
 from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
+DTYPES = ("float16", "float32", "float64")  # what weights may have
 
 
 def integers(name: str, value: Any, beside: Array, shape: Shape, *, below: int, ignored: int | None = None) -> Array:
@@ -325,3 +330,66 @@ def kind_of(value: Any) -> str:
     """
     kind = type(value)
     return f"{library(value)}.{kind.__name__} of {value.dtype}" if is_array(value) else kind.__name__
+
+
+def listed(names: list[str], most: int = 20) -> str:
+    """List names for an error, not more than can be read.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def as_path(path: Any) -> Path:
+    """Check a path.
+
+    Examples
+    --------
+    >>> as_path("folder").name
+    'folder'
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a path, got {type(path).__name__}")
+    return Path(path)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype that weights may have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dtype_name(np.float32)
+    'float32'
+    """
+    try:
+        name = None if dtype is None else np.dtype(dtype).name  # which takes None for float64
+    except (TypeError, ValueError):
+        name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return name
+
+
+def gpu_number(device: str | None) -> int | None:
+    """Return the number of the GPU that a device names, None where it names none; refuse what is no device.
+
+    Examples
+    --------
+    >>> gpu_number("cpu")
+    """
+    if device is None or device == "cpu":
+        return None
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if match is None:
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    if importlib.util.find_spec("cupy") is None:
+        raise ModuleNotFoundError(
+            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+        )
+    return int(match[1] or 0)

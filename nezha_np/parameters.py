@@ -6,6 +6,9 @@ A shape is written in dimension letters: V vocabulary, T token types, H hidden, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from nezha_np.config import NezhaConfig
 
 EMBEDDINGS = {
@@ -149,6 +152,22 @@ def aliases(config: NezhaConfig) -> dict[str, str]:
     if config.tie_word_embeddings:
         names["cls.predictions.decoder.weight"] = "embeddings.word_embeddings.weight"
     return names
+
+
+def without_aliases(named: Mapping[str, Any], config: NezhaConfig) -> dict[str, Any]:
+    """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own.
+
+    Examples
+    --------
+    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
+    {'cls.predictions.bias': 1}
+    """
+    kept = dict(named)
+    for alias, name in aliases(config).items():
+        if alias in kept:
+            kept.setdefault(name, kept[alias])
+            del kept[alias]
+    return kept
 
 
 def is_backbone(name: str) -> bool:

@@ -72,7 +72,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     Examples
     --------
     >>> import nezha_np as nz
-    >>> read_header(nz.weights.SHIPPED / "model.safetensors")["nezha.pooler.dense.bias"].shape
+    >>> read_header(nz.checkpoint.SHIPPED / "model.safetensors")["nezha.pooler.dense.bias"].shape
     (128,)
     """
     import safetensors  # here, because most of a short script's life is spent importing
@@ -136,7 +136,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     Examples
     --------
     >>> import nezha_np as nz
-    >>> path = nz.weights.SHIPPED / "model.safetensors"
+    >>> path = nz.checkpoint.SHIPPED / "model.safetensors"
     >>> map_tensors(path, read_header(path))["nezha.pooler.dense.bias"].dtype
     dtype('float16')
     """

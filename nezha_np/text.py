@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.checkpoint import load
 from nezha_np.heads import masked_lm
 from nezha_np.layers.softmax import softmax
 from nezha_np.tokenizer import encode, load_tokenizer
-from nezha_np.weights import Weights, load
+from nezha_np.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nezha_np.weights import SHIPPED
+from nezha_np.checkpoint import SHIPPED
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer

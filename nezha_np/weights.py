@@ -5,10 +5,7 @@ The names are those of the reference without the model's prefix: ``encoder.layer
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import Array, device_of, has_kind, is_array, namespace, to_numpy
-from nezha_np.config import NezhaConfig, read_config
+from nezha_np.config import NezhaConfig
+from nezha_np.inputs import DTYPES, as_path, dtype_name, gpu_number, listed
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
 from nezha_np.parameters import (
@@ -29,13 +27,10 @@ from nezha_np.parameters import (
     head_shapes,
     is_backbone,
     pooler_shapes,
+    without_aliases,
 )
 from nezha_np.randomness import uniform
-from nezha_np.safetensors_file import FLOATS, Entry, map_tensors, read_header, write_beside, write_tensors
-
-SHIPPED = Path(__file__).parent / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
-
-DTYPES = ("float16", "float32", "float64")
+from nezha_np.safetensors_file import write_beside, write_tensors
 
 
 class Weights(Mapping[str, Array]):
@@ -74,7 +69,7 @@ class Weights(Mapping[str, Array]):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self._config = config
         self.source = source
-        self._tensors = _without_aliases(tensors, config)
+        self._tensors = without_aliases(tensors, config)
         self._aliases = aliases(config)
         self._kept: dict[object, Array] = {}
         self._complete_heads: set[str] = set()
@@ -186,8 +181,8 @@ class Weights(Mapping[str, Array]):
         >>> nz.load().to(dtype="float16").dtype
         dtype('float16')
         """
-        name = None if dtype is None else _dtype_name(dtype)
-        gpu = _gpu(device)
+        name = None if dtype is None else dtype_name(dtype)
+        gpu = gpu_number(device)
         tensors = {}
         for key, array in self._tensors.items():
             if name is not None:  # before the move, so that less is moved where the dtype shrinks
@@ -222,7 +217,7 @@ class Weights(Mapping[str, Array]):
         >>> nz.load(folder)
         Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
         """
-        path = _as_path(path)
+        path = as_path(path)
         file = path if path.suffix == ".safetensors" and not path.is_dir() else path / "model.safetensors"
         values = self.config.to_dict()
         values["architectures"] = list(self.config.architectures or [_architecture(self)])
@@ -267,16 +262,6 @@ def as_weights(weights: Any, config: NezhaConfig | None) -> Weights:
     return Weights(weights, config)
 
 
-def _without_aliases(named: Mapping[str, Any], config: NezhaConfig) -> dict[str, Any]:
-    """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own."""
-    kept = dict(named)
-    for alias, name in aliases(config).items():
-        if alias in kept:
-            kept.setdefault(name, kept[alias])
-            del kept[alias]
-    return kept
-
-
 def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Give each name an array object of its own: the tape knows weights by identity, and some share one array."""
     own: dict[int, str] = {}
@@ -289,10 +274,10 @@ def _check_tensors(tensors: Mapping[str, Array], config: NezhaConfig) -> None:
         needed, parts = needed | pooler_shapes(config), "embeddings, encoder and pooler"
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise ValueError(f"weights: expected all tensors of {parts}, missing {_listed(missing)}")
+        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
-        raise TypeError(f"weights: expected arrays of floats, got something else for {_listed(wrong)}")
+        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
     for name, array in tensors.items():
         if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
             raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
@@ -312,43 +297,7 @@ def _refuse_shapes(tensors: Mapping[str, Any], shapes: Shapes) -> None:
         if tuple(tensors[name].shape) != shape
     ]
     if wrong:
-        raise ValueError(f"weights: expected the shapes of the configuration, got {_listed(wrong)}")
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _as_path(path: Any) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path: expected a path, got {type(path).__name__}")
-    return Path(path)
-
-
-def _dtype_name(dtype: Any) -> str:
-    try:
-        name = None if dtype is None else np.dtype(dtype).name  # which takes None for float64
-    except (TypeError, ValueError):
-        name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-    return name
-
-
-def _gpu(device: str | None) -> int | None:
-    """Return the number of the GPU that a device names, None where it names none; refuse what is no device."""
-    if device is None or device == "cpu":
-        return None
-    if not isinstance(device, str):
-        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
-    match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
-    if match is None:
-        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
-    if importlib.util.find_spec("cupy") is None:
-        raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
-        )
-    return int(match[1] or 0)
+        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}")
 
 
 def _to_gpu(array: Array, gpu: int) -> Array:
@@ -366,177 +315,6 @@ def _architecture(weights: Weights) -> str:
             continue
         return architecture
     return "NezhaModel"
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-# Tensors that old files hold though they are computed: ids of positions and token types, tables of positions.
-COMPUTED = re.compile(r"embeddings\.(position_ids|token_type_ids)|.*\.relative_positions_encoding\.positions_encoding")
-
-
-def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "cpu") -> Weights:
-    """Load a checkpoint.
-
-    Parameters
-    ----------
-    path : str or Path, optional
-        A folder with ``config.json`` and ``model.safetensors`` (or shards and ``model.safetensors.index.json``), or a
-        ``.safetensors`` file with ``config.json`` beside it. None: the small model that ships with the package.
-    dtype : str or dtype, optional
-        "float16", "float32" or "float64". None keeps the file's, which must then be one (bfloat16 becomes float32).
-    device : str
-        "cpu", "cuda" or "cuda:1".
-
-    Returns
-    -------
-    Weights
-        The tensors under the reference's names without prefix. The file is mapped into memory: where neither dtype nor
-        device changes, nothing is copied. Tensors that a file holds besides those of the model are kept if they are
-        floats (F16, BF16, F32, F64).
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing; the message names it.
-    ModuleNotFoundError
-        If the device is a GPU and CuPy is not installed.
-    TypeError
-        If an argument has a wrong type.
-    ValueError
-        If a file breaks its format, or a tensor is missing, has another shape than the configuration says, or is of a
-        wrong type; the message names them. A head's own tensors are checked when it is called.
-
-    Examples
-    --------
-    >>> import nezha_np as nz
-    >>> nz.load()
-    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
-    """
-    _gpu(device)  # a wrong device or dtype is refused before any file is read
-    name = None if dtype is None else _dtype_name(dtype)
-    files = list_files(path)
-    folder = files[0].parent
-    config = read_config(folder / "config.json")
-    named = name_tensors({file: read_header(file) for file in files}, config)
-    known = {*backbone_shapes(config), *(key for head in HEADS for key in head_shapes(config, head))}
-    floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
-    if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
-        raise ValueError(f"{folder}: expected tensors of floats, got {_listed(sorted(wrong))}")
-    mapped = {
-        file: map_tensors(file, {raw: entry for source, raw, entry in floats.values() if source == file})
-        for file in files
-    }
-    tensors = {key: _converted(mapped[file][raw], name) for key, (file, raw, _) in floats.items()}
-    try:
-        weights = Weights(tensors, config, source=folder)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}") from None
-    return weights if device == "cpu" else weights.to(device=device)
-
-
-def _converted(array: np.ndarray, dtype: str | None) -> np.ndarray:
-    if dtype is not None and array.dtype != dtype:
-        array = array.astype(dtype)
-        array.flags.writeable = False
-    return array
-
-
-def list_files(path: str | Path | None) -> list[Path]:
-    """List the safetensors files of a checkpoint.
-
-    Parameters
-    ----------
-    path : str or Path, optional
-        What `load` takes.
-
-    Returns
-    -------
-    list of Path
-        One file, or the shards.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such path, no checkpoint in it, or a shard is missing.
-    ValueError
-        If the index of the shards is not one.
-
-    Examples
-    --------
-    >>> [file.name for file in list_files(None)]
-    ['model.safetensors']
-    """
-    folder = SHIPPED if path is None else _as_path(path)
-    if folder.is_file():
-        if folder.suffix != ".safetensors":
-            raise ValueError(f"path: expected a folder or a .safetensors file, got {folder}")
-        return [folder]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"path: expected a folder or a .safetensors file, found no {folder}")
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if not index.is_file():
-        raise FileNotFoundError(
-            f"path: expected model.safetensors or model.safetensors.index.json, found neither in {folder}"
-        )
-    try:
-        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
-    if not names or any(Path(name).name != name for name in names):
-        raise ValueError(f"{index}: expected the names of files in the same folder, got {_listed(names)}")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{index}: expected all shards in the same folder, missing {_listed(missing)}")
-    return [folder / name for name in names]
-
-
-def name_tensors(
-    headers: Mapping[Path, Mapping[str, Entry]], config: NezhaConfig
-) -> dict[str, tuple[Path, str, Entry]]:
-    """Give the tensors of files their names in memory.
-
-    A prefix goes (``nezha.``, and ``bert.``, as NEZHA's authors say), ``gamma`` and ``beta`` of older files become
-    ``weight`` and ``bias``, and what is computed or tied is left out.
-
-    Parameters
-    ----------
-    headers : mapping of Path to (mapping of str to Entry)
-        What `read_header` says of each file.
-    config : NezhaConfig
-        The configuration.
-
-    Returns
-    -------
-    dict of str to (Path, str, Entry)
-        For each name in memory the file, the name in the file, and the header's entry.
-
-    Raises
-    ------
-    ValueError
-        If two tensors get the same name.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> entry = Entry("F32", (2,), 0, 8)
-    >>> named = name_tensors({Path("f"): {"bert.embeddings.LayerNorm.gamma": entry}}, NezhaConfig())
-    >>> list(named)
-    ['embeddings.LayerNorm.weight']
-    """
-    named: dict[str, tuple[Path, str, Entry]] = {}
-    for file, header in headers.items():
-        for raw, entry in header.items():
-            name = re.sub(r"^(nezha|bert)\.", "", raw)
-            name = re.sub(r"(?<=LayerNorm\.)gamma$", "weight", name)
-            name = re.sub(r"(?<=LayerNorm\.)beta$", "bias", name)
-            if COMPUTED.fullmatch(name):
-                continue
-            if name in named:
-                raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
-            named[name] = (file, raw, entry)
-    return _without_aliases(named, config)
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
@@ -597,7 +375,7 @@ def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any
         raise ValueError(f"head: expected one of {', '.join(HEADS)} or None, got {head!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
         raise TypeError(f"seed: expected an integer, got {seed!r}")
-    name = _dtype_name(dtype)
+    name = dtype_name(dtype)
     shapes = backbone_shapes(config) | head_shapes(config, "pretraining")
     if head is not None:
         shapes |= head_shapes(config, head)

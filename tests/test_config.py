@@ -149,7 +149,8 @@ def test_the_authors_own_config_is_read_and_nothing_of_it_is_lost(tmp_path):
 
 def test_the_shipped_config_is_the_references_format():
     assert_same_fields(
-        read_config(nz.weights.SHIPPED / "config.json"), transformers.NezhaConfig.from_pretrained(nz.weights.SHIPPED)
+        read_config(nz.checkpoint.SHIPPED / "config.json"),
+        transformers.NezhaConfig.from_pretrained(nz.checkpoint.SHIPPED),
     )
 
 

@@ -22,9 +22,11 @@ import safetensors.numpy
 from test_array_libraries import on_gpu
 
 import nezha_np as nz
+from nezha_np.checkpoint import list_files
+from nezha_np.inputs import DTYPES
 from nezha_np.parameters import ARCHITECTURES, HEADS, backbone_shapes, head_shapes
 from nezha_np.safetensors_file import read_header
-from nezha_np.weights import DTYPES, as_weights, list_files
+from nezha_np.weights import as_weights
 
 torch = pytest.importorskip("torch", reason="what is saved is read by the reference, which is PyTorch's")
 transformers = pytest.importorskip("transformers", reason="what is saved is read by the reference")
@@ -149,7 +151,7 @@ def test_links_are_followed_as_a_hubs_cache_lays_them(tmp_path):
 
 def test_without_a_path_the_shipped_model_is_loaded():
     weights = nz.load()
-    assert weights.source == nz.weights.SHIPPED and len(weights) == 77 and weights.dtype == np.float32
+    assert weights.source == nz.checkpoint.SHIPPED and len(weights) == 77 and weights.dtype == np.float32
 
 
 @pytest.mark.parametrize("path", [5, 5.0, b"folder", ["folder"], True])
@@ -837,7 +839,7 @@ def test_we_read_what_transformers_saves(tmp_path, head, tied, shard):
     weights = nz.load(tmp_path)
     for name, value in model.state_dict().items():
         name = name.removeprefix("nezha.")
-        if not nz.weights.COMPUTED.fullmatch(name):
+        if not nz.checkpoint.COMPUTED.fullmatch(name):
             assert weights[name].tobytes() == value.numpy().tobytes(), name
     theirs, ours = first_logits(head, model, weights)
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
