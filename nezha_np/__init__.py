@@ -10,7 +10,8 @@ Examples
 """
 
 from nezha_np.checkpoint import load
-from nezha_np.config import NezhaConfig
+from nezha_np.config import BertConfig, ConvBertConfig, NezhaConfig
+from nezha_np.generation import generate
 from nezha_np.heads import (
     causal_lm,
     masked_lm,
@@ -23,6 +24,7 @@ from nezha_np.heads import (
 )
 from nezha_np.mechanism import definitions, trace, value_and_grad
 from nezha_np.model import forward
+from nezha_np.sentence_embeddings import embed
 from nezha_np.text import fill_mask
 from nezha_np.tokenizer import encode, load_tokenizer
 from nezha_np.weights import Weights, init
@@ -30,13 +32,17 @@ from nezha_np.weights import Weights, init
 __version__ = "0.1.0"
 
 __all__ = [
+    "BertConfig",
+    "ConvBertConfig",
     "NezhaConfig",
     "Weights",
     "causal_lm",
     "definitions",
+    "embed",
     "encode",
     "fill_mask",
     "forward",
+    "generate",
     "init",
     "load",
     "load_tokenizer",

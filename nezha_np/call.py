@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from nezha_np.arrays import Array
-from nezha_np.inputs import check_switches, count_axes, floats, integers, kind_of, numbers, which_words
+from nezha_np.arrays import Array, namespace
+from nezha_np.inputs import check_switches, count_axes, count_rows, floats, integers, kind_of, numbers, which_words
 from nezha_np.layers.masks import additive_mask, given
 from nezha_np.weights import Weights
 
@@ -23,10 +23,12 @@ class Call:
 
     Attributes
     ----------
-    words : (B, L) array of int or (B, L, H) float array
+    words : (B, L) array of int or (B, L, E) float array
         Ids, or vectors in their place.
     token_type_ids : (B, L) array of int
         The token types.
+    position_ids : (B, L) array of int or None
+        Where each token stands, for families that learn a vector for each position.
     position : int
         P, where the first token stands: after the tokens of the cache.
     mask, states_mask : (B or 1, 1, L or 1, S) float array or None
@@ -43,6 +45,7 @@ class Call:
 
     words: Array
     token_type_ids: Array
+    position_ids: Array | None
     position: int
     mask: Array | None
     states: Array | None
@@ -80,14 +83,13 @@ def check_call(
     """
     config = weights.config
     check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
+    if config.model_type == "convbert":
+        _refuse_decoding(encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache)
     words = _words(weights, input_ids, inputs_embeds)
     batch, length = words.shape[:2]
     states, states_mask = _states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
     caches = _caches(weights, past_key_values, batch, None if states is None else states.shape[1])
     position = 0 if caches[0] is None else caches[0][0].shape[2]
-    if position_ids is not None:
-        kind = kind_of(position_ids)
-        raise ValueError(f"position_ids: expected None, because NEZHA's positions are relative, got {kind}")
     if token_type_ids is None:
         token_type_ids = [[0] * length] * batch
     return Call(
@@ -95,6 +97,7 @@ def check_call(
         token_type_ids=integers(
             "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
         ),
+        position_ids=_position_ids(weights, position_ids, batch, length, position),
         position=position,
         mask=_mask(
             weights, "attention_mask", attention_mask, (batch, length, position + length), causal=config.is_decoder
@@ -110,12 +113,51 @@ def check_call(
 
 
 def _words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
-    """Check the tokens of a call: ids (B, L) or vectors (B, L, H)."""
+    """Check the tokens of a call: ids (B, L) or vectors (B, L, E)."""
     beside, config = weights.word_embeddings, weights.config
     if which_words(input_ids, inputs_embeds) == "input_ids":
         return integers("input_ids", input_ids, beside, (None, None), below=config.vocab_size)
-    embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, config.hidden_size))
+    embeds = floats("inputs_embeds", inputs_embeds, beside, (None, None, beside.shape[1]))
     return given(embeds, name="inputs_embeds")
+
+
+def _position_ids(weights: Weights, position_ids: Any, batch: int, length: int, past: int) -> Array | None:
+    """Check where the tokens stand, (B, L) or (1, L), and that the model has learned so many positions."""
+    config = weights.config
+    limit = config.max_position_embeddings
+    if not config.learns_positions and position_ids is not None:
+        kind = kind_of(position_ids)
+        raise ValueError(
+            f"position_ids: expected None, because this {config.model_type} model's positions are relative, got {kind}"
+        )
+    if config.model_type == "nezha":
+        return None
+    if position_ids is None and past + length > limit:
+        after = f" after {past} of the cache" if past else ""
+        raise ValueError(
+            f"input_ids: expected at most max_position_embeddings ({limit}) tokens, because the model has learned no "
+            f"more positions, got {length}{after}"
+        )
+    if not config.learns_positions:
+        return None
+    if position_ids is None:
+        position_ids = [list(range(past, past + length))]
+    rows = 1 if count_rows(position_ids) == 1 else batch
+    ids = integers("position_ids", position_ids, weights.word_embeddings, (rows, length), below=limit)
+    return namespace(ids).concat([ids] * batch, axis=0) if rows < batch else ids
+
+
+def _refuse_decoding(states: Any, states_mask: Any, caches: Any, use_cache: Any) -> None:
+    """Refuse what only a decoder takes."""
+    given_for_a_decoder = {
+        "encoder_hidden_states": states,
+        "encoder_attention_mask": states_mask,
+        "past_key_values": caches,
+        "use_cache": use_cache or None,
+    }
+    for name, value in given_for_a_decoder.items():
+        if value is not None:
+            raise ValueError(f"{name}: expected None, because ConvBERT is no decoder, got {kind_of(value)}")
 
 
 def _mask(weights: Weights, name: str, mask: Any, shape: tuple[int, int, int], *, causal: bool = False) -> Array | None:
@@ -157,7 +199,7 @@ def _head_masks(weights: Weights, head_mask: Any) -> list[Array | None]:
         return [None] * layers
     counts = {config.heads(index) for index in range(layers)}
     if config.add_cross_attention:  # whose heads are never pruned
-        counts.add(config.num_attention_heads)
+        counts.add(config.attention_heads)
     if len(counts) > 1:
         raise ValueError(f"head_mask: expected None, because layers differ in their heads, got {kind_of(head_mask)}")
     axes, heads = count_axes(head_mask), counts.pop()
@@ -192,7 +234,7 @@ def _caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | N
         checked: list[Array] = []
         for array, what in zip(arrays, ("key", "value", "cross_key", "cross_value"), strict=False):
             own = what in ("key", "value")
-            heads = config.heads(index) if own else config.num_attention_heads
+            heads = config.heads(index) if own else config.attention_heads
             shape = (batch, heads, tokens if own else encoded, config.head_size)
             name = f"{layer}.{what}"
             checked.append(given(floats(name, array, weights.word_embeddings, shape), name=name))

@@ -1,4 +1,4 @@
-"""The command line: ``nezha-np fill-mask``, ``nezha-np inspect``."""
+"""The command line: ``nezha-np fill-mask``, ``nezha-np embed``, ``nezha-np inspect``, ``nezha-np convert``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import nezha_np
-from nezha_np.checkpoint import list_files, load, name_tensors
-from nezha_np.config import read_config
-from nezha_np.parameters import HEADS, Shapes, backbone_shapes, head_shapes
-from nezha_np.safetensors_file import FLOATS, Entry, read_header
+from nezha_np import text_lines, vector_file
+from nezha_np.checkpoint import list_files, load, read_config_beside, read_headers
+from nezha_np.convert import convert, describe
+from nezha_np.embed_command import OutputError, Stopped, embed_lines
+from nezha_np.inputs import DTYPES
+from nezha_np.parameters import Shapes, backbone_shapes, head_shapes, heads_of
+from nezha_np.sentence_embeddings import POOLINGS
+from nezha_np.tensor_bytes import FLOATS, Entry
+from nezha_np.tensor_names import name_tensors, wrong_family
 from nezha_np.text import fill_mask
 
 
@@ -28,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 2 after an error, which is one line on stderr.
+        The exit status: 0, or 2 after an error, which is one line on stderr; 130 or 143 after SIGINT or SIGTERM.
 
     Examples
     --------
@@ -40,22 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that cannot show a character shows its code
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if "stream" in options:  # which writes while it goes on
+            return options.stream(options)
         lines = list(options.run(options))
     except (OSError, TypeError, ValueError, ImportError) as error:
         return _fail("nezha-np", error)
     try:
         print(*lines, sep="\n", flush=True)
     except OSError as error:
-        # What could not be written would fail once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         if not isinstance(error, BrokenPipeError):  # a reader that has seen enough, `head` for example, is no error
             return _fail("nezha-np", error)
     return 0
 
 
-def _fail(program: str, error: object) -> int:
+def _fail(program: str, error: object, status: int = 2) -> int:
     print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return status
+
+
+def _drop_output() -> None:
+    """Forget what could not be written: it would fail once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,9 +85,47 @@ def _parser() -> argparse.ArgumentParser:
     fill.add_argument("--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)")
     fill.set_defaults(run=_fill_mask)
 
+    embed = commands.add_parser(
+        "embed",
+        help="turn texts into vectors",
+        description="Turn texts into vectors, one for each line. Interrupted, it leaves OUT.partial, and the same "
+        "command goes on from there.",
+    )
+    embed.add_argument(
+        "file", nargs="?", metavar="FILE", help="texts, one a line, or JSON Lines; standard input if left out"
+    )
+    embed.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a .npy, .safetensors or .jsonl file; JSON Lines on standard output if left out",
+    )
+    embed.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
+    embed.add_argument(
+        "--pooling", choices=POOLINGS, default="mean", help="what makes one vector of a text's tokens (mean)"
+    )
+    embed.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    embed.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that are embedded together (32)")
+    embed.add_argument("--max-length", type=int, metavar="N", help="cut each text after N tokens")
+    embed.add_argument(
+        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
+    )
+    embed.add_argument("--field", default="text", metavar="NAME", help="where in a JSON object the text stands (text)")
+    embed.add_argument("--format", choices=vector_file.FORMATS, help="of OUT; by its name if left out")
+    embed.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    embed.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")
+    embed.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
+    embed.set_defaults(stream=_embed)
+
     inspect = commands.add_parser("inspect", help="say what a checkpoint holds")
-    inspect.add_argument("path", nargs="?", help="a folder or a .safetensors file; the shipped model if left out")
+    inspect.add_argument("path", nargs="?", help="a folder or a file of weights; the shipped model if left out")
     inspect.set_defaults(run=_inspect)
+
+    conversion = commands.add_parser("convert", help="write a checkpoint as safetensors and config.json")
+    conversion.add_argument("source", metavar="SRC", help="a folder or a file of weights, PyTorch's and NumPy's too")
+    conversion.add_argument("destination", metavar="DST", help="a folder or a .safetensors file")
+    conversion.add_argument("--dtype", choices=DTYPES, help="of the new file; that of SRC if left out")
+    conversion.set_defaults(run=_convert)
     return parser
 
 
@@ -89,10 +138,35 @@ def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
             yield f"{token} {probability:.3f}"
 
 
+def _embed(options: argparse.Namespace) -> int:
+    try:
+        embed_lines(
+            options.file,
+            options.output,
+            model=options.model,
+            pooling=options.pooling,
+            normalize=options.normalize,
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+            input_format=options.input_format,
+            output_format=options.format,
+            field=options.field,
+            force=options.force,
+            restart=options.restart,
+            progress=options.progress,
+        )
+    except Stopped as stopped:
+        return _fail("nezha-np", stopped, stopped.status)
+    except OutputError as error:
+        _drop_output()
+        return 0 if isinstance(error.__cause__, BrokenPipeError) else _fail("nezha-np", error.__cause__)
+    return 0
+
+
 def _inspect(options: argparse.Namespace) -> Iterator[str]:
     files = list_files(options.path)
-    config = read_config(files[0].parent / "config.json")
-    headers = {file: read_header(file) for file in files}
+    config = read_config_beside(files[0])
+    headers = read_headers(files)
     named = name_tensors(headers, config)
 
     yield f"{config.model_type} in {files[0].parent}"
@@ -103,23 +177,29 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
     rows = [("tensor", "shape", "dtype", "bytes")]
     for name, (_, _, entry) in named.items():
         shape = " x ".join(map(str, entry.shape))
-        rows.append((name, shape, entry.dtype, f"{entry.stop - entry.start:,}"))
+        rows.append((name, shape, entry.dtype, f"{entry.nbytes:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, shape, dtype, size in rows:
         yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}  {size:>{widths[3]}}"
     yield ""
     parameters = sum(math.prod(entry.shape) for _, _, entry in named.values())
-    total = sum(entry.stop - entry.start for _, _, entry in named.values())
+    total = sum(entry.nbytes for _, _, entry in named.values())
     yield f"{len(named)} tensors, {parameters:,} parameters, {total:,} bytes"
     left_out = sorted({raw for header in headers.values() for raw in header} - {raw for _, raw, _ in named.values()})
     if left_out:
         yield f"not needed, because computed or tied: {', '.join(left_out)}"
     yield ""
+    if message := wrong_family([raw for header in headers.values() for raw in header], config):
+        yield f"wrong model_type: {message}"
 
     found = {name: entry for name, (_, _, entry) in named.items()}
     yield f"forward: {_what_is_wrong(found, backbone_shapes(config))}"
-    for head in HEADS:
+    for head in heads_of(config):
         yield f"{head}: {_what_is_wrong(found, head_shapes(config, head))}"
+
+
+def _convert(options: argparse.Namespace) -> Iterator[str]:
+    return describe(convert(options.source, options.destination, options.dtype))
 
 
 def _what_is_wrong(found: dict[str, Entry], needed: Shapes) -> str:

@@ -9,7 +9,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,12 +22,13 @@ SIZES = (
     "num_attention_heads",
     "intermediate_size",
     "max_position_embeddings",
-    "max_relative_position",
     "type_vocab_size",
 )
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 SWITCHES = ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings")
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+POSITION_KINDS = ("absolute", "relative_key", "relative_key_query")
+SUMMARIES = ("last", "first", "mean", "cls_index")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -44,8 +45,8 @@ class FrozenDict(dict[Any, Any]):
 
 
 @dataclasses.dataclass(frozen=True)
-class NezhaConfig:
-    """The configuration of a NEZHA model (transformers NezhaConfig), checked when it is made.
+class Config:
+    """What the configurations of the three families share, checked when one is made.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class NezhaConfig:
     num_hidden_layers : int
         The number of encoder layers.
     num_attention_heads : int
-        N; it divides `hidden_size` into heads of an even size D.
+        N; it divides `hidden_size` into heads of size D.
     intermediate_size : int
         F, the width of the feed-forward's middle.
     hidden_act : str or callable
@@ -64,9 +65,7 @@ class NezhaConfig:
     hidden_dropout_prob, attention_probs_dropout_prob : float
         Dropout rates while training, from 0 to less than 1.
     max_position_embeddings : int
-        The longest text the reference takes. Functional positions have no such limit: any length works here.
-    max_relative_position : int
-        K, the distance beyond which all distances look alike.
+        The longest text a model with learned positions takes.
     type_vocab_size : int
         The number of token types.
     initializer_range : float
@@ -106,19 +105,11 @@ class NezhaConfig:
         If a field has a wrong type.
     ValueError
         If a field has a value that no model can have; the message names the field.
-
-    Examples
-    --------
-    >>> config = NezhaConfig(hidden_size=128, num_attention_heads=4, num_labels=3)
-    >>> config.head_size, config.id2label[2]
-    (32, 'LABEL_2')
-    >>> config.replace(is_decoder=True).is_decoder
-    True
     """
 
-    model_type: ClassVar[str] = "nezha"
+    model_type: ClassVar[str]
 
-    vocab_size: int = 21128
+    vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -127,14 +118,13 @@ class NezhaConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
-    max_relative_position: int = 64
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    classifier_dropout: float | None = 0.1
+    classifier_dropout: float | None = None
     pad_token_id: int | None = 0
-    bos_token_id: int | None = 2
-    eos_token_id: int | None = 3
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
     use_cache: bool = True
     is_decoder: bool = False
     add_cross_attention: bool = False
@@ -165,11 +155,6 @@ class NezhaConfig:
             raise ValueError(
                 f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
             )
-        if self.hidden_size % self.num_attention_heads or self.head_size % 2:
-            raise ValueError(
-                "hidden_size: expected a multiple of num_attention_heads with an even quotient (each sine has "
-                f"its cosine), got hidden_size {self.hidden_size} and num_attention_heads {self.num_attention_heads}"
-            )
         if not callable(self.hidden_act) and self.hidden_act not in tuple(ACTIVATIONS):
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"hidden_act: expected one of {known}, or a function, got {self.hidden_act!r}")
@@ -188,9 +173,27 @@ class NezhaConfig:
         if fields := [key for key in _mapping("extra", self.extra) if key in _keys(type(self))]:
             raise ValueError(f"extra: expected keys that are no fields of the configuration, got {fields}")
         self._set("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
+        self._check_family()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # how a frozen dataclass sets its own fields while it is made
+
+    def _check_family(self) -> None:
+        """Check what only one family has."""
+        raise TypeError("Config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got what they share")
+
+    def _check_heads(self, *, of_even_size: str = "") -> None:
+        if self.hidden_size % self.num_attention_heads or (of_even_size and self.head_size % 2):
+            even = f" with an even quotient ({of_even_size})" if of_even_size else ""
+            raise ValueError(
+                f"hidden_size: expected a multiple of num_attention_heads{even}, got hidden_size {self.hidden_size} "
+                f"and num_attention_heads {self.num_attention_heads}"
+            )
+
+    def _choose(self, name: str, choices: tuple[Any, ...]) -> None:
+        if getattr(self, name) not in choices:
+            known = ", ".join(map(str, choices))
+            raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
 
     def _set_labels(self) -> None:
         if self.num_labels is not None:
@@ -232,15 +235,25 @@ class NezhaConfig:
         self._set("pruned_heads", FrozenDict(pruned))
 
     @property
+    def attention_heads(self) -> int:
+        """N, the heads of a layer that has lost none."""
+        return self.num_attention_heads
+
+    @property
     def head_size(self) -> int:
         """D, the features of a head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.hidden_size // self.attention_heads
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether each position of a text has a learned vector, which is added to its word."""
+        return False
 
     def heads(self, layer: int) -> int:
         """Return the number of heads that a layer still has."""
-        return self.num_attention_heads - len(self.pruned_heads.get(layer, ()))
+        return self.attention_heads - len(self.pruned_heads.get(layer, ()))
 
-    def replace(self, **changes: Any) -> NezhaConfig:
+    def replace(self, **changes: Any) -> Self:
         """Make a configuration that differs in some fields; another `num_labels` brings new label names.
 
         Examples
@@ -277,26 +290,236 @@ class NezhaConfig:
         return {key: dict(value) if isinstance(value, FrozenDict) else value for key, value in values.items()}
 
 
-def _keys(kind: type[NezhaConfig]) -> set[str]:
+@dataclasses.dataclass(frozen=True)
+class NezhaConfig(Config):
+    """The configuration of a NEZHA model (transformers NezhaConfig), checked when it is made.
+
+    Parameters
+    ----------
+    max_relative_position : int
+        K, the distance beyond which all distances look alike.
+    **shared
+        The fields of `Config`. `num_attention_heads` divides `hidden_size` into heads of an even size, and
+        `max_position_embeddings` limits the reference alone: functional positions work at any length.
+
+    Raises
+    ------
+    TypeError
+        If a field has a wrong type.
+    ValueError
+        If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> config = NezhaConfig(hidden_size=128, num_attention_heads=4, num_labels=3)
+    >>> config.head_size, config.id2label[2]
+    (32, 'LABEL_2')
+    >>> config.replace(is_decoder=True).is_decoder
+    True
+    """
+
+    model_type: ClassVar[str] = "nezha"
+
+    vocab_size: int = 21128
+    max_relative_position: int = 64
+    classifier_dropout: float | None = 0.1
+    bos_token_id: int | None = 2
+    eos_token_id: int | None = 3
+
+    def _check_family(self) -> None:
+        self._set("max_relative_position", _whole("max_relative_position", self.max_relative_position, least=1))
+        self._check_heads(of_even_size="each sine has its cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig(Config):
+    """The configuration of a BERT model (transformers BertConfig), checked when it is made.
+
+    Parameters
+    ----------
+    position_embedding_type : str
+        "absolute": a learned vector for each position, added to the words. "relative_key" and "relative_key_query": a
+        learned vector for each distance, scored against the query, or against query and key.
+    **shared
+        The fields of `Config`.
+
+    Raises
+    ------
+    TypeError
+        If a field has a wrong type.
+    ValueError
+        If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> BertConfig(position_embedding_type="relative_key").model_type
+    'bert'
+    """
+
+    model_type: ClassVar[str] = "bert"
+
+    position_embedding_type: str = "absolute"
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether each position of a text has a learned vector, which is added to its word."""
+        return self.position_embedding_type == "absolute"
+
+    def _check_family(self) -> None:
+        self._check_heads()
+        self._choose("position_embedding_type", POSITION_KINDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvBertConfig(Config):
+    """The configuration of a ConvBERT model (transformers ConvBertConfig), checked when it is made.
+
+    Parameters
+    ----------
+    embedding_size : int
+        E, the features of the embeddings; where it is not `hidden_size`, a linear map follows them.
+    head_ratio : int
+        γ: of N attention heads N // γ are left (one at least), and as many convolutions stand beside them.
+    conv_kernel_size : int
+        The tokens that a convolution sees, an odd number: as many to the left as to the right.
+    num_groups : int
+        The groups of the feed-forward's linear maps; it divides `hidden_size` and `intermediate_size`.
+    summary_type : str
+        What `multiple_choice` reads a text by: "last" or "first" token, "mean" of all tokens; "cls_index" is "last".
+    summary_use_proj : bool
+        Whether it goes through a linear map.
+    summary_activation : str or None
+        An activation after that.
+    summary_first_dropout, summary_last_dropout : float
+        Dropout rates before and after the two.
+    **shared
+        The fields of `Config`. ConvBERT is no decoder, because its convolutions see the tokens that follow, and its
+        heads cannot be pruned.
+
+    Raises
+    ------
+    TypeError
+        If a field has a wrong type.
+    ValueError
+        If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> config = ConvBertConfig()
+    >>> config.attention_heads, config.head_size
+    (6, 64)
+    """
+
+    model_type: ClassVar[str] = "convbert"
+
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | None = 2
+    embedding_size: int = 768
+    head_ratio: int = 2
+    conv_kernel_size: int = 9
+    num_groups: int = 1
+    summary_type: str = "last"
+    summary_use_proj: bool = False
+    summary_activation: str | None = None
+    summary_first_dropout: float = 0.0
+    summary_last_dropout: float = 0.0
+
+    @property
+    def attention_heads(self) -> int:
+        """N, the heads of self-attention, to which as many convolutions come."""
+        return max(1, self.num_attention_heads // self.head_ratio)
+
+    @property
+    def head_size(self) -> int:
+        """D, the features of a head, and of a convolution."""
+        return self.hidden_size // self.attention_heads // 2
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether each position of a text has a learned vector, which is added to its word."""
+        return True
+
+    def _check_family(self) -> None:
+        for name in ("embedding_size", "head_ratio", "conv_kernel_size", "num_groups"):
+            self._set(name, _whole(name, getattr(self, name), least=1))
+        for name in ("summary_first_dropout", "summary_last_dropout"):
+            self._set(name, _number(name, getattr(self, name), below=1))
+        if not isinstance(self.summary_use_proj, bool):
+            raise TypeError(f"summary_use_proj: expected True or False, got {self.summary_use_proj!r}")
+        self._choose("summary_type", SUMMARIES)
+        self._choose("summary_activation", (None, *ACTIVATIONS))
+        if self.hidden_size % (2 * self.attention_heads):
+            raise ValueError(
+                f"hidden_size: expected a multiple of {2 * self.attention_heads}, which are the heads and convolutions "
+                f"that head_ratio {self.head_ratio} makes of {self.num_attention_heads}, got {self.hidden_size}"
+            )
+        if self.conv_kernel_size % 2 == 0:
+            raise ValueError(
+                "conv_kernel_size: expected an odd number, as many tokens to the left as to the right, got "
+                f"{self.conv_kernel_size}"
+            )
+        for name in ("hidden_size", "intermediate_size"):
+            if getattr(self, name) % self.num_groups:
+                raise ValueError(
+                    f"num_groups: expected a divisor of {name} {getattr(self, name)}, got {self.num_groups}"
+                )
+        for name, why in (
+            ("is_decoder", "its convolutions see the tokens that follow"),
+            ("add_cross_attention", "it is no decoder"),
+        ):
+            if getattr(self, name):
+                raise ValueError(f"{name}: expected False, because ConvBERT is an encoder: {why}, got True")
+        if self.pruned_heads:
+            raise ValueError(
+                "pruned_heads: expected none, because ConvBERT's heads and convolutions share their maps, got "
+                f"{dict(self.pruned_heads)}"
+            )
+        if self.summary_use_proj and self.extra.get("summary_proj_to_labels"):
+            raise ValueError(
+                "summary_proj_to_labels: expected false, because the classifier after it takes hidden_size features, "
+                "got true"
+            )
+
+
+def check_config(config: Any) -> None:
+    """Check that an argument is a configuration.
+
+    Raises
+    ------
+    TypeError
+        If not.
+
+    Examples
+    --------
+    >>> check_config(NezhaConfig())
+    """
+    if not isinstance(config, Config):
+        known = "a NezhaConfig, a BertConfig or a ConvBertConfig"
+        raise TypeError(f"config: expected {known}, got {type(config).__name__}")
+
+
+def _keys(kind: type[Config]) -> set[str]:
     """Return the keys of a config.json that a family's fields hold."""
     return {"model_type", *(field.name for field in dataclasses.fields(kind))} - {"extra"}
 
 
-FAMILIES: dict[str, type[NezhaConfig]] = {"nezha": NezhaConfig}
+FAMILIES: dict[str, type[Config]] = {kind.model_type: kind for kind in (NezhaConfig, BertConfig, ConvBertConfig)}
 
 
-def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
+def config_from_dict(values: Mapping[str, Any]) -> Config:
     """Make a configuration from what a ``config.json`` holds.
 
     Parameters
     ----------
     values : mapping
         The keys of the file. ``model_type`` chooses the family; a file without it (the authors' own has none) is
-        NEZHA's where it has ``max_relative_position`` or ``use_relative_position``.
+        NEZHA's where it has ``max_relative_position`` or ``use_relative_position``, and ConvBERT's where it has
+        ``conv_kernel_size``.
 
     Returns
     -------
-    NezhaConfig
+    NezhaConfig, BertConfig or ConvBertConfig
         The configuration; keys that it has no field for are in ``extra``.
 
     Raises
@@ -313,12 +536,15 @@ def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
     values = _mapping("config", values)
     family = values.get("model_type")
     if family is None:
-        if not {"max_relative_position", "use_relative_position"} & set(values):
+        if {"max_relative_position", "use_relative_position"} & set(values):
+            family = "nezha"
+        elif "conv_kernel_size" in values:
+            family = "convbert"
+        else:
             raise ValueError(
-                "config: expected model_type, or max_relative_position or use_relative_position as NEZHA's own files "
-                "have, got neither"
+                "config: expected model_type (nezha, bert, convbert), or max_relative_position or "
+                "use_relative_position as NEZHA's own files have, or conv_kernel_size (ConvBERT), got none of them"
             )
-        family = "nezha"
     if values.get("use_relative_position") is False and family == "nezha":
         raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")
     if family not in tuple(FAMILIES):
@@ -331,7 +557,7 @@ def config_from_dict(values: Mapping[str, Any]) -> NezhaConfig:
     return kind(**fields, extra={key: value for key, value in values.items() if key not in known})
 
 
-def read_config(path: str | Path) -> NezhaConfig:
+def read_config(path: str | Path) -> Config:
     """Read a ``config.json``.
 
     Parameters
@@ -341,7 +567,7 @@ def read_config(path: str | Path) -> NezhaConfig:
 
     Returns
     -------
-    NezhaConfig
+    NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
 
     Raises

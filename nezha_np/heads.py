@@ -12,17 +12,15 @@ from typing import Any
 
 from nezha_np.arrays import Array
 from nezha_np.call import KeysAndValues, check_call
-from nezha_np.config import NezhaConfig
+from nezha_np.config import Config
+from nezha_np.families import classifier, family_of
 from nezha_np.inputs import are_integers, classes, count_axes, fold_choices, numbers, positions, which_words
-from nezha_np.layers.activations import activation
 from nezha_np.layers.addition import add
-from nezha_np.layers.dropout import dropout
-from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.masks import given
 from nezha_np.layers.selection import all_but_last_token, by_choice, column
-from nezha_np.mechanism import View, composite
+from nezha_np.mechanism import View
 from nezha_np.model import ModelOutput, backbone
 from nezha_np.weights import Weights, as_weights
 
@@ -72,34 +70,14 @@ class CausalLMOutput:
 
 
 def _start(
-    head: str, weights: Any, config: NezhaConfig | None, inputs: dict[str, Any], *, pooled: bool
+    head: str, weights: Any, config: Config | None, inputs: dict[str, Any], *, pooled: bool
 ) -> tuple[Weights, View, ModelOutput]:
     if unknown := sorted(inputs.keys() - {"input_ids"} - (check_call.__kwdefaults__ or {}).keys()):
         raise TypeError(f"{head}() got an unexpected keyword argument {unknown[0]!r}")
     weights = as_weights(weights, config)
     weights.require(head)
+    pooled = pooled and "pooler.dense.weight" in weights
     return weights, View(weights), backbone(weights, check_call(weights, **inputs), pooled=pooled)
-
-
-@composite
-def transform(x: Array, w: View) -> Array:
-    """Prepare hidden states for the decoder: linear, activation, norm, (B, L, H) -> (B, L, H)."""
-    x = activation(w.config.hidden_act)(linear(x, w["dense.weight"], w["dense.bias"]), name="transform_act_fn")
-    return layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
-
-
-@composite
-def predictions(x: Array, w: View) -> Array:
-    """Score every word piece for every token: (B, L, H) -> (B, L, V); the matrix is the word embeddings where tied."""
-    return linear(transform(x, w.at("transform")), w["decoder.weight"], w["bias"], name="decoder")
-
-
-@composite
-def classifier(x: Array, w: View) -> Array:
-    """Score the classes of a text or a token, after dropout: (…, H) -> (…, C)."""
-    config = w.config
-    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    return linear(dropout(x, rate=rate), w["classifier.weight"], w["classifier.bias"])
 
 
 def pretraining(
@@ -108,7 +86,7 @@ def pretraining(
     *,
     labels: Any = None,
     next_sentence_label: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> PretrainingOutput:
     """Predict masked words, and whether the second text follows the first (transformers NezhaForPreTraining).
@@ -140,7 +118,7 @@ def pretraining(
     ((1, 3, 7000), (1, 2))
     """
     weights, w, out = _start("pretraining", weights, config, {"input_ids": input_ids, **inputs}, pooled=True)
-    logits = predictions(out.last_hidden_state, w.at("cls.predictions"))
+    logits = family_of(w.config).language_model(out.last_hidden_state, w)
     relationship = linear(out.pooler_output, w["cls.seq_relationship.weight"], w["cls.seq_relationship.bias"])
     loss = None
     words = None if labels is None else classes("labels", labels, logits)
@@ -157,7 +135,7 @@ def masked_lm(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> HeadOutput:
     """Predict masked words (transformers NezhaForMaskedLM).
@@ -187,7 +165,7 @@ def masked_lm(
     ((1, 3, 7000), ())
     """
     _, w, out = _start("masked_lm", weights, config, {"input_ids": input_ids, **inputs}, pooled=False)
-    logits = predictions(out.last_hidden_state, w.at("cls.predictions"))
+    logits = family_of(w.config).language_model(out.last_hidden_state, w)
     loss = None if labels is None else cross_entropy(logits, classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
@@ -197,7 +175,7 @@ def causal_lm(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> CausalLMOutput:
     """Predict each next word (transformers NezhaForMaskedLM as a decoder, with the loss of BertLMHeadModel).
@@ -235,7 +213,7 @@ def causal_lm(
             "pass config=weights.config.replace(is_decoder=True)"
         )
     _, w, out = _start("causal_lm", weights, None, {"input_ids": input_ids, **inputs}, pooled=False)
-    logits = predictions(out.last_hidden_state, w.at("cls.predictions"))
+    logits = family_of(w.config).language_model(out.last_hidden_state, w)
     loss = None
     if labels is not None:
         next_words = classes("labels", labels, logits)[:, 1:]
@@ -248,7 +226,7 @@ def next_sentence_prediction(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> HeadOutput:
     """Predict whether the second text follows the first (transformers NezhaForNextSentencePrediction).
@@ -287,7 +265,7 @@ def sequence_classification(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> HeadOutput:
     """Classify a text, or give it numbers (transformers NezhaForSequenceClassification).
@@ -324,12 +302,12 @@ def sequence_classification(
     weights, w, out = _start(
         "sequence_classification", weights, config, {"input_ids": input_ids, **inputs}, pooled=True
     )
-    logits = classifier(out.pooler_output, w)
+    logits = family_of(w.config).text_classifier(out.last_hidden_state, out.pooler_output, w)
     loss = None if labels is None else _classification_loss(weights.config, logits, labels)
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
 
-def _classification_loss(config: NezhaConfig, logits: Array, labels: Any) -> Array:
+def _classification_loss(config: Config, logits: Array, labels: Any) -> Array:
     problem = config.problem_type
     if problem is None:
         several = (config.num_labels or 0) > 1
@@ -349,7 +327,7 @@ def multiple_choice(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> HeadOutput:
     """Choose between texts (transformers NezhaForMultipleChoice).
@@ -384,11 +362,12 @@ def multiple_choice(
     inputs = {"input_ids": input_ids, **inputs}
     words = which_words(input_ids, inputs.get("inputs_embeds"))
     inputs[words], rows = fold_choices(words, inputs[words], weights.word_embeddings, None)
-    for name in ("attention_mask", "token_type_ids"):
+    for name in ("attention_mask", "token_type_ids", "position_ids"):
         if inputs.get(name) is not None:
             inputs[name], _ = fold_choices(name, inputs[name], weights.word_embeddings, rows)
     _, w, out = _start("multiple_choice", weights, None, inputs, pooled=True)
-    logits = by_choice(classifier(out.pooler_output, w), choices=rows[1], name="logits")  # (B·C, 1) -> (B, C)
+    scores = family_of(w.config).choice_scorer(out.last_hidden_state, out.pooler_output, w)
+    logits = by_choice(scores, choices=rows[1], name="logits")  # (B·C, 1) -> (B, C)
     loss = None if labels is None else cross_entropy(logits, classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
@@ -398,7 +377,7 @@ def token_classification(
     input_ids: Any = None,
     *,
     labels: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> HeadOutput:
     """Classify each token (transformers NezhaForTokenClassification).
@@ -440,7 +419,7 @@ def question_answering(
     *,
     start_positions: Any = None,
     end_positions: Any = None,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
     **inputs: Any,
 ) -> QuestionAnsweringOutput:
     """Find the part of a text that answers a question (transformers NezhaForQuestionAnswering).

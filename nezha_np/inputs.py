@@ -220,6 +220,19 @@ def count_axes(value: Any) -> int:
     return 0
 
 
+def count_rows(value: Any) -> int:
+    """Count the rows of an array or of nested lists, 0 where there are none.
+
+    Examples
+    --------
+    >>> count_rows([[1, 2], [3, 4]])
+    2
+    """
+    if is_array(value):
+        return value.shape[0] if value.shape else 0
+    return len(value) if count_axes(value) else 0
+
+
 def check_switches(**switches: Any) -> None:
     """Check options that are True, False or None.
 

@@ -16,25 +16,25 @@ from typing import Any
 
 from nezha_np.arrays import Array
 from nezha_np.call import Call, KeysAndValues, check_call
-from nezha_np.config import NezhaConfig
+from nezha_np.config import Config
+from nezha_np.families import family_of
 from nezha_np.layers.activations import activation, tanh
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import (
     append_keys,
     attention_probs,
-    content_context,
-    content_scores,
     mask_heads,
     merge_heads,
     split_heads,
 )
 from nezha_np.layers.dropout import dropout
 from nezha_np.layers.embedding import embedding
+from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.masks import given
-from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 from nezha_np.layers.selection import first_token
+from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import View, composite
 from nezha_np.weights import Weights, as_weights
 
@@ -68,12 +68,13 @@ class ModelOutput:
 
 
 @composite
-def embeddings(words: Array, token_type_ids: Array, w: View) -> Array:
-    """Make the first hidden states: word and token-type embeddings, (B, L, H); NEZHA adds no positions here."""
+def embeddings(words: Array, token_type_ids: Array, position_ids: Array | None, w: View) -> Array:
+    """Make the first hidden states, (B, L, E): word, token type, and position where the family learns its vectors."""
     if words.ndim == 2:  # ids, and not vectors in their place
-        words = embedding(words, w["word_embeddings.weight"], padding_idx=w.config.pad_token_id)  # (B, L) -> (B, L, H)
-    types = embedding(token_type_ids, w["token_type_embeddings.weight"])
-    x = add(words, types, name="sum")
+        words = embedding(words, w["word_embeddings.weight"], padding_idx=w.config.pad_token_id)  # (B, L) -> (B, L, E)
+    x = add(words, embedding(token_type_ids, w["token_type_embeddings.weight"]), name="sum")
+    if position_ids is not None:
+        x = add(x, embedding(position_ids, w["position_embeddings.weight"]), name="sum_with_positions")
     x = layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
     return dropout(x, rate=w.config.hidden_dropout_prob)
 
@@ -83,20 +84,22 @@ def self_attention(
     x: Array,
     w: View,
     *,
-    table: Array,
+    table: Array | None,
     mask: Array | None = None,
     head_mask: Array | None = None,
     states: Array | None = None,
     past: KeysAndValues | None = None,
     position: int = 0,
 ) -> tuple[Array, Array, KeysAndValues]:
-    """Let each token of `x` look at all tokens, or at the encoder's `states`, by content and by relative position.
+    """Let each token of `x` look at all tokens, or at the encoder's `states`, by content and by position.
 
     `past` holds keys and values that came before (or, with `states`, all of them); the first query is at `position`.
-    Returns the context (B, Q, N·D), the probabilities (B, N, Q, S), and keys and values for a cache.
+    Returns the context (B, Q, N·D), with convolutions beside the heads (B, Q, 2·N·D), the probabilities (B, N, Q, S),
+    and keys and values for a cache.
     """
-    config = w.config
-    q = split_heads(linear(x, w["query.weight"], w["query.bias"]), head_size=config.head_size, name="q")  # (B, N, Q, D)
+    config, family = w.config, family_of(w.config)
+    query = linear(x, w["query.weight"], w["query.bias"])
+    q = split_heads(query, head_size=config.head_size, name="q")  # (B, N, Q, D)
     if states is not None and past is not None:
         k, v = past
     else:
@@ -107,27 +110,28 @@ def self_attention(
             k = append_keys(past[0], k, name="all_k")  # (B, N, S, D)
             v = append_keys(past[1], v, name="all_v")
 
-    scores = add(
-        content_scores(q, k, name="content_scores"),
-        position_scores(q, table, keys=k.shape[2], past=position, name="position_scores"),
-        name="scores",
-    )  # (B, N, Q, S)
+    scores = family.scores(q, k, w, table=table, past=position, cross=states is not None)  # (B, N, Q, S)
     probs = attention_probs(scores, mask, scale=1.0 / math.sqrt(config.head_size), name="probs")
     probs = dropout(probs, rate=config.attention_probs_dropout_prob)
     if head_mask is not None:
         probs = mask_heads(probs, head_mask, name="masked_probs")
-    context = add(
-        content_context(probs, v, name="content_context"),
-        position_context(probs, table, past=position, name="position_context"),
-        name="context",
-    )  # (B, N, Q, D)
-    return merge_heads(context, name="merged"), probs, (k, v)
+    context = family.context(probs, v, table=table, past=position)  # (B, N, Q, D)
+    context = merge_heads(context, name="merged")
+    if family.beside_heads is not None:
+        context = join_features(context, family.beside_heads(x, query, w), name="joined")
+    return context, probs, (k, v)
+
+
+def dense(x: Array, w: View) -> Array:
+    """Map each token by a linear layer, one with groups where the matrix has them."""
+    layer = grouped_linear if w["dense.weight"].ndim == 3 else linear
+    return layer(x, w["dense.weight"], w["dense.bias"])
 
 
 @composite
 def residual_output(x: Array, residual: Array, w: View) -> Array:
     """Map back to H features, add what came in, and normalise: the end of every block (post-norm)."""
-    x = dropout(linear(x, w["dense.weight"], w["dense.bias"]), rate=w.config.hidden_dropout_prob)
+    x = dropout(dense(x, w), rate=w.config.hidden_dropout_prob)
     x = add(x, residual, name="residual")
     return layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
 
@@ -142,8 +146,7 @@ def attention(x: Array, w: View, **options: Any) -> tuple[Array, Array, KeysAndV
 @composite
 def intermediate(x: Array, w: View) -> Array:
     """Widen each token and bend it: (B, L, H) -> (B, L, F)."""
-    act = activation(w.config.hidden_act)
-    return act(linear(x, w["dense.weight"], w["dense.bias"]), name="intermediate_act_fn")
+    return activation(w.config.hidden_act)(dense(x, w), name="intermediate_act_fn")
 
 
 @composite
@@ -154,7 +157,7 @@ def feed_forward(x: Array, w: View) -> Array:
 
 @composite
 def encoder_layer(
-    x: Array, w: View, *, table: Array, call: Call, head_mask: Array | None, past: KeysAndValues | None
+    x: Array, w: View, *, table: Array | None, call: Call, head_mask: Array | None, past: KeysAndValues | None
 ) -> tuple[Array, Array, Array | None, KeysAndValues]:
     """Apply one layer: attention, in a decoder cross-attention too, and feed-forward.
 
@@ -173,7 +176,7 @@ def encoder_layer(
 
 
 @composite
-def encoder(x: Array, w: View, *, table: Array, call: Call) -> tuple[Array, Arrays, Arrays, Arrays, Arrays]:
+def encoder(x: Array, w: View, *, table: Array | None, call: Call) -> tuple[Array, Arrays, Arrays, Arrays, Arrays]:
     """Apply all layers, one after the other: (B, L, H) -> (B, L, H).
 
     Returns the last hidden states, and of each layer hidden states (the embeddings first), both attentions'
@@ -210,7 +213,7 @@ def forward(
     use_cache: bool | None = None,
     output_attentions: bool = False,
     output_hidden_states: bool = False,
-    config: NezhaConfig | None = None,
+    config: Config | None = None,
 ) -> ModelOutput:
     """Run the model (transformers NezhaModel).
 
@@ -290,9 +293,11 @@ def forward(
 def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
     """Run the model on checked arguments, with or without the pooler: the part that all heads share."""
     w = View(weights)
-    x = embeddings(call.words, call.token_type_ids, w.at("embeddings"))  # (B, L, H)
+    x = embeddings(call.words, call.token_type_ids, call.position_ids, w.at("embeddings"))  # (B, L, E)
+    if "embeddings_project.weight" in weights:
+        x = linear(x, w["embeddings_project.weight"], w["embeddings_project.bias"])  # (B, L, H)
     x, hidden_states, attentions, cross_attentions, present = encoder(
-        x, w.at("encoder"), table=given(kept_table(weights), name="relative_positions"), call=call
+        x, w.at("encoder"), table=kept_table(weights), call=call
     )
     return ModelOutput(
         last_hidden_state=x,
@@ -304,10 +309,10 @@ def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
     )
 
 
-def kept_table(weights: Weights) -> Array:
-    """Return the table of relative positions, (2K + 1, D), which is made once and kept with the weights."""
-    size, reach = weights.config.head_size, weights.config.max_relative_position
-    return weights.kept(
-        ("relative_positions", size, reach),
-        lambda: relative_position_table(weights.word_embeddings, head_size=size, max_relative_position=reach),
-    )
+def kept_table(weights: Weights) -> Array | None:
+    """Return the table of relative positions, made once and kept with the weights; None where the family has none."""
+    config, make = weights.config, family_of(weights.config).position_table
+    if make is None:
+        return None
+    table = weights.kept("relative_positions", lambda: make(weights.word_embeddings, config))
+    return given(table, name="relative_positions")

@@ -1,89 +1,32 @@
-"""The names and shapes of a model's tensors: one table, which loading, drawing, saving and inspecting all read.
+"""The names and shapes of a model's tensors, which loading, drawing, saving and inspecting all read.
 
-A shape is written in dimension letters: V vocabulary, T token types, H hidden, A the features of all heads of a layer
-(H, or less where heads were pruned), F feed-forward, C classes, and numbers for themselves.
+The tables, which differ from family to family, stand in `nezha_np.families`; here they become numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from nezha_np.config import NezhaConfig
+from nezha_np.config import Config
+from nezha_np.families import Table, family_of, nezha_attention
 
-EMBEDDINGS = {
-    "embeddings.word_embeddings.weight": "V H",
-    "embeddings.token_type_embeddings.weight": "T H",
-    "embeddings.LayerNorm.weight": "H",
-    "embeddings.LayerNorm.bias": "H",
-}
-
-ATTENTION = {
-    "self.query.weight": "A H",
-    "self.query.bias": "A",
-    "self.key.weight": "A H",
-    "self.key.bias": "A",
-    "self.value.weight": "A H",
-    "self.value.bias": "A",
-    "output.dense.weight": "H A",
-    "output.dense.bias": "H",
-    "output.LayerNorm.weight": "H",
-    "output.LayerNorm.bias": "H",
-}
-
-FEED_FORWARD = {
-    "intermediate.dense.weight": "F H",
-    "intermediate.dense.bias": "F",
-    "output.dense.weight": "H F",
-    "output.dense.bias": "H",
-    "output.LayerNorm.weight": "H",
-    "output.LayerNorm.bias": "H",
-}
-
-POOLER = {"pooler.dense.weight": "H H", "pooler.dense.bias": "H"}
-
-LANGUAGE_MODEL = {
-    "cls.predictions.transform.dense.weight": "H H",
-    "cls.predictions.transform.dense.bias": "H",
-    "cls.predictions.transform.LayerNorm.weight": "H",
-    "cls.predictions.transform.LayerNorm.bias": "H",
-    "cls.predictions.decoder.weight": "V H",
-    "cls.predictions.bias": "V",
-}
-
-NEXT_SENTENCE = {"cls.seq_relationship.weight": "2 H", "cls.seq_relationship.bias": "2"}
-
-CLASSIFIER = {"classifier.weight": "C H", "classifier.bias": "C"}
-CHOICE = {"classifier.weight": "1 H", "classifier.bias": "1"}
-SPAN = {"qa_outputs.weight": "2 H", "qa_outputs.bias": "2"}
-
-# What each head needs besides embeddings and encoder, and the reference's name for the two together.
-HEADS: dict[str, dict[str, str]] = {
-    "pretraining": POOLER | LANGUAGE_MODEL | NEXT_SENTENCE,
-    "masked_lm": LANGUAGE_MODEL,
-    "next_sentence_prediction": POOLER | NEXT_SENTENCE,
-    "sequence_classification": POOLER | CLASSIFIER,
-    "multiple_choice": POOLER | CHOICE,
-    "token_classification": CLASSIFIER,
-    "question_answering": SPAN,
-    "causal_lm": LANGUAGE_MODEL,
-}
-
-ARCHITECTURES = {
-    "pretraining": "NezhaForPreTraining",
-    "masked_lm": "NezhaForMaskedLM",
-    "next_sentence_prediction": "NezhaForNextSentencePrediction",
-    "sequence_classification": "NezhaForSequenceClassification",
-    "multiple_choice": "NezhaForMultipleChoice",
-    "token_classification": "NezhaForTokenClassification",
-    "question_answering": "NezhaForQuestionAnswering",
-    "causal_lm": "NezhaForMaskedLM",
-}
+HEADS = (
+    "pretraining",
+    "masked_lm",
+    "next_sentence_prediction",
+    "sequence_classification",
+    "multiple_choice",
+    "token_classification",
+    "question_answering",
+    "causal_lm",
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def backbone_shapes(config: NezhaConfig) -> Shapes:
+def backbone_shapes(config: Config) -> Shapes:
     """Return the name and the shape of every tensor of embeddings and encoder.
 
     Examples
@@ -92,17 +35,19 @@ def backbone_shapes(config: NezhaConfig) -> Shapes:
     >>> shapes["encoder.layer.11.intermediate.dense.weight"]
     (3072, 768)
     """
-    shapes = _shapes(config, EMBEDDINGS)
+    family = family_of(config)
+    shapes = _shapes(config, family.embeddings(config))
     for index in range(config.num_hidden_layers):
         layer = f"encoder.layer.{index}."
-        shapes |= _shapes(config, ATTENTION, heads=config.heads(index), prefix=layer + "attention.")
+        own = family.self_attention(config)
+        shapes |= _shapes(config, own, heads=config.heads(index), prefix=layer + "attention.")
         if config.add_cross_attention:  # whose heads are never pruned
-            shapes |= _shapes(config, ATTENTION, prefix=layer + "crossattention.")
-        shapes |= _shapes(config, FEED_FORWARD, prefix=layer)
+            shapes |= _shapes(config, nezha_attention(config), prefix=layer + "crossattention.")
+        shapes |= _shapes(config, family.feed_forward(config), prefix=layer)
     return shapes
 
 
-def pooler_shapes(config: NezhaConfig) -> Shapes:
+def pooler_shapes(config: Config) -> Shapes:
     """Return the name and the shape of the pooler's tensors.
 
     Examples
@@ -110,37 +55,81 @@ def pooler_shapes(config: NezhaConfig) -> Shapes:
     >>> pooler_shapes(NezhaConfig())
     {'pooler.dense.weight': (768, 768), 'pooler.dense.bias': (768,)}
     """
-    return _shapes(config, POOLER)
+    return _shapes(config, family_of(config).pooler)
 
 
-def head_shapes(config: NezhaConfig, head: str) -> Shapes:
+def heads_of(config: Config) -> tuple[str, ...]:
+    """List the heads that a family has.
+
+    Examples
+    --------
+    >>> len(heads_of(NezhaConfig()))
+    8
+    """
+    return tuple(head for head in HEADS if head in family_of(config).heads(config))
+
+
+def head_shapes(config: Config, head: str) -> Shapes:
     """Return the name and the shape of every tensor that a head needs besides embeddings and encoder.
+
+    Raises
+    ------
+    ValueError
+        If the family has no such head.
 
     Examples
     --------
     >>> head_shapes(NezhaConfig(num_labels=3), "token_classification")
     {'classifier.weight': (3, 768), 'classifier.bias': (3,)}
     """
+    family = family_of(config)
+    heads = family.heads(config)
+    if head not in heads:
+        raise ValueError(
+            f"{head}: expected a model that has this head, got {family.title}, which has {', '.join(heads)}"
+        )
     second = aliases(config)
-    return _shapes(config, {name: letters for name, letters in HEADS[head].items() if name not in second})
+    return _shapes(config, {name: letters for name, letters in heads[head].items() if name not in second})
 
 
-def _shapes(config: NezhaConfig, table: dict[str, str], *, heads: int | None = None, prefix: str = "") -> Shapes:
+def drawn_shapes(config: Config) -> Shapes:
+    """Return the name and the shape of every tensor that a model is pretrained with: backbone, pooler and heads.
+
+    Examples
+    --------
+    >>> len(drawn_shapes(NezhaConfig(num_hidden_layers=1)))
+    29
+    """
+    heads = [head for head in ("pretraining", "masked_lm") if head in heads_of(config)]
+    return backbone_shapes(config) | head_shapes(config, heads[0])
+
+
+def _shapes(config: Any, table: Table, *, heads: int | None = None, prefix: str = "") -> Shapes:
+    count = config.attention_heads if heads is None else heads
     size = {
         "V": config.vocab_size,
         "T": config.type_vocab_size,
+        "M": config.max_position_embeddings,
+        "R": 2 * config.max_position_embeddings - 1,
         "H": config.hidden_size,
-        "A": (config.num_attention_heads if heads is None else heads) * config.head_size,
+        "E": getattr(config, "embedding_size", config.hidden_size),
+        "N": count,
+        "D": config.head_size,
+        "A": count * config.head_size,
         "F": config.intermediate_size,
-        "C": config.num_labels or 0,
-    }
-    return {
-        prefix + name: tuple(size[letter] if letter in size else int(letter) for letter in letters.split())
-        for name, letters in table.items()
+        "G": getattr(config, "num_groups", 1),
+        "k": getattr(config, "conv_kernel_size", 1),
+        "C": config.num_labels,
     }
 
+    def axis(letters: str) -> int:
+        over, _, under = letters.partition("/")
+        return math.prod(size[one] if one in size else int(one) for one in over.split("*")) // size.get(under, 1)
 
-def aliases(config: NezhaConfig) -> dict[str, str]:
+    return {prefix + name: tuple(map(axis, letters.split())) for name, letters in table.items()}
+
+
+def aliases(config: Config) -> dict[str, str]:
     """Return the second names of tensors: a tied decoder's matrix, and its bias, which is one tensor in any model.
 
     Examples
@@ -148,13 +137,12 @@ def aliases(config: NezhaConfig) -> dict[str, str]:
     >>> aliases(NezhaConfig())["cls.predictions.decoder.weight"]
     'embeddings.word_embeddings.weight'
     """
-    names = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-    if config.tie_word_embeddings:
-        names["cls.predictions.decoder.weight"] = "embeddings.word_embeddings.weight"
-    return names
+    family = family_of(config)
+    tied = {family.decoder: "embeddings.word_embeddings.weight"} if config.tie_word_embeddings else {}
+    return family.second_names | tied
 
 
-def without_aliases(named: Mapping[str, Any], config: NezhaConfig) -> dict[str, Any]:
+def without_aliases(named: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own.
 
     Examples
@@ -178,4 +166,4 @@ def is_backbone(name: str) -> bool:
     >>> is_backbone("pooler.dense.bias"), is_backbone("classifier.bias")
     (True, False)
     """
-    return name.startswith(("embeddings.", "encoder.", "pooler."))
+    return name.startswith(("embeddings.", "embeddings_project.", "encoder.", "pooler."))

@@ -30,6 +30,47 @@ def shipped_weights() -> Weights:
     return load()
 
 
+def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[Weights, Tokenizer]:
+    """Choose what was left out: the shipped model, and the tokenizer in the folder that the weights came from.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The weights; None: the model that ships with the package.
+    tokenizer : tokenizers.Tokenizer or None
+        Its tokenizer; None: the one in the folder that the weights were loaded from.
+
+    Returns
+    -------
+    Weights, tokenizers.Tokenizer
+        What was given or chosen.
+
+    Raises
+    ------
+    TypeError
+        If the weights are no `Weights`.
+    ValueError
+        If there is no tokenizer, and the weights were not loaded from a folder.
+    FileNotFoundError
+        If there is no tokenizer in that folder.
+
+    Examples
+    --------
+    >>> weights, tokenizer = choose_model(None, None)
+    >>> weights.config.vocab_size == tokenizer.get_vocab_size()
+    True
+    """
+    if weights is None:
+        weights = shipped_weights()
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights: expected Weights or None, got {type(weights).__name__}")
+    if tokenizer is None:
+        if weights.source is None:
+            raise ValueError("tokenizer: expected one, because the weights were not loaded from a folder, got None")
+        tokenizer = _tokenizer_of(weights.source)
+    return weights, tokenizer
+
+
 def fill_mask(
     text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, top_k: int = 5
 ) -> list[list[tuple[str, int, float]]]:
@@ -70,14 +111,7 @@ def fill_mask(
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected a str, got {type(text).__name__}")
-    if weights is None:
-        weights = shipped_weights()
-    if not isinstance(weights, Weights):
-        raise TypeError(f"weights: expected Weights or None, got {type(weights).__name__}")
-    if tokenizer is None:
-        if weights.source is None:
-            raise ValueError("tokenizer: expected one, because the weights were not loaded from a folder, got None")
-        tokenizer = _tokenizer_of(weights.source)
+    weights, tokenizer = choose_model(weights, tokenizer)
     if not isinstance(top_k, (int, np.integer)) or isinstance(top_k, bool):
         raise TypeError(f"top_k: expected an integer, got {top_k!r}")
     if not 1 <= top_k <= weights.config.vocab_size:

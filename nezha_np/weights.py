@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import Array, device_of, has_kind, is_array, namespace, to_numpy
-from nezha_np.config import NezhaConfig
+from nezha_np.config import Config, check_config
+from nezha_np.families import family_of
 from nezha_np.inputs import DTYPES, as_path, dtype_name, gpu_number, listed
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
 from nezha_np.parameters import (
-    ARCHITECTURES,
     HEADS,
-    POOLER,
     Shapes,
     aliases,
     backbone_shapes,
+    drawn_shapes,
     head_shapes,
+    heads_of,
     is_backbone,
     pooler_shapes,
     without_aliases,
@@ -41,7 +42,7 @@ class Weights(Mapping[str, Array]):
     tensors : mapping of str to array
         The tensors, of one array library, dtype and device. A tied decoder may be among them or not: it is the table
         of word embeddings.
-    config : NezhaConfig
+    config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     source : Path, optional
         The folder they were loaded from.
@@ -62,9 +63,8 @@ class Weights(Mapping[str, Array]):
     (4, (7000, 128))
     """
 
-    def __init__(self, tensors: Mapping[str, Array], config: NezhaConfig, *, source: Path | None = None) -> None:
-        if not isinstance(config, NezhaConfig):
-            raise TypeError(f"config: expected a NezhaConfig, got {type(config).__name__}")
+    def __init__(self, tensors: Mapping[str, Array], config: Config, *, source: Path | None = None) -> None:
+        check_config(config)
         if not isinstance(tensors, Mapping):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self._config = config
@@ -81,7 +81,7 @@ class Weights(Mapping[str, Array]):
     __hash__ = object.__hash__
 
     @property
-    def config(self) -> NezhaConfig:
+    def config(self) -> Config:
         """The configuration."""
         return self._config
 
@@ -236,7 +236,7 @@ class Weights(Mapping[str, Array]):
         write_beside(file.parent, write)
 
 
-def as_weights(weights: Any, config: NezhaConfig | None) -> Weights:
+def as_weights(weights: Any, config: Config | None) -> Weights:
     """Return the weights of a call: a plain dict works with a configuration, and a configuration may replace one.
 
     Raises
@@ -268,10 +268,11 @@ def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array if own.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
 
 
-def _check_tensors(tensors: Mapping[str, Array], config: NezhaConfig) -> None:
+def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     needed, parts = backbone_shapes(config), "embeddings and encoder"
-    if any(name in tensors for name in POOLER):  # which may be left out as a whole
-        needed, parts = needed | pooler_shapes(config), "embeddings, encoder and pooler"
+    pooler = pooler_shapes(config)
+    if any(name in tensors for name in pooler):  # which may be left out as a whole
+        needed, parts = needed | pooler, "embeddings, encoder and pooler"
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
@@ -308,13 +309,15 @@ def _to_gpu(array: Array, gpu: int) -> Array:
 
 
 def _architecture(weights: Weights) -> str:
-    for head, architecture in ARCHITECTURES.items():
+    """Name the reference's class for the first head that is complete; a decoder's is rather the causal one."""
+    heads = heads_of(weights.config)
+    for head in reversed(heads) if weights.config.is_decoder else heads:  # causal_lm is the last
         try:
             weights.require(head)
         except ValueError:
             continue
-        return architecture
-    return "NezhaModel"
+        return family_of(weights.config).architectures[head]
+    return family_of(weights.config).architectures["forward"]
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
@@ -331,7 +334,7 @@ QUANTILE = (
 WITHIN_TWO_SIGMA = 0.9544997361036416
 
 
-def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any = "float32") -> Weights:
+def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "float32") -> Weights:
     """Draw new weights: matrices from a normal distribution cut off at 2σ, biases 0, norms 1, the padding row 0.
 
     This is the authors' way; the reference's initialisation does not cut off. Each tensor has a random stream of its
@@ -339,11 +342,12 @@ def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any
 
     Parameters
     ----------
-    config : NezhaConfig
+    config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration; σ is ``config.initializer_range``.
     head : str, optional
-        A head to add to backbone, pooler, language-model and next-sentence head: "sequence_classification",
-        "multiple_choice", "token_classification", "question_answering", or one of those that are there anyway.
+        A head to add to backbone, pooler, language-model and next-sentence head (as far as the family has them):
+        "sequence_classification", "multiple_choice", "token_classification", "question_answering", or one of those that
+        are there anyway.
     seed : int
         The seed.
     dtype : str or dtype
@@ -359,7 +363,7 @@ def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any
     TypeError
         If `config` is not a configuration or `seed` not an integer.
     ValueError
-        If there is no such head or dtype.
+        If there is no such head or dtype, or the family does not have the head.
 
     Examples
     --------
@@ -369,24 +373,25 @@ def init(config: NezhaConfig, head: str | None = None, seed: int = 0, dtype: Any
     >>> weights["qa_outputs.weight"].shape
     (2, 8)
     """
-    if not isinstance(config, NezhaConfig):
-        raise TypeError(f"config: expected a NezhaConfig, got {type(config).__name__}")
+    check_config(config)
     if head is not None and head not in tuple(HEADS):
         raise ValueError(f"head: expected one of {', '.join(HEADS)} or None, got {head!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
         raise TypeError(f"seed: expected an integer, got {seed!r}")
     name = dtype_name(dtype)
-    shapes = backbone_shapes(config) | head_shapes(config, "pretraining")
+    shapes = drawn_shapes(config)
     if head is not None:
         shapes |= head_shapes(config, head)
     tensors = {}
     for key, shape in shapes.items():
         tensors[key] = _draw(key, shape, config, int(seed)).astype(name)
         tensors[key].flags.writeable = False
-    return Weights(tensors, config.replace(architectures=(ARCHITECTURES[head or "pretraining"],)))
+    architectures = family_of(config).architectures
+    drawn_for = head or ("pretraining" if "pretraining" in architectures else "masked_lm")
+    return Weights(tensors, config.replace(architectures=(architectures[drawn_for],)))
 
 
-def _draw(name: str, shape: tuple[int, ...], config: NezhaConfig, seed: int) -> np.ndarray:
+def _draw(name: str, shape: tuple[int, ...], config: Config, seed: int) -> np.ndarray:
     if name.endswith("LayerNorm.weight"):
         return np.ones(shape)
     if name.endswith("bias"):

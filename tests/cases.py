@@ -22,6 +22,10 @@ LABELLED = (
     "causal_lm",
 )
 HEADS = ("forward", *LABELLED)
+FAMILIES = ("nezha", "bert", "convbert")
+NO_DECODER = ("pretraining", "next_sentence_prediction", "causal_lm")  # the heads that ConvBERT does not have
+EVERY_HEAD = [(family, head) for family in FAMILIES for head in HEADS if family != "convbert" or head not in NO_DECODER]
+EVERY_LABELLED_HEAD = [(family, head) for family, head in EVERY_HEAD if head != "forward"]
 LONGEST = 12
 
 
@@ -29,7 +33,7 @@ LONGEST = 12
 class Case:
     """A configuration, a seed for the parameters, and the arguments of a call."""
 
-    config: nz.NezhaConfig
+    config: Any
     seed: int
     inputs: dict[str, Any]
 
@@ -38,6 +42,7 @@ class Case:
 def cases(
     draw: st.DrawFn,
     head: str,
+    family: str | None = None,
     *,
     hidden_from: int = 2,
     labelled: bool = True,
@@ -46,25 +51,48 @@ def cases(
     from_ids: bool | None = None,
 ) -> Case:
     """Draw small configurations, inputs, masks with holes and fully masked rows, and options; None: drawn too."""
+    if family is None:
+        families = FAMILIES[:2] if head in NO_DECODER or decoder or cross else FAMILIES
+        family = draw(st.sampled_from(families))
     heads = draw(st.integers(1, 3))
     head_size = draw(st.sampled_from([size for size in (2, 4, 6, 8) if size * heads >= hidden_from]))
+    if family == "convbert":
+        decoder = cross = False
     if decoder is None:
         decoder = head == "causal_lm" or draw(st.booleans())
     if cross is None:
         cross = decoder and head in ("forward", "masked_lm") and draw(st.booleans())
     vocabulary = draw(st.integers(4, 20))
-    config = nz.NezhaConfig(
+    hidden_size = heads * head_size
+    own: dict[str, Any] = {}
+    middle = st.integers(1, 12)
+    if family == "nezha":
+        own["max_relative_position"] = draw(st.integers(1, LONGEST))
+    elif family == "bert":
+        own["position_embedding_type"] = draw(st.sampled_from(nz.config.POSITION_KINDS))
+    else:
+        own["head_ratio"] = draw(st.integers(1, 3))
+        hidden_size *= 2 if hidden_size % (2 * max(1, heads // own["head_ratio"])) else 1
+        own["embedding_size"] = draw(st.sampled_from([hidden_size, 3, 10]))
+        own["conv_kernel_size"] = draw(st.sampled_from([1, 3, 5, 9]))
+        own["num_groups"] = draw(st.sampled_from([groups for groups in (1, 2, 3) if hidden_size % groups == 0]))
+        middle = st.integers(1, 4).map(lambda factor: factor * own["num_groups"])
+        own["summary_type"] = draw(st.sampled_from(nz.config.SUMMARIES))
+        own["summary_use_proj"] = draw(st.booleans())
+        own["summary_activation"] = draw(st.sampled_from([None, "tanh", "gelu"]))
+        own["summary_first_dropout"] = draw(st.sampled_from([0.0, 0.2]))
+        own["summary_last_dropout"] = draw(st.sampled_from([0.0, 0.3]))
+    config = nz.config.FAMILIES[family](
         vocab_size=vocabulary,
-        hidden_size=heads * head_size,
+        hidden_size=hidden_size,
         num_hidden_layers=draw(st.integers(1, 2)),
         num_attention_heads=heads,
-        intermediate_size=draw(st.integers(1, 12)),
+        intermediate_size=draw(middle),
         hidden_act=draw(st.sampled_from(sorted(ACTIVATIONS))),
         hidden_dropout_prob=draw(st.sampled_from([0.0, 0.3])),  # which acts under a tape with a seed alone
         attention_probs_dropout_prob=draw(st.sampled_from([0.0, 0.2])),
         classifier_dropout=draw(st.sampled_from([None, 0.0, 0.4])),
         max_position_embeddings=LONGEST,
-        max_relative_position=draw(st.integers(1, LONGEST)),
         type_vocab_size=draw(st.integers(1, 3)),
         layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5])),
         pad_token_id=draw(st.sampled_from([0, 2, None])),
@@ -75,20 +103,24 @@ def cases(
         problem_type=draw(st.sampled_from([None, *nz.config.PROBLEM_TYPES]))
         if head == "sequence_classification"
         else None,
+        **own,
     )
     seed = draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
     batch, length = draw(st.integers(1, 3)), draw(st.integers(1, LONGEST))
+    heads = config.attention_heads
     choices = (draw(st.integers(1, 3)),) if head == "multiple_choice" else ()
     shape = (batch, *choices, length)
 
     inputs: dict[str, Any] = {name: draw(st.booleans()) for name in ("output_hidden_states", "output_attentions")}
-    if head == "forward":  # the reference's heads do not take it
+    if head == "forward" and family != "convbert":  # the reference's others do not take it
         inputs["use_cache"] = draw(st.sampled_from([None, True, False]))
     if draw(st.booleans()) if from_ids is None else from_ids:
         inputs["input_ids"] = generator.integers(0, vocabulary, shape)
     else:
-        inputs["inputs_embeds"] = generator.normal(size=(*shape, config.hidden_size))
+        inputs["inputs_embeds"] = generator.normal(size=(*shape, own.get("embedding_size", hidden_size)))
+    if config.learns_positions and draw(st.booleans()):
+        inputs["position_ids"] = generator.integers(0, LONGEST, shape)
     if draw(st.booleans()):
         inputs["token_type_ids"] = generator.integers(0, config.type_vocab_size, shape)
     masks = [None, (shape, 0.6), (shape, 0.0)]
@@ -114,7 +146,7 @@ def cases(
 
 @st.composite
 def labels_for(
-    draw: st.DrawFn, head: str, config: nz.NezhaConfig, generator: np.random.Generator, shape: tuple[int, ...]
+    draw: st.DrawFn, head: str, config: Any, generator: np.random.Generator, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Draw the labels of a head, some of them ignored, all of them sometimes."""
     batch, length, classes = shape[0], shape[-1], config.num_labels

@@ -1,7 +1,7 @@
 """The PyTorch reference (transformers 4.37.2), made ready to be compared with.
 
-Its position tables are overwritten with the float64 table (it computes them in float32), every parameter is filled with
-numbers that matter, and the weights are handed over under our names.
+NEZHA's position tables are overwritten with the float64 table (the reference computes them in float32), every parameter
+is filled with numbers that matter, and the weights are handed over under our names.
 """
 
 from __future__ import annotations
@@ -13,32 +13,19 @@ import torch
 import transformers
 
 import nezha_np as nz
+from nezha_np.families import family_of
 from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 
 transformers.logging.set_verbosity_error()  # it warns of every decoder
-
-HEADS = {
-    "forward": transformers.NezhaModel,
-    "pretraining": transformers.NezhaForPreTraining,
-    "masked_lm": transformers.NezhaForMaskedLM,
-    "next_sentence_prediction": transformers.NezhaForNextSentencePrediction,
-    "sequence_classification": transformers.NezhaForSequenceClassification,
-    "multiple_choice": transformers.NezhaForMultipleChoice,
-    "token_classification": transformers.NezhaForTokenClassification,
-    "question_answering": transformers.NezhaForQuestionAnswering,
-    "causal_lm": transformers.NezhaForMaskedLM,  # as a decoder; its loss is shifted by `run_reference`
-}
+transformers.activations.ACT2FN["selu"] = torch.nn.SELU  # which its documents name, and its table does not have
 
 
-def reference_model(
-    head: str, config: nz.NezhaConfig, seed: int, dtype: torch.dtype = torch.float64
-) -> torch.nn.Module:
+def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
     """Make a fresh reference model with every parameter filled, in evaluation mode."""
-    values = config.to_dict()
-    if config.hidden_act == "selu":  # its table does not have it: it takes a function
-        values["hidden_act"] = torch.nn.functional.selu
-    model = HEADS[head](transformers.NezhaConfig(**values)).eval()
+    kind = getattr(transformers, type(config).__name__)
+    # NEZHA's causal head is its masked one as a decoder, whose loss is shifted by `run_reference`.
+    model = getattr(transformers, family_of(config).architectures[head])(kind(**config.to_dict())).eval()
     generator = np.random.default_rng(seed)
     for parameter in model.parameters():
         values = 0.4 * generator.normal(size=parameter.shape)
@@ -55,33 +42,42 @@ def reference_model(
     return model
 
 
-def our_weights(model: torch.nn.Module, config: nz.NezhaConfig) -> nz.Weights:
+def our_weights(model: torch.nn.Module, config: Any) -> nz.Weights:
     """Hand the reference's parameters over under our names."""
     names = {our_name(name): value.detach().numpy() for name, value in model.named_parameters()}
     return nz.Weights(names, config)
 
 
 def our_name(name: str) -> str:
-    return name.removeprefix("nezha.").replace("predictions.decoder.bias", "predictions.bias")
+    for prefix in ("nezha.", "bert.", "convbert."):
+        name = name.removeprefix(prefix)
+    return name.replace("predictions.decoder.bias", "predictions.bias")
 
 
 def drop_as_we_do(model: torch.nn.Module, seed: int, step: int) -> None:
     """Make the reference's dropout layers take our masks, which go by the names of its modules."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout):
+            module.forward = our_dropout(our_name(name), module.p, seed, step)
 
-            def forward(
-                x: torch.Tensor, rate: float = module.p, name: str = name.removeprefix("nezha.")
-            ) -> torch.Tensor:
-                return x * torch.tensor(dropout_mask(x.detach().numpy(), rate=rate, key=(seed, step, name)))
 
-            module.forward = forward
+def our_dropout(name: str, rate: float, seed: int, step: int) -> Any:
+    calls = 0  # ConvBERT's classification head goes through one dropout layer twice: its second mask is another
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        key = (seed, step, name if calls == 1 else f"{name}_{calls}")
+        return x * torch.tensor(dropout_mask(x.detach().numpy(), rate=rate, key=key))
+
+    return forward
 
 
 def run_reference(model: torch.nn.Module, head: str, inputs: dict[str, Any]) -> Any:
-    """Run the reference on NumPy inputs; causal_lm's loss is BertLMHeadModel's, the next token's cross-entropy."""
+    """Run the reference on NumPy inputs; NEZHA's causal loss is BertLMHeadModel's, the next token's cross-entropy."""
     tensors = {name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
-    labels = tensors.pop("labels", None) if head == "causal_lm" else None
+    shifted = head == "causal_lm" and isinstance(model, transformers.NezhaForMaskedLM)
+    labels = tensors.pop("labels", None) if shifted else None
     out = model(**tensors)
     if labels is not None:
         logits = out.logits[:, :-1].reshape(-1, out.logits.shape[-1])

@@ -110,7 +110,7 @@ def test_model_says_which_checkpoint(capsys, checkpoint):
         ([TEXT, "--top-k", "0"], "top_k: expected a number from 1 to 7000, got 0"),
         ([TEXT, "--top-k", "7001"], "top_k: expected a number from 1 to 7000, got 7001"),
         ([TEXT, "--top-k", "five"], "argument --top-k: invalid int value: 'five'"),
-        ([TEXT, "--model", "nowhere"], "path: expected a folder or a .safetensors file, found no nowhere"),
+        ([TEXT, "--model", "nowhere"], "path: expected a folder or a file that ends in .safetensors, .bin"),
         ([TEXT, "more"], "unrecognized arguments: more"),
         ([], "the following arguments are required: text"),
     ],
@@ -215,7 +215,7 @@ def break_file(folder: Path, name: str, content: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.safetensors", None, "expected model.safetensors or model.safetensors.index.json, found neither in"),
+        ("model.safetensors", None, "expected model.safetensors or pytorch_model.bin or the index of one's"),
         ("model.safetensors", b"", "expected a safetensors file, got one that breaks the format"),
         ("model.safetensors", b"\xff" * 100, "expected a safetensors file, got one that breaks the format"),
         ("config.json", None, "expected a config.json, found no such file"),

@@ -8,9 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.layers import activations, attention, embedding, layer_norm, linear, losses, relative_position, selection
+from nezha_np.layers import (
+    activations,
+    attention,
+    embedding,
+    layer_norm,
+    linear,
+    losses,
+    relative_key,
+    relative_position,
+    selection,
+    span_convolution,
+)
 from nezha_np.layers.addition import add
 from nezha_np.layers.dropout import dropout_mask, rescale
+from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.randomness import uniform
 
 GENERATOR = np.random.default_rng(0)
@@ -27,6 +39,7 @@ IDS = np.array([[1, 0, 3], [3, 3, 2]])
 PRIMITIVES = [
     (linear.linear, (some(2, 3, 4), some(5, 4), some(5)), {}),
     (linear.linear, (some(3, 4), some(5, 4)), {}),
+    (grouped_linear, (some(2, 3, 4), some(2, 2, 3), some(6)), {}),
     (add, (some(2, 3), some(2, 3)), {}),
     (layer_norm.layer_norm, (some(2, 3, 4), some(4), some(4)), {"eps": 1e-5}),
     *((activation, (some(3, 4),), {}) for activation in set(activations.ACTIVATIONS.values())),
@@ -41,7 +54,16 @@ PRIMITIVES = [
     (attention.content_context, (some(2, 3, 5, 6), some(2, 3, 6, 4)), {}),
     (relative_position.position_scores, (some(2, 3, 5, 4), TABLE), {"keys": 7, "past": 2}),
     (relative_position.position_context, (some(2, 3, 5, 7), TABLE), {"past": 2}),
+    (relative_key.query_distance_scores, (some(2, 3, 5, 4), some(15, 4)), {"keys": 7, "past": 2}),
+    (relative_key.key_distance_scores, (some(2, 3, 7, 4), some(15, 4)), {"queries": 5, "past": 2}),
+    (span_convolution.separable_convolution, (some(2, 4, 3), some(3, 1, 5), some(6, 3, 1), some(6, 1)), {}),
+    (span_convolution.multiply, (some(2, 3), some(2, 3)), {}),
+    (span_convolution.convolution_kernels, (some(2, 4, 6),), {"size": 3}),
+    (span_convolution.dynamic_convolution, (some(2, 4, 6), some(2, 4, 3, 5)), {}),
+    (span_convolution.join_features, (some(2, 3, 4), some(2, 3, 5)), {}),
     (selection.first_token, (some(2, 3, 4),), {}),
+    (selection.last_token, (some(2, 3, 4),), {}),
+    (selection.mean_of_tokens, (some(2, 3, 4),), {}),
     (selection.all_but_last_token, (some(2, 3, 4),), {}),
     (selection.column, (some(2, 3, 2),), {"index": 1}),
     (selection.by_choice, (some(6, 1),), {"choices": 3}),
@@ -103,8 +125,8 @@ def test_activations_stay_finite_far_out(activation):
 @given(
     queries=st.integers(1, 9),
     keys=st.integers(1, 12),
-    past=st.integers(0, 15),
-    reach=st.integers(1, 16),
+    past=st.integers(-12, 15),
+    reach=st.integers(0, 16),
     seed=st.integers(0, 99),
 )
 def test_spread_and_collect_are_the_formula_and_each_others_transpose(queries, keys, past, reach, seed):

@@ -28,6 +28,7 @@ ORDER = (
     "layers",
     "inputs",
     "config",
+    "families",
     "parameters",
     "safetensors_file",
     "weights",
@@ -35,8 +36,14 @@ ORDER = (
     "call",
     "model",
     "heads",
+    "generation",
     "tokenizer",
     "text",
+    "sentence_embeddings",
+    "text_lines",
+    "vector_file",
+    "partial_file",
+    "embed_command",
     "cli",
 )
 

