@@ -26,7 +26,7 @@ from nezha_np.mechanism import definitions, trace, value_and_grad
 from nezha_np.model import forward
 from nezha_np.sentence_embeddings import embed
 from nezha_np.text import fill_mask
-from nezha_np.tokenizer import encode, load_tokenizer
+from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
 from nezha_np.weights import Weights, init
 
 __version__ = "0.1.0"
@@ -43,6 +43,7 @@ __all__ = [
     "fill_mask",
     "forward",
     "generate",
+    "get_special_tokens_mask",
     "init",
     "load",
     "load_tokenizer",
@@ -51,6 +52,7 @@ __all__ = [
     "next_sentence_prediction",
     "pretraining",
     "question_answering",
+    "save_vocabulary",
     "sequence_classification",
     "token_classification",
     "trace",

@@ -100,7 +100,9 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     try:
         weights = Weights(tensors, config, source=folder)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}") from None
+        mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
+        advice = ": give a dtype, and all are converted to it" if mixed else ""
+        raise ValueError(f"{folder}: {error}{advice}") from None
     return weights if device == "cpu" else weights.to(device=device)
 
 

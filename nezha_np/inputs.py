@@ -248,6 +248,20 @@ def check_switches(**switches: Any) -> None:
             raise TypeError(f"{name}: expected True, False or None, got {value!r}")
 
 
+def check_integer(name: str, value: Any) -> None:
+    """Check an option that is a whole number.
+
+    Examples
+    --------
+    >>> check_integer("seed", 1.5)
+    Traceback (most recent call last):
+    ...
+    TypeError: seed: expected an integer, got 1.5
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+
+
 def are_integers(name: str, value: Any, beside: Array) -> bool:
     """Say whether a value holds integers: any integer dtype, or lists of them.
 

@@ -104,6 +104,19 @@ def drawn_shapes(config: Config) -> Shapes:
     return backbone_shapes(config) | head_shapes(config, heads[0])
 
 
+def sized_by_vocabulary(config: Config) -> tuple[str, ...]:
+    """List the tensors that have a row, or a number, for each word piece.
+
+    Examples
+    --------
+    >>> sized_by_vocabulary(NezhaConfig())
+    ('embeddings.word_embeddings.weight', 'cls.predictions.decoder.weight', 'cls.predictions.bias')
+    """
+    family = family_of(config)
+    tables = [family.embeddings(config), *family.heads(config).values()]
+    return tuple(dict.fromkeys(name for table in tables for name, letters in table.items() if letters[0] == "V"))
+
+
 def _shapes(config: Any, table: Table, *, heads: int | None = None, prefix: str = "") -> Shapes:
     count = config.attention_heads if heads is None else heads
     size = {

@@ -56,7 +56,9 @@ class Entry:
     @property
     def nbytes(self) -> int:
         """The bytes of all elements."""
-        return self.stop - self.start if self.strides is None else math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        if self.strides is None or self.dtype not in DTYPES:
+            return self.stop - self.start
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def at(self, index: int) -> Entry:
         """Describe the part at an index of the first axis."""

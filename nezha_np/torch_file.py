@@ -172,7 +172,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         _refuse_repetition(entries, size=len(mapped))
     except _Refused as error:
         raise ValueError(f"{path}: expected tensors alone, got {error}: refused, nothing was run") from None
-    except ValueError as error:
+    except (ValueError, DeprecationWarning) as error:  # of odd escapes pickletools warns, which may be an error
         raise ValueError(f"{path}: expected a file of torch.save, got one that breaks the format: {error}") from None
     return entries
 

@@ -6,16 +6,16 @@ The names are those of the reference without the model's prefix: ``encoder.layer
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, device_of, has_kind, is_array, namespace, to_numpy
+from nezha_np.arrays import Array, device_of, has_kind, is_array, like, namespace, to_numpy
 from nezha_np.config import Config, check_config
 from nezha_np.families import family_of
-from nezha_np.inputs import DTYPES, as_path, dtype_name, gpu_number, listed
+from nezha_np.inputs import DTYPES, as_path, check_integer, dtype_name, gpu_number, listed
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
 from nezha_np.parameters import (
@@ -28,10 +28,17 @@ from nezha_np.parameters import (
     heads_of,
     is_backbone,
     pooler_shapes,
+    sized_by_vocabulary,
     without_aliases,
 )
 from nezha_np.randomness import uniform
 from nezha_np.safetensors_file import write_beside, write_tensors
+
+# What pruning a head removes a part of, and along which axis.
+PRUNED = {
+    **{f"self.{part}.{kind}": 0 for part in ("query", "key", "value") for kind in ("weight", "bias")},
+    "output.dense.weight": 1,
+}
 
 
 class Weights(Mapping[str, Array]):
@@ -190,6 +197,94 @@ class Weights(Mapping[str, Array]):
                 array = xp.astype(array, getattr(xp, name), copy=False)
             tensors[key] = array if device is None else to_numpy(array) if gpu is None else _to_gpu(array, gpu)
         return Weights(tensors, self.config, source=self.source)
+
+    def prune_heads(self, heads: Mapping[int, Iterable[int]]) -> Weights:
+        """Remove attention heads: their rows of query, key and value, and their columns of the output.
+
+        Parameters
+        ----------
+        heads : mapping of int to iterable of int
+            For each layer the heads to remove, numbered as they were before any was removed; those that are gone
+            already are passed over, as in the reference. Cross-attention keeps all its heads.
+
+        Returns
+        -------
+        Weights
+            New weights, whose ``config.pruned_heads`` says what is gone.
+
+        Raises
+        ------
+        TypeError
+            If `heads` is not such a mapping.
+        ValueError
+            If there is no such layer or head, a layer would lose its last head, or the family is ConvBERT, whose heads
+            and convolutions share their maps (the reference breaks there).
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> smaller = nz.load().prune_heads({0: [1, 3]})
+        >>> smaller["encoder.layer.0.attention.self.query.weight"].shape, smaller.config.pruned_heads
+        ((64, 128), {0: (1, 3)})
+        """
+        old = self.config
+        wanted = old.replace(pruned_heads=heads).pruned_heads  # checked
+        gone = {layer: {*old.pruned_heads.get(layer, ()), *more} for layer, more in wanted.items()}
+        config = old.replace(pruned_heads=dict(old.pruned_heads) | gone)
+        tensors = dict(self._tensors)
+        for layer in gone:
+            before, after = (
+                [head for head in range(old.attention_heads) if head not in one.pruned_heads.get(layer, ())]
+                for one in (old, config)
+            )
+            kept = [before.index(head) * old.head_size + i for head in after for i in range(old.head_size)]
+            for part, axis in PRUNED.items():
+                name = f"encoder.layer.{layer}.attention.{part}"
+                xp = namespace(tensors[name])
+                tensors[name] = xp.take(tensors[name], like(tensors[name], kept, "int64"), axis=axis)
+        return Weights(tensors, config, source=self.source)
+
+    def resize_token_embeddings(self, n: int, seed: int = 0) -> Weights:
+        """Change the size of the vocabulary: rows are cut off at its end, or drawn there.
+
+        Parameters
+        ----------
+        n : int
+            The new size.
+        seed : int
+            New rows are those that `nezha_np.init` draws for this size with this seed; the new part of a bias is zero.
+
+        Returns
+        -------
+        Weights
+            New weights, whose ``config.vocab_size`` is `n`. The matrix of a language-model head that is not tied to the
+            embeddings, and the head's bias, change with them.
+
+        Raises
+        ------
+        TypeError
+            If `n` or `seed` is not an integer.
+        ValueError
+            If `n` is less than 1, or the padding id would lie outside.
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> nz.load().resize_token_embeddings(7002).word_embeddings.shape
+        (7002, 128)
+        """
+        check_integer("n", n)
+        check_integer("seed", seed)
+        config = self.config.replace(vocab_size=int(n))
+        tensors = dict(self._tensors)
+        for name in sized_by_vocabulary(config):
+            if name not in tensors:
+                continue
+            old = tensors[name]
+            rows = min(old.shape[0], config.vocab_size)
+            new = _draw(name, (config.vocab_size, *old.shape[1:]), config, int(seed))[rows:]
+            tensors[name] = namespace(old).concat([old[:rows, ...], like(old, new)], axis=0)
+        return Weights(tensors, config, source=self.source)
 
     def save(self, path: str | Path) -> None:
         """Write what `nezha_np.load` and transformers both read.
@@ -376,8 +471,7 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
     check_config(config)
     if head is not None and head not in tuple(HEADS):
         raise ValueError(f"head: expected one of {', '.join(HEADS)} or None, got {head!r}")
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
-        raise TypeError(f"seed: expected an integer, got {seed!r}")
+    check_integer("seed", seed)
     name = dtype_name(dtype)
     shapes = drawn_shapes(config)
     if head is not None:

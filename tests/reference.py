@@ -1,7 +1,7 @@
 """The PyTorch reference (transformers 4.37.2), made ready to be compared with.
 
-NEZHA's position tables are overwritten with the float64 table (the reference computes them in float32), every parameter
-is filled with numbers that matter, and the weights are handed over under our names.
+NEZHA's position tables are overwritten with the float64 table, every parameter is filled with numbers that matter, and
+the weights are handed over under our names.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torc
     for parameter in model.parameters():
         values = 0.4 * generator.normal(size=parameter.shape)
         parameter.data = torch.tensor(values + (parameter.data.numpy() == 1.0), dtype=dtype)  # norms around 1
+    take_our_table(model, config, dtype)
+    return model
+
+
+def take_our_table(model: torch.nn.Module, config: Any, dtype: torch.dtype = torch.float64) -> None:
+    """Overwrite NEZHA's position tables, which the reference computes in float32."""
     for name, module in model.named_modules():
         if name.endswith("relative_positions_encoding"):
             table = relative_position_table(
@@ -39,7 +45,6 @@ def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torc
             reach = config.max_relative_position
             distance = np.clip(position[None, :] - position[:, None], -reach, reach) + reach
             module.positions_encoding = torch.tensor(table[distance], dtype=dtype)
-    return model
 
 
 def our_weights(model: torch.nn.Module, config: Any) -> nz.Weights:

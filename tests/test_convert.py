@@ -251,6 +251,16 @@ def test_inspect_counts_the_bytes_of_views_by_their_elements(capsys, tmp_path):
     assert f"{sum(value.numel() for value in tensors.values()) * 4:,} bytes" in printed
 
 
+def test_inspect_lists_arrays_of_dtypes_that_no_weight_has(capsys, tmp_path):
+    others = {"a": np.ones((2, 3), complex).T, "b/kernel": np.ones((2, 3), complex), "c/kernel": np.array([["x", "y"]])}
+    assert main(["inspect", str(put_npz(tmp_path, filled() | others))]) == 0
+    printed = capsys.readouterr().out
+    assert "forward: complete" in printed
+    for name, shape, size in (("a", "3 x 2", 96), ("b.weight", "3 x 2", 96), ("c.weight", "2 x 1", 8)):
+        line = next(line for line in printed.splitlines() if line.startswith(f"{name} "))
+        assert shape in line and line.endswith(f" {size}")
+
+
 def test_what_is_written_has_the_prefix_that_transformers_looks_for(tmp_path):
     for family, config in CONFIGS.items():
         convert(put_npz(tmp_path / family, filled(config), config), tmp_path / "out")

@@ -462,6 +462,7 @@ ABUSED: dict[str, Any] = {
     "a protocol to come": Raw(b"\x80\x09"),
     "a name of a number": Raw(b"NN\x93"),
     "an odd name": Raw(b"cos\n\xff\n"),
+    "an odd escape": Raw(b"cos\\\nsystem\\z\n"),
     "an odd string": Raw(b"X\x01\0\0\0\xff"),
     "an enormous string": Raw(b"\x8d" + struct.pack("<Q", 2**62)),
     "an enormous string of bytes": Raw(b"\x8e" + struct.pack("<Q", 2**64 - 1)),
