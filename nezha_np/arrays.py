@@ -135,12 +135,27 @@ def like(array: Array, values: Any, dtype: Any = None) -> Array:
     >>> like(np.zeros(2, "float32"), [1, 2])
     array([1., 2.], dtype=float32)
     """
-    xp = namespace(array)
     if dtype is None:
         dtype = array.dtype
     elif isinstance(dtype, str):
-        dtype = getattr(xp, dtype)
-    return xp.asarray(values, dtype=dtype, device=device_of(array))
+        dtype = dtype_named(array, dtype)
+    return namespace(array).asarray(values, dtype=dtype, device=device_of(array))
+
+
+def dtype_named(array: Array, name: str) -> Any:
+    """Return the dtype of that name in the library of an array.
+
+    JAX has 32 bits only, unless it was told to have 64: "int64" is its int32 then, and naming int64 would make it warn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dtype_named(np.zeros(2), "int64") == np.int64
+    True
+    """
+    if library(array) == "jax":
+        return importlib.import_module("jax").dtypes.canonicalize_dtype(name)
+    return getattr(namespace(array), name)
 
 
 def statistics_dtype(array: Array) -> Any:
@@ -200,6 +215,26 @@ def as_array(value: Array) -> Array:
     array(1.)
     """
     return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def detached(array: Array) -> Array:
+    """Return an array with the same numbers that a library's own autograd does not look behind.
+
+    Libraries without an autograd return the array itself, as do torch and JAX where nothing is being differentiated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones(2)
+    >>> detached(x) is x
+    True
+    """
+    name = library(array)
+    if name == "torch":
+        return array.detach() if array.requires_grad else array
+    if name == "jax":
+        return importlib.import_module("jax").lax.stop_gradient(array)
+    return array
 
 
 def sum_rows(indices: Array, rows: Array, count: int) -> Array:

@@ -31,7 +31,7 @@ from nezha_np.partial_file import PartialFile, refuse_target
 from nezha_np.sentence_embeddings import check_options, check_text, embed_batch
 from nezha_np.text import choose_model
 from nezha_np.text_lines import Line, parse_line, read_lines
-from nezha_np.vector_file import FORMATS, file_header, rows_as_bytes
+from nezha_np.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
 from nezha_np.weights import Weights
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def embed_lines(
     """
     path = None if target in (None, "-") else Path(str(target))
     output_format = _output_format(path, output_format)
+    if output_format == "jsonl" and field == FIELD:
+        raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
     if path is not None:
         refuse_target(path, force=force)
         path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it

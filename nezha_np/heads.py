@@ -76,7 +76,6 @@ def _start(
         raise TypeError(f"{head}() got an unexpected keyword argument {unknown[0]!r}")
     weights = as_weights(weights, config)
     weights.require(head)
-    pooled = pooled and "pooler.dense.weight" in weights
     return weights, View(weights), backbone(weights, check_call(weights, **inputs), pooled=pooled)
 
 
@@ -207,6 +206,7 @@ def causal_lm(
     ((1, 3, 7000), (1, 4, 3, 32))
     """
     weights = as_weights(weights, config)
+    weights.require("causal_lm")
     if not weights.config.is_decoder:
         raise ValueError(
             "causal_lm: expected a config with is_decoder=True, got False, with which each token would see the next: "

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, device_of, has_kind, is_array, library, like, namespace
+from nezha_np.arrays import Array, device_of, dtype_named, has_kind, is_array, library, like, namespace
 from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
@@ -343,7 +343,7 @@ def _moved(name: str, array: Array, on_host: bool, beside: Array, dtype: Any) ->
     if here != there and None not in (here, there):
         raise ValueError(f"{name}: expected an array on {there}, as the weights are, got one on {here}")
     xp = namespace(array)
-    return xp.astype(array, getattr(xp, dtype) if isinstance(dtype, str) else dtype, copy=False)
+    return xp.astype(array, dtype_named(array, dtype) if isinstance(dtype, str) else dtype, copy=False)
 
 
 def kind_of(value: Any) -> str:

@@ -287,12 +287,13 @@ def forward(
         output_attentions=output_attentions,
         output_hidden_states=output_hidden_states,
     )
-    return backbone(w, call, pooled="pooler.dense.weight" in w)
+    return backbone(w, call, pooled=True)
 
 
 def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
-    """Run the model on checked arguments, with or without the pooler: the part that all heads share."""
+    """Run the model on checked arguments, with its pooler if it has one, or without: the part that all heads share."""
     w = View(weights)
+    pooled = pooled and bool(family_of(weights.config).pooler) and "pooler.dense.weight" in weights
     x = embeddings(call.words, call.token_type_ids, call.position_ids, w.at("embeddings"))  # (B, L, E)
     if "embeddings_project.weight" in weights:
         x = linear(x, w["embeddings_project.weight"], w["embeddings_project.bias"])  # (B, L, H)

@@ -31,6 +31,7 @@ def backbone_shapes(config: Config) -> Shapes:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> shapes = backbone_shapes(NezhaConfig())
     >>> shapes["encoder.layer.11.intermediate.dense.weight"]
     (3072, 768)
@@ -52,6 +53,7 @@ def pooler_shapes(config: Config) -> Shapes:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> pooler_shapes(NezhaConfig())
     {'pooler.dense.weight': (768, 768), 'pooler.dense.bias': (768,)}
     """
@@ -63,6 +65,7 @@ def heads_of(config: Config) -> tuple[str, ...]:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> len(heads_of(NezhaConfig()))
     8
     """
@@ -79,15 +82,14 @@ def head_shapes(config: Config, head: str) -> Shapes:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> head_shapes(NezhaConfig(num_labels=3), "token_classification")
     {'classifier.weight': (3, 768), 'classifier.bias': (3,)}
     """
     family = family_of(config)
     heads = family.heads(config)
     if head not in heads:
-        raise ValueError(
-            f"{head}: expected a model that has this head, got {family.title}, which has {', '.join(heads)}"
-        )
+        raise ValueError(f"{head}: expected a model with this head, got {family.title}, which has {', '.join(heads)}")
     second = aliases(config)
     return _shapes(config, {name: letters for name, letters in heads[head].items() if name not in second})
 
@@ -97,6 +99,7 @@ def drawn_shapes(config: Config) -> Shapes:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> len(drawn_shapes(NezhaConfig(num_hidden_layers=1)))
     29
     """
@@ -109,6 +112,7 @@ def sized_by_vocabulary(config: Config) -> tuple[str, ...]:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> sized_by_vocabulary(NezhaConfig())
     ('embeddings.word_embeddings.weight', 'cls.predictions.decoder.weight', 'cls.predictions.bias')
     """
@@ -147,6 +151,7 @@ def aliases(config: Config) -> dict[str, str]:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> aliases(NezhaConfig())["cls.predictions.decoder.weight"]
     'embeddings.word_embeddings.weight'
     """
@@ -160,6 +165,7 @@ def without_aliases(named: Mapping[str, Any], config: Config) -> dict[str, Any]:
 
     Examples
     --------
+    >>> from nezha_np.config import NezhaConfig
     >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
     {'cls.predictions.bias': 1}
     """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 FORMATS = ("npy", "safetensors", "jsonl")
-NAME = "embeddings"  # of the tensor in a safetensors file, "embedding" being the field of a line
+TENSOR, FIELD = "embeddings", "embedding"  # what they are called in a safetensors file, and what each is in a line
 ROOM = 192  # bytes: more than either header needs with 20-digit numbers, and a multiple of 64, as .npy wants it
 
 
@@ -45,7 +45,7 @@ def file_header(format: str, rows: int, width: int) -> bytes:
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", ROOM - 10) + text.encode().ljust(ROOM - 11) + b"\n"
     if format == "safetensors":
         entry = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}
-        text = json.dumps({NAME: entry}, separators=(",", ":"))
+        text = json.dumps({TENSOR: entry}, separators=(",", ":"))
         return struct.pack("<Q", ROOM - 8) + text.encode().ljust(ROOM - 8)
     return b""
 
@@ -77,8 +77,8 @@ def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, 
     # The shortest decimals that are the same float32: half the length of those that float64 would need.
     decimals = vectors.astype(np.float32).astype(str)
     return b"".join(
-        _as_line(record | {"embedding": [float(decimal) for decimal in row]})
-        for record, row in zip(records, decimals, strict=True)
+        _as_line(record | {FIELD: list(map(float, row))})
+        for record, row in zip(records, decimals.tolist(), strict=True)
     )
 
 

@@ -363,6 +363,17 @@ def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array if own.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
 
 
+# What some models are made of and others have not: to leave it out would silently compute something else.
+OF_SOME_MODELS = (
+    "embeddings.position_embeddings.",
+    "embeddings_project.",
+    ".distance_embedding.",
+    ".key_conv_attn_layer.",
+    ".conv_kernel_layer.",
+    ".conv_out_layer.",
+)
+
+
 def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     needed, parts = backbone_shapes(config), "embeddings and encoder"
     pooler = pooler_shapes(config)
@@ -371,6 +382,11 @@ def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
+    foreign = [part for part in OF_SOME_MODELS if not any(part in name for name in needed)]
+    superfluous = [name for name in tensors if any(part in name for part in foreign)]
+    if superfluous:
+        kind = f"{family_of(config).title} as the configuration describes it"
+        raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
         raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")

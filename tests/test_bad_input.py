@@ -10,31 +10,42 @@ import re
 import array_api_strict
 import numpy as np
 import pytest
-from cases import HEADS, LABELLED
+from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, FAMILIES, NO_DECODER
 
 import nezha_np as nz
 from nezha_np.arrays import to_numpy
-from nezha_np.parameters import HEADS as HEAD_TENSORS
+from nezha_np.parameters import head_shapes
 
 torch = pytest.importorskip("torch", reason="a user may hand over PyTorch's tensors")
 
 DEVICE = array_api_strict.Device("device1")  # the GPU's stand-in
 
-CONFIG = nz.NezhaConfig(
-    vocab_size=11,
-    hidden_size=8,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=6,
-    max_position_embeddings=5,
-    max_relative_position=3,
-    num_labels=3,
-)
-DECODER = CONFIG.replace(is_decoder=True)
+SIZES = {
+    "vocab_size": 11,
+    "num_hidden_layers": 2,
+    "intermediate_size": 6,
+    "max_position_embeddings": 5,
+    "num_labels": 3,
+}
+HEADS = {"hidden_size": 8, "num_attention_heads": 2}  # N = 2, D = 4
+CONFIGS = {
+    "nezha": nz.NezhaConfig(**SIZES, **HEADS, max_relative_position=3),
+    "bert": nz.BertConfig(**SIZES, **HEADS),
+    "convbert": nz.ConvBertConfig(  # two heads and two convolutions, and words of 8 features too
+        **SIZES, hidden_size=16, num_attention_heads=4, head_ratio=2, embedding_size=8, conv_kernel_size=3
+    ),
+}
+CONFIG = CONFIGS["nezha"]
+RELATIVE = CONFIGS["bert"].replace(position_embedding_type="relative_key")
+DECODERS = {family: CONFIGS[family].replace(is_decoder=True) for family in ("nezha", "bert")}
+DECODER = DECODERS["nezha"]
 CROSS = DECODER.replace(add_cross_attention=True)
+ANY_CONFIG = "a NezhaConfig, a BertConfig or a ConvBertConfig"
 IDS = [[2, 3, 4], [5, 6, 3]]  # B = 2, L = 3
 CHOICES = [[[2, 3, 4], [5, 6, 3]]] * 2  # B = 2, C = 2, L = 3
-EMBEDS = np.linspace(-1.0, 1.0, 2 * 3 * 8).reshape(2, 3, 8)  # (B, L, H)
+EMBEDS = np.linspace(-1.0, 1.0, 2 * 3 * 8).reshape(2, 3, 8)  # (B, L, E)
+EVERY_HEAD_OF_A_TEXT = [(family, head) for family, head in EVERY_HEAD if head != "multiple_choice"]
+EVERY_DECODER = [(family, head) for family in DECODERS for head in ("forward", "masked_lm", "causal_lm")]
 
 
 @functools.cache
@@ -173,9 +184,6 @@ INPUTS = [
     bad("booleans", TypeError, "integers", "bool", token_type_ids=[[False, False, True]] * 2),
     bad("a text", TypeError, "an array or lists of numbers", "str", token_type_ids="001"),
     bad("PyTorch's", TypeError, "numpy arrays", "torch.Tensor", token_type_ids=torch.zeros(2, 3, dtype=torch.int64)),
-    # position ids
-    bad("given", ValueError, "None", "list", position_ids=[[0, 1, 2]] * 2),
-    bad("given as an array", ValueError, "None", "numpy.ndarray of int64", position_ids=np.arange(3)[None]),
     # the head mask
     bad("a head too many", ValueError, "shape (2,)", "(3,)", head_mask=[1, 0, 1]),
     bad("a layer too many", ValueError, "shape (2, 2)", "(3, 2)", head_mask=np.ones((3, 2))),
@@ -186,9 +194,6 @@ INPUTS = [
     bad("texts", TypeError, "numbers", "str", head_mask=["1", "0"]),
     bad("complex numbers", TypeError, "real numbers", "complex128", head_mask=[1j, 0]),
     bad("PyTorch's", TypeError, "numpy arrays", "torch.Tensor", head_mask=torch.ones(2)),
-    # what only a decoder with cross-attention takes
-    bad("no cross-attention", ValueError, "add_cross_attention", "one without", encoder_hidden_states=EMBEDS),
-    bad("without states", ValueError, "encoder_hidden_states with it", "none", encoder_attention_mask=[[1, 1, 1]] * 2),
     # switches
     bad("a number", TypeError, "True, False or None", "1", use_cache=1),
     bad("a text", TypeError, "True, False or None", "'no'", use_cache="no"),
@@ -197,16 +202,17 @@ INPUTS = [
     bad("a text", TypeError, "True, False or None", "'all'", output_hidden_states="all"),
     bad("an array", TypeError, "True, False or None", "array", output_hidden_states=np.ones(2)),
     # the configuration
-    bad("a dict", TypeError, "NezhaConfig", "dict", config=CONFIG.to_dict()),
-    bad("a class", TypeError, "NezhaConfig", "type", config=nz.NezhaConfig),
-    bad("a text", TypeError, "NezhaConfig", "str", config="config.json"),
+    bad("a dict", TypeError, ANY_CONFIG, "dict", config=CONFIG.to_dict()),
+    bad("a class", TypeError, ANY_CONFIG, "type", config=nz.NezhaConfig),
+    bad("a text", TypeError, ANY_CONFIG, "str", config="config.json"),
 ]
 
 
-@pytest.mark.parametrize("head", [head for head in HEADS if head != "multiple_choice"])
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD_OF_A_TEXT)
 @pytest.mark.parametrize(("error", "expected", "got", "arguments"), INPUTS)
-def test_inputs_are_refused_by_every_head(head, error, expected, got, arguments):
-    refused(getattr(nz, head), weights_for(head), error, expected, got, arguments, **{"input_ids": IDS} | arguments)
+def test_inputs_are_refused_by_every_head(family, head, error, expected, got, arguments):
+    weights = weights_for(head, CONFIGS[family])
+    refused(getattr(nz, head), weights, error, expected, got, arguments, **{"input_ids": IDS} | arguments)
 
 
 INPUTS_THAT_WORK = [
@@ -218,7 +224,6 @@ INPUTS_THAT_WORK = [
         for dtype in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", ">i4")
     ),
     works("not contiguous", {}, input_ids=np.array(IDS).T.copy().T),
-    works("more tokens than max_position_embeddings", {"input_ids": [[2] * 9]}, input_ids=np.full((1, 9), 2)),
     works("one token", {"input_ids": [[2]]}, input_ids=np.array([[2]])),
     works("float32 in a float64 model", {"inputs_embeds": EMBEDS // 1}, inputs_embeds=(EMBEDS // 1).astype("float32")),
     works("everything", {}, attention_mask=np.ones((2, 3))),
@@ -239,22 +244,36 @@ INPUTS_THAT_WORK = [
     works("more than 1, and less than 0", {"head_mask": [2.0, -1.0]}, head_mask=[2, -1]),
     works("None", {}, output_attentions=None),
     works("a NumPy boolean", {}, output_hidden_states=np.False_),
-    works("an encoder has none", {}, use_cache=True),
-    works("the same", {}, config=CONFIG.replace()),
-    works("other dropout", {}, config=CONFIG.replace(hidden_dropout_prob=0.5)),
+    works("an encoder has none", {}, use_cache=False),
 ]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("plain", "arguments"), INPUTS_THAT_WORK)
-def test_inputs_of_other_types_work(plain, arguments):
+def test_inputs_of_other_types_work(family, plain, arguments):
     ids = {} if "inputs_embeds" in arguments else {"input_ids": IDS}
-    expected = nz.forward(weights_for(), **ids | plain)
-    assert_equal(nz.forward(weights_for(), **ids | arguments), expected)
+    weights = weights_for(config=CONFIGS[family])
+    assert_equal(nz.forward(weights, **ids | arguments), nz.forward(weights, **ids | plain))
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_an_unknown_argument_is_refused(head):
-    function, weights = getattr(nz, head), weights_for(head)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_configuration_that_fits_the_weights_works(family):
+    config = CONFIGS[family]
+    weights = weights_for(config=config)
+    expected = nz.forward(weights, IDS)
+    for same in (config.replace(), config.replace(hidden_dropout_prob=0.5)):
+        assert_equal(nz.forward(weights, IDS, config=same), expected)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_an_encoder_has_no_cache_to_use(family):
+    weights = weights_for(config=CONFIGS[family])
+    assert_equal(nz.forward(weights, IDS, use_cache=True), nz.forward(weights, IDS))
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+def test_an_unknown_argument_is_refused(family, head):
+    function, weights = getattr(nz, head), weights_for(head, CONFIGS[family])
     ids = CHOICES if head == "multiple_choice" else IDS
     with pytest.raises(TypeError, match="'attention_masks'"):
         function(weights, ids, attention_masks=[[1, 1, 1]] * 2)
@@ -271,16 +290,124 @@ def test_forward_has_no_labels():
         nz.forward(weights_for(), IDS, labels=IDS)
 
 
+# -------------------------------------------------------------------------------------------------- where tokens stand
+
+LEARNED = {family: CONFIGS[family] for family in ("bert", "convbert")}
+EVERY_LEARNED_HEAD = [(family, head) for family, head in EVERY_HEAD_OF_A_TEXT if family in LEARNED]
+POSITIONS = "values from 0 to 4"
+
+POSITION_IDS = [
+    bad("one axis", ValueError, "shape (2, 3)", "(3,)", position_ids=[0, 1, 2]),
+    bad("no axis", ValueError, "shape (2, 3)", "()", position_ids=0),
+    bad("three axes", ValueError, "shape (2, 3)", "(2, 1, 3)", position_ids=[[[0, 1, 2]]] * 2),
+    bad("another length", ValueError, "shape (2, 3)", "(2, 2)", position_ids=[[0, 1]] * 2),
+    bad("one row of another length", ValueError, "shape (1, 3)", "(1, 4)", position_ids=[[0, 1, 2, 3]]),
+    bad("another batch", ValueError, "shape (2, 3)", "(3, 3)", position_ids=[[0, 1, 2]] * 3),
+    bad("empty", ValueError, "shape (2, 3)", "(0,)", position_ids=[]),
+    bad("no rows", ValueError, "shape (2, 3)", "(0, 3)", position_ids=np.zeros((0, 3), np.int64)),
+    bad("lists of different lengths", ValueError, "rows of the same length", "lists", position_ids=[[0, 1, 2], [0]]),
+    bad("a position too far", ValueError, POSITIONS, "5", position_ids=[[0, 1, 5]] * 2),
+    bad("a position too far for all", ValueError, POSITIONS, "7", position_ids=[[0, 1, 7]]),
+    bad("below 0", ValueError, POSITIONS, "-1", position_ids=[[0, 1, -1]] * 2),
+    bad("the row of padding in RoBERTa", ValueError, POSITIONS, "5", position_ids=np.arange(3, 6)[None]),
+    bad("floats", TypeError, "integers", "float64", position_ids=0.0 * ONES),
+    bad("booleans", TypeError, "integers", "bool", position_ids=[[False, True, False]] * 2),
+    bad("complex numbers", TypeError, "integers", "complex128", position_ids=0j * ONES),
+    bad("a text", TypeError, "an array or lists of numbers", "str", position_ids="012"),
+    bad("texts", TypeError, "numbers in the lists", "str", position_ids=[["0", "1", "2"]] * 2),
+    bad("None in a list", TypeError, "numbers in the lists", "NoneType", position_ids=[[0, 1, None]] * 2),
+    bad("a dict", TypeError, "an array or lists of numbers", "dict", position_ids={0: [0, 1, 2]}),
+    bad("PyTorch's", TypeError, "numpy arrays", "torch.Tensor", position_ids=torch.arange(3)[None]),
+    bad("another library's", TypeError, "numpy arrays", "array_api_strict.Array", position_ids=strict([[0, 1, 2]])),
+]
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_LEARNED_HEAD)
+@pytest.mark.parametrize(("error", "expected", "got", "arguments"), POSITION_IDS)
+def test_positions_are_refused(family, head, error, expected, got, arguments):
+    refused(getattr(nz, head), weights_for(head, LEARNED[family]), error, expected, got, arguments, input_ids=IDS)
+
+
+@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize(
+    ("plain", "arguments"),
+    [
+        works("those that are meant anyway", {}, position_ids=[[0, 1, 2]] * 2),
+        works("one row for the whole batch", {}, position_ids=[[0, 1, 2]]),
+        works("a list of an array", {}, position_ids=[np.arange(3)]),
+        works("another row for the batch", {"position_ids": [[4, 0, 0]] * 2}, position_ids=np.array([[4, 0, 0]])),
+        works("uint8", {"position_ids": [[0, 1, 2], [2, 3, 4]]}, position_ids=np.uint8([[0, 1, 2], [2, 3, 4]])),
+        works("big-endian", {"position_ids": [[2, 3, 4]]}, position_ids=np.array([[2, 3, 4]], ">i2")),
+        works("none", {}, position_ids=None),
+    ],
+)
+def test_positions_of_other_types_work(family, plain, arguments):
+    weights = weights_for(config=LEARNED[family])
+    assert_equal(nz.forward(weights, IDS, **arguments), nz.forward(weights, IDS, **plain))
+    for ids in ([[2, 3, 4]], np.array([[2, 3, 4]])):  # a batch of one
+        assert_equal(
+            nz.forward(weights, ids, position_ids=[[2, 0, 1]]),
+            nz.forward(weights, ids, position_ids=np.array([[2, 0, 1]], np.int8)),
+        )
+
+
+@pytest.mark.parametrize("config", [CONFIG, RELATIVE], ids=["nezha", "relative bert"])
+@pytest.mark.parametrize("head", [head for family, head in EVERY_HEAD_OF_A_TEXT if family == "bert"])
+def test_positions_are_refused_where_they_are_relative(config, head):
+    weights, because = weights_for(head, config), f"this {config.model_type} model's positions are relative"
+    for positions, kind in (
+        ([[0, 1, 2]] * 2, "list"),
+        (np.arange(3)[None], "numpy.ndarray of int64"),
+        ("012", "str"),
+        ([], "list"),
+    ):
+        with refuses(ValueError, f"None, because {because}", kind, "position_ids"):
+            getattr(nz, head)(weights, IDS, position_ids=positions)
+
+
+MORE = "at most max_position_embeddings (5) tokens"
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_LEARNED_HEAD)
+def test_more_tokens_than_learned_positions_are_refused(family, head):
+    weights = weights_for(head, LEARNED[family])
+    with refuses(ValueError, MORE, "6", "input_ids"):
+        getattr(nz, head)(weights, [[2] * 6])
+    with refuses(ValueError, MORE, "7", "input_ids"):
+        getattr(nz, head)(weights, inputs_embeds=np.zeros((1, 7, 8)))
+    getattr(nz, head)(weights, [[2] * 5])
+    getattr(nz, head)(weights, [[2] * 6], position_ids=[[0, 1, 2, 3, 4, 4]])  # it is said where each stands
+
+
+@pytest.mark.parametrize("kind", nz.config.POSITION_KINDS)
+def test_more_tokens_than_learned_positions_or_distances_are_refused_with_a_cache_too(kind):
+    encoder = weights_for(config=CONFIGS["bert"].replace(position_embedding_type=kind))
+    with refuses(ValueError, MORE, "6", "input_ids"):
+        nz.forward(encoder, [[2] * 6])
+    config = DECODERS["bert"].replace(position_embedding_type=kind)
+    for head in ("forward", "masked_lm", "causal_lm"):
+        weights = weights_for(head, config)
+        with refuses(ValueError, MORE, "4 after 2 of the cache", "input_ids"):
+            getattr(nz, head)(weights, [[2] * 4] * 2, past_key_values=cache(config))
+        getattr(nz, head)(weights, [[2] * 3] * 2, past_key_values=cache(config))
+
+
+def test_nezha_takes_more_tokens_than_max_position_embeddings():
+    assert_equal(nz.forward(weights_for(), [[2] * 9]), nz.forward(weights_for(), np.full((1, 9), 2)))
+    weights = weights_for(config=DECODER)
+    assert nz.forward(weights, [[2] * 9] * 2, past_key_values=cache(DECODER)).last_hidden_state.shape == (2, 9, 8)
+
+
 # ------------------------------------------------------------------------------- a decoder: its encoder and its cache
 
 STATES = np.linspace(-1.0, 1.0, 2 * 4 * 8).reshape(2, 4, 8)  # (B, S, H)
 
 
 @functools.cache
-def cache(config=DECODER, tokens=2):
+def cache(config=DECODER):
     """Make a cache of P = 2 tokens, for each layer a key and a value, (B, N, P, D)."""
     states = {"encoder_hidden_states": STATES} if config.add_cross_attention else {}
-    return nz.forward(weights_for(config=config), [[2] * tokens, [3] * tokens], **states).past_key_values
+    return nz.forward(weights_for(config=config), [[2, 2], [3, 3]], **states).past_key_values
 
 
 def changed(layer, index, make, config=DECODER):
@@ -355,21 +482,36 @@ CACHES = [
 ]
 
 
-@pytest.mark.parametrize("head", ["forward", "masked_lm", "causal_lm"])
+@pytest.mark.parametrize(("family", "head"), EVERY_DECODER)
 @pytest.mark.parametrize(("error", "expected", "got", "arguments"), CACHES)
-def test_caches_are_refused(head, error, expected, got, arguments):
-    refused(getattr(nz, head), weights_for(head, DECODER), error, expected, got, arguments, input_ids=IDS)
+def test_caches_are_refused(family, head, error, expected, got, arguments):
+    refused(getattr(nz, head), weights_for(head, DECODERS[family]), error, expected, got, arguments, input_ids=IDS)
 
 
-def test_caches_of_lists_and_of_other_float_types_work():
-    expected = nz.forward(weights_for(config=DECODER), IDS, past_key_values=cache())
-    lists = [list(arrays) for arrays in cache()]
+@pytest.mark.parametrize("family", DECODERS)
+def test_positions_of_all_tokens_or_the_cache_are_refused_beside_a_cache(family):
+    weights, past = weights_for(config=DECODERS[family]), cache(DECODERS[family])
+    expected = "shape (2, 3)" if family == "bert" else "None"
+    with refuses(ValueError, expected, "", "position_ids"):
+        nz.forward(weights, IDS, past_key_values=past, position_ids=[[0, 1, 2, 3, 4]] * 2)
+    if family == "bert":
+        assert_equal(
+            nz.forward(weights, IDS, past_key_values=past, position_ids=[[2, 3, 4]], use_cache=False),
+            nz.forward(weights, IDS, past_key_values=past, use_cache=False),
+        )
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_caches_of_lists_and_of_other_float_types_work(family):
+    weights, past = weights_for(config=DECODERS[family]), cache(DECODERS[family])
+    expected = nz.forward(weights, IDS, past_key_values=past)
+    lists = [list(arrays) for arrays in past]
     assert_equal(
-        nz.forward(weights_for(config=DECODER), IDS, past_key_values=lists, use_cache=False),
-        nz.forward(weights_for(config=DECODER), IDS, past_key_values=cache(), use_cache=False),
+        nz.forward(weights, IDS, past_key_values=lists, use_cache=False),
+        nz.forward(weights, IDS, past_key_values=past, use_cache=False),
     )
-    narrow = [[array.astype("float32") for array in arrays] for arrays in cache()]
-    found = nz.forward(weights_for(config=DECODER), IDS, past_key_values=narrow)
+    narrow = [[array.astype("float32") for array in arrays] for arrays in past]
+    found = nz.forward(weights, IDS, past_key_values=narrow)
     np.testing.assert_allclose(found.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-6)
     assert found.last_hidden_state.dtype == np.float64
 
@@ -415,12 +557,23 @@ ENCODER = [
 ]
 
 
-@pytest.mark.parametrize("head", ["forward", "masked_lm", "causal_lm"])
+@pytest.mark.parametrize(("family", "head"), EVERY_DECODER)
 @pytest.mark.parametrize(("error", "expected", "got", "arguments"), ENCODER)
-def test_what_a_decoder_attends_to_is_refused(head, error, expected, got, arguments):
-    refused(getattr(nz, head), weights_for(head, CROSS), error, expected, got, arguments, input_ids=IDS)
+def test_what_a_decoder_attends_to_is_refused(family, head, error, expected, got, arguments):
+    weights = weights_for(head, DECODERS[family].replace(add_cross_attention=True))
+    refused(getattr(nz, head), weights, error, expected, got, arguments, input_ids=IDS)
 
 
+@pytest.mark.parametrize(("family", "head"), [case for case in EVERY_HEAD_OF_A_TEXT if case[0] != "convbert"])
+def test_what_only_a_decoder_with_cross_attention_takes_is_refused_by_others(family, head):
+    weights = weights_for(head, CONFIGS[family])
+    with refuses(ValueError, "is_decoder and add_cross_attention", "one without", "encoder_hidden_states"):
+        getattr(nz, head)(weights, IDS, encoder_hidden_states=EMBEDS)
+    with refuses(ValueError, "encoder_hidden_states with it", "none", "encoder_attention_mask"):
+        getattr(nz, head)(weights, IDS, encoder_attention_mask=[[1, 1, 1]] * 2)
+
+
+@pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize(
     ("plain", "arguments"),
     [
@@ -441,20 +594,58 @@ def test_what_a_decoder_attends_to_is_refused(head, error, expected, got, argume
         ),
     ],
 )
-def test_what_a_decoder_attends_to_works(plain, arguments):
+def test_what_a_decoder_attends_to_works(family, plain, arguments):
     shared = {"encoder_hidden_states": STATES, "use_cache": False}
-    expected = nz.forward(weights_for(config=CROSS), IDS, **shared, **plain)
-    assert_equal(nz.forward(weights_for(config=CROSS), IDS, **shared, **arguments), expected)
+    weights = weights_for(config=DECODERS[family].replace(add_cross_attention=True))
+    assert_equal(nz.forward(weights, IDS, **shared, **arguments), nz.forward(weights, IDS, **shared, **plain))
 
 
-def test_a_head_mask_where_layers_have_lost_different_heads_is_refused():
-    weights = weights_for(config=CONFIG.replace(pruned_heads={0: [1]}))
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_head_mask_where_layers_have_lost_different_heads_is_refused(family):
+    weights = weights_for(config=CONFIGS[family].replace(pruned_heads={0: [1]}))
     with refuses(ValueError, "None, because layers differ in their heads", "list", "head_mask"):
         nz.forward(weights, IDS, head_mask=[1, 1])
-    alike = weights_for(config=CONFIG.replace(pruned_heads={0: [1], 1: [0]}))
+    alike = weights_for(config=CONFIGS[family].replace(pruned_heads={0: [1], 1: [0]}))
     assert_equal(nz.forward(alike, IDS, head_mask=[1]), nz.forward(alike, IDS))
     with refuses(ValueError, "shape (1,)", "(2,)", "head_mask"):
         nz.forward(alike, IDS, head_mask=[1, 1])
+
+
+# ---------------------------------------------------------------------------------------- what ConvBERT does not have
+
+ENCODER_ALONE = [
+    bad("states", ValueError, "", "numpy.ndarray of float64", encoder_hidden_states=EMBEDS),
+    bad("states in lists", ValueError, "", "list", encoder_hidden_states=EMBEDS.tolist()),
+    bad("a mask of theirs", ValueError, "", "list", encoder_attention_mask=[[1, 1, 1]] * 2),
+    bad("a mask and no states", ValueError, "", "numpy.ndarray of float64", encoder_attention_mask=ONES),
+    bad("a cache", ValueError, "", "tuple", past_key_values=cache()),
+    bad("an empty cache", ValueError, "", "tuple", past_key_values=()),
+    bad("None for each layer", ValueError, "", "list", past_key_values=[None, None]),
+    bad("a cache to be returned", ValueError, "", "bool", use_cache=True),
+    bad("a NumPy boolean", ValueError, "", "bool", use_cache=np.True_),
+]
+
+
+@pytest.mark.parametrize("head", [head for family, head in EVERY_HEAD if family == "convbert"])
+@pytest.mark.parametrize(("error", "expected", "got", "arguments"), ENCODER_ALONE)
+def test_convbert_refuses_what_a_decoder_takes(head, error, expected, got, arguments):
+    weights, ids = weights_for(head, CONFIGS["convbert"]), CHOICES if head == "multiple_choice" else IDS
+    because = "None, because ConvBERT is no decoder"
+    refused(getattr(nz, head), weights, error, because, got, arguments, input_ids=ids)
+
+
+@pytest.mark.parametrize("head", NO_DECODER)
+def test_convbert_names_the_heads_that_it_has_instead_of_one_that_it_does_not_have(head):
+    has = "ConvBERT, which has masked_lm, sequence_classification, multiple_choice, token_classification, "
+    config = CONFIGS["convbert"]
+    for run in (nz.init, head_shapes):
+        with pytest.raises(ValueError, match=f"^{head}: expected a model with this head, got {has}question_"):
+            run(config, head)
+    weights = weights_for(config=config)
+    berts = {name: array for name, array in weights_for(config=CONFIGS["bert"]).items() if name.startswith("cls.")}
+    for wrong in (weights, nz.Weights({**weights, **berts}, config)):
+        with pytest.raises(ValueError, match=f"^{head}: expected a model with this head, got {has}question_"):
+            getattr(nz, head)(wrong, IDS)
 
 
 # ------------------------------------------------------------------------------------------------------------- labels
@@ -510,6 +701,8 @@ def labels_of(kind, shape, count):
             return strict(right), TypeError, "numpy arrays", "array_api_strict.Array"
 
 
+EVERY_HEAD_WITH_CLASSES = [(family, head) for family, head in EVERY_LABELLED_HEAD if head in SHAPES]
+
 WRONG_LABELS = [
     "another batch",
     "an axis too many",
@@ -531,37 +724,42 @@ WRONG_LABELS = [
 
 
 @pytest.mark.parametrize("kind", WRONG_LABELS)
-@pytest.mark.parametrize("head", SHAPES)
-def test_labels_are_refused(head, kind):
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD_WITH_CLASSES)
+def test_labels_are_refused(family, head, kind):
     shape, count = SHAPES[head]
     labels, error, expected, got = labels_of(kind, shape, count)
-    config = CONFIG.replace(problem_type="single_label_classification")  # else floats mean several labels
+    config = CONFIGS[family].replace(problem_type="single_label_classification")  # else floats mean several labels
     ids = CHOICES if head == "multiple_choice" else IDS
     with refuses(error, expected, got, "labels"):
         getattr(nz, head)(weights_for(head, config), ids, labels=labels)
 
 
 @pytest.mark.parametrize("kind", WRONG_LABELS)
-def test_the_label_of_the_next_sentence_is_refused(kind):
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_label_of_the_next_sentence_is_refused(family, kind):
     label, error, expected, got = labels_of(kind, (2,), 2)
+    weights = weights_for("pretraining", CONFIGS[family])
     with refuses(error, expected, got, "next_sentence_label"):
-        nz.pretraining(weights_for("pretraining"), IDS, labels=IDS, next_sentence_label=label)
+        nz.pretraining(weights, IDS, labels=IDS, next_sentence_label=label)
     with refuses(error, expected, got, "next_sentence_label"):  # without the others there is no loss, but it is checked
-        nz.pretraining(weights_for("pretraining"), IDS, next_sentence_label=label)
+        nz.pretraining(weights, IDS, next_sentence_label=label)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRONG_LABELS if not kind.startswith(("a class", "below", "64"))])
 @pytest.mark.parametrize("argument", ["start_positions", "end_positions"])
-def test_positions_of_an_answer_are_refused(argument, kind):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_of_an_answer_are_refused(family, argument, kind):
+    weights = weights_for("question_answering", CONFIGS[family])
     positions, error, expected, got = labels_of(kind, (2,), 3)
     both = {"start_positions": [0, 1], "end_positions": [1, 2]}
     for others in (both, {}):
         with refuses(error, expected, got, argument):
-            nz.question_answering(weights_for("question_answering"), IDS, **others | {argument: positions})
+            nz.question_answering(weights, IDS, **others | {argument: positions})
 
 
-def test_positions_outside_of_the_text_are_clamped_and_left_out():
-    weights = weights_for("question_answering")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_outside_of_the_text_are_clamped_and_left_out(family):
+    weights = weights_for("question_answering", CONFIGS[family])
 
     def loss(starts, ends=(0, 0)):
         return nz.question_answering(weights, IDS, start_positions=starts, end_positions=ends).loss
@@ -572,15 +770,16 @@ def test_positions_outside_of_the_text_are_clamped_and_left_out():
     assert np.isnan(loss([0, 1], [3, 3]))  # a mean over no ends at all
 
 
-@pytest.mark.parametrize("head", SHAPES)
-def test_labels_of_any_integer_type_and_ignored_ones_work(head):
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD_WITH_CLASSES)
+def test_labels_of_any_integer_type_and_ignored_ones_work(family, head):
+    weights = weights_for(head, CONFIGS[family])
     shape, count = SHAPES[head]
     right = np.arange(np.prod(shape)).reshape(shape) % count
     ids = CHOICES if head == "multiple_choice" else IDS
 
     def loss(labels):
         others = {"next_sentence_label": [0, 1]} if head == "pretraining" else {}
-        return getattr(nz, head)(weights_for(head), ids, labels=labels, **others).loss
+        return getattr(nz, head)(weights, ids, labels=labels, **others).loss
 
     expected = loss(right)
     assert np.isfinite(expected)
@@ -594,8 +793,8 @@ def test_labels_of_any_integer_type_and_ignored_ones_work(head):
     assert np.isfinite(loss(some)) and loss(some) == loss(some.astype("int8"))
 
 
-def classify(labels, count=3, problem=None):
-    weights = weights_for("sequence_classification", CONFIG.replace(num_labels=count, problem_type=problem))
+def classify(labels, count=3, problem=None, family="nezha"):
+    weights = weights_for("sequence_classification", CONFIGS[family].replace(num_labels=count, problem_type=problem))
     return nz.sequence_classification(weights, IDS, labels=labels).loss
 
 
@@ -625,9 +824,10 @@ NUMBERS = [  # of a regression, or probabilities of several labels
 @pytest.mark.parametrize(("count", "problem", "error", "expected", "got", "labels"), [
     pytest.param(*row, id=what) for what, *row in NUMBERS
 ])  # fmt: skip
-def test_numbers_as_labels_are_refused(count, problem, error, expected, got, labels):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_as_labels_are_refused(family, count, problem, error, expected, got, labels):
     with refuses(error, expected, got, "labels"):
-        classify(labels, count, problem)
+        classify(labels, count, problem, family)
 
 
 def test_numbers_as_labels_work_in_any_type_and_shape_that_says_the_same():
@@ -678,7 +878,6 @@ CHOICE_INPUTS = [
     bad("another number of choices", ValueError, FOLDED, "(2, 1, 3)", token_type_ids=[[[0, 0, 1]]] * 2),
     bad("a type too many", ValueError, "values from 0 to 1", "2", token_type_ids=[[[0, 0, 2]] * 2] * 2),
     bad("PyTorch's", TypeError, "numpy arrays", "torch.Tensor", token_type_ids=torch.tensor(CHOICES)),
-    bad("given", ValueError, "None", "list", position_ids=CHOICES),
     bad("a head too many", ValueError, "shape (2,)", "(3,)", head_mask=[1, 1, 1]),
     bad("a number", TypeError, "True, False or None", "0", output_attentions=0),
     bad(
@@ -703,12 +902,44 @@ CHOICE_INPUTS = [
 ]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("error", "expected", "got", "arguments"), CHOICE_INPUTS)
-def test_choices_are_refused(error, expected, got, arguments):
-    weights = weights_for("multiple_choice")
+def test_choices_are_refused(family, error, expected, got, arguments):
+    weights = weights_for("multiple_choice", CONFIGS[family])
     refused(nz.multiple_choice, weights, error, expected, got, arguments, **{"input_ids": CHOICES} | arguments)
 
 
+@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize(
+    ("error", "expected", "got", "arguments"),
+    [
+        bad("no axis for the choices", ValueError, FOLDED, "(2, 3)", position_ids=[[0, 1, 2]] * 2),
+        bad("one row", ValueError, FOLDED, "(1, 3)", position_ids=[[0, 1, 2]]),
+        bad("one row for all choices", ValueError, FOLDED, "(1, 1, 3)", position_ids=[[[0, 1, 2]]]),
+        bad("another length", ValueError, "shape (4, 3)", "(4, 2)", position_ids=[[[0, 1]] * 2] * 2),
+        bad("a position too far", ValueError, POSITIONS, "5", position_ids=[[[0, 1, 5]] * 2] * 2),
+        bad("floats", TypeError, "integers", "float64", position_ids=np.zeros((2, 2, 3))),
+        bad("a text", TypeError, "an array or lists of numbers", "str", position_ids="012"),
+    ],
+)
+def test_positions_of_choices_are_refused(family, error, expected, got, arguments):
+    weights = weights_for("multiple_choice", LEARNED[family])
+    refused(nz.multiple_choice, weights, error, expected, got, arguments, input_ids=CHOICES)
+
+
+@pytest.mark.parametrize("config", [CONFIG, RELATIVE], ids=["nezha", "relative bert"])
+def test_positions_of_choices_are_refused_where_they_are_relative(config):
+    with refuses(ValueError, "None, because", "", "position_ids"):
+        nz.multiple_choice(weights_for("multiple_choice", config), CHOICES, position_ids=CHOICES)
+
+
+@pytest.mark.parametrize("family", LEARNED)
+def test_more_tokens_of_a_choice_than_learned_positions_are_refused(family):
+    with refuses(ValueError, MORE, "6", "input_ids"):
+        nz.multiple_choice(weights_for("multiple_choice", LEARNED[family]), [[[2] * 6] * 2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("plain", "arguments"),
     [
@@ -721,8 +952,8 @@ def test_choices_are_refused(error, expected, got, arguments):
         ),
     ],
 )
-def test_choices_of_other_types_work(plain, arguments):
-    weights = weights_for("multiple_choice")
+def test_choices_of_other_types_work(family, plain, arguments):
+    weights = weights_for("multiple_choice", CONFIGS[family])
     expected = nz.multiple_choice(weights, **{"input_ids": CHOICES} | plain)
     assert_equal(nz.multiple_choice(weights, **{"input_ids": CHOICES} | arguments), expected)
 
@@ -730,16 +961,16 @@ def test_choices_of_other_types_work(plain, arguments):
 # ----------------------------------------------------------------------------------------- weights, and what is in them
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_weights_that_are_no_mapping_are_refused(head):
-    function = getattr(nz, head)
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+def test_weights_that_are_no_mapping_are_refused(family, head):
+    function, weights = getattr(nz, head), weights_for(head, CONFIGS[family])
     for wrong in (None, "model.safetensors", 3, [("a", np.zeros(2))], np.zeros(2), nz.NezhaConfig()):
         with refuses(TypeError, "Weights or a mapping", type(wrong).__name__, "weights"):
             function(wrong, IDS)
     with refuses(TypeError, "a configuration, because weights is a plain mapping", "None", "config"):
-        function(dict(weights_for(head)), IDS)
-    with refuses(TypeError, "a NezhaConfig", "dict", "config"):
-        function(dict(weights_for(head)), IDS, config={"hidden_size": 8})
+        function(dict(weights), IDS)
+    with refuses(TypeError, ANY_CONFIG, "dict", "config"):
+        function(dict(weights), IDS, config={"hidden_size": 8})
 
 
 @pytest.mark.parametrize(
@@ -754,73 +985,160 @@ def test_weights_that_are_no_mapping_are_refused(head):
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_a_configuration_of_another_size_than_the_weights_is_refused(changes, error, message):
-    for weights in (weights_for(), dict(weights_for())):
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_configuration_of_another_size_than_the_weights_is_refused(family, changes, error, message):
+    weights = weights_for(config=CONFIGS[family])
+    for mapping in (weights, dict(weights)):
         with pytest.raises(error, match=f"^weights: expected .*{message}"):
-            nz.forward(weights, IDS, config=CONFIG.replace(**changes))
-
-
-def without(*gone, head="forward"):
-    return {name: array for name, array in weights_for(head).items() if not name.startswith(gone)}
+            nz.forward(mapping, IDS, config=CONFIGS[family].replace(**changes))
 
 
 @pytest.mark.parametrize(
-    ("head", "tensor"),
+    ("family", "changes", "message"),
     [
-        ("pretraining", "cls.seq_relationship.bias"),
-        ("pretraining", "cls.predictions.bias"),
-        ("masked_lm", "cls.predictions.transform.dense.weight"),
-        ("causal_lm", "cls.predictions.transform.LayerNorm.bias"),
-        ("next_sentence_prediction", "cls.seq_relationship.weight"),
-        ("sequence_classification", "classifier.weight"),
-        ("multiple_choice", "classifier.bias"),
-        ("token_classification", "classifier.weight"),
-        ("question_answering", "qa_outputs.bias"),
+        ("bert", {"max_position_embeddings": 6}, r"position_embeddings.weight \(5, 8\) instead of \(6, 8\)"),
+        ("bert", {"position_embedding_type": "relative_key"}, r"missing encoder.layer.0.*distance_embedding.weight"),
+        ("convbert", {"vocab_size": 12}, r"word_embeddings.weight \(11, 8\) instead of \(12, 8\)"),
+        ("convbert", {"max_position_embeddings": 6}, r"position_embeddings.weight \(5, 8\) instead of \(6, 8\)"),
+        ("convbert", {"embedding_size": 7}, r"word_embeddings.weight \(11, 8\) instead of \(11, 7\)"),
+        ("convbert", {"hidden_size": 8}, r"superfluous embeddings_project.weight, embeddings_project.bias$"),
+        ("convbert", {"conv_kernel_size": 5}, r"depthwise.weight \(16, 1, 3\) instead of \(16, 1, 5\)"),
+        ("convbert", {"num_groups": 2}, r"intermediate.dense.weight \(6, 16\) instead of \(2, 8, 3\)"),
+        ("convbert", {"head_ratio": 1}, r"conv_kernel_layer.weight \(6, 8\) instead of \(12, 8\)"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_a_configuration_of_another_kind_than_the_weights_is_refused(family, changes, message):
+    config = CONFIGS[family]
+    with pytest.raises(ValueError, match=f"^weights: expected .*{message}"):
+        nz.forward(weights_for(config=config), IDS, config=config.replace(**changes))
+
+
+def test_learned_distances_are_refused_where_positions_are_absolute():
+    with pytest.raises(ValueError, match=r"^weights: .* superfluous .*0\.attention\.self\.distance_embedding\.weight"):
+        nz.forward(weights_for(config=RELATIVE), IDS, config=CONFIGS["bert"])
+
+
+@pytest.mark.parametrize(
+    ("family", "other", "message"),
+    [
+        ("nezha", "bert", "missing embeddings.position_embeddings.weight$"),
+        ("nezha", "convbert", "missing embeddings.position_embeddings.weight, .*key_conv_attn_layer.depthwise"),
+        ("bert", "nezha", "superfluous embeddings.position_embeddings.weight$"),
+        ("bert", "convbert", "missing .*key_conv_attn_layer.depthwise.weight"),
+        ("convbert", "nezha", "superfluous embeddings.position_embeddings.weight, .*key_conv_attn_layer.depthwise"),
+        ("convbert", "bert", "superfluous .*key_conv_attn_layer.depthwise.weight"),
     ],
 )
-def test_a_head_names_the_tensor_that_is_missing_or_of_another_shape(head, tensor):
-    config, ids = weights_for(head).config, CHOICES if head == "multiple_choice" else IDS
+def test_the_configuration_of_another_family_than_the_weights_is_refused(family, other, message):
+    weights = weights_for(config=CONFIGS[family])
+    for mapping in (weights, dict(weights)):
+        for function in (nz.forward, nz.masked_lm):
+            with pytest.raises(ValueError, match=f"^weights: expected .*{message}"):
+                function(mapping, IDS, config=CONFIGS[other])
+    with pytest.raises(ValueError, match=f"^weights: expected .*{message}"):
+        nz.Weights(weights, CONFIGS[other])
+
+
+def test_fewer_layers_and_no_decoder_may_be_made_of_a_larger_model():
+    cross = weights_for(config=DECODERS["bert"].replace(add_cross_attention=True))
+    for weights, smaller in ((cross, CONFIGS["bert"]), *((weights_for(config=one), one) for one in CONFIGS.values())):
+        out = nz.forward(weights, IDS, config=smaller.replace(num_hidden_layers=1), output_hidden_states=True)
+        assert len(out.hidden_states) == 2
+
+
+def without(*gone, head="forward", family="nezha"):
+    return {name: array for name, array in weights_for(head, CONFIGS[family]).items() if not name.startswith(gone)}
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "tensor"),
+    [
+        *(
+            (family, head, tensor)
+            for family in DECODERS
+            for head, tensor in (
+                ("pretraining", "cls.seq_relationship.bias"),
+                ("pretraining", "cls.predictions.bias"),
+                ("masked_lm", "cls.predictions.transform.dense.weight"),
+                ("causal_lm", "cls.predictions.transform.LayerNorm.bias"),
+                ("next_sentence_prediction", "cls.seq_relationship.weight"),
+                ("sequence_classification", "classifier.weight"),
+                ("multiple_choice", "classifier.bias"),
+                ("token_classification", "classifier.weight"),
+                ("question_answering", "qa_outputs.bias"),
+            )
+        ),
+        ("convbert", "masked_lm", "generator_predictions.dense.weight"),
+        ("convbert", "masked_lm", "generator_predictions.LayerNorm.bias"),
+        ("convbert", "masked_lm", "generator_lm_head.bias"),
+        ("convbert", "sequence_classification", "classifier.dense.weight"),
+        ("convbert", "sequence_classification", "classifier.out_proj.bias"),
+        ("convbert", "multiple_choice", "classifier.bias"),
+        ("convbert", "token_classification", "classifier.weight"),
+        ("convbert", "question_answering", "qa_outputs.weight"),
+    ],
+)
+def test_a_head_names_the_tensor_that_is_missing_or_of_another_shape(family, head, tensor):
+    config, ids = weights_for(head, CONFIGS[family]).config, CHOICES if head == "multiple_choice" else IDS
     with pytest.raises(ValueError, match=f"^{head} needs tensors that the weights do not have: {re.escape(tensor)}$"):
-        getattr(nz, head)(without(tensor, head=head), ids, config=config)
-    wrong = {**weights_for(head), tensor: np.zeros((7,))}
+        getattr(nz, head)(without(tensor, head=head, family=family), ids, config=config)
+    wrong = {**weights_for(head, CONFIGS[family]), tensor: np.zeros((7,))}
     with pytest.raises(ValueError, match=rf"^weights: .*{re.escape(tensor)} \(7,\) instead of"):
         getattr(nz, head)(wrong, ids, config=config)
 
 
-@pytest.mark.parametrize("head", [head for head in LABELLED if "pooler.dense.bias" in HEAD_TENSORS[head]])
-def test_a_head_names_the_pooler_that_is_missing(head):
-    config, ids = weights_for(head).config, CHOICES if head == "multiple_choice" else IDS
+POOLED = ("pretraining", "next_sentence_prediction", "sequence_classification", "multiple_choice")
+
+
+@pytest.mark.parametrize("head", POOLED)
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_head_names_the_pooler_that_is_missing(family, head):
+    config, ids = CONFIGS[family], CHOICES if head == "multiple_choice" else IDS
     with pytest.raises(ValueError, match=f"^{head} needs .*: pooler.dense.weight, pooler.dense.bias$"):
-        getattr(nz, head)(without("pooler.", head=head), ids, config=config)
+        getattr(nz, head)(without("pooler.", head=head, family=family), ids, config=config)
 
 
 @pytest.mark.parametrize("tensor", ["pooler.dense.weight", "pooler.dense.bias"])
-def test_half_a_pooler_and_one_of_another_shape_are_refused(tensor):
+@pytest.mark.parametrize("family", DECODERS)
+def test_half_a_pooler_and_one_of_another_shape_are_refused(family, tensor):
+    config = CONFIGS[family]
     with pytest.raises(ValueError, match=f"^weights: expected all tensors .* pooler, missing {tensor}$"):
-        nz.forward(without(tensor), IDS, config=CONFIG)
+        nz.forward(without(tensor, family=family), IDS, config=config)
     with pytest.raises(ValueError, match=rf"^weights: .*{tensor} \(7,\) instead of"):
-        nz.forward({**weights_for(), tensor: np.zeros(7)}, IDS, config=CONFIG)
-    assert nz.forward(without("pooler."), IDS, config=CONFIG).pooler_output is None
+        nz.forward({**weights_for(config=config), tensor: np.zeros(7)}, IDS, config=config)
+    assert nz.forward(without("pooler.", family=family), IDS, config=config).pooler_output is None
 
 
-def test_untied_weights_need_the_decoders_matrix():
-    config = CONFIG.replace(tie_word_embeddings=False)
-    with pytest.raises(ValueError, match=r"^masked_lm needs tensors .*: cls.predictions.decoder.weight$"):
-        nz.masked_lm(weights_for(), IDS, config=config)
+def test_convbert_has_no_pooler_even_where_there_are_tensors_of_one():
+    config = CONFIGS["convbert"]
+    more = {**weights_for(config=config), "pooler.dense.weight": np.ones((16, 16)), "pooler.dense.bias": np.ones(16)}
+    assert nz.forward(more, IDS, config=config).pooler_output is None
+    del more["pooler.dense.bias"]
+    assert nz.forward(more, IDS, config=config).pooler_output is None
 
 
-def test_causal_lm_needs_a_decoder():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_untied_weights_need_the_decoders_matrix(family):
+    config = CONFIGS[family].replace(tie_word_embeddings=False)
+    decoder = "generator_lm_head" if family == "convbert" else "cls.predictions.decoder"
+    with pytest.raises(ValueError, match=rf"^masked_lm needs tensors .*: {decoder}\.weight$"):
+        nz.masked_lm(weights_for(config=CONFIGS[family]), IDS, config=config)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_causal_lm_needs_a_decoder(family):
     with refuses(ValueError, "a config with is_decoder=True", "False", "causal_lm"):
-        nz.causal_lm(weights_for(), IDS)
+        nz.causal_lm(weights_for(config=CONFIGS[family]), IDS)
     with refuses(ValueError, "a config with is_decoder=True", "False", "causal_lm"):
-        nz.causal_lm(weights_for(config=DECODER), IDS, config=CONFIG)
+        nz.causal_lm(weights_for(config=DECODERS[family]), IDS, config=CONFIGS[family])
 
 
 def test_weights_are_checked_when_they_are_made():
     tensors, name = dict(weights_for()), "encoder.layer.1.output.dense.bias"
-    with refuses(TypeError, "a NezhaConfig", "dict", "config"):
+    with refuses(TypeError, ANY_CONFIG, "dict", "config"):
         nz.Weights(tensors, CONFIG.to_dict())
-    with refuses(TypeError, "a NezhaConfig", "NoneType", "config"):
+    with refuses(TypeError, ANY_CONFIG, "NoneType", "config"):
         nz.Weights(tensors, None)
     for wrong in (None, [("a", np.zeros(2))], "model.safetensors"):
         with refuses(TypeError, "a mapping from names to arrays", type(wrong).__name__, "tensors"):
@@ -884,9 +1202,9 @@ def test_a_dtype_may_be_a_name_or_a_type(dtype):
 @pytest.mark.parametrize(
     ("error", "expected", "got", "arguments"),
     [
-        bad("a dict", TypeError, "a NezhaConfig", "dict", config=CONFIG.to_dict()),
-        bad("None", TypeError, "a NezhaConfig", "NoneType", config=None),
-        bad("the class", TypeError, "a NezhaConfig", "type", config=nz.NezhaConfig),
+        bad("a dict", TypeError, ANY_CONFIG, "dict", config=CONFIG.to_dict()),
+        bad("None", TypeError, ANY_CONFIG, "NoneType", config=None),
+        bad("the class", TypeError, ANY_CONFIG, "type", config=nz.NezhaConfig),
         bad("not known", ValueError, "one of pretraining, masked_lm", "'classifier'", head="classifier"),
         bad("a list", ValueError, "one of pretraining, masked_lm", "['masked_lm']", head=["masked_lm"]),
         bad("forward", ValueError, "one of pretraining, masked_lm", "'forward'", head="forward"),
@@ -899,9 +1217,10 @@ def test_a_dtype_may_be_a_name_or_a_type(dtype):
         bad("None", ValueError, "one of float16, float32, float64", "None", dtype=None),
     ],
 )
-def test_drawing_weights_is_refused(error, expected, got, arguments):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drawing_weights_is_refused(family, error, expected, got, arguments):
     with refuses(error, expected, got, next(iter(arguments))):
-        nz.init(**{"config": CONFIG} | arguments)
+        nz.init(**{"config": CONFIGS[family]} | arguments)
 
 
 def test_a_seed_is_any_integer():
@@ -914,11 +1233,11 @@ def test_a_seed_is_any_integer():
 # ------------------------------------------------------------------------------------------------- gradients and traces
 
 
-@pytest.mark.parametrize("head", LABELLED)
-def test_a_gradient_needs_a_loss(head):
+@pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
+def test_a_gradient_needs_a_loss(family, head):
     ids = CHOICES if head == "multiple_choice" else IDS
     with pytest.raises(ValueError, match=f"^value_and_grad: {head} returned no loss: give it labels$"):
-        nz.value_and_grad(getattr(nz, head))(weights_for(head), ids)
+        nz.value_and_grad(getattr(nz, head))(weights_for(head, CONFIGS[family]), ids)
 
 
 def test_a_gradient_needs_all_the_labels_and_a_head():
@@ -1059,12 +1378,15 @@ def test_filling_gaps_needs_a_language_model_and_a_tokenizer(tmp_path):
 # ------------------------------------------------------------------------------- inputs for weights on another device
 
 
-def test_lists_and_numpy_arrays_and_arrays_of_the_device_work():
+@pytest.mark.parametrize("config", [*CONFIGS.values(), RELATIVE], ids=[*FAMILIES, "relative bert"])
+def test_lists_and_numpy_arrays_and_arrays_of_the_device_work(config):
     mask, head_mask, types = [[1, 1, 0], [1, 1, 1]], [0.5, 1.0], [[0, 1, 1]] * 2
     results = []
     for make in (lambda x: x, np.asarray, strict):
         inputs = {"attention_mask": make(mask), "head_mask": make(head_mask), "token_type_ids": make(types)}
-        out = nz.masked_lm(strict_weights(), make(IDS), labels=make(IDS), **inputs)
+        if config.learns_positions:
+            inputs["position_ids"] = make([[2, 0, 1]])
+        out = nz.masked_lm(strict_weights(config=config), make(IDS), labels=make(IDS), **inputs)
         results.append((to_numpy(out.logits), to_numpy(out.loss)))
     for logits, loss in results[1:]:
         np.testing.assert_array_equal(logits, results[0][0])
@@ -1100,17 +1422,34 @@ def test_lists_and_numpy_arrays_and_arrays_of_the_device_work():
         ),
     ],
 )
-def test_inputs_for_another_device_are_refused(error, expected, got, arguments):
-    refused(nz.forward, strict_weights(), error, expected, got, arguments, **{"input_ids": IDS} | arguments)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inputs_for_another_device_are_refused(family, error, expected, got, arguments):
+    weights = strict_weights(config=CONFIGS[family])
+    refused(nz.forward, weights, error, expected, got, arguments, **{"input_ids": IDS} | arguments)
+
+
+@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize(
+    ("error", "expected", "got", "arguments"),
+    [
+        bad("on another device", ValueError, "device1", "CPU", position_ids=array_api_strict.asarray([[0, 1, 2]])),
+        bad("a wrong shape", ValueError, "shape (1, 3)", "(1, 2)", position_ids=strict([[0, 1]])),
+        bad("one axis", ValueError, "shape (2, 3)", "(3,)", position_ids=strict([0, 1, 2])),
+        bad("floats", TypeError, "integers", "float64", position_ids=strict(ONES)),
+        bad("too far in NumPy", ValueError, POSITIONS, "5", position_ids=np.array([[0, 1, 5]])),
+    ],
+)
+def test_positions_for_another_device_are_refused(family, error, expected, got, arguments):
+    refused(nz.forward, strict_weights(config=LEARNED[family]), error, expected, got, arguments, input_ids=IDS)
 
 
 # --------------------------------------------------------------------------------------------- inputs are never changed
 
 
-def all_inputs(head, make):
+def all_inputs(head, make, config):
     """Make every argument that a head takes, by a function from arrays."""
     choices = head == "multiple_choice"
-    decoder = head in ("forward", "masked_lm", "causal_lm")
+    decoder = config.is_decoder
     shape = (2, 2, 3) if choices else (2, 3)
     inputs = {
         "input_ids": make(np.array(CHOICES if choices else IDS)),
@@ -1119,9 +1458,11 @@ def all_inputs(head, make):
         "head_mask": make(np.array([[1.0, 0.5], [0.0, 1.0]])),
     }
     if decoder:
-        inputs["past_key_values"] = tuple(tuple(map(np.copy, arrays)) for arrays in cache(CROSS))
+        inputs["past_key_values"] = tuple(tuple(map(np.copy, arrays)) for arrays in cache(config))
         inputs["encoder_hidden_states"] = STATES.copy()
         inputs["encoder_attention_mask"] = make(np.array([[1, 1, 1, 0]] * 2))
+    if config.learns_positions:
+        inputs["position_ids"] = make(np.tile([2, 0, 1], (*shape[:-1], 1)))
     if head == "question_answering":
         inputs |= {"start_positions": make(np.array([-3, 1])), "end_positions": make(np.array([2, 9]))}
     elif head != "forward":
@@ -1154,10 +1495,13 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("make", [np.ndarray.tolist, np.copy, read_only], ids=["lists", "arrays", "read-only arrays"])
-@pytest.mark.parametrize("head", HEADS)
-def test_inputs_are_never_written_to_and_may_be_read_only(head, make):
-    weights = weights_for(head, CROSS if head in ("forward", "masked_lm", "causal_lm") else CONFIG)
-    inputs = all_inputs(head, make)
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+def test_inputs_are_never_written_to_and_may_be_read_only(family, head, make):
+    config = CONFIGS[family]
+    if (family, head) in EVERY_DECODER:
+        config = config.replace(is_decoder=True, add_cross_attention=True)
+    weights = weights_for(head, config)
+    inputs = all_inputs(head, make, config)
     if make is read_only:
         for array in (inputs.get("encoder_hidden_states"), *sum(inputs.get("past_key_values", ()), ())):
             if array is not None:
@@ -1170,7 +1514,8 @@ def test_inputs_are_never_written_to_and_may_be_read_only(head, make):
         assert_same(value, before[name])
 
 
-def test_embeddings_are_never_written_to_and_may_be_read_only():
-    embeds = read_only(EMBEDS.copy())
-    nz.value_and_grad(nz.masked_lm, dropout_seed=3)(weights_for(), inputs_embeds=embeds, labels=IDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_are_never_written_to_and_may_be_read_only(family):
+    embeds, weights = read_only(EMBEDS.copy()), weights_for(config=CONFIGS[family])
+    nz.value_and_grad(nz.masked_lm, dropout_seed=3)(weights, inputs_embeds=embeds, labels=IDS)
     np.testing.assert_array_equal(embeds, EMBEDS)

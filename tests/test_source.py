@@ -18,7 +18,10 @@ PACKAGE = Path(nz.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "nezha_np."))
 # The definitions: what runs on every array library.
-DEFINITIONS = [*sorted((PACKAGE / "layers").glob("*.py")), PACKAGE / "model.py", PACKAGE / "heads.py"]
+DEFINITIONS = [
+    *sorted((PACKAGE / "layers").glob("*.py")),
+    *(PACKAGE / f"{name}.py" for name in ("families", "model", "heads")),
+]
 
 # Imports point downwards only: a module may import what stands before it.
 ORDER = (
@@ -30,9 +33,15 @@ ORDER = (
     "config",
     "families",
     "parameters",
+    "tensor_bytes",
     "safetensors_file",
+    "stored_zip",
+    "npz_file",
+    "torch_file",
+    "tensor_names",
     "weights",
     "checkpoint",
+    "convert",
     "call",
     "model",
     "heads",

@@ -23,9 +23,10 @@ from test_array_libraries import on_gpu
 
 import nezha_np as nz
 from nezha_np.checkpoint import list_files
+from nezha_np.families import NEZHA
 from nezha_np.inputs import DTYPES
 from nezha_np.layers.relative_position import relative_position_table
-from nezha_np.parameters import ARCHITECTURES, HEADS, backbone_shapes, head_shapes
+from nezha_np.parameters import HEADS, backbone_shapes, head_shapes
 from nezha_np.safetensors_file import read_header
 from nezha_np.weights import as_weights
 
@@ -626,7 +627,7 @@ def test_a_plain_dict_with_a_config_works_in_place_of_weights():
         nz.forward(dict(weights), IDS)
     with pytest.raises(TypeError, match=r"^weights: expected Weights or a mapping from names to arrays, got list"):
         nz.forward([1], IDS)
-    with pytest.raises(TypeError, match=r"^config: expected a NezhaConfig, got dict"):
+    with pytest.raises(TypeError, match=r"^config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got dict"):
         nz.forward(dict(weights), IDS, config={})
     with pytest.raises(TypeError, match=r"^tensors: expected a mapping from names to arrays, got list"):
         nz.Weights([1], CONFIG)
@@ -767,7 +768,7 @@ def test_weights_of_another_library_are_saved(tmp_path):
 
 
 def reference_of(head: str | None) -> type:
-    return getattr(transformers, "NezhaModel" if head is None else ARCHITECTURES[head])
+    return getattr(transformers, "NezhaModel" if head is None else NEZHA.architectures[head])
 
 
 def config_for(head: str | None, tied: bool = True) -> nz.NezhaConfig:
@@ -904,7 +905,7 @@ def test_a_tensor_is_the_same_whatever_head_is_drawn(head):
     assert set(other) == set(plain) | set(head_shapes(CONFIG, head))
     assert set(plain) == set(backbone_shapes(CONFIG)) | set(head_shapes(CONFIG, "pretraining"))
     assert {name: other[name].shape for name in head_shapes(CONFIG, head)} == head_shapes(CONFIG, head)
-    assert other.config.architectures == (ARCHITECTURES[head],)
+    assert other.config.architectures == (NEZHA.architectures[head],)
     assert other.config.replace(architectures=None) == CONFIG
 
 
@@ -998,5 +999,7 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
 
 
 def test_drawing_needs_a_config():
-    with pytest.raises(TypeError, match=r"^config: expected a NezhaConfig, got dict$"):
+    with pytest.raises(TypeError, match=r"^config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got"):
+        TypeError, match=r"^config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got dict$"
+    ):
         nz.init(CONFIG.to_dict())

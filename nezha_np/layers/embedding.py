@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, in_statistics_dtype, namespace, sum_rows
+from nezha_np.arrays import Array, detached, in_statistics_dtype, namespace, sum_rows
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
@@ -39,7 +39,11 @@ def embedding(ids: Array, weight: Array, *, padding_idx: int | None = None) -> A
     """
     xp = namespace(weight)
     flat = xp.reshape(ids, (math.prod(ids.shape),))
-    return xp.reshape(xp.take(weight, flat, axis=0), (*ids.shape, weight.shape[1]))  # (B, L, H)
+    rows = xp.take(weight, flat, axis=0)  # (B·L, H)
+    if padding_idx is not None and (fixed := detached(rows)) is not rows:
+        # Where the library's own autograd runs through this definition, it too must leave out the padding id.
+        rows = xp.where((flat == padding_idx)[:, None], fixed, rows)
+    return xp.reshape(rows, (*ids.shape, weight.shape[1]))  # (B, L, H)
 
 
 @gradient_of(embedding)
