@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.families import family_of
 from nezha_np.inputs import check_switches, count_axes, count_rows, floats, integers, kind_of, numbers, which_words
 from nezha_np.layers.masks import additive_mask, given
 from nezha_np.weights import Weights
@@ -83,7 +84,7 @@ def check_call(
     """
     config = weights.config
     check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
-    if config.model_type == "convbert":
+    if not family_of(config).decodes:
         _refuse_decoding(encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache)
     words = _words(weights, input_ids, inputs_embeds)
     batch, length = words.shape[:2]
@@ -123,14 +124,13 @@ def _words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
 
 def _position_ids(weights: Weights, position_ids: Any, batch: int, length: int, past: int) -> Array | None:
     """Check where the tokens stand, (B, L) or (1, L), and that the model has learned so many positions."""
-    config = weights.config
-    limit = config.max_position_embeddings
+    config, limit = weights.config, weights.config.longest_text
     if not config.learns_positions and position_ids is not None:
         kind = kind_of(position_ids)
         raise ValueError(
             f"position_ids: expected None, because this {config.model_type} model's positions are relative, got {kind}"
         )
-    if config.model_type == "nezha":
+    if limit is None:
         return None
     if position_ids is None and past + length > limit:
         after = f" after {past} of the cache" if past else ""

@@ -249,6 +249,11 @@ class Config:
         """Whether each position of a text has a learned vector, which is added to its word."""
         return False
 
+    @property
+    def longest_text(self) -> int | None:
+        """The number of tokens that a learned position or distance is there for; None: any number."""
+        return self.max_position_embeddings
+
     def heads(self, layer: int) -> int:
         """Return the number of heads that a layer still has."""
         return self.attention_heads - len(self.pruned_heads.get(layer, ()))
@@ -325,6 +330,11 @@ class NezhaConfig(Config):
     classifier_dropout: float | None = 0.1
     bos_token_id: int | None = 2
     eos_token_id: int | None = 3
+
+    @property
+    def longest_text(self) -> None:
+        """Functional positions work at any length."""
+        return None
 
     def _check_family(self) -> None:
         self._set("max_relative_position", _whole("max_relative_position", self.max_relative_position, least=1))

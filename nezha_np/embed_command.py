@@ -125,10 +125,10 @@ def embed_lines(
     output_format = _output_format(path, output_format)
     if output_format == "jsonl" and field == FIELD:
         raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
-    if path is not None:
-        refuse_target(path, force=force)
-        path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it
     try:
+        if path is not None:
+            refuse_target(path, force=force)
+            path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it
         with _answering(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
@@ -284,7 +284,7 @@ def _answering(number: int, answer: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: not Python's to say
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -75,6 +75,8 @@ class Family:
         The tables of these parts, from the configuration. Cross-attention is like NEZHA's attention.
     pooler : dict of str to str
         The table of the pooler, empty where the family has none.
+    decodes : bool
+        Whether it can be a decoder.
     heads : callable
         For each head that the family has the table of what it needs besides embeddings and encoder.
     decoder : str
@@ -97,6 +99,7 @@ class Family:
     self_attention: Callable[[Any], Table]
     feed_forward: Callable[[Any], Table]
     pooler: Table
+    decodes: bool
     heads: Callable[[Any], dict[str, Table]]
     decoder: str
     second_names: dict[str, str]
@@ -421,6 +424,7 @@ NEZHA = Family(
     self_attention=nezha_attention,
     feed_forward=plain_feed_forward,
     pooler=POOLER,
+    decodes=True,
     heads=bert_heads,
     decoder="cls.predictions.decoder.weight",
     second_names={"cls.predictions.decoder.bias": "cls.predictions.bias"},
@@ -464,6 +468,7 @@ CONVBERT = Family(
     self_attention=convbert_attention,
     feed_forward=convbert_feed_forward,
     pooler={},
+    decodes=False,
     heads=convbert_heads,
     decoder="generator_lm_head.weight",
     second_names={},

@@ -273,9 +273,9 @@ def _refuse_padding_on_the_right(mask: np.ndarray) -> None:
 
 def _check_room(config: Config, length: int, max_new_tokens: int) -> None:
     """Check that there are positions for all tokens but the last, which the model is not given any more."""
-    if config.model_type == "nezha":
-        return  # relative positions have no end
-    room = config.max_position_embeddings - length + 1
+    if config.longest_text is None:
+        return
+    room = config.longest_text - length + 1
     if 1 <= room < max_new_tokens:  # a prompt without room for one is refused by `causal_lm`
         raise ValueError(
             f"max_new_tokens: expected at most {room} after {length} tokens, because max_position_embeddings is "

@@ -10,6 +10,7 @@ bytes beyond what it promises are cut off.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -19,6 +20,15 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 SECONDS = 1.0  # between two times of saving
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """How far a file is, in one piece, because an interruption may come between any two steps."""
+
+    rows: int
+    bytes: int
+    digest: str | None
 
 
 class PartialFile:
@@ -44,7 +54,7 @@ class PartialFile:
     saved_rows : int
         How many of them a later run will find, whatever happens to this one.
     digest : str or None
-        What was said with the last of them: a hash of the input so far.
+        What came with the last of them: a hash of the input so far.
 
     Raises
     ------
@@ -81,24 +91,33 @@ class PartialFile:
         self.target = target
         self.path = target.with_name(target.name + ".partial")
         self.state_path = target.with_name(target.name + ".partial.json")
-        self.rows = self.saved_rows = 0
-        self.digest: str | None = None
+        self._done = _Done(0, len(header), None)
+        self.saved_rows = 0
         self._settings, self._header, self._force = dict(settings), header, force
-        self._size = len(header)
         self._saved_at = -SECONDS
         self._file = _open_alone(self.path)
         try:
             if not restart:
                 self._read_state()
-            if not self.rows:
+            if not self._done.rows:
                 self._save()  # before the first byte: rows without a word on what they are are nobody's
                 self._file.truncate(0)
                 _write_all(self._file, header)
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
+            self._file.truncate(self._done.bytes)
+            self._file.seek(self._done.bytes)
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def rows(self) -> int:
+        """How many rows are written."""
+        return self._done.rows
+
+    @property
+    def digest(self) -> str | None:
+        """What came with the last of them: a hash of the input so far."""
+        return self._done.digest
 
     def __enter__(self) -> PartialFile:
         return self
@@ -111,9 +130,7 @@ class PartialFile:
     def append(self, data: bytes, *, rows: int, digest: str) -> None:
         """Add rows; `digest` is a hash of the input up to them."""
         _write_all(self._file, data)
-        self._size += len(data)
-        self.rows += rows
-        self.digest = digest
+        self._done = _Done(self._done.rows + rows, self._done.bytes + len(data), digest)
         if time.monotonic() - self._saved_at >= SECONDS:
             self._save()
 
@@ -142,8 +159,9 @@ class PartialFile:
         self._file.close()
 
     def _save(self) -> None:
+        done = self._done
         os.fsync(self._file.fileno())
-        state = {"settings": self._settings, "rows": self.rows, "bytes": self._size, "input": self.digest}
+        state = {"settings": self._settings, "rows": done.rows, "bytes": done.bytes, "input": done.digest}
         beside = self.state_path.with_name(self.state_path.name + ".new")
         try:
             with beside.open("w", encoding="utf-8") as file:
@@ -154,7 +172,7 @@ class PartialFile:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        self.saved_rows, self._saved_at = self.rows, time.monotonic()
+        self.saved_rows, self._saved_at = done.rows, time.monotonic()
 
     def _read_state(self) -> None:
         """Take up what an earlier run has left, if it goes with this one."""
@@ -188,8 +206,7 @@ class PartialFile:
                 )
         if size < length:
             raise ValueError(f"{self.path}: expected at least {length} bytes, got {size}; --restart begins anew")
-        self.rows = self.saved_rows = rows
-        self._size, self.digest = length, digest
+        self._done, self.saved_rows = _Done(rows, length, digest), rows
 
 
 def refuse_target(target: Path, *, force: bool) -> None:

@@ -191,7 +191,7 @@ def embed_batch(
     (2, 128)
     """
     batch: dict[str, Any] = dict(encode(tokenizer, list(texts), max_length=max_length))
-    _check_lengths(names, batch["attention_mask"].sum(axis=1), _most_tokens(weights))
+    _check_lengths(names, batch["attention_mask"].sum(axis=1), weights.config.longest_text)
     highest = batch["input_ids"].max()
     if highest >= weights.config.vocab_size:
         raise ValueError(f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}")
@@ -209,11 +209,6 @@ def _check_lengths(names: Sequence[str], lengths: np.ndarray, most: int | None) 
                 f"{name}: expected at most {most} tokens, because the model has no more positions, got {length}; "
                 f"max_length cuts longer texts"
             )
-
-
-def _most_tokens(weights: Weights) -> int | None:
-    """How long a text may be: NEZHA's positions are a function, the others' are a table."""
-    return None if weights.config.model_type == "nezha" else weights.config.max_position_embeddings
 
 
 def _pool(out: ModelOutput, attention_mask: np.ndarray, pooling: str) -> Any:

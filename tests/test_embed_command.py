@@ -430,6 +430,48 @@ def stopped(capsysbinary, run: list[object], out: Path) -> str:
     return second
 
 
+# Python itself leaves a file open where it is interrupted between opening it and the first step of `with`.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothing(tmp_path, monkeypatch, model, texts):
+    monkeypatch.setattr(partial_file, "SECONDS", 0.0)  # it saves after every batch
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "v.jsonl"
+    run = {"model": model, "batch_size": 4}
+    embed_command.embed_lines(str(texts), str(whole), **run)
+
+    def interrupted_after(steps: int) -> bool:
+        """Run it, and interrupt it once, after some lines of partial_file.py."""
+        left = steps
+
+        def trace(frame, event, _):
+            nonlocal left
+            if frame.f_code.co_filename != partial_file.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            embed_command.embed_lines(str(texts), str(out), **run)
+        except embed_command.Stopped as stopped:
+            assert stopped.status == 130
+        finally:
+            sys.settrace(before)
+        return left < 0
+
+    steps = 0
+    while interrupted_after(steps):
+        if not out.exists():  # the last step of all comes after the file is in its place
+            embed_command.embed_lines(str(texts), str(out), **run)
+        assert out.read_bytes() == whole.read_bytes(), f"interrupted after {steps} steps"
+        out.unlink()
+        steps += 1
+    assert steps > 100
+
+
 @pytest.fixture
 def partial(capsysbinary, tmp_path, monkeypatch, model, texts):
     """Leave a partial file of four rows; return the command that made it."""

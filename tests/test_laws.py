@@ -126,7 +126,7 @@ def test_an_encoder_takes_a_prefix_of_keys_and_values(positions, data):
     case = data.draw(cases_with(positions, "forward", decoder=False, from_ids=True))
     weights, config = weights_for("forward", case), case.config
     ids = case.inputs["input_ids"][:, : LONGEST - 3]
-    # Relative distances are the same behind a prefix; absolute positions are counted from its first token, unless given.
+    # Behind a prefix distances are what they were; absolute positions are counted from its first token, unless given.
     where = {"position_ids": [list(range(ids.shape[1]))]} if config.learns_positions else {}
     generator = np.random.default_rng(case.seed)
     shape = (ids.shape[0], config.num_attention_heads, 3, config.head_size)
