@@ -69,7 +69,8 @@ def generate(
     temperature : float
         0: the likeliest token, the first of equals. More: draw from softmax(logits / temperature).
     top_k : int, optional
-        Draw from the `top_k` likeliest tokens alone, and those as likely as the last of them. Greedy steps ignore it.
+        Draw from the `top_k` likeliest tokens alone, and those as likely as the last of them; more than V are all, as in
+        the reference. Greedy steps ignore it.
     seed : int
         What the draws depend on, with the number of the step and that of the row.
     token_type_ids : (B, L) array_like of int, optional
@@ -119,7 +120,7 @@ def generate(
     max_new_tokens = _whole("max_new_tokens", max_new_tokens, least=1)
     temperature, seed = _temperature(temperature), _whole("seed", seed)
     if top_k is not None:
-        top_k = _whole("top_k", top_k, least=1, most=vocabulary)
+        top_k = min(_whole("top_k", top_k, least=1), vocabulary)
     ends, fill = _ends_and_fill(w.config, eos_token_id, pad_token_id)
 
     if _differ_in_length(input_ids):

@@ -1,10 +1,11 @@
 """The model: embeddings, then encoder layers, then the pooler (Wei et al. 2019; Devlin et al. 2019, figure 1).
 
 Read it from the bottom up: `forward` checks its arguments, `encoder` stacks `encoder_layer`, a layer is `attention` and
-`feed_forward`, and `self_attention` is where the relative positions enter.
+`feed_forward`, and `self_attention` is where NEZHA's relative positions and ConvBERT's convolutions enter. What differs
+between the three families is in `nezha_np.families`.
 
-Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, F feed-forward,
-P the length of a cache (S = P + Q).
+Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, E embedding (H, but
+for ConvBERT), F feed-forward, P the length of a cache (S = P + Q).
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def forward(
     output_hidden_states: bool = False,
     config: Config | None = None,
 ) -> ModelOutput:
-    """Run the model (transformers NezhaModel).
+    """Run the model (transformers NezhaModel, BertModel, ConvBertModel: the configuration says which).
 
     Parameters
     ----------
@@ -228,14 +229,16 @@ def forward(
         says it for each query, and replaces a decoder's causal mask.
     token_type_ids : (B, L) array_like of int, optional
         0 for the first text, 1 for the second; None: all 0.
-    position_ids : None
-        NEZHA has none.
+    position_ids : (B, L) or (1, L) array_like of int, optional
+        Where each token stands, from 0 to ``max_position_embeddings - 1``, for ConvBERT and for BERT with absolute
+        positions; None: one after another, after those of a cache. Relative positions have none.
     head_mask : (N,) or (layers, N) array_like, optional
-        A factor for the probabilities of each head: 0 switches it off.
-    inputs_embeds : (B, L, H) float array, optional
+        A factor for the probabilities of each head: 0 switches it off. ConvBERT's convolutions are no heads.
+    inputs_embeds : (B, L, E) float array, optional
         Vectors in place of the word embeddings of `input_ids`.
     encoder_hidden_states : (B, S, H) float array, optional
-        What a decoder with cross-attention attends to; S may differ from L.
+        What a decoder with cross-attention attends to; S may differ from L. ConvBERT is no decoder: this, the next, a
+        cache and ``use_cache=True`` are refused there.
     encoder_attention_mask : (B, S) or (B, L, S) array_like, optional
         1 for a token of the encoder that may be attended to.
     past_key_values : sequence, optional
@@ -244,7 +247,7 @@ def forward(
         Whether a decoder returns a cache; None: what the configuration says. An encoder never does.
     output_attentions, output_hidden_states : bool
         What to return besides.
-    config : NezhaConfig, optional
+    config : NezhaConfig, BertConfig or ConvBertConfig, optional
         A configuration in place of that of `weights`.
 
     Returns
@@ -261,7 +264,8 @@ def forward(
 
     Notes
     -----
-    A row with every key masked attends uniformly. Texts may be longer than ``max_position_embeddings``.
+    A row with every key masked attends uniformly. NEZHA's texts may be longer than ``max_position_embeddings``.
+    ConvBERT's convolutions read padding like text, masked or not, as in the reference.
 
     Examples
     --------

@@ -483,8 +483,8 @@ def partial(capsysbinary, tmp_path, monkeypatch, model, texts):
 
 
 def test_what_was_written_and_not_saved_is_written_again(capsysbinary, tmp_path, partial):
-    with (tmp_path / "v.npy.partial").open("ab") as file:  # as when the process is killed in the middle of a row
-        file.write(b"half a row")
+    with (tmp_path / "v.npy.partial").open("ab") as file:  # as when the process is killed before it has saved
+        file.write(b"half a row" * 1000)
     go_on(capsysbinary, 4, *partial)
     assert read(tmp_path / "v.npy").shape == (len(TEXTS), SIZE)
     np.testing.assert_allclose(read(tmp_path / "v.npy"), nz.embed(TEXTS, nz.load(partial[4])), rtol=0, atol=1e-6)

@@ -259,7 +259,7 @@ def test_the_likeliest_alone_or_next_to_no_temperature_is_greedy(asked, temperat
     weights, ids, options = asked
     greedy = nz.generate(weights, ids, max_new_tokens=4, top_k=2, **options)
     assert greedy.tolist() == nz.generate(weights, ids, max_new_tokens=4, **options).tolist()
-    top_k = 1 if temperature > 1 else None
+    top_k = 1 if temperature > 1 else 1000  # more than V are all
     found = nz.generate(weights, ids, max_new_tokens=4, temperature=temperature, top_k=top_k, **options)
     assert found.tolist() == greedy.tolist()
 
@@ -568,8 +568,7 @@ def bad(what, error, message, **arguments):
         bad("infinite", ValueError, "temperature: expected a number from 0 on, got inf", temperature=np.inf),
         bad("text", TypeError, "temperature: expected a number, got '1'", temperature="1"),
         bad("a bool", TypeError, "temperature: expected a number, got True", temperature=True),
-        bad("zero", ValueError, "top_k: expected a number from 1 to 11, got 0", top_k=0),
-        bad("beyond V", ValueError, "top_k: expected a number from 1 to 11, got 12", top_k=12),
+        bad("zero", ValueError, "top_k: expected a number from 1 on, got 0", top_k=0),
         bad("a float", TypeError, "top_k: expected an integer, got 2.0", top_k=2.0),
         bad("a float", TypeError, "seed: expected an integer, got 0.5", seed=0.5),
         bad("None", TypeError, "seed: expected an integer, got None", seed=None),

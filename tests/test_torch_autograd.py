@@ -1,4 +1,4 @@
-"""Our definitions, run on PyTorch's tensors, are as good a model as the reference: its autograd says the same of both."""
+"""Our definitions, run on PyTorch's tensors, are as good a model as the reference: autograd says the same of both."""
 
 import numpy as np
 import pytest
