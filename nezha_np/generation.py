@@ -69,8 +69,8 @@ def generate(
     temperature : float
         0: the likeliest token, the first of equals. More: draw from softmax(logits / temperature).
     top_k : int, optional
-        Draw from the `top_k` likeliest tokens alone, and those as likely as the last of them; more than V are all, as in
-        the reference. Greedy steps ignore it.
+        Draw from the `top_k` likeliest tokens alone, and those as likely as the last of them; more than V mean
+        all. Greedy steps ignore it.
     seed : int
         What the draws depend on, with the number of the step and that of the row.
     token_type_ids : (B, L) array_like of int, optional

@@ -1,7 +1,5 @@
 """JAX runs the same definitions: as they come, compiled by `jax.jit`, and under its own gradient."""
 
-import contextlib
-
 import numpy as np
 import pytest
 from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, arrays_of
@@ -19,45 +17,43 @@ SIZES = {
     "max_position_embeddings": 8,
     "pad_token_id": 0,
 }
-# The head's name chooses between BERT's kinds of positions, so that each is seen with several heads.
-BERT_KINDS = nz.config.POSITION_KINDS
+# The length of a head's name chooses between these, so that each is seen with several heads.
+BERT_KINDS, ACTS = nz.config.POSITION_KINDS, ("relu", "silu", "tanh")
 ATOL = 1e-10
 
 
-@contextlib.contextmanager
-def x64(enabled):
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", enabled)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
+def switch(on):
+    jax.config.update("jax_enable_x64", on)
+    jax.config.update("jax_disable_most_optimizations", on)  # which take longer than all that is computed here
 
 
 @pytest.fixture(autouse=True)
-def float64():
-    with x64(True):
-        yield
+def float64_and_quick_compilation():
+    switch(True)
+    yield
+    switch(False)  # as JAX comes
 
 
 def config_for(family, head, kind=None):
-    options = {"hidden_act": "gelu", "is_decoder": head == "causal_lm"} if family != "convbert" else {}
+    options = {"hidden_act": ACTS[len(head) % 3]}
     if family == "nezha":
-        options |= {"max_relative_position": 2}
+        options |= {"max_relative_position": 2, "is_decoder": head == "causal_lm"}
     elif family == "bert":
-        options |= {"position_embedding_type": kind or BERT_KINDS[len(head) % 3]}
+        options |= {"position_embedding_type": kind or BERT_KINDS[len(head) % 3], "is_decoder": head == "causal_lm"}
     else:
         options |= {"embedding_size": 6, "conv_kernel_size": 3, "num_groups": 2, "head_ratio": 1}
     return nz.config.FAMILIES[family](**SIZES, **options, num_labels=2 if head == "question_answering" else 3)
 
 
-def arguments_for(head, config, batch=2, length=5):
-    """Make the arguments that every head takes, and its labels; a row of the mask sees no key."""
+def arguments_for(head, config):
+    """Make the arguments that every head takes, and its labels: two texts of five tokens, the second all masked.
+
+    All heads have the same shapes, for which JAX compiles each operation once.
+    """
     generator = np.random.default_rng(3)
-    shape = (batch, 2, length) if head == "multiple_choice" else (batch, length)
+    shape = (1, 2, 5) if head == "multiple_choice" else (2, 5)
     mask = np.ones(shape, np.int64)
-    mask[0, ..., 3:] = 0
-    mask[-1] = 0
+    mask[..., 0, 3:] = mask[..., 1, :] = 0
     inputs = {
         "input_ids": generator.integers(0, config.vocab_size, shape),
         "token_type_ids": generator.integers(0, 2, shape),
@@ -73,7 +69,7 @@ def arguments_for(head, config, batch=2, length=5):
         "token_classification": {"labels": np.where(words > 2, 1, words)},
         "question_answering": {"start_positions": np.array([1, 9]), "end_positions": np.array([2, 4])},
     }
-    return inputs | labels.get(head, {"labels": np.array([1, 0])})
+    return inputs | labels.get(head, {"labels": np.array([1, 0])[: shape[0]]})
 
 
 def weights_for(head, config):
@@ -98,44 +94,56 @@ def assert_same(found, expected, atol=ATOL):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-def test_every_head_computes_what_it_computes_in_numpy_as_it_comes_and_compiled(family, head):
+def test_every_head_computes_what_it_computes_in_numpy(family, head):
     config = config_for(family, head)
     arrays, inputs = weights_for(head, config), arguments_for(head, config)
     options = {"config": config, "output_hidden_states": True, "output_attentions": True}
-
-    def run(weights, inputs):
-        return arrays_of(getattr(nz, head)(weights, **inputs, **options))
-
-    expected = run(arrays, inputs)
-    assert_same(run(to_jax(arrays), inputs), expected)  # ids, masks and labels may stay NumPy's
-    assert_same(jax.jit(run)(to_jax(arrays), to_jax(inputs)), expected)
+    expected = arrays_of(getattr(nz, head)(arrays, **inputs, **options))
+    found = arrays_of(getattr(nz, head)(to_jax(arrays), **inputs, **options))  # ids, masks and labels stay NumPy's
+    assert all(isinstance(array, jax.Array) for array in found.values())
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-def test_our_gradients_are_there_what_they_are_in_numpy_and_jax_finds_the_same_by_itself(family, head):
+def test_compiled_with_our_gradients_a_head_computes_what_it_computes_in_numpy(family, head):
+    config = config_for(family, head)
+    arrays, inputs = weights_for(head, config), arguments_for(head, config)
+
+    def run(weights, inputs):
+        out, gradients = nz.value_and_grad(getattr(nz, head))(weights, config=config, **inputs)
+        return arrays_of(out), gradients
+
+    expected_out, expected = run(arrays, inputs)
+    out, gradients = jax.jit(run)(to_jax(arrays), to_jax(inputs))
+    assert_same(out, expected_out)
+    assert_same(gradients, expected)
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
+def test_the_gradients_that_jax_finds_by_itself_are_ours(family, head):
     config = config_for(family, head)
     arrays, inputs = weights_for(head, config), arguments_for(head, config)
     function = getattr(nz, head)
-    out, expected = nz.value_and_grad(function)(arrays, config=config, **inputs)
-
-    @jax.jit
-    def ours(weights, inputs):
-        out, gradients = nz.value_and_grad(function)(weights, config=config, **inputs)
-        return out.loss, gradients
-
-    @jax.jit
-    def theirs(weights, inputs):
-        return jax.value_and_grad(lambda weights: function(weights, config=config, **inputs).loss)(weights)
-
-    loss, found = ours(to_jax(arrays), to_jax(inputs))
-    assert loss == pytest.approx(float(out.loss), abs=ATOL)
-    assert_same(found, expected)
-    loss, found = theirs(to_jax(arrays), to_jax(inputs))
-    assert loss == pytest.approx(float(out.loss), abs=ATOL)
+    _, expected = nz.value_and_grad(function)(arrays, config=config, **inputs)
+    found = jax.grad(lambda weights: function(weights, config=config, **inputs).loss)(to_jax(arrays))
+    # The row of the padding id is among them: look-ups give it no gradient, the decoder does.
+    assert "embeddings.word_embeddings.weight" in expected and (inputs["input_ids"] == config.pad_token_id).any()
     unused = {name: np.zeros_like(array) for name, array in arrays.items() if name not in expected}
     assert_same(found, expected | unused)
-    if "embeddings.word_embeddings.weight" in unused:
-        pytest.fail("the loss depends on the words")
+
+
+@pytest.mark.parametrize("kind", ["nezha", *BERT_KINDS, "convbert"])
+def test_compiled_for_any_input_the_model_computes_what_it_computes_in_numpy(kind):
+    config = config_for("bert" if kind in BERT_KINDS else kind, "forward", kind)
+    arrays, inputs = weights_for("forward", config), arguments_for("forward", config)
+    inputs["inputs_embeds"] = arrays["embeddings.word_embeddings.weight"][inputs.pop("input_ids")]
+    if config.learns_positions:
+        inputs["position_ids"] = np.array([[4, 0, 1, 2, 3]])
+
+    def run(weights, inputs):
+        return arrays_of(nz.forward(weights, **inputs, config=config, output_attentions=True))
+
+    assert_same(jax.jit(run)(to_jax(arrays), to_jax(inputs)), run(arrays, inputs))
 
 
 def test_dropout_is_the_same_there_compiled_too():
@@ -160,7 +168,7 @@ def test_a_compiled_step_with_a_cache_equals_the_full_pass(kind):
         return out.logits, out.past_key_values
 
     weights, cache, logits = to_jax(arrays), None, []
-    for start, stop in ((0, 2), (2, 3), (3, 5)):
+    for start, stop in ((0, 3), (3, 5)):
         part, cache = step(weights, jax.numpy.asarray(ids[:, start:stop]), cache)
         logits.append(np.asarray(part))
     np.testing.assert_allclose(np.concatenate(logits, axis=1), expected, atol=ATOL)
@@ -170,7 +178,7 @@ def test_weights_that_a_compiled_function_closes_over_still_work_outside_of_it()
     config = config_for("nezha", "forward")
     arrays = weights_for("forward", config)
     weights = nz.Weights(to_jax(arrays), config)
-    ids = np.array([[1, 2, 3]])
+    ids = arguments_for("forward", config)["input_ids"]
     expected = nz.forward(arrays, ids, config=config).last_hidden_state
     compiled = jax.jit(lambda ids: nz.forward(weights, ids).last_hidden_state)
     # The table of positions is made while JAX traces, and what JAX traces must not be kept with the weights.
@@ -179,30 +187,25 @@ def test_weights_that_a_compiled_function_closes_over_still_work_outside_of_it()
     np.testing.assert_allclose(compiled(jax.numpy.asarray(ids)), expected, atol=ATOL)
 
 
-def test_a_new_array_lands_on_the_device_of_its_neighbour_and_ids_are_integers_of_jax():
-    weights = nz.Weights(to_jax(nz.load()), nz.load().config)
-    out = nz.forward(weights, [[2, 3]])
-    assert isinstance(out.last_hidden_state, jax.Array)
-    assert out.last_hidden_state.device == weights.word_embeddings.device
+@pytest.mark.parametrize("ids_are", ["an argument", "a list inside"])
+def test_the_shipped_model_runs_in_float32_where_jax_has_32_bits_alone(ids_are):
+    arrays, config = nz.load(), nz.load().config
+    ids = np.random.default_rng(0).integers(5, 7000, (2, 9))
+    expected = nz.masked_lm(arrays, ids, labels=ids)
 
+    def run(weights, ids):
+        out = nz.masked_lm(weights, ids, labels=ids, config=config)
+        return out.loss, out.logits
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_shipped_model_runs_in_float32_where_jax_has_32_bits_alone(compiled):
-    with x64(False):
-        arrays, config = nz.load(), nz.load().config
-        ids = np.random.default_rng(0).integers(5, 7000, (2, 9))
-        expected = nz.masked_lm(arrays, ids, labels=ids)
-
-        def run(weights, ids):
-            out = nz.masked_lm(weights, ids, labels=ids, config=config)
-            return out.loss, out.logits
-
-        weights = to_jax(arrays)
-        # NumPy's ids are int64, which JAX would warn of, and a warning is an error here.
-        loss, logits = jax.jit(run)(weights, jax.numpy.asarray(ids)) if compiled else run(weights, ids)
-        assert logits.dtype == loss.dtype == np.float32
-        assert np.abs(np.asarray(logits) - expected.logits).max() < 1e-4
-        assert float(loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    # Ids become int64 with other libraries, which JAX would warn of here; a warning is an error in these tests.
+    switch(False)
+    if ids_are == "an argument":
+        loss, logits = jax.jit(run)(to_jax(arrays), jax.numpy.asarray(ids))
+    else:
+        loss, logits = jax.jit(lambda weights: run(weights, ids.tolist()))(to_jax(arrays))
+    assert logits.dtype == loss.dtype == np.float32
+    assert np.abs(np.asarray(logits) - expected.logits).max() < 1e-4
+    assert float(loss) == pytest.approx(float(expected.loss), rel=1e-5)
 
 
 def test_weights_as_such_are_no_argument_of_a_compiled_function():
