@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np import npz_file, safetensors_file, torch_file
 from nezha_np.config import Config, NezhaConfig, read_config
+from nezha_np.files import npz_file, safetensors_file, torch_file
+from nezha_np.files.tensor_bytes import FLOATS, Entry, map_tensors
+from nezha_np.files.tensor_names import name_tensors, position_tables, wrong_family
 from nezha_np.inputs import as_path, dtype_name, gpu_number, listed
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.parameters import backbone_shapes, head_shapes, heads_of
-from nezha_np.tensor_bytes import FLOATS, Entry, map_tensors
-from nezha_np.tensor_names import name_tensors, position_tables, wrong_family
 from nezha_np.weights import Weights
 
 SHIPPED = Path(__file__).parent / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import nezha_np
-from nezha_np import text_lines, vector_file
 from nezha_np.checkpoint import list_files, load, read_config_beside, read_headers
 from nezha_np.convert import convert, describe
 from nezha_np.embed_command import OutputError, Stopped, embed_lines
+from nezha_np.files import text_lines, vector_file
+from nezha_np.files.tensor_bytes import FLOATS, Entry
+from nezha_np.files.tensor_names import name_tensors, wrong_family
 from nezha_np.inputs import DTYPES
 from nezha_np.parameters import Shapes, backbone_shapes, head_shapes, heads_of
 from nezha_np.sentence_embeddings import POOLINGS
-from nezha_np.tensor_bytes import FLOATS, Entry
-from nezha_np.tensor_names import name_tensors, wrong_family
 from nezha_np.text import fill_mask
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nezha_np.checkpoint import READERS, list_files, load, read_headers
+from nezha_np.files.safetensors_file import write_beside
+from nezha_np.files.tensor_names import name_tensors
 from nezha_np.inputs import as_path, dtype_name, listed
-from nezha_np.safetensors_file import write_beside
-from nezha_np.tensor_names import name_tensors
 
 # What a tokenizer is in: with these beside it, a converted checkpoint takes texts.
 TOKENIZER_FILES = (

@@ -1,8 +1,8 @@
 """The eight heads: what is put on top of the model for a task, and its loss.
 
-Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is None. A docstring names the reference's
-class for NEZHA; those for BERT and ConvBERT end alike. ConvBERT has five heads, three of which `nezha_np.families` computes
-in another way.
+Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is None. A docstring names the
+reference's class for NEZHA; those for BERT and ConvBERT end alike. ConvBERT has five heads, three of which
+`nezha_np.families` computes in another way.
 
 Dimension letters: B batch, L length, H hidden, V vocabulary, C classes or choices.
 """

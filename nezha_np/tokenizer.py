@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.checkpoint import SHIPPED
-from nezha_np.safetensors_file import write_beside
+from nezha_np.files.safetensors_file import write_beside
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer

@@ -15,6 +15,7 @@ import numpy as np
 from nezha_np.arrays import Array, device_of, has_kind, is_array, like, namespace, to_numpy
 from nezha_np.config import Config, check_config
 from nezha_np.families import family_of
+from nezha_np.files.safetensors_file import write_beside, write_tensors
 from nezha_np.inputs import DTYPES, as_path, check_integer, dtype_name, gpu_number, listed
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
@@ -32,7 +33,6 @@ from nezha_np.parameters import (
     without_aliases,
 )
 from nezha_np.randomness import uniform
-from nezha_np.safetensors_file import write_beside, write_tensors
 
 # What pruning a head removes a part of, and along which axis.
 PRUNED = {
@@ -59,8 +59,8 @@ class Weights(Mapping[str, Array]):
     TypeError
         If `tensors` is no mapping, a tensor is not an array of floats, or `config` is not a configuration.
     ValueError
-        If embeddings, encoder or pooler are incomplete, a shape is not the configuration's, or dtypes or devices
-        differ.
+        If embeddings, encoder or pooler are incomplete, a tensor is another kind of model's, a shape is not the
+        configuration's, or dtypes or devices differ.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class Weights(Mapping[str, Array]):
 
     @property
     def word_embeddings(self) -> Array:
-        """The (V, H) table of word embeddings: the neighbour that new arrays are made like."""
+        """The (V, E) table of word embeddings: the neighbour that new arrays are made like."""
         return self._tensors["embeddings.word_embeddings.weight"]
 
     @property

@@ -15,11 +15,11 @@ import safetensors.numpy
 import nezha_np as nz
 from nezha_np.checkpoint import list_files, read_headers
 from nezha_np.config import BertConfig, Config, ConvBertConfig
+from nezha_np.files.npz_file import read_header as read_npz_header
+from nezha_np.files.tensor_bytes import Entry, map_tensors
+from nezha_np.files.tensor_names import name_tensor, wrong_family
 from nezha_np.layers.relative_position import relative_position_table
-from nezha_np.npz_file import read_header as read_npz_header
 from nezha_np.parameters import backbone_shapes, drawn_shapes
-from nezha_np.tensor_bytes import Entry, map_tensors
-from nezha_np.tensor_names import name_tensor, wrong_family
 
 SIZES: dict[str, Any] = {
     "vocab_size": 11,

@@ -26,7 +26,7 @@ from test_checkpoint import (
 import nezha_np as nz
 from nezha_np.cli import main
 from nezha_np.convert import convert
-from nezha_np.safetensors_file import read_header
+from nezha_np.files.safetensors_file import read_header
 
 
 def run(capsys, *arguments: object) -> list[str]:

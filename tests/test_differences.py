@@ -203,21 +203,33 @@ def test_integer_labels_for_several_labels_raise_there_and_work_here(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_mask_of_one_row_is_broadcast_there_and_refused_here(config):
+@pytest.mark.parametrize("name", ["attention_mask", "token_type_ids"])
+def test_a_mask_or_token_types_of_one_row_are_broadcast_there_and_refused_here(config, name):
     model, weights = both(config)
-    ids, mask = np.repeat(IDS, 2, axis=0), np.array([[1, 1, 1, 0, 0]])
-    theirs = model(torch.tensor(ids), attention_mask=torch.tensor(mask)).last_hidden_state
-    with pytest.raises(ValueError, match=r"attention_mask: expected shape \(2, 5\), got \(1, 5\)"):
-        nz.forward(weights, ids, attention_mask=mask)
-    ours = nz.forward(weights, ids, attention_mask=np.repeat(mask, 2, axis=0)).last_hidden_state
-    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    ids, row = np.repeat(IDS, 2, axis=0), np.array([[1, 1, 1, 0, 0]])
+    theirs = model(torch.tensor(ids), **{name: torch.tensor(row)}).last_hidden_state
+    with pytest.raises(ValueError, match=rf"^{name}: expected shape \(2, 5\), got \(1, 5\)"):
+        nz.forward(weights, ids, **{name: row})
+    ours = nz.forward(weights, ids, **{name: np.repeat(row, 2, axis=0)}).last_hidden_state
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", [BERT, CONVBERT], ids=["bert", "convbert"])
+def test_positions_of_one_row_are_broadcast_there_and_here(config):
+    model, weights = both(config)
+    ids, row = np.repeat(IDS, 2, axis=0), np.array([[3, 2, 1, 0, 7]])
+    theirs = model(torch.tensor(ids), position_ids=torch.tensor(row)).last_hidden_state
+    ours = nz.forward(weights, ids, position_ids=row).last_hidden_state
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_an_additive_mask_is_taken_there_and_refused_here(config):
     model, weights = both(config)
     mask = np.array([[0.0, 0.0, 0.0, -10000.0, -10000.0]])
-    model(torch.tensor(IDS), attention_mask=torch.tensor(mask))
+    theirs = model(torch.tensor(IDS), attention_mask=torch.tensor(mask)).last_hidden_state.numpy()
+    meant = nz.forward(weights, IDS, attention_mask=[[1, 1, 1, 0, 0]]).last_hidden_state
+    assert not np.allclose(theirs, meant, rtol=0, atol=0.01)
     with pytest.raises(ValueError, match="attention_mask: expected values from 0"):
         nz.forward(weights, IDS, attention_mask=mask)
 
@@ -232,7 +244,7 @@ def test_the_config_asks_for_attentions_there_and_the_call_does_here(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_other_activations_work_there_and_as_functions_here(config):
-    theirs = transformers.NezhaModel(transformers.NezhaConfig(**{**config.to_dict(), "hidden_act": "sigmoid"}))
+    theirs = theirs_of(config, hidden_act="sigmoid")
     assert theirs(torch.tensor(IDS)).last_hidden_state.shape == (1, 5, 8)
     with pytest.raises(ValueError, match="hidden_act: expected one of"):
         config.replace(hidden_act="sigmoid")
@@ -476,8 +488,24 @@ def test_a_choice_of_convbert_is_read_by_its_last_token_padding_or_not_there_and
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_loss_over_no_labels_is_nan_there_and_here(config):
+def test_a_loss_over_no_labels_is_nan_and_its_gradient_0_there_and_here(config):
     model, weights = both(config, "masked_lm")
     labels = np.full_like(IDS, -100)
-    assert torch.isnan(model(torch.tensor(IDS), labels=torch.tensor(labels)).loss)
-    assert np.isnan(nz.masked_lm(weights, IDS, labels=labels).loss)
+    with torch.enable_grad():
+        theirs = model(torch.tensor(IDS), labels=torch.tensor(labels)).loss
+        theirs.backward()
+    ours, gradients = nz.value_and_grad(nz.masked_lm)(weights, IDS, labels=labels)
+    assert torch.isnan(theirs) and np.isnan(ours.loss)
+    assert not any(value.grad.any() for value in model.parameters() if value.grad is not None)
+    assert gradients and not any(gradient.any() for gradient in gradients.values())
+
+
+def test_the_head_mask_of_convbert_has_the_heads_that_the_ratio_leaves_there_and_here():
+    model, weights = both(CONVBERT.replace(num_attention_heads=4))  # head_ratio 2
+    theirs = model(torch.tensor(IDS), head_mask=torch.tensor([0.0, 0.5])).last_hidden_state
+    ours = nz.forward(weights, IDS, head_mask=[0.0, 0.5]).last_hidden_state
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+    with pytest.raises(RuntimeError, match="size"):
+        model(torch.tensor(IDS), head_mask=torch.ones(4))
+    with pytest.raises(ValueError, match=r"^head_mask: expected shape \(2,\), got \(4,\)$"):
+        nz.forward(weights, IDS, head_mask=np.ones(4))

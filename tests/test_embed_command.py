@@ -20,10 +20,11 @@ import pytest
 import safetensors.numpy
 
 import nezha_np as nz
-from nezha_np import embed_command, partial_file
+from nezha_np import embed_command
 from nezha_np.cli import main
-from nezha_np.partial_file import PartialFile
-from nezha_np.vector_file import FORMATS, ROOM, file_header
+from nezha_np.files import partial_file
+from nezha_np.files.partial_file import PartialFile
+from nezha_np.files.vector_file import FORMATS, ROOM, file_header
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [

@@ -125,7 +125,8 @@ def test_the_gradients_that_jax_finds_by_itself_are_ours(family, head):
     arrays, inputs = weights_for(head, config), arguments_for(head, config)
     function = getattr(nz, head)
     _, expected = nz.value_and_grad(function)(arrays, config=config, **inputs)
-    found = jax.grad(lambda weights: function(weights, config=config, **inputs).loss)(to_jax(arrays))
+    loss = jax.jit(lambda weights, inputs: function(weights, config=config, **inputs).loss)
+    found = jax.grad(loss)(to_jax(arrays), to_jax(inputs))
     # The row of the padding id is among them: look-ups give it no gradient, the decoder does.
     assert "embeddings.word_embeddings.weight" in expected and (inputs["input_ids"] == config.pad_token_id).any()
     unused = {name: np.zeros_like(array) for name, array in arrays.items() if name not in expected}

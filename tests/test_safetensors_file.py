@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.safetensors_file import read_header, write_beside, write_tensors
-from nezha_np.tensor_bytes import DTYPES, FLOATS, Entry, map_tensors
+from nezha_np.files.safetensors_file import read_header, write_beside, write_tensors
+from nezha_np.files.tensor_bytes import DTYPES, FLOATS, Entry, map_tensors
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -24,10 +24,10 @@ from test_array_libraries import on_gpu
 import nezha_np as nz
 from nezha_np.checkpoint import list_files
 from nezha_np.families import family_of
+from nezha_np.files.safetensors_file import read_header
 from nezha_np.inputs import DTYPES
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.parameters import HEADS, backbone_shapes, head_shapes, heads_of, pooler_shapes
-from nezha_np.safetensors_file import read_header
 from nezha_np.weights import as_weights
 
 torch = pytest.importorskip("torch", reason="what is saved is read by the reference, which is PyTorch's")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.tensor_bytes import GIT_LFS, POINTER, Entry
+from nezha_np.files.tensor_bytes import GIT_LFS, POINTER, Entry
 
 
 def read_header(path: Path) -> dict[str, Entry]:

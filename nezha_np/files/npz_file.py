@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from nezha_np.stored_zip import stored_files
-from nezha_np.tensor_bytes import DTYPES, Entry, row_strides
+from nezha_np.files.stored_zip import stored_files
+from nezha_np.files.tensor_bytes import DTYPES, Entry, row_strides
 
 NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from nezha_np.config import Config
 from nezha_np.families import FAMILIES, family_of
+from nezha_np.files.tensor_bytes import Entry
 from nezha_np.parameters import without_aliases
-from nezha_np.tensor_bytes import Entry
 
 # A wrapper's prefix (of data parallelism, of compilation), then the model's.
 PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*(?:(?:nezha|bert|convbert)\.)?")

@@ -25,9 +25,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nezha_np.files.stored_zip import stored_files
+from nezha_np.files.tensor_bytes import DTYPES, GIT_LFS, POINTER, Entry, row_strides
 from nezha_np.inputs import listed
-from nezha_np.stored_zip import stored_files
-from nezha_np.tensor_bytes import DTYPES, GIT_LFS, POINTER, Entry, row_strides
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # what the first pickle of an old file holds
 PROTOCOL = 1001  # and the second

@@ -117,7 +117,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     Examples
     --------
     >>> import nezha_np as nz
-    >>> from nezha_np.safetensors_file import read_header
+    >>> from nezha_np.files.safetensors_file import read_header
     >>> path = nz.checkpoint.SHIPPED / "model.safetensors"
     >>> map_tensors(path, read_header(path))["nezha.pooler.dense.bias"].dtype
     dtype('float16')
