@@ -98,7 +98,9 @@ def check_call(
         token_type_ids=integers(
             "token_type_ids", token_type_ids, weights.word_embeddings, (batch, length), below=config.type_vocab_size
         ),
-        position_ids=_position_ids(weights, position_ids, batch, length, position),
+        position_ids=_position_ids(
+            weights, position_ids, batch, length, position, words=which_words(input_ids, inputs_embeds)
+        ),
         position=position,
         mask=_mask(
             weights, "attention_mask", attention_mask, (batch, length, position + length), causal=config.is_decoder
@@ -122,7 +124,9 @@ def _words(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
     return given(embeds, name="inputs_embeds")
 
 
-def _position_ids(weights: Weights, position_ids: Any, batch: int, length: int, past: int) -> Array | None:
+def _position_ids(
+    weights: Weights, position_ids: Any, batch: int, length: int, past: int, *, words: str
+) -> Array | None:
     """Check where the tokens stand, (B, L) or (1, L), and that the model has learned so many positions."""
     config, limit = weights.config, weights.config.longest_text
     if not config.learns_positions and position_ids is not None:
@@ -135,7 +139,7 @@ def _position_ids(weights: Weights, position_ids: Any, batch: int, length: int, 
     if position_ids is None and past + length > limit:
         after = f" after {past} of the cache" if past else ""
         raise ValueError(
-            f"input_ids: expected at most max_position_embeddings ({limit}) tokens, because the model has learned no "
+            f"{words}: expected at most max_position_embeddings ({limit}) tokens, because the model has learned no "
             f"more positions, got {length}{after}"
         )
     if not config.learns_positions:

@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     fill.add_argument("text", help="a text with one [MASK] or more")
     fill.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
     fill.add_argument("--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)")
+    fill.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
     fill.set_defaults(run=_fill_mask)
 
     embed = commands.add_parser(
@@ -131,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
     weights = None if options.model is None else load(options.model)
-    for index, candidates in enumerate(fill_mask(options.text, weights, top_k=options.top_k)):
+    for index, candidates in enumerate(
+        fill_mask(options.text, weights, top_k=options.top_k, mask_token=options.mask_token)
+    ):
         if index:
             yield ""  # between two gaps
         for token, _, probability in candidates:

@@ -72,7 +72,12 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
 
 
 def fill_mask(
-    text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, top_k: int = 5
+    text: str,
+    weights: Weights | None = None,
+    tokenizer: Tokenizer | None = None,
+    *,
+    top_k: int = 5,
+    mask_token: str = "[MASK]",
 ) -> list[list[tuple[str, int, float]]]:
     """Fill the gaps of a text.
 
@@ -86,6 +91,8 @@ def fill_mask(
         Its tokenizer; None: the one in the folder that the weights were loaded from.
     top_k : int
         How many word pieces to return for each gap.
+    mask_token : str
+        What stands for a gap, where the tokenizer calls it by another name.
 
     Returns
     -------
@@ -116,14 +123,17 @@ def fill_mask(
         raise TypeError(f"top_k: expected an integer, got {top_k!r}")
     if not 1 <= top_k <= weights.config.vocab_size:
         raise ValueError(f"top_k: expected a number from 1 to {weights.config.vocab_size}, got {top_k}")
+    if not isinstance(mask_token, str):
+        raise TypeError(f"mask_token: expected a str, got {type(mask_token).__name__}")
     batch: dict[str, Any] = dict(encode(tokenizer, [text]))
-    highest, mask = batch["input_ids"].max(initial=0), tokenizer.token_to_id("[MASK]")
+    highest, mask = batch["input_ids"].max(initial=0), tokenizer.token_to_id(mask_token)
     if mask is None or highest >= weights.config.vocab_size:
-        wrong = "one without [MASK]" if mask is None else f"id {highest}"
-        raise ValueError(f"tokenizer: expected [MASK] and ids from 0 to {weights.config.vocab_size - 1}, got {wrong}")
+        wrong = f"one without {mask_token}" if mask is None else f"id {highest}"
+        most = weights.config.vocab_size - 1
+        raise ValueError(f"tokenizer: expected {mask_token} and ids from 0 to {most}, got {wrong}")
     gaps = np.flatnonzero(batch["input_ids"][0] == mask)
     if not gaps.size:
-        raise ValueError(f"text: expected at least one [MASK], got {text!r}")
+        raise ValueError(f"text: expected at least one {mask_token}, got {text!r}")
     logits = to_numpy(masked_lm(weights, **batch).logits)[0, gaps].astype(np.float64)  # (gaps, V)
     probs = softmax(logits)
     best = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]

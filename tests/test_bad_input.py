@@ -373,7 +373,7 @@ def test_more_tokens_than_learned_positions_are_refused(family, head):
     weights = weights_for(head, LEARNED[family])
     with refuses(ValueError, MORE, "6", "input_ids"):
         getattr(nz, head)(weights, [[2] * 6])
-    with refuses(ValueError, MORE, "7", "input_ids"):
+    with refuses(ValueError, MORE, "7", "inputs_embeds"):
         getattr(nz, head)(weights, inputs_embeds=np.zeros((1, 7, 8)))
     getattr(nz, head)(weights, [[2] * 5])
     getattr(nz, head)(weights, [[2] * 6], position_ids=[[0, 1, 2, 3, 4, 4]])  # it is said where each stands

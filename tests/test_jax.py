@@ -105,32 +105,30 @@ def test_every_head_computes_what_it_computes_in_numpy(family, head):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-def test_compiled_with_our_gradients_a_head_computes_what_it_computes_in_numpy(family, head):
-    config = config_for(family, head)
-    arrays, inputs = weights_for(head, config), arguments_for(head, config)
-
-    def run(weights, inputs):
-        out, gradients = nz.value_and_grad(getattr(nz, head))(weights, config=config, **inputs)
-        return arrays_of(out), gradients
-
-    expected_out, expected = run(arrays, inputs)
-    out, gradients = jax.jit(run)(to_jax(arrays), to_jax(inputs))
-    assert_same(out, expected_out)
-    assert_same(gradients, expected)
-
-
-@pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-def test_the_gradients_that_jax_finds_by_itself_are_ours(family, head):
+def test_compiled_too_and_so_are_our_gradients_and_those_that_jax_finds_by_itself(family, head):
     config = config_for(family, head)
     arrays, inputs = weights_for(head, config), arguments_for(head, config)
     function = getattr(nz, head)
-    _, expected = nz.value_and_grad(function)(arrays, config=config, **inputs)
-    loss = jax.jit(lambda weights, inputs: function(weights, config=config, **inputs).loss)
-    found = jax.grad(loss)(to_jax(arrays), to_jax(inputs))
+
+    def run(weights, inputs):
+        out, gradients = nz.value_and_grad(function)(weights, config=config, **inputs)
+        return arrays_of(out), gradients
+
+    def loss(weights, inputs):
+        return function(weights, config=config, **inputs).loss
+
+    @jax.jit
+    def compiled(weights, inputs):
+        return *run(weights, inputs), jax.grad(loss)(weights, inputs)
+
+    out, ours, theirs = compiled(to_jax(arrays), to_jax(inputs))
+    expected_out, expected = run(arrays, inputs)
+    assert_same(out, expected_out)
+    assert_same(ours, expected)
     # The row of the padding id is among them: look-ups give it no gradient, the decoder does.
     assert "embeddings.word_embeddings.weight" in expected and (inputs["input_ids"] == config.pad_token_id).any()
     unused = {name: np.zeros_like(array) for name, array in arrays.items() if name not in expected}
-    assert_same(found, expected | unused)
+    assert_same(theirs, expected | unused)
 
 
 @pytest.mark.parametrize("kind", ["nezha", *BERT_KINDS, "convbert"])

@@ -74,3 +74,15 @@ def test_it_is_the_float16_of_the_checkpoint_it_was_made_from():
     shipped, trained = nz.load(dtype="float16"), nz.load(original, dtype="float16")
     assert set(shipped) == set(trained)
     assert all(np.array_equal(shipped[name], trained[name]) for name in trained)
+
+
+def test_a_gap_may_go_by_another_name(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
+    vocabulary = (SHIPPED / "vocab.txt").read_text(encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text(vocabulary.replace("[MASK]", "<gap>"), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": "<gap>"}', encoding="utf-8")
+    weights = nz.load(tmp_path)
+    assert nz.fill_mask("房间很<gap>净。", weights, mask_token="<gap>") == nz.fill_mask("房间很[MASK]净。")
+    with pytest.raises(ValueError, match=r"^tokenizer: expected \[MASK\] and ids from 0 to 6999, got one without"):
+        nz.fill_mask("房间很[MASK]净。", weights)
