@@ -297,7 +297,6 @@ def forward(
 def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
     """Run the model on checked arguments, with its pooler if it has one, or without: the part that all heads share."""
     w = View(weights)
-    pooled = pooled and bool(family_of(weights.config).pooler) and "pooler.dense.weight" in weights
     x = embeddings(call.words, call.token_type_ids, call.position_ids, w.at("embeddings"))  # (B, L, E)
     if "embeddings_project.weight" in weights:
         x = linear(x, w["embeddings_project.weight"], w["embeddings_project.bias"])  # (B, L, H)
@@ -306,7 +305,7 @@ def backbone(weights: Weights, call: Call, *, pooled: bool) -> ModelOutput:
     )
     return ModelOutput(
         last_hidden_state=x,
-        pooler_output=pooler(x, w.at("pooler")) if pooled else None,
+        pooler_output=pooler(x, w.at("pooler")) if pooled and weights.has_pooler else None,
         past_key_values=present if call.returns_cache else None,
         hidden_states=hidden_states if call.returns_hidden_states else None,
         attentions=attentions if call.returns_attentions else None,

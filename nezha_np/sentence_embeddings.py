@@ -119,7 +119,7 @@ def check_options(
     """
     if pooling not in POOLINGS:
         raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-    if pooling == "pooler" and "pooler.dense.weight" not in weights:
+    if pooling == "pooler" and not weights.has_pooler:
         raise ValueError("pooling: expected mean or cls, because the weights have no pooler, got 'pooler'")
     if not isinstance(normalize, (bool, np.bool_)):
         raise TypeError(f"normalize: expected True or False, got {normalize!r}")

@@ -111,6 +111,11 @@ class Weights(Mapping[str, Array]):
         return self._tensors["embeddings.word_embeddings.weight"]
 
     @property
+    def has_pooler(self) -> bool:
+        """Whether there is a pooler, which a family may lack and a checkpoint may leave out."""
+        return bool(pooler_shapes(self.config)) and "pooler.dense.weight" in self
+
+    @property
     def dtype(self) -> Any:
         """The dtype of all tensors."""
         return self.word_embeddings.dtype

@@ -7,6 +7,7 @@ import pytest
 from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, LONGEST, arrays_of, cases, weights_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.arrays import library, like, namespace, sum_rows, to_numpy
@@ -214,3 +215,21 @@ def test_autograd_through_our_definitions_equals_our_gradients(family, head, dat
     assert set(found) == set(gradients)  # a weight that the loss does not depend on is in neither
     for name, gradient in gradients.items():
         np.testing.assert_allclose(to_numpy(found[name]), to_numpy(gradient), atol=1e-9, err_msg=name)
+
+
+def test_the_page_about_other_libraries_does_with_torch_what_it_says():
+    pytest.importorskip("torch", reason="the page's section is about PyTorch")
+    pytest.importorskip("array_api_compat", reason="torch's tensors speak the standard by way of it")
+    found = run_examples("other_libraries.md", "PyTorch")
+    arrays, ids, labels = nz.load(), [[2, 318, 4, 3]], [[-100, -100, 1161, -100]]
+    out, gradients = nz.value_and_grad(nz.masked_lm)(arrays, ids, labels=labels)
+    assert np.abs(to_numpy(found["logits"]) - out.logits).max() < 1e-4
+    expected = gradients["encoder.layer.0.attention.self.query.weight"]
+    assert np.abs(to_numpy(found["gradient"]) - expected).max() < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not on_gpu(), reason=on_gpu.reason)
+def test_the_page_about_other_libraries_does_with_cupy_what_it_says():
+    found = run_examples("other_libraries.md", "CuPy")
+    assert np.abs(found["on_the_host"] - nz.masked_lm(nz.load(), [[2, 318, 4, 3]]).logits).max() < 1e-4

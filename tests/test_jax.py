@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, arrays_of
+from pages import run_examples
 
 import nezha_np as nz
 
@@ -205,6 +206,17 @@ def test_the_shipped_model_runs_in_float32_where_jax_has_32_bits_alone(ids_are):
     assert logits.dtype == loss.dtype == np.float32
     assert np.abs(np.asarray(logits) - expected.logits).max() < 1e-4
     assert float(loss) == pytest.approx(float(expected.loss), rel=1e-5)
+
+
+def test_the_page_about_other_libraries_does_what_it_says():
+    switch(False)
+    found = run_examples("other_libraries.md", "JAX")
+    arrays, ids, labels = nz.load(), [[2, 318, 4, 3]], [[-100, -100, 1161, -100]]
+    expected = nz.masked_lm(arrays, ids, labels=labels)
+    assert np.abs(np.asarray(found["logits"]) - expected.logits).max() < 1e-4
+    assert float(found["loss"]) == pytest.approx(float(expected.loss), rel=1e-5)
+    assert set(found["gradients"]) == set(arrays) == set(found["weights"])
+    assert float(nz.masked_lm(found["weights"], ids, labels=labels, config=arrays.config).loss) < found["loss"]
 
 
 def test_weights_as_such_are_no_argument_of_a_compiled_function():
