@@ -23,16 +23,18 @@ BERT_KINDS, ACTS = nz.config.POSITION_KINDS, ("relu", "silu", "tanh")
 ATOL = 1e-10
 
 
-def switch(on):
-    jax.config.update("jax_enable_x64", on)
-    jax.config.update("jax_disable_most_optimizations", on)  # which take longer than all that is computed here
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)  # which take longer than all that is computed here
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
-def float64_and_quick_compilation():
-    switch(True)
+def float64():
+    jax.config.update("jax_enable_x64", True)
     yield
-    switch(False)  # as JAX comes
+    jax.config.update("jax_enable_x64", False)
 
 
 def config_for(family, head, kind=None):
@@ -198,7 +200,7 @@ def test_the_shipped_model_runs_in_float32_where_jax_has_32_bits_alone(ids_are):
         return out.loss, out.logits
 
     # Ids become int64 with other libraries, which JAX would warn of here; a warning is an error in these tests.
-    switch(False)
+    jax.config.update("jax_enable_x64", False)
     if ids_are == "an argument":
         loss, logits = jax.jit(run)(to_jax(arrays), jax.numpy.asarray(ids))
     else:
@@ -209,14 +211,14 @@ def test_the_shipped_model_runs_in_float32_where_jax_has_32_bits_alone(ids_are):
 
 
 def test_the_page_about_other_libraries_does_what_it_says():
-    switch(False)
+    jax.config.update("jax_enable_x64", False)
     found = run_examples("other_libraries.md", "JAX")
     arrays, ids, labels = nz.load(), [[2, 318, 4, 3]], [[-100, -100, 1161, -100]]
     expected = nz.masked_lm(arrays, ids, labels=labels)
     assert np.abs(np.asarray(found["logits"]) - expected.logits).max() < 1e-4
     assert float(found["loss"]) == pytest.approx(float(expected.loss), rel=1e-5)
     assert set(found["gradients"]) == set(arrays) == set(found["weights"])
-    assert float(nz.masked_lm(found["weights"], ids, labels=labels, config=arrays.config).loss) < found["loss"]
+    assert found["step"](found["weights"], found["ids"], found["labels"])[0] < found["loss"]
 
 
 def test_weights_as_such_are_no_argument_of_a_compiled_function():
