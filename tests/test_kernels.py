@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from cases import EVERY_HEAD, Case, arrays_of, cases, weights_for
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nezha_np as nz
 from nezha_np.kernels.numpy import BLOCK, KERNELS
 from nezha_np.layers.activations import gelu
 
@@ -33,3 +35,23 @@ def test_gelu_keeps_nan_and_infinity_as_its_definition_does():
     x = np.array([np.nan, np.inf, -np.inf], "float32")
     with np.errstate(invalid="ignore"):
         assert np.array_equal(KERNELS[gelu][0](x), gelu.definition(x), equal_nan=True)
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data):
+    case = data.draw(cases(head, family, hidden_from=8))
+    case = Case(case.config.replace(hidden_act="gelu"), case.seed, case.inputs)
+    weights = weights_for(head, case, "float32")
+    inputs = {
+        name: value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
+        for name, value in case.inputs.items()
+    }
+    fast = arrays_of(getattr(nz, head)(weights, **inputs))
+    with nz.definitions():
+        plain = arrays_of(getattr(nz, head)(weights, **inputs))
+    for name, array in plain.items():
+        assert fast[name].dtype == array.dtype == np.float32, name
+        largest = max(1.0, np.abs(array).max(initial=0.0, where=np.isfinite(array)))
+        np.testing.assert_allclose(fast[name], array, rtol=0, atol=1e-5 * largest, err_msg=name)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import EVERY_HEAD
 
 import nezha_np as nz
 from nezha_np import mechanism
@@ -71,6 +72,59 @@ def test_a_name_is_scope_and_name_else_the_parameters_parent_else_scope_and_func
         y = block(np.ones((1, 4)), weights.at("pooler"))
     assert list(t) == ["pooler.dense", "pooler.twice", "pooler.add", "pooler"]
     assert t["pooler"] is y and t["pooler.add"] is y and len(t) == 4
+
+
+# What stands under no name of ours: modules that hold a table, that hold both language heads, or that do nothing, and
+# ConvBERT's separable convolution from inside, which is one layer here.
+OTHERWISE = ("relative_positions_encoding", "distance_embedding", "cls", "dropout", ".depthwise", ".pointwise")
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+def test_names_are_the_paths_of_the_references_modules_and_hold_what_these_return(family, head):
+    torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
+    reference = pytest.importorskip("reference", reason="the reference is transformers 4.37.2")
+    own = {
+        "nezha": {"max_relative_position": 2},
+        "bert": {"position_embedding_type": "absolute" if head == "forward" else "relative_key_query"},
+        "convbert": {"embedding_size": 6, "num_groups": 2, "conv_kernel_size": 3, "summary_use_proj": True},
+    }[family]
+    config = nz.config.FAMILIES[family](
+        vocab_size=11,
+        hidden_size=8,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=12,
+        max_position_embeddings=9,
+        is_decoder=head == "causal_lm",
+        **own,
+    )
+    model, theirs = reference.reference_model(head, config, seed=1), {}
+
+    def keep(name):
+        def hook(module, arguments, result):
+            result = result[0] if isinstance(result, tuple) else result
+            if torch.is_tensor(result) and not isinstance(module, torch.nn.Identity):
+                theirs[name] = result.numpy()
+
+        return hook
+
+    for path, module in model.named_modules():
+        name = reference.our_name(path)
+        if not name.endswith(OTHERWISE):
+            module.register_forward_hook(keep(name))
+    ids = np.array([[1, 2, 3, 4, 1], [5, 6, 7, 8, 9]])
+    ids = ids[None] if head == "multiple_choice" else ids
+    with torch.no_grad():
+        model(torch.tensor(ids))
+    with nz.trace() as t:
+        getattr(nz, head)(reference.our_weights(model, config), ids)
+    assert "encoder.layer.1.attention.self.query" in theirs
+    for name, expected in theirs.items():
+        if name.endswith("key_conv_attn_layer"):
+            expected = expected.swapaxes(1, 2)  # which has the features before the tokens there
+        if name.endswith("position_embeddings"):
+            expected = np.broadcast_to(expected, t[name].shape)  # which has one row for the whole batch there
+        np.testing.assert_allclose(t[name], expected, atol=1e-10, err_msg=name)
 
 
 def test_a_trace_covers_one_pass(weights):
