@@ -17,6 +17,8 @@ from nezha_np.families import family_of
 from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 
+torch.set_num_threads(1)  # the models are small: a second thread costs more than it brings
+torch.backends.mkldnn.set_flags(False)  # it compiles code for each new shape, which takes longer than the models
 transformers.logging.set_verbosity_error()  # it warns of every decoder
 transformers.activations.ACT2FN["selu"] = torch.nn.SELU  # which its documents name, and its table does not have
 
