@@ -1,4 +1,4 @@
-"""NEZHA as explicit array functions: every layer a plain function on NumPy arrays that runs unchanged on a GPU's.
+"""NEZHA, BERT and ConvBERT as explicit array functions: plain functions on NumPy arrays that run unchanged on a GPU's.
 
 Examples
 --------

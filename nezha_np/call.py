@@ -1,6 +1,7 @@
 """One call of the model: its arguments checked, brought beside the weights, and put in the form that the layers take.
 
-Dimension letters: B batch, L length, S key length, P the length of a cache, N heads, D head size, H hidden.
+Dimension letters: B batch, L length, Q query length, S key length, P the length of a cache, N heads, D head size,
+H hidden, E embedding.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def check_call(
     config = weights.config
     check_switches(use_cache=use_cache, output_attentions=output_attentions, output_hidden_states=output_hidden_states)
     if not family_of(config).decodes:
-        _refuse_decoding(encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache)
+        _refuse_decoding(
+            family_of(config).title, encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache
+        )
     words = _words(weights, input_ids, inputs_embeds)
     batch, length = words.shape[:2]
     states, states_mask = _states(weights, encoder_hidden_states, encoder_attention_mask, batch, length)
@@ -151,7 +154,7 @@ def _position_ids(
     return namespace(ids).concat([ids] * batch, axis=0) if rows < batch else ids
 
 
-def _refuse_decoding(states: Any, states_mask: Any, caches: Any, use_cache: Any) -> None:
+def _refuse_decoding(title: str, states: Any, states_mask: Any, caches: Any, use_cache: Any) -> None:
     """Refuse what only a decoder takes."""
     given_for_a_decoder = {
         "encoder_hidden_states": states,
@@ -161,7 +164,7 @@ def _refuse_decoding(states: Any, states_mask: Any, caches: Any, use_cache: Any)
     }
     for name, value in given_for_a_decoder.items():
         if value is not None:
-            raise ValueError(f"{name}: expected None, because ConvBERT is no decoder, got {kind_of(value)}")
+            raise ValueError(f"{name}: expected None, because {title} is no decoder, got {kind_of(value)}")
 
 
 def _mask(weights: Weights, name: str, mask: Any, shape: tuple[int, int, int], *, causal: bool = False) -> Array | None:

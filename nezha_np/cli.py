@@ -75,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="nezha-np", description="NEZHA as explicit array functions.")
+    parser = _Parser(prog="nezha-np", description="NEZHA, BERT and ConvBERT as explicit array functions.")
     parser.add_argument("--version", action="version", version=f"nezha-np {nezha_np.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

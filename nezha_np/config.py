@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nezha_np.inputs import whole
 from nezha_np.layers.activations import ACTIVATIONS
 
 SIZES = (
@@ -139,7 +140,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in SIZES:
-            self._set(name, _whole(name, getattr(self, name), least=1))
+            self._set(name, whole(name, getattr(self, name), least=1))
         for name in RATES:
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
                 self._set(name, _number(name, getattr(self, name), below=1))
@@ -150,7 +151,7 @@ class Config:
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         for name in TOKENS:
             if getattr(self, name) is not None:
-                self._set(name, _whole(name, getattr(self, name), least=0))
+                self._set(name, whole(name, getattr(self, name), least=0))
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ValueError(
                 f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
@@ -197,7 +198,7 @@ class Config:
 
     def _set_labels(self) -> None:
         if self.num_labels is not None:
-            self._set("num_labels", _whole("num_labels", self.num_labels, least=1))
+            self._set("num_labels", whole("num_labels", self.num_labels, least=1))
         if self.id2label is None:
             count = 2 if self.num_labels is None else self.num_labels
             id2label = {index: f"LABEL_{index}" for index in range(count)}
@@ -213,7 +214,7 @@ class Config:
             label2id = {label: index for index, label in id2label.items()}
         else:
             label2id = {
-                str(label): _whole("label2id", index) for label, index in _mapping("label2id", self.label2id).items()
+                str(label): whole("label2id", index) for label, index in _mapping("label2id", self.label2id).items()
             }
         self._set("num_labels", len(id2label))
         self._set("id2label", FrozenDict(id2label))
@@ -224,7 +225,7 @@ class Config:
         for layer, heads in _numbered("pruned_heads", self.pruned_heads).items():
             if not isinstance(heads, Iterable):
                 raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {heads!r}")
-            gone = sorted({_whole("pruned_heads", head) for head in heads})
+            gone = sorted({whole("pruned_heads", head) for head in heads})
             rightly_numbered = 0 <= layer < self.num_hidden_layers and set(gone) < set(range(self.num_attention_heads))
             if not rightly_numbered:
                 raise ValueError(
@@ -337,7 +338,7 @@ class NezhaConfig(Config):
         return None
 
     def _check_family(self) -> None:
-        self._set("max_relative_position", _whole("max_relative_position", self.max_relative_position, least=1))
+        self._set("max_relative_position", whole("max_relative_position", self.max_relative_position, least=1))
         self._check_heads(of_even_size="each sine has its cosine")
 
 
@@ -389,7 +390,7 @@ class ConvBertConfig(Config):
     embedding_size : int
         E, the features of the embeddings; where it is not `hidden_size`, a linear map follows them.
     head_ratio : int
-        γ: of N attention heads N // γ are left (one at least), and as many convolutions stand beside them.
+        γ: num_attention_heads // γ heads are left (one at least), and as many convolutions stand beside them.
     conv_kernel_size : int
         The tokens that a convolution sees, an odd number: as many to the left as to the right.
     num_groups : int
@@ -452,12 +453,14 @@ class ConvBertConfig(Config):
 
     def _check_family(self) -> None:
         for name in ("embedding_size", "head_ratio", "conv_kernel_size", "num_groups"):
-            self._set(name, _whole(name, getattr(self, name), least=1))
+            self._set(name, whole(name, getattr(self, name), least=1))
         for name in ("summary_first_dropout", "summary_last_dropout"):
             self._set(name, _number(name, getattr(self, name), below=1))
         if not isinstance(self.summary_use_proj, bool):
             raise TypeError(f"summary_use_proj: expected True or False, got {self.summary_use_proj!r}")
         self._choose("summary_type", SUMMARIES)
+        if self.summary_activation == "":  # none, as in the reference
+            self._set("summary_activation", None)
         self._choose("summary_activation", (None, *ACTIVATIONS))
         if self.hidden_size % (2 * self.attention_heads):
             raise ValueError(
@@ -562,6 +565,8 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     kind = FAMILIES[family]
     known = _keys(kind)
     fields = {key: value for key, value in values.items() if key in known - {"model_type"}}
+    if fields.get("pruned_heads", {}) is None:  # which the reference takes as none
+        del fields["pruned_heads"]
     if fields.get("id2label") is not None:
         fields.pop("num_labels", None)  # the names decide, as in the reference
     return kind(**fields, extra={key: value for key, value in values.items() if key not in known})
@@ -604,14 +609,6 @@ def read_config(path: str | Path) -> Config:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _whole(name: str, value: Any, least: int | None = None) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    if least is not None and value < least:
-        raise ValueError(f"{name}: expected a number from {least} on, got {value}")
-    return int(value)
 
 
 def _number(name: str, value: Any, below: int | None = None) -> float:

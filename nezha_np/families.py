@@ -5,8 +5,8 @@
                           distance, added to keys   position, added to the word;  position, added to the word
                           and values                or for each distance, in
                                                     the scores (relative_key …)
-    self-attention        N heads                   N heads                       N / γ heads, and as many
-                                                                                  span-based convolutions
+    self-attention        num_attention_heads       num_attention_heads           num_attention_heads / γ, and
+                                                                                  as many span-based convolutions
     embeddings            H features                H features                    E features, then a map to H
     feed-forward          linear                    linear                        linear, or linear in groups
     a text in a vector    pooler                    pooler                        the first token; for a choice
@@ -14,6 +14,7 @@
     decoder               yes                       yes                           no
     pretraining head,     yes                       yes                           no
     next sentence
+    padding               has no effect             has no effect                 is read by the convolutions
     language model        cls.predictions           cls.predictions               generator_predictions, with E
                                                                                   features
 
@@ -75,6 +76,8 @@ class Family:
         The tables of these parts, from the configuration. Cross-attention is like NEZHA's attention.
     pooler : dict of str to str
         The table of the pooler, empty where the family has none.
+    reads_padding : bool
+        Whether padding changes what is computed for the tokens beside it, though it is masked.
     decodes : bool
         Whether it can be a decoder.
     heads : callable
@@ -99,6 +102,7 @@ class Family:
     self_attention: Callable[[Any], Table]
     feed_forward: Callable[[Any], Table]
     pooler: Table
+    reads_padding: bool
     decodes: bool
     heads: Callable[[Any], dict[str, Table]]
     decoder: str
@@ -424,6 +428,7 @@ NEZHA = Family(
     self_attention=nezha_attention,
     feed_forward=plain_feed_forward,
     pooler=POOLER,
+    reads_padding=False,
     decodes=True,
     heads=bert_heads,
     decoder="cls.predictions.decoder.weight",
@@ -468,6 +473,7 @@ CONVBERT = Family(
     self_attention=convbert_attention,
     feed_forward=convbert_feed_forward,
     pooler={},
+    reads_padding=True,
     decodes=False,
     heads=convbert_heads,
     decoder="generator_lm_head.weight",

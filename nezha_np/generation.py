@@ -18,8 +18,8 @@ import numpy as np
 
 from nezha_np.arrays import Array, like, to_numpy
 from nezha_np.config import Config
-from nezha_np.heads import causal_lm
-from nezha_np.inputs import count_axes, integers, kind_of, numbers
+from nezha_np.heads import causal_lm, require_decoder
+from nezha_np.inputs import count_axes, integers, kind_of, numbers, whole
 from nezha_np.layers.softmax import softmax
 from nezha_np.randomness import uniform
 from nezha_np.weights import Weights, as_weights
@@ -116,17 +116,17 @@ def generate(
     ((2, 7), [[0, 2, 318], [2, 318, 1161]])
     """
     w = as_weights(weights, config)
+    require_decoder(w)
     beside, vocabulary = w.word_embeddings, w.config.vocab_size
-    max_new_tokens = _whole("max_new_tokens", max_new_tokens, least=1)
-    temperature, seed = _temperature(temperature), _whole("seed", seed)
+    max_new_tokens = whole("max_new_tokens", max_new_tokens, least=1)
+    temperature, seed = _temperature(temperature), whole("seed", seed)
     if top_k is not None:
-        top_k = min(_whole("top_k", top_k, least=1), vocabulary)
+        top_k = min(whole("top_k", top_k, least=1), vocabulary)
     ends, fill = _ends_and_fill(w.config, eos_token_id, pad_token_id)
 
     if _differ_in_length(input_ids):
         input_ids, attention_mask, token_type_ids = _padded_on_the_left(input_ids, attention_mask, token_type_ids, fill)
     ids = to_numpy(integers("input_ids", input_ids, beside, (None, None), below=vocabulary))
-    _check_room(w.config, ids.shape[1], max_new_tokens)
     mask = types = None
     if attention_mask is not None:
         mask = to_numpy(numbers("attention_mask", attention_mask, beside, ids.shape, from_0_to_1=True))
@@ -134,6 +134,7 @@ def generate(
     if token_type_ids is not None:
         below = w.config.type_vocab_size
         types = to_numpy(integers("token_type_ids", token_type_ids, beside, ids.shape, below=below))
+    _check_room(w.config, ids.shape[1], max_new_tokens)
     if encoder_attention_mask is not None and count_axes(encoder_attention_mask) != 2:
         axes = count_axes(encoder_attention_mask)
         raise ValueError(f"encoder_attention_mask: expected shape ({len(ids)}, any), got {axes} axes")
@@ -219,12 +220,12 @@ def _ends_and_fill(config: Config, eos_token_id: Any, pad_token_id: Any) -> tupl
                 f"eos_token_id: expected an id from 0 to {most}, or an empty list for none, got None, and "
                 f"{ends[0]} in the configuration"
             )
-    elif isinstance(eos_token_id, (Sequence, np.ndarray)) and not isinstance(eos_token_id, (str, bytes)):
-        ends = [_whole("eos_token_id", each, least=0, most=most) for each in eos_token_id]
+    elif count_axes(eos_token_id) == 1:
+        ends = [whole("eos_token_id", each, least=0, most=most) for each in eos_token_id]
     else:
-        ends = [_whole("eos_token_id", eos_token_id, least=0, most=most)]
+        ends = [whole("eos_token_id", eos_token_id, least=0, most=most)]
     if pad_token_id is not None:
-        return ends, _whole("pad_token_id", pad_token_id, least=0, most=most)
+        return ends, whole("pad_token_id", pad_token_id, least=0, most=most)
     if config.pad_token_id is not None:
         return ends, config.pad_token_id
     return ends, ends[0] if ends else 0  # with no end there is padding on the left alone, which is masked
@@ -291,15 +292,6 @@ def _check_logits(logits: np.ndarray, step: int) -> None:
         raise ValueError(
             f"weights: expected finite logits, got {logits[row].max()} for token {step} after prompt {row}"
         )
-
-
-def _whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if (least is not None and value < least) or (most is not None and value > most):
-        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected a number {bounds}, got {value}")
-    return int(value)
 
 
 def _temperature(value: Any) -> float:

@@ -208,12 +208,7 @@ def causal_lm(
     ((1, 3, 7000), (1, 4, 3, 32))
     """
     weights = as_weights(weights, config)
-    weights.require("causal_lm")
-    if not weights.config.is_decoder:
-        raise ValueError(
-            "causal_lm: expected a config with is_decoder=True, got False, with which each token would see the next: "
-            "pass config=weights.config.replace(is_decoder=True)"
-        )
+    require_decoder(weights)
     _, w, out = _start("causal_lm", weights, None, {"input_ids": input_ids, **inputs}, pooled=False)
     logits = family_of(w.config).language_model(out.last_hidden_state, w)
     loss = None
@@ -221,6 +216,23 @@ def causal_lm(
         next_words = classes("labels", labels, logits)[:, 1:]
         loss = cross_entropy(all_but_last_token(logits), next_words, name="loss")
     return CausalLMOutput(loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions)
+
+
+def require_decoder(weights: Weights) -> None:
+    """Check that weights are a decoder's, with a language-model head.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> require_decoder(nz.Weights(weights, weights.config.replace(is_decoder=True)))
+    """
+    weights.require("causal_lm")
+    if not weights.config.is_decoder:
+        raise ValueError(
+            "causal_lm: expected a config with is_decoder=True, got False, with which each token would see the next: "
+            "pass config=weights.config.replace(is_decoder=True)"
+        )
 
 
 def next_sentence_prediction(
@@ -337,8 +349,8 @@ def multiple_choice(
     Parameters
     ----------
     weights, input_ids, config, **inputs
-        As for `nezha_np.forward`, with an axis of C choices after the batch: `input_ids`, `attention_mask` and
-        `token_type_ids` are (B, C, L), `inputs_embeds` are (B, C, L, H).
+        As for `nezha_np.forward`, with an axis of C choices after the batch: `input_ids`, `attention_mask`,
+        `token_type_ids` and `position_ids` are (B, C, L), `inputs_embeds` are (B, C, L, H).
     labels : (B,) array_like of int, optional
         The right choices, from 0 to ``C - 1``, or -100.
 

@@ -248,18 +248,22 @@ def check_switches(**switches: Any) -> None:
             raise TypeError(f"{name}: expected True, False or None, got {value!r}")
 
 
-def check_integer(name: str, value: Any) -> None:
-    """Check an option that is a whole number.
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Check an option that is a whole number, and return it as Python's.
 
     Examples
     --------
-    >>> check_integer("seed", 1.5)
+    >>> whole("top_k", 0, least=1)
     Traceback (most recent call last):
     ...
-    TypeError: seed: expected an integer, got 1.5
+    ValueError: top_k: expected a number from 1 on, got 0
     """
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if (least is not None and value < least) or (most is not None and value > most):
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected a number {bounds}, got {value}")
+    return int(value)
 
 
 def are_integers(name: str, value: Any, beside: Array) -> bool:

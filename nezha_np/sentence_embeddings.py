@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.arrays import in_statistics_dtype, like, namespace, to_numpy
+from nezha_np.families import family_of
+from nezha_np.inputs import whole
 from nezha_np.model import ModelOutput, forward
 from nezha_np.text import choose_model
 from nezha_np.tokenizer import encode
@@ -92,7 +94,7 @@ def embed(
         check_text(f"texts[{index}]", text)
 
     order = list(range(len(texts)))
-    if weights.config.model_type != "convbert":
+    if not family_of(weights.config).reads_padding:  # else a text's vector depends on what it is padded to
         order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: what fails, fails soon
     dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
     vectors = np.empty((len(texts), weights.config.hidden_size), dtype)
@@ -117,16 +119,15 @@ def check_options(
     ...
     ValueError: pooling: expected one of mean, cls, pooler, got 'max'
     """
+    if not isinstance(pooling, str):
+        raise TypeError(f"pooling: expected a str, got {type(pooling).__name__}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
     if pooling == "pooler" and not weights.has_pooler:
         raise ValueError("pooling: expected mean or cls, because the weights have no pooler, got 'pooler'")
     if not isinstance(normalize, (bool, np.bool_)):
         raise TypeError(f"normalize: expected True or False, got {normalize!r}")
-    if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool):
-        raise TypeError(f"batch_size: expected an integer, got {batch_size!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    whole("batch_size", batch_size, least=1)
     encode(tokenizer, "", max_length=max_length)  # says what is wrong with either, also where there are no texts
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nezha_np.arrays import to_numpy
 from nezha_np.checkpoint import load
 from nezha_np.heads import masked_lm
+from nezha_np.inputs import whole
 from nezha_np.layers.softmax import softmax
 from nezha_np.tokenizer import encode, load_tokenizer
 from nezha_np.weights import Weights
@@ -119,10 +120,7 @@ def fill_mask(
     if not isinstance(text, str):
         raise TypeError(f"text: expected a str, got {type(text).__name__}")
     weights, tokenizer = choose_model(weights, tokenizer)
-    if not isinstance(top_k, (int, np.integer)) or isinstance(top_k, bool):
-        raise TypeError(f"top_k: expected an integer, got {top_k!r}")
-    if not 1 <= top_k <= weights.config.vocab_size:
-        raise ValueError(f"top_k: expected a number from 1 to {weights.config.vocab_size}, got {top_k}")
+    top_k = whole("top_k", top_k, least=1, most=weights.config.vocab_size)
     if not isinstance(mask_token, str):
         raise TypeError(f"mask_token: expected a str, got {type(mask_token).__name__}")
     batch: dict[str, Any] = dict(encode(tokenizer, [text]))

@@ -16,7 +16,7 @@ from nezha_np.arrays import Array, device_of, has_kind, is_array, like, namespac
 from nezha_np.config import Config, check_config
 from nezha_np.families import family_of
 from nezha_np.files.safetensors_file import write_beside, write_tensors
-from nezha_np.inputs import DTYPES, as_path, check_integer, dtype_name, gpu_number, listed
+from nezha_np.inputs import DTYPES, as_path, dtype_name, gpu_number, listed, whole
 from nezha_np.layers.activations import polynomial
 from nezha_np.mechanism import View
 from nezha_np.parameters import (
@@ -233,7 +233,10 @@ class Weights(Mapping[str, Array]):
         ((64, 128), {0: (1, 3)})
         """
         old = self.config
-        wanted = old.replace(pruned_heads=heads).pruned_heads  # checked
+        try:
+            wanted = old.replace(pruned_heads=heads).pruned_heads
+        except (TypeError, ValueError) as error:  # which speaks of the configuration's field
+            raise type(error)(str(error).replace("pruned_heads", "heads", 1)) from None
         gone = {layer: {*old.pruned_heads.get(layer, ()), *more} for layer, more in wanted.items()}
         config = old.replace(pruned_heads=dict(old.pruned_heads) | gone)
         tensors = dict(self._tensors)
@@ -278,9 +281,8 @@ class Weights(Mapping[str, Array]):
         >>> nz.load().resize_token_embeddings(7002).word_embeddings.shape
         (7002, 128)
         """
-        check_integer("n", n)
-        check_integer("seed", seed)
-        config = self.config.replace(vocab_size=int(n))
+        whole("seed", seed)
+        config = self.config.replace(vocab_size=whole("n", n, least=1))
         tensors = dict(self._tensors)
         for name in sized_by_vocabulary(config):
             if name not in tensors:
@@ -380,6 +382,8 @@ OF_SOME_MODELS = (
 
 
 def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
+    if strange := [name for name in tensors if not isinstance(name, str)]:
+        raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
     needed, parts = backbone_shapes(config), "embeddings and encoder"
     pooler = pooler_shapes(config)
     if any(name in tensors for name in pooler):  # which may be left out as a whole
@@ -492,7 +496,7 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
     check_config(config)
     if head is not None and head not in tuple(HEADS):
         raise ValueError(f"head: expected one of {', '.join(HEADS)} or None, got {head!r}")
-    check_integer("seed", seed)
+    whole("seed", seed)
     name = dtype_name(dtype)
     shapes = drawn_shapes(config)
     if head is not None:

@@ -569,7 +569,7 @@ OWN: dict[type[nz.config.Config], list[tuple[str, object, type[Exception]]]] = {
         *wrong_rates("summary_first_dropout", "summary_last_dropout"),
         *[("summary_use_proj", value, TypeError) for value in (0, 1, None, "true", [])],
         *[("summary_type", value, ValueError) for value in ("attn", "max", "", None, 5, ["last"], {"last": 1})],
-        *[("summary_activation", value, ValueError) for value in ("sigmoid", "", 5, ["tanh"], np.tanh, False)],
+        *[("summary_activation", value, ValueError) for value in ("sigmoid", 5, ["tanh"], np.tanh, False)],
     ],
 }
 EVERY_BAD = [(kind, *row) for kind in KINDS for row in [*BAD, *OWN[kind]]]
@@ -702,3 +702,8 @@ def test_only_positions_that_are_added_to_the_words_are_learned_positions():
     assert [kind().learns_positions for kind in KINDS] == [False, True, True]
     kinds = [nz.BertConfig(position_embedding_type=kind) for kind in nz.config.POSITION_KINDS]
     assert [config.learns_positions for config in kinds] == [True, False, False]
+
+
+def test_what_the_reference_takes_as_none_is_none():
+    config = nz.config.config_from_dict({"model_type": "convbert", "pruned_heads": None, "summary_activation": ""})
+    assert config == nz.ConvBertConfig() and config.pruned_heads == {} and config.summary_activation is None

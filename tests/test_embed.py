@@ -118,6 +118,15 @@ def test_half_precision_is_pooled_in_float32():
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_vectors_of_half_precision_are_normalised_in_float32(pooling):
+    weights = model(dtype="float16")
+    plain, found = (embed(TEXTS, weights, pooling=pooling, normalize=normalize) for normalize in (False, True))
+    assert found.dtype == np.float32
+    expected = plain.astype(np.float64) / np.linalg.norm(plain.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_normalising_a_vector_of_almost_no_length_follows_the_references_rule():
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
     for size in (0.0, 1e-13, 1e-12, 1e-11, 1e20):
@@ -201,10 +210,10 @@ def test_what_are_no_texts_is_refused(texts, error, message):
     ("options", "error", "message"),
     [
         ({"pooling": "max"}, ValueError, "pooling: expected one of mean, cls, pooler, got 'max'"),
-        ({"pooling": None}, ValueError, "pooling: expected one of mean, cls, pooler, got None"),
+        ({"pooling": None}, TypeError, "pooling: expected a str, got NoneType"),
         ({"normalize": "l2"}, TypeError, "normalize: expected True or False, got 'l2'"),
         ({"normalize": None}, TypeError, "normalize: expected True or False, got None"),
-        ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected a number from 1 on, got 0"),
         ({"batch_size": 2.0}, TypeError, "batch_size: expected an integer, got 2.0"),
         ({"batch_size": True}, TypeError, "batch_size: expected an integer, got True"),
         ({"max_length": 1}, ValueError, "max_length: expected at least 2, the special tokens, got 1"),

@@ -318,7 +318,7 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
         (["t.txt", "--format", "npy"], "format: expected jsonl, which alone can go to standard output, got npy"),
         (["t.txt", "-o", "-", "--format", "npy"], "format: expected jsonl"),
         (["t.txt", "--field", "embedding"], "field: expected another name than 'embedding', which is the vector's"),
-        (["t.txt", "-o", "v.npy", "--batch-size", "0"], "batch_size: expected at least 1, got 0"),
+        (["t.txt", "-o", "v.npy", "--batch-size", "0"], "batch_size: expected a number from 1 on, got 0"),
         (["t.txt", "-o", "v.npy", "--max-length", "1"], "max_length: expected at least 2, the special tokens, got 1"),
         (["t.txt", "-o", "v.npy", "--model", "nowhere"], "path: expected a folder or a"),
         (["t.txt", "-o", "t.txt", "--format", "npy"], "t.txt: expected a new file, found one; --force replaces it"),

@@ -550,6 +550,10 @@ def test_narrower_weights_generate_too(dtype):
 # ---------------------------------------------------------------------------------------------------- what is refused
 
 STATES = np.zeros((2, 4, 8))
+TINY = {
+    "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4,
+    "max_position_embeddings": 8,
+}  # fmt: skip
 
 
 def bad(what, error, message, **arguments):
@@ -570,6 +574,7 @@ def bad(what, error, message, **arguments):
         bad("a bool", TypeError, "temperature: expected a number, got True", temperature=True),
         bad("zero", ValueError, "top_k: expected a number from 1 on, got 0", top_k=0),
         bad("a float", TypeError, "top_k: expected an integer, got 2.0", top_k=2.0),
+        bad("no axis", TypeError, "eos_token_id: expected an integer, got array(3)", eos_token_id=np.array(3)),
         bad("a float", TypeError, "seed: expected an integer, got 0.5", seed=0.5),
         bad("None", TypeError, "seed: expected an integer, got None", seed=None),
         bad("beyond V", ValueError, "eos_token_id: expected a number from 0 to 10, got 11", eos_token_id=11),
@@ -694,3 +699,15 @@ def test_weights_without_a_language_model_head_are_named():
     backbone = nz.Weights({k: v for k, v in weights.items() if not k.startswith("cls.")}, CONFIG)
     with pytest.raises(ValueError, match=r"cls\.predictions"):
         nz.generate(backbone, IDS)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (nz.ConvBertConfig(**TINY), "causal_lm: expected a model with this head, got ConvBERT"),
+        (nz.BertConfig(**TINY), "causal_lm: expected a config with is_decoder=True, got False"),
+    ],
+)
+def test_what_is_no_decoder_is_refused_before_anything_else_is_looked_at(config, message):
+    with pytest.raises(ValueError, match=message):
+        nz.generate(nz.init(config), [[2, 3, 4]], max_new_tokens=100)

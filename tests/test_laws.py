@@ -11,8 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.layers.grouped_linear import grouped_linear
-from nezha_np.layers.linear import linear
+from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.embedding import embedding_gradient
+from nezha_np.layers.grouped_linear import grouped_linear, grouped_linear_gradient
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear, linear_gradient
+from nezha_np.layers.relative_key import key_distance_scores_gradient, query_distance_scores_gradient
+from nezha_np.layers.selection import mean_of_tokens
+from nezha_np.layers.span_convolution import (
+    convolution_kernels,
+    dynamic_convolution_gradient,
+    separable_convolution_gradient,
+)
 
 POSITIONS = ("nezha", *nz.config.POSITION_KINDS)  # all ways to know where a token stands, in families with a decoder
 
@@ -442,24 +452,111 @@ def test_an_array_under_two_names_gets_a_gradient_under_each(family, head):
         np.testing.assert_allclose(gradient, expected[name], atol=1e-15, err_msg=name)
 
 
-def test_statistics_of_float16_weights_are_not_computed_in_float16():
-    from nezha_np.layers.attention import attention_probs
-    from nezha_np.layers.layer_norm import layer_norm
-    from nezha_np.layers.linear import linear_gradient
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_cross_attention_keeps_its_heads_and_so_no_head_mask_fits_a_decoder_that_lost_one_in_each_layer(positions):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
+    sizes |= {"intermediate_size": 8, "is_decoder": True}
+    config = (
+        nz.NezhaConfig(**sizes) if positions == "nezha" else nz.BertConfig(position_embedding_type=positions, **sizes)
+    )
+    lost = {0: [1], 1: [0]}
+    alone = nz.init(config).prune_heads(lost)  # whose layers are alike
+    nz.forward(alone, [[2, 5, 3]], head_mask=[1])
+    weights = nz.init(config.replace(add_cross_attention=True)).prune_heads(lost)
+    options = {"encoder_hidden_states": np.ones((1, 4, 8)), "output_attentions": True}
+    out = nz.forward(weights, [[2, 5, 3]], **options)
+    assert [probs.shape[1] for probs in (*out.attentions, *out.cross_attentions)] == [1, 1, 2, 2]
+    for head_mask in ([1], [1, 1], [[1], [1]], [[1, 1], [1, 1]]):
+        with pytest.raises(
+            ValueError, match="^head_mask: expected None, because layers differ in their heads, got list"
+        ):
+            nz.forward(weights, [[2, 5, 3]], head_mask=head_mask, **options)
 
+
+def test_statistics_of_float16_weights_are_not_computed_in_float16():
     generator = np.random.default_rng(0)
     x = (500 + 300 * generator.normal(size=(4, 256))).astype("float16")  # whose squares overflow float16
     exact = layer_norm(x.astype("float64"), np.ones(256), np.zeros(256), eps=1e-12)
     found = layer_norm(x, np.ones(256, "float16"), np.zeros(256, "float16"), eps=1e-12)
     assert np.abs(found - exact).max() < 2e-3  # one rounding to float16
-    scores = (30 * generator.normal(size=(1, 1, 50, 8))).astype("float16")
-    exact = attention_probs(scores.astype("float64"), scale=0.12345)
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        pytest.param(lambda scores: attention_probs(scores, scale=0.12345), id="attention"),
+        pytest.param(lambda scores: convolution_kernels(scores[0] / 8, size=8), id="a convolution's kernels"),
+    ],
+)
+def test_probabilities_of_float16_scores_are_rounded_to_float16_once(probabilities):
+    scores = (30 * np.random.default_rng(0).normal(size=(1, 1, 50, 8))).astype("float16")
+    found, exact = probabilities(scores), probabilities(scores.astype("float64"))
+    assert found.dtype == np.float16
     seen = exact > 1e-3  # where float16 has all its digits
-    error = np.abs(attention_probs(scores, scale=0.12345) - exact)[seen] / exact[seen]
-    assert error.max() < 2**-11 * 1.01  # one rounding to float16
-    ones = np.ones((5000, 1), "float16")  # which a sum in float16 stops counting at 2048
-    _, _, dbias = linear_gradient(ones, None, ones, np.ones((1, 1), "float16"), np.zeros(1, "float16"))
-    assert dbias == 5000
-    ids = np.zeros((1, 5000), int)
-    _, dtable = nz.layers.embedding.embedding_gradient(ones[None], None, ids, np.zeros((2, 1), "float16"))
-    assert dtable.dtype == np.float16 and dtable[0] == 5000
+    error = np.abs(found - exact)[seen] / exact[seen]
+    assert error.max() < 2**-11 * 1.01
+
+
+def ones(*shape):
+    return np.ones(shape, "float16")  # which a sum in float16 stops counting at 2048
+
+
+BY_PAIR = ones(5000, 2, 3, 3)  # (B, N, Q, S)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(
+            lambda: linear_gradient(ones(5000, 2), None, ones(5000, 3), ones(2, 3), ones(2))[2],
+            5000,
+            id="the bias of a linear layer",
+        ),
+        pytest.param(
+            lambda: grouped_linear_gradient(ones(5000, 2), None, ones(5000, 2), ones(2, 1, 1), ones(2))[2],
+            5000,
+            id="the bias of a grouped linear layer",
+        ),
+        pytest.param(
+            lambda: embedding_gradient(ones(1, 5000, 3), None, np.zeros((1, 5000), int), ones(2, 3))[1],
+            [[5000], [0]],
+            id="a row of an embedding",
+        ),
+        pytest.param(
+            lambda: query_distance_scores_gradient(BY_PAIR, None, ones(5000, 2, 3, 4), ones(5, 4), keys=3)[1],
+            [[10000], [20000], [30000], [20000], [10000]],
+            id="the distances seen from the queries",
+        ),
+        pytest.param(
+            lambda: key_distance_scores_gradient(BY_PAIR, None, ones(5000, 2, 3, 4), ones(5, 4), queries=3)[1],
+            [[10000], [20000], [30000], [20000], [10000]],
+            id="the distances seen from the keys",
+        ),
+        pytest.param(
+            lambda: separable_convolution_gradient(
+                ones(50, 100, 2), None, ones(50, 100, 3), ones(3, 1, 1), ones(2, 3, 1), ones(2, 1)
+            )[1],
+            10000,
+            id="the depthwise numbers of a convolution",
+        ),
+        pytest.param(
+            lambda: separable_convolution_gradient(
+                ones(50, 100, 2), None, ones(50, 100, 3), ones(3, 1, 1), ones(2, 3, 1), ones(2, 1)
+            )[3],
+            5000,
+            id="the bias of a convolution",
+        ),
+        pytest.param(
+            lambda: dynamic_convolution_gradient(
+                300 * ones(1, 1, 2), None, np.array([[[300, -299]]], "float16"), ones(1, 1, 1, 1)
+            )[1],
+            300,
+            id="the kernels of a convolution, whose products overflow float16",
+        ),
+        pytest.param(lambda: mean_of_tokens(ones(1, 5000, 2)), 1, id="the mean of all tokens"),
+    ],
+)
+def test_a_sum_over_float16_numbers_is_rounded_to_float16_once(found, expected):
+    found = found()
+    assert found.dtype == np.float16
+    assert (found == np.asarray(expected)).all(), found

@@ -170,15 +170,15 @@ def test_surgery_works_in_every_array_library():
 NEZHA = nz.init(small("nezha"))
 
 WRONG = [
-    (lambda: NEZHA.prune_heads({2: [0]}), ValueError, "pruned_heads: expected some but not all of the 3 heads"),
-    (lambda: NEZHA.prune_heads({0: [3]}), ValueError, "pruned_heads: expected some but not all of the 3 heads"),
-    (lambda: NEZHA.prune_heads({0: [0, 1, 2]}), ValueError, "pruned_heads: expected some but not all"),
-    (lambda: NEZHA.prune_heads({0: [0]}).prune_heads({0: [1, 2]}), ValueError, "pruned_heads: expected some but not"),
-    (lambda: NEZHA.prune_heads({0: [0.5]}), TypeError, "pruned_heads: expected a whole number, got 0.5"),
-    (lambda: NEZHA.prune_heads([0]), TypeError, "pruned_heads: expected a mapping, got list"),
-    (lambda: NEZHA.prune_heads({0: 1}), TypeError, "pruned_heads: expected a list of heads for each layer, got 0: 1"),
+    (lambda: NEZHA.prune_heads({2: [0]}), ValueError, "heads: expected some but not all of the 3 heads"),
+    (lambda: NEZHA.prune_heads({0: [3]}), ValueError, "heads: expected some but not all of the 3 heads"),
+    (lambda: NEZHA.prune_heads({0: [0, 1, 2]}), ValueError, "heads: expected some but not all"),
+    (lambda: NEZHA.prune_heads({0: [0]}).prune_heads({0: [1, 2]}), ValueError, "heads: expected some but not"),
+    (lambda: NEZHA.prune_heads({0: [0.5]}), TypeError, "heads: expected an integer, got 0.5"),
+    (lambda: NEZHA.prune_heads([0]), TypeError, "heads: expected a mapping, got list"),
+    (lambda: NEZHA.prune_heads({0: 1}), TypeError, "heads: expected a list of heads for each layer, got 0: 1"),
     (lambda: nz.init(small("convbert")).prune_heads({0: [0]}), ValueError, "because ConvBERT's heads and convolutions"),
-    (lambda: NEZHA.resize_token_embeddings(0), ValueError, "vocab_size: expected a number from 1 on, got 0"),
+    (lambda: NEZHA.resize_token_embeddings(0), ValueError, "n: expected a number from 1 on, got 0"),
     (lambda: NEZHA.resize_token_embeddings(5.0), TypeError, "n: expected an integer, got 5.0"),
     (lambda: NEZHA.resize_token_embeddings(5, seed=None), TypeError, "seed: expected an integer, got None"),
     (lambda: nz.init(small("convbert")).resize_token_embeddings(1), ValueError, "pad_token_id: expected an id from 0"),

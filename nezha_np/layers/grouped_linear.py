@@ -51,19 +51,19 @@ def grouped_linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: 
     by_group = _split_groups(dy, weight.shape[0])  # (G, rows, O/G)
     dx = _join_groups(xp.matmul(by_group, xp.matrix_transpose(weight)))  # (rows, I)
     dweight = xp.matmul(xp.matrix_transpose(_split_groups(x, weight.shape[0])), by_group)  # (G, I/G, O/G)
-    dbias = xp.astype(xp.sum(in_statistics_dtype(flat_rows(dy)), axis=0), dy.dtype)
+    dbias = xp.astype(xp.sum(in_statistics_dtype(flat_rows(dy)), axis=0), dy.dtype, copy=False)
     return xp.reshape(dx, x.shape), dweight, dbias
 
 
 def _split_groups(x: Array, groups: int) -> Array:
-    """(…, I) -> (G, rows, I / G)."""
+    """Cut the features into groups: (…, I) -> (G, rows, I / G), and likewise O for I."""
     xp = namespace(x)
     rows = flat_rows(x)
     return xp.permute_dims(xp.reshape(rows, (rows.shape[0], groups, rows.shape[1] // groups)), (1, 0, 2))
 
 
 def _join_groups(x: Array) -> Array:
-    """(G, rows, I / G) -> (rows, I)."""
+    """Put the groups side by side again: (G, rows, I / G) -> (rows, I), and likewise O for I."""
     xp = namespace(x)
     groups, rows, features = x.shape
     return xp.reshape(xp.permute_dims(x, (1, 0, 2)), (rows, groups * features))

@@ -16,7 +16,7 @@ Dimension letters: B batch, N heads, Q query length, S key length, D head size, 
 
 from __future__ import annotations
 
-from nezha_np.arrays import Array, device_of, namespace
+from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
 from nezha_np.layers.relative_position import collect, spread
 from nezha_np.mechanism import gradient_of, primitive
 
@@ -124,4 +124,5 @@ def _rows_back(rows: Array, weight: Array) -> Array:
 def _sum_of_products(by_row: Array, x: Array) -> Array:
     """Σ over batch, heads and tokens: (B, N, L, R), (B, N, L, D) -> (R, D)."""
     xp = namespace(x)
-    return xp.sum(xp.matmul(xp.matrix_transpose(by_row), x), axis=(0, 1))
+    total = xp.sum(in_statistics_dtype(xp.matmul(xp.matrix_transpose(by_row), x)), axis=(0, 1))
+    return xp.astype(total, x.dtype, copy=False)
