@@ -73,8 +73,8 @@ def cases(
     else:
         own["head_ratio"] = draw(st.integers(1, 3))
         hidden_size *= 2 if hidden_size % (2 * max(1, heads // own["head_ratio"])) else 1
-        # As wide as the hidden size may be: a norm over fewer features amplifies a rounding.
-        own["embedding_size"] = draw(st.sampled_from([hidden_size, hidden_from + 1, 10]))
+        # Wider where the hidden size is to be: a norm over few features amplifies a rounding.
+        own["embedding_size"] = draw(st.sampled_from([hidden_size, 2 * hidden_from - 1, hidden_from + 8]))
         own["conv_kernel_size"] = draw(st.sampled_from([1, 3, 5, 9]))
         own["num_groups"] = draw(st.sampled_from([groups for groups in (1, 2, 3) if hidden_size % groups == 0]))
         middle = st.integers(1, 4).map(lambda factor: factor * own["num_groups"])

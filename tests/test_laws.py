@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.attention import attention_probs, attention_probs_gradient, mask_heads_gradient
 from nezha_np.layers.embedding import embedding_gradient
 from nezha_np.layers.grouped_linear import grouped_linear, grouped_linear_gradient
 from nezha_np.layers.layer_norm import layer_norm
@@ -20,6 +20,7 @@ from nezha_np.layers.relative_key import key_distance_scores_gradient, query_dis
 from nezha_np.layers.selection import mean_of_tokens
 from nezha_np.layers.span_convolution import (
     convolution_kernels,
+    convolution_kernels_gradient,
     dynamic_convolution_gradient,
     separable_convolution_gradient,
 )
@@ -460,16 +461,13 @@ def test_cross_attention_keeps_its_heads_and_so_no_head_mask_fits_a_decoder_that
         nz.NezhaConfig(**sizes) if positions == "nezha" else nz.BertConfig(position_embedding_type=positions, **sizes)
     )
     lost = {0: [1], 1: [0]}
-    alone = nz.init(config).prune_heads(lost)  # whose layers are alike
-    nz.forward(alone, [[2, 5, 3]], head_mask=[1])
+    nz.forward(nz.init(config).prune_heads(lost), [[2, 5, 3]], head_mask=[1])  # without cross-attention, one fits
     weights = nz.init(config.replace(add_cross_attention=True)).prune_heads(lost)
     options = {"encoder_hidden_states": np.ones((1, 4, 8)), "output_attentions": True}
     out = nz.forward(weights, [[2, 5, 3]], **options)
     assert [probs.shape[1] for probs in (*out.attentions, *out.cross_attentions)] == [1, 1, 2, 2]
     for head_mask in ([1], [1, 1], [[1], [1]], [[1, 1], [1, 1]]):
-        with pytest.raises(
-            ValueError, match="^head_mask: expected None, because layers differ in their heads, got list"
-        ):
+        with pytest.raises(ValueError, match=r"^head_mask: expected None, because layers differ in their heads, got "):
             nz.forward(weights, [[2, 5, 3]], head_mask=head_mask, **options)
 
 
@@ -494,6 +492,24 @@ def test_probabilities_of_float16_scores_are_rounded_to_float16_once(probabiliti
     assert found.dtype == np.float16
     seen = exact > 1e-3  # where float16 has all its digits
     error = np.abs(found - exact)[seen] / exact[seen]
+    assert error.max() < 2**-11 * 1.01
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        pytest.param(lambda dy, y: attention_probs_gradient(dy, y, y, scale=0.12345), id="attention"),
+        pytest.param(lambda dy, y: convolution_kernels_gradient(dy, y, y, size=8), id="a convolution's kernels"),
+    ],
+)
+def test_the_gradient_of_float16_scores_is_rounded_to_float16_once(gradient):
+    generator = np.random.default_rng(0)
+    dy, y = generator.normal(size=(1, 50, 1, 8)), generator.dirichlet(np.ones(8), size=(1, 50, 1))
+    dy, y = dy.astype("float16"), y.astype("float16")
+    found, exact = gradient(dy, y), gradient(dy.astype("float64"), y.astype("float64"))
+    assert found.dtype == np.float16
+    seen = np.abs(exact) > 1e-3
+    error = np.abs((found - exact)[seen] / exact[seen])
     assert error.max() < 2**-11 * 1.01
 
 
@@ -552,6 +568,11 @@ BY_PAIR = ones(5000, 2, 3, 3)  # (B, N, Q, S)
             )[1],
             300,
             id="the kernels of a convolution, whose products overflow float16",
+        ),
+        pytest.param(
+            lambda: mask_heads_gradient(ones(5000, 2, 1, 1), None, ones(5000, 2, 1, 1), ones(2))[1],
+            5000,
+            id="the head mask",
         ),
         pytest.param(lambda: mean_of_tokens(ones(1, 5000, 2)), 1, id="the mean of all tokens"),
     ],
