@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.config import Config, NezhaConfig, read_config
+from nezha_np.config import Config, read_config
+from nezha_np.families import family_of
 from nezha_np.files import npz_file, safetensors_file, torch_file
 from nezha_np.files.tensor_bytes import FLOATS, Entry, map_tensors
 from nezha_np.files.tensor_names import name_tensors, position_tables, wrong_family
@@ -30,7 +31,7 @@ READERS = {
 }
 KINDS = ".safetensors, .bin, .pt, .pth or .npz"
 # What a folder's tensors are in, the first that is there: a file, or an index of shards.
-WHOLE = ("model.safetensors", "pytorch_model.bin")
+LOOKED_FOR = ("model.safetensors", "pytorch_model.bin")
 Headers = Mapping[Path, Mapping[str, Entry]]
 
 
@@ -90,7 +91,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
         raise ValueError(f"{folder}: expected tensors of floats, got {listed(sorted(wrong))}")
-    if isinstance(config, NezhaConfig):
+    if family_of(config).position_table is not None:
         _compare_position_tables(headers, config)
     mapped = {
         file: map_tensors(file, {key: entry for key, (source, _, entry) in floats.items() if source == file})
@@ -148,13 +149,15 @@ def read_config_beside(file: Path) -> Config:
     return read_config(path)
 
 
-def list_files(path: str | Path | None) -> list[Path]:
+def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
     """List the files that hold a checkpoint's tensors.
 
     Parameters
     ----------
     path : str or Path, optional
         What `load` takes.
+    name : str
+        The argument that errors name.
 
     Returns
     -------
@@ -173,21 +176,21 @@ def list_files(path: str | Path | None) -> list[Path]:
     >>> [file.name for file in list_files(None)]
     ['model.safetensors']
     """
-    folder = SHIPPED if path is None else as_path(path)
+    folder = SHIPPED if path is None else as_path(path, name)
     if folder.is_file():
         if folder.suffix not in READERS:
-            raise ValueError(f"path: expected a folder or a file that ends in {KINDS}, got {folder}")
+            raise ValueError(f"{name}: expected a folder or a file that ends in {KINDS}, got {folder}")
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"path: expected a folder or a file that ends in {KINDS}, found no {folder}")
-    for name in WHOLE:
-        whole, index = folder / name, folder / f"{name}.index.json"
+        raise FileNotFoundError(f"{name}: expected a folder or a file that ends in {KINDS}, found no {folder}")
+    for file in LOOKED_FOR:
+        whole, index = folder / file, folder / f"{file}.index.json"
         if whole.is_file():
             return [whole]
         if index.is_file():
             return _list_shards(index)
     raise FileNotFoundError(
-        f"path: expected {' or '.join(WHOLE)} or the index of one's shards, found none of them in "
+        f"{name}: expected {' or '.join(LOOKED_FOR)} or the index of one's shards, found none of them in "
         f"{folder}{_advice(folder)}"
     )
 
@@ -226,7 +229,7 @@ ROUNDING = {"F64": 0.0, "F32": 0.0, "F16": 2.0**-11, "BF16": 2.0**-8}  # of numb
 MOST_DISTANCES = 1024  # how far K is looked for that a table was made with
 
 
-def _compare_position_tables(headers: Headers, config: NezhaConfig) -> None:
+def _compare_position_tables(headers: Headers, config: Any) -> None:
     """Refuse a saved table of relative positions that is not the one which the model computes.
 
     A table has for each query and key a vector, (L, L, D), which depends on their distance alone; so the first row and

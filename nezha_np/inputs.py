@@ -374,8 +374,8 @@ def listed(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def as_path(path: Any) -> Path:
-    """Check a path.
+def as_path(path: Any, name: str = "path") -> Path:
+    """Check a path; `name` is the argument's.
 
     Examples
     --------
@@ -383,7 +383,7 @@ def as_path(path: Any) -> Path:
     'folder'
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path: expected a path, got {type(path).__name__}")
+        raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
     return Path(path)
 
 

@@ -265,8 +265,6 @@ def test_a_family_has_the_heads_of_the_table_and_refuses_the_others(head, title,
 def test_every_head_takes_the_options_of_the_table_and_refuses_the_others(option, title, head, says):
     if head == "multiple_choice" and option == "`attention_mask` (B, L, S)":
         pytest.skip("its masks have an axis of choices in this place")
-    if head == "causal_lm" and title == "ConvBERT":
-        pytest.skip("ConvBERT has no such head")
     weights = weights_for(CONFIGS[title], head)
     if says == "yes":
         OPTIONS[option](head, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     Raises
     ------
     ValueError
-        If the archive is broken, holds two files of one name, or one that is compressed or encrypted.
+        If the archive is broken, holds two files of one name or in one place, or one that is compressed or encrypted.
 
     Examples
     --------
@@ -41,6 +42,7 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     import zipfile  # here, because most checkpoints are no zip archives
 
     places = {}
+    taken = []  # by each file, its header included
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -62,4 +64,8 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
             if info.file_size != info.compress_size or start + info.file_size > end:
                 raise ValueError(f"the zip archive has no {info.file_size} bytes for {name}")
             places[name] = (start, start + info.file_size)
+            taken.append((info.header_offset, start + info.file_size))
+    taken.sort()
+    if any(start < stop for (_, stop), (start, _) in itertools.pairwise(taken)):
+        raise ValueError("the zip archive holds files that overlap")
     return places

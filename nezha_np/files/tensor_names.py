@@ -45,7 +45,7 @@ RENAMED = {
     "conv_attn_point": "conv_out_layer",
     "g_dense": "dense",
 }
-WHOLE = {
+WHOLE_NAMES = {  # in TensorFlow and in memory
     "output_weights": "classifier.weight",
     "output_bias": "classifier.bias",
     "cls/squad/output_weights": "qa_outputs.weight",
@@ -89,7 +89,7 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     name = raw.removesuffix(":0")
     if any(OPTIMISER.fullmatch(part) for part in name.split("/")):
         return None
-    if "/" in name or name in WHOLE:
+    if "/" in name or name in WHOLE_NAMES:
         name, entry = _from_tensorflow(name, entry)
     else:
         name = name[PREFIX.match(name).end() :]  # type: ignore[union-attr]  # which matches nothing, too
@@ -104,12 +104,12 @@ def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
     if parts[0] in SCOPES:
         del parts[0]
     name = "/".join(parts)
-    if name in WHOLE:
-        return WHOLE[name], entry
+    if name in WHOLE_NAMES:
+        return WHOLE_NAMES[name], entry
     *scope, last = parts
-    in_groups = "g_dense" in scope  # whose kernels have the groups first, here and there
     scope = [RENAMED.get(part, re.sub(r"^layer_(\d+)$", r"layer.\1", part)) for part in scope]
-    if len(entry.shape) == len(AXES.get(last, ())) and not in_groups:
+    # A kernel in groups (of g_dense) has three axes and stays as it is: the groups come first, here and there.
+    if len(entry.shape) == len(AXES.get(last, ())):
         entry = entry.transposed(*AXES[last])
     if last == "bias" and scope[-1:] == ["key_conv_attn_layer"]:
         entry = entry.with_last_axis()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import mmap
 import reprlib
 import struct
@@ -73,6 +74,7 @@ INNER = ("state_dict", "model_state_dict", "model", "module")
 
 MOST_INSTRUCTIONS = 2_000_000  # a model of 200 tensors takes 6,000
 MOST_AXES = 64  # NumPy's
+LONGEST_NAME = 200  # of a function or a storage; torch.save's have 40 letters at most
 # Views may repeat a few bytes as often as they say: beyond twice the file, all tensors may take this much.
 MOST_REPEATED = 2**30
 
@@ -118,6 +120,16 @@ class _Tensor:
 
     def __repr__(self) -> str:
         return "tensor"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Key:
+    """A key that is no text, told from others by its place in memory: a file may hold any number of equal hashes."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return _shown(self.value)
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -250,7 +262,7 @@ def _run(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
 
     machine = _Machine({} if storages is None else storages)
     for count, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-        if count + machine.copied > MOST_INSTRUCTIONS:
+        if count + machine.work > MOST_INSTRUCTIONS:
             raise ValueError(f"expected at most {MOST_INSTRUCTIONS:,} instructions in a pickle, got more")
         if instruction.name == "STOP":
             break
@@ -271,10 +283,10 @@ class _Machine:
     def __init__(self, storages: dict[str, _Storage]) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[str, Any] = {}
         self.storages = storages
         self.foreign: _Global | None = None  # the first name that no file of tensors has
-        self.copied = 0  # how many values were copied out of the memo, which costs no instruction
+        self.work = 0  # what takes time beside the instructions, counted as so many more of them
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
@@ -284,11 +296,11 @@ class _Machine:
         elif name in CONSTANTS:
             stack.append(CONSTANTS[name])
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[argument] = stack[-1]
+            self.memo[_memo_key(argument)] = stack[-1]
         elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
+            self.memo[_memo_key(len(self.memo))] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(self.memo[argument])
+            stack.append(self.memo[_memo_key(argument)])
         elif name == "MARK":
             self.marks.append(stack)
             self.stack = []
@@ -364,7 +376,11 @@ class _Machine:
             # Not a tuple: one that holds another twice, and so on, takes forever to hash.
             if key is not None and not isinstance(key, (str, bytes, int, float)):
                 raise ValueError(f"expected names and numbers as keys in the pickle, got {_shown(key)}")
-            target[key] = value
+            if isinstance(key, str):
+                self.work += len(key) // 64  # which is compared with an equal one letter by letter
+                target[key] = value
+            else:
+                target[_Key(key)] = value
 
     def extend(self, values: list[Any]) -> None:
         """Append values to the list on top of the stack."""
@@ -376,6 +392,8 @@ class _Machine:
         """Push what stands for a function or class."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("expected the name of a function in the pickle")
+        if len(module) + len(name) > LONGEST_NAME:  # put together from the memo, again and again
+            _refuse_call("import", _Global(f"{module[:LONGEST_NAME]}.{name[:LONGEST_NAME]}"))
         found = _Global(f"{module}.{name}")
         if self.foreign is None and not (found.name in CALLS or found.name in STORAGES or found.name in TENSOR_DTYPES):
             self.foreign = found
@@ -393,6 +411,8 @@ class _Machine:
                 _refuse_call("make", kind)
             case _:
                 raise ValueError(f"expected the description of a storage in the pickle, got {_shown(description)}")
+        if len(key) > LONGEST_NAME:
+            raise ValueError(f"expected the key of a storage, got {_shown(key)}")
         if kind not in STORAGES:
             raise ValueError(f"expected storages of {', '.join(STORAGES)}, got {kind!r}")
         dtype = STORAGES[kind]
@@ -417,27 +437,54 @@ class _Machine:
             case "OrderedDict", ():
                 return {}
             case "OrderedDict", ([*pairs],):  # Python 2's
-                self.copied += len(pairs)
+                self.work += len(pairs)
                 self.stack.append({})
                 for pair in pairs:
-                    if not isinstance(pair, (list, tuple)):
+                    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                         break
                     self.set_items(list(pair))
                 else:
                     return self.stack.pop()
             case "_rebuild_parameter", (_Tensor() as tensor, *_):
                 return tensor
+            case "_rebuild_tensor", (_Storage() as storage, int(offset), tuple(shape), tuple(strides)):
+                return self.view(storage, storage.dtype, offset, shape, strides)
             case (
-                "_rebuild_tensor" | "_rebuild_tensor_v2",
-                (_Storage() as storage, int(offset), tuple(shape), tuple(strides), *_),
-            ):
-                return _view(storage, storage.dtype, offset, shape, strides)
+                "_rebuild_tensor_v2",
+                (_Storage() as storage, int(offset), tuple(shape), tuple(strides), _, _, *_),
+            ) if len(arguments) <= 7:
+                _refuse_marks(arguments[6:])
+                return self.view(storage, storage.dtype, offset, shape, strides)
             case (
                 "_rebuild_tensor_v3",
                 (_Storage() as storage, int(offset), tuple(shape), tuple(strides), _, _, _Global(name=dtype), *_),
-            ) if dtype in TENSOR_DTYPES:
-                return _view(storage, TENSOR_DTYPES[dtype], offset, shape, strides)
+            ) if dtype in TENSOR_DTYPES and len(arguments) <= 8:
+                _refuse_marks(arguments[7:])
+                return self.view(storage, TENSOR_DTYPES[dtype], offset, shape, strides)
         raise ValueError(f"expected the arguments of {function.name} in the pickle, got {_shown(arguments)}")
+
+    def view(
+        self, storage: _Storage, dtype: str, offset: int, shape: tuple[Any, ...], strides: tuple[Any, ...]
+    ) -> _Tensor:
+        """Describe a view of a storage."""
+        self.work += len(shape) ** 2  # the steps of rows are products of all sizes behind them
+        return _view(storage, dtype, offset, shape, strides)
+
+
+def _memo_key(index: int) -> str:
+    """Return the key of a value in the memo: a text, because a file could choose numbers of equal hashes."""
+    if not 0 <= index < 2**32:
+        raise ValueError(f"expected the index of a value in the pickle's memo, got {_shown(index)}")
+    return str(index)
+
+
+def _refuse_marks(metadata: tuple[Any, ...]) -> None:
+    """Refuse a tensor whose numbers mean something else than they say: PyTorch's negative bit turns their signs."""
+    if any(metadata):
+        raise ValueError(
+            f"expected tensors whose numbers are meant as they are, got one marked {_shown(metadata[0])}: save what "
+            "Tensor.resolve_neg() returns, with PyTorch"
+        )
 
 
 def _view(storage: _Storage, dtype: str, offset: int, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> _Tensor:
@@ -455,7 +502,7 @@ def _view(storage: _Storage, dtype: str, offset: int, shape: tuple[Any, ...], st
     reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if (offset + reach + 1) * item > storage.size:
         raise ValueError(
-            f"a tensor of shape {shape}, strides {strides} and offset {offset} reaches outside its storage, "
+            f"a tensor of shape {_shown(shape)}, strides {_shown(strides)} and offset {offset} reaches outside its storage, "
             f"which has {storage.size} bytes"
         )
     first = storage.first + offset * item
@@ -476,14 +523,28 @@ def _refuse_call(verb: str, function: Any, *arguments: Any) -> NoReturn:
     raise _Refused(f"a pickle that would {verb} {_shown(function)}{given}")
 
 
+class _Short(reprlib.Repr):
+    """Shows the beginning of a value, and looks at no more of it."""
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:  # reprlib's sorts all keys
+        if level <= 0:
+            return "{...}"
+        items = itertools.islice(value.items(), self.maxdict)
+        shown = [f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}" for key, item in items]
+        return f"{{{', '.join(shown + ['...'] * (len(value) > self.maxdict))}}}"
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return self.repr_instance(value[: self.maxother], level)
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() <= 128 else "an enormous number"
+
+
 def _shown(value: Any) -> str:
     """Show a value of a file, which may be enormous or hold itself, in an error."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, 80, 80, 40
-    try:
-        return short.repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return "an enormous number"
+    short = _Short()
+    short.maxlevel, short.maxstring, short.maxother = 3, 80, 80
+    return short.repr(value)
 
 
 # ---------------------------------------------------------------------------------------------------------- the tensors
@@ -502,7 +563,7 @@ def _find_tensors(value: Any, depth: int = 0) -> dict[str, _Tensor]:
             return inner
     if depth:
         return {}
-    keys = listed([_shown(key) for key in value])
+    keys = listed([_shown(key) if index < 20 else "" for index, key in enumerate(value)])
     raise ValueError(f"expected a dictionary of tensors, or one under {' or '.join(INNER)}, got {keys}")
 
 
