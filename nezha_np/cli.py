@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     conversion.add_argument("source", metavar="SRC", help="a folder or a file of weights, PyTorch's and NumPy's too")
     conversion.add_argument("destination", metavar="DST", help="a folder or a .safetensors file")
     conversion.add_argument("--dtype", choices=DTYPES, help="of the new file; that of SRC if left out")
+    conversion.add_argument("--force", action="store_true", help="replace the checkpoint that DST holds already")
     conversion.set_defaults(run=_convert)
     return parser
 
@@ -202,7 +203,7 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _convert(options: argparse.Namespace) -> Iterator[str]:
-    return describe(convert(options.source, options.destination, options.dtype))
+    return describe(convert(options.source, options.destination, options.dtype, force=options.force))
 
 
 def _what_is_wrong(found: dict[str, Entry], needed: Shapes) -> str:

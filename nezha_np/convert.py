@@ -6,11 +6,11 @@ import collections
 import dataclasses
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checkpoint import READERS, list_files, load, read_headers
+from nezha_np.checkpoint import LOOKED_FOR, READERS, list_files, load, read_headers
 from nezha_np.files.safetensors_file import write_beside
 from nezha_np.files.tensor_names import name_tensors
 from nezha_np.inputs import as_path, dtype_name, listed
@@ -23,6 +23,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+INDEXES = tuple(f"{file}.index.json" for file in LOOKED_FOR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Conversion:
     dropped : tuple of str
         The names of the tensors in the sources that were left out: computed, tied, the optimiser's, or no floats.
     copied : tuple of str
-        The names of the tokenizer's files.
+        The names of the tokenizer's files; none where they are in the destination's folder already.
     """
 
     sources: tuple[Path, ...]
@@ -60,7 +61,7 @@ class Conversion:
     copied: tuple[str, ...]
 
 
-def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> Conversion:
+def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, force: bool = False) -> Conversion:
     """Convert a checkpoint to safetensors and ``config.json``, and copy its tokenizer.
 
     Parameters
@@ -69,9 +70,11 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> C
         What `nezha_np.load` takes.
     destination : str or Path
         A folder, which is made if need be, or a ``.safetensors`` file. All files are written beside their places and
-        moved there, so that a failure leaves what was there.
+        moved there, so that a failure leaves what was there. In the source's own folder ``config.json`` is replaced.
     dtype : str or dtype, optional
         "float16", "float32" or "float64"; None: the source's (bfloat16 becomes float32).
+    force : bool
+        Whether to write into a folder that holds another checkpoint, and replace what has the same name there.
 
     Returns
     -------
@@ -80,6 +83,10 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> C
 
     Raises
     ------
+    FileExistsError
+        If the destination's folder is not the source's and holds tensors, ``config.json`` or a file of the tokenizer
+        already, or the destination a file of tensors, and `force` is not given; or if a file is where a folder is
+        needed.
     FileNotFoundError
         If a file of the source is missing; the message names it.
     TypeError
@@ -95,7 +102,7 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> C
     >>> done.tensors, done.copied
     (77, ('vocab.txt', 'tokenizer_config.json'))
     """
-    origin, place = as_path(source), as_path(destination)
+    origin, place = as_path(source, "source"), as_path(destination, "destination")
     dtype = None if dtype is None else dtype_name(dtype)
     if place.suffix in READERS and not place.is_dir():
         if place.suffix != ".safetensors":
@@ -103,21 +110,30 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> C
         place, name = place.parent, place.name
     else:
         name = "model.safetensors"
-    sources = list_files(origin)
+    for folder in (place, *place.parents):
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(
+                f"destination: expected a folder or a .safetensors file, found a file in the way: {folder}"
+            )
+    sources = list_files(origin, name="source")
     if (place / name).exists() and any(file.samefile(place / name) for file in sources):
         raise ValueError(f"destination: expected another place than the source's, got its own file {place / name}")
+    home = sources[0].parent
+    in_place = place.is_dir() and place.samefile(home)
+    copied = () if in_place else tuple(file for file in TOKENIZER_FILES if (home / file).is_file())
+    if not force:
+        _refuse_replacing(place, {name} if in_place else {name, "config.json", *copied, *LOOKED_FOR, *INDEXES})
     bytes_before = sum(file.stat().st_size for file in sources)
     weights = load(origin, dtype=dtype)
     headers = read_headers(sources)
     named = name_tensors(headers, weights.config)
     kept = {(file, raw): entry for key, (file, raw, entry) in named.items() if key in weights}
     raw_names = [(file, raw) for file, header in headers.items() for raw in header]
-    copied = tuple(file for file in TOKENIZER_FILES if (sources[0].parent / file).is_file())
 
     def write(beside: Path) -> None:
         weights.save(beside / name)
         for file in copied:
-            shutil.copyfile(sources[0].parent / file, beside / file)
+            shutil.copyfile(home / file, beside / file)
 
     write_beside(place, write)
     return Conversion(
@@ -131,6 +147,14 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None) -> C
         dropped=tuple(raw for file, raw in raw_names if (file, raw) not in kept),
         copied=copied,
     )
+
+
+def _refuse_replacing(folder: Path, names: Iterable[str]) -> None:
+    if found := sorted(name for name in names if (folder / name).exists()):
+        raise FileExistsError(
+            f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force (--force) "
+            "replaces what has the same name"
+        )
 
 
 def describe(conversion: Conversion) -> Iterator[str]:

@@ -307,8 +307,11 @@ class Weights(Mapping[str, Array]):
         ------
         TypeError
             If `path` is no path.
+        FileExistsError
+            If a file is where a folder is needed.
         ValueError
-            If `hidden_act` is a function, which no file can hold.
+            If `path` names a file of another kind (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which no file
+            can hold.
 
         Examples
         --------
@@ -320,7 +323,14 @@ class Weights(Mapping[str, Array]):
         Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
         """
         path = as_path(path)
+        if path.suffix in (".bin", ".pt", ".pth", ".npz") and not path.is_dir():
+            raise ValueError(f"path: expected a folder or a .safetensors file, got {path}")
         file = path if path.suffix == ".safetensors" and not path.is_dir() else path / "model.safetensors"
+        for folder in file.parents:
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(
+                    f"path: expected a folder or a .safetensors file, found a file in the way: {folder}"
+                )
         values = self.config.to_dict()
         values["architectures"] = list(self.config.architectures or [_architecture(self)])
         values["torch_dtype"] = to_numpy(self.word_embeddings[:1, :1]).dtype.name

@@ -549,3 +549,37 @@ def test_reading_headers_reads_no_data(tmp_path):
         content[entry.start : entry.stop] = b"\xff" * (entry.stop - entry.start)
     path.write_bytes(content)
     assert read_headers([path]) == before
+
+
+# -------------------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".npz"])
+def test_weights_are_not_saved_under_the_name_of_another_format(tmp_path, suffix):
+    place = tmp_path / f"x{suffix}"
+    with pytest.raises(ValueError, match=r"^path: expected a folder or a \.safetensors file, got .*x\."):
+        nz.init(NEZHA).save(place)
+    assert not place.exists()
+    place.mkdir()
+    nz.init(NEZHA).save(place)
+    assert_same(nz.load(place), nz.init(NEZHA))
+
+
+@pytest.mark.parametrize("place", ["file", "file/in/it", "file/x.safetensors"])
+def test_a_file_where_weights_need_a_folder_is_named(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        FileExistsError, match=r"^path: expected a folder or a \.safetensors file, found a file in .*file$"
+    ):
+        nz.init(NEZHA).save(tmp_path / place)
+
+
+def test_an_npz_file_whose_arrays_share_their_place_is_refused(tmp_path):
+    file = put_npz(tmp_path, filled() | {"x": np.zeros(1000), "y": np.zeros(1000)})
+    content = bytearray(file.read_bytes())
+    entries = [content.rindex(name) - 46 for name in (b"x.npy", b"y.npy")]  # in the directory, at the end
+    first, second = (slice(entry + 42, entry + 46) for entry in entries)
+    content[second] = content[first]
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="the zip archive holds files that overlap"):
+        nz.load(file)

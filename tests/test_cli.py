@@ -251,10 +251,10 @@ def test_no_command_and_unknown_options_are_one_line_on_stderr(capsys):
     assert "unrecognized arguments: --all a b" in error(capsys, "inspect", "--all", "path", "a\nb")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fill-mask", "--help"], ["inspect", "--help"]])
-def test_help_says_how_to_call_it(capsys, arguments):
+@pytest.mark.parametrize("command", [[], ["fill-mask"], ["inspect"], ["convert"]])
+def test_help_says_how_to_call_it(capsys, command):
     with pytest.raises(SystemExit) as exit:
-        main(arguments)
+        main([*command, "--help"])
     printed = capsys.readouterr()
     assert exit.value.code == 0 and printed.err == "" and printed.out.startswith("usage: nezha-np ")
 

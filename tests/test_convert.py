@@ -123,7 +123,7 @@ def test_every_family_is_converted_from_every_format(tmp_path, family):
         put_torch(tmp_path / "torch", tensors, config),
         put_torch(tmp_path / "pt", tensors, config, name="x.pt"),
     ):
-        convert(source, tmp_path / "out")
+        convert(source, tmp_path / "out", force=True)
         weights = nz.load(tmp_path / "out")
         assert_same(weights, tensors)
         assert_same_config(weights.config, config)
@@ -133,10 +133,12 @@ def test_every_family_is_converted_from_every_format(tmp_path, family):
 def test_the_dtype_stays_unless_another_is_asked_for(tmp_path, capsys):
     for kind in ("float16", "float32", "float64"):
         source = put(tmp_path / kind, filled(dtype=kind))
-        convert(source, tmp_path / "out")
+        convert(source, tmp_path / "out", force=True)
         assert_same(nz.load(tmp_path / "out", dtype=None), filled(dtype=kind))
         for wanted in ("float16", "float32", "float64"):
-            assert run(capsys, source, tmp_path / "out", "--dtype", wanted)[1].endswith(f"tensors in {wanted}")
+            assert run(capsys, source, tmp_path / "out", "--force", "--dtype", wanted)[1].endswith(
+                f"tensors in {wanted}"
+            )
             assert_same(nz.load(tmp_path / "out", dtype=None), nz.load(source, dtype=wanted))
 
 
@@ -186,6 +188,51 @@ def test_the_source_is_never_overwritten(tmp_path, capsys, how):
     assert contents(source) == before
 
 
+@pytest.mark.parametrize("held", ["config.json", "vocab.txt", "pytorch_model.bin", "model.safetensors.index.json"])
+def test_another_checkpoint_is_replaced_by_force_alone(tmp_path, capsys, held):
+    source = put(tmp_path / "source", filled())
+    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("about")
+    (tmp_path / "out" / held).write_text("another's")
+    before = contents(tmp_path / "out")
+    for destination in (tmp_path / "out", tmp_path / "out" / "new.safetensors"):
+        message = error(capsys, source, destination)
+        assert "destination: expected a folder without a checkpoint, found " in message
+        assert f"{held} in {tmp_path / 'out'}; force (--force) replaces what has the same name" in message
+        with pytest.raises(FileExistsError, match=r"^destination: expected a folder without a checkpoint"):
+            convert(source, destination)
+    assert contents(tmp_path / "out") == before
+    run(capsys, source, tmp_path / "out", "--force")
+    assert_same(nz.load(tmp_path / "out"), filled())
+    after = contents(tmp_path / "out")
+    assert {*after} == {held, "README.md", "config.json", "model.safetensors", "vocab.txt"}
+    assert after["README.md"] == b"about" and after["vocab.txt"] == contents(source)["vocab.txt"]
+
+
+def test_a_file_in_the_sources_own_folder_is_replaced_by_force_alone(tmp_path):
+    source = put(tmp_path / "source", filled(dtype="float64"))
+    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
+    assert convert(source, source / "half.safetensors", dtype="float16").copied == ()
+    before = contents(source)
+    with pytest.raises(FileExistsError, match=r"found half\.safetensors in .*source; force"):
+        convert(source, source / "half.safetensors")
+    assert contents(source) == before
+    convert(source, source / "half.safetensors", force=True)
+    assert nz.load(source / "half.safetensors", dtype=None).dtype == np.float64
+    assert contents(source)["model.safetensors"] == before["model.safetensors"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_force_does_not_replace_the_tensors_that_are_read(tmp_path, force):
+    source = put(tmp_path / "source", filled())
+    (tmp_path / "other").mkdir()
+    os.link(source / "model.safetensors", tmp_path / "other" / "model.safetensors")
+    for destination in (source, tmp_path / "other"):
+        with pytest.raises(ValueError, match=r"^destination: expected another place than the source's"):
+            convert(source, destination, force=force)
+
+
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     source = put(tmp_path / "source", filled())
     shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
@@ -197,7 +244,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        convert(source, tmp_path / "out")
+        convert(source, tmp_path / "out", force=True)
     assert contents(tmp_path / "out") == before and sorted(os.listdir(tmp_path / "out")) == sorted(before)
 
 
@@ -215,14 +262,20 @@ def test_converting_says_in_one_line_what_is_wrong(tmp_path, capsys):
     assert 'set "model_type": "nezha"' in error(capsys, source, out)
     put_config(source)
     (tmp_path / "in the way").touch()
-    assert "in the way" in error(capsys, source, tmp_path / "in the way")
+    for place in ("in the way", "in the way/model.safetensors", "in the way/in/it"):
+        message = error(capsys, source, tmp_path / place)
+        assert f"destination: expected a folder or a .safetensors file, found a file in the way: {tmp_path}" in message
     assert not out.exists()
 
 
 def test_arguments_of_a_wrong_type_are_refused(tmp_path):
-    for arguments in ((None, tmp_path), (nz.checkpoint.SHIPPED, None), (5, tmp_path)):
-        with pytest.raises(TypeError, match="expected a path, got "):
+    shipped = nz.checkpoint.SHIPPED
+    for arguments, name in (((None, tmp_path), "source"), ((5, tmp_path), "source"), ((shipped, None), "destination")):
+        with pytest.raises(TypeError, match=f"^{name}: expected a path, got "):
             convert(*arguments)
+    for missing in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"^source: expected "):
+            convert(missing, tmp_path / "out")
     with pytest.raises(ValueError, match="dtype: expected one of"):
         convert(nz.checkpoint.SHIPPED, tmp_path / "out", dtype="int8")
 
@@ -263,6 +316,6 @@ def test_inspect_lists_arrays_of_dtypes_that_no_weight_has(capsys, tmp_path):
 
 def test_what_is_written_has_the_prefix_that_transformers_looks_for(tmp_path):
     for family, config in CONFIGS.items():
-        convert(put_npz(tmp_path / family, filled(config), config), tmp_path / "out")
-        names = read_header(tmp_path / "out" / "model.safetensors")
+        convert(put_npz(tmp_path / family, filled(config), config), tmp_path / f"new {family}")
+        names = read_header(tmp_path / f"new {family}" / "model.safetensors")
         assert f"{config.model_type}.embeddings.word_embeddings.weight" in names

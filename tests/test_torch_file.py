@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from collections import OrderedDict
@@ -555,6 +556,99 @@ def test_a_small_file_takes_little_memory_whatever_it_says(path, monkeypatch):
         assert peak < 100 * len(content) + 2**24, name
 
 
+LONG = "k" * 100_000
+
+
+def again(value: Any, *others: Any, times: int, do: bytes) -> Raw:
+    """Write values into the memo, from 1 on, and then the same instructions again and again."""
+    stored = b"".join(instructions(one) + b"q" + bytes([index]) for index, one in enumerate((value, *others), 1))
+    return Raw(stored + b"}" + do * times)
+
+
+# What a few instructions would make Python do, in a file of a few bytes: each took minutes, or would have.
+LABORIOUS: dict[str, tuple[Any, str]] = {
+    "pairs of thousands": (
+        again((("a", 1) * 100_000,), ORDERED_DICT, times=20_000, do=b"h\x02h\x01\x85R0"),
+        "arguments of collections.OrderedDict",
+    ),
+    "thousands of unused arguments": (
+        again((*SIMPLE["a"].arguments, *[None] * 200_000), REBUILD, times=20_000, do=b"h\x02h\x01R0"),
+        "arguments of torch._utils._rebuild_tensor_v2",
+    ),
+    "axes of enormous sizes": (
+        again((*SIMPLE["a"].arguments[:2], (2**62,) * 64, (0,) * 64, False, None), REBUILD, times=20_000,
+              do=b"h\x02h\x01R0"),
+        "at most 2,000,000 instructions",
+    ),
+    "equal names of thousands of letters": (
+        again(LONG, LONG[:-1] + "k", times=20_000, do=b"h\x01Ns" + b"h\x02Ns"), "at most 2,000,000 instructions"
+    ),
+    "a storage's key of thousands of letters": (
+        again(("storage", Name("torch", "FloatStorage"), LONG, "cpu", 24), times=20_000, do=b"h\x01Q0"),
+        "expected the key of a storage, got 'kkk",
+    ),
+    "a function's name of thousands of letters": (
+        again(LONG, "x", times=20_000, do=b"h\x01h\x02\x930"), "would import kkk"
+    ),
+    "keys of one hash": (Raw(b"}" + b"".join(instructions(k * (2**61 - 1)) + b"Ns" for k in range(50_000))), "50,000"),
+    "a key of a million digits": (again(1 << 8_000_000, times=20_000, do=b"h\x01Ns"), "an enormous number"),
+    "places in the memo of one hash": (
+        Raw(b"N" + b"".join(b"p%d\n" % (k * (2**61 - 1)) for k in range(50_000))), "expected the index of a value"
+    ),
+    "a place in the memo of many digits": (Raw(b"Np" + b"9" * 4000 + b"\n"), "got an enormous number"),
+    "a place before the memo": (Raw(b"Np-1\n"), "got -1"),
+    "a call with bytes, again and again": (
+        Call(SYSTEM, Raw(
+            b"B" + struct.pack("<I", 10**7) + bytes(10**7) + b"q\x010" +
+            b"".join(b"(" + b"h%c" % n * 6 + b"tq%c0" % (n + 1) for n in (1, 2, 3)) + b"(" + b"h\x04" * 6 + b"t"
+        )),
+        "would call os.system(",
+    ),
+    "a call with a large dictionary, again and again": (
+        Call(SYSTEM, Raw(
+            instructions({f"{key * 7919 % 50_000}": None for key in range(50_000)}) + b"q\x010" +
+            b"".join(b"(" + b"h%c" % n * 6 + b"lq%c0" % (n + 1) for n in (1, 2)) + b"(" + b"h\x03" * 6 + b"t"
+        )),
+        "would call os.system([[{'0': None, ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "said"), LABORIOUS.values(), ids=LABORIOUS)
+def test_a_small_file_takes_little_time_whatever_it_says(path, value, said):
+    content = zip_of(value, HELD)
+    start = time.process_time()
+    message = refused(path, content)
+    assert time.process_time() - start < 5  # most take a hundredth of it
+    if said == "50,000":
+        assert message.endswith(" and 49980 more")
+    elif said == "an enormous number":
+        assert "breaks the format" in message  # more than one value is left
+    else:
+        assert said in message
+
+
+def test_keys_that_are_numbers_of_any_size_are_left_out(path):
+    # PyTorch's optimisers once took the places of their parameters in memory for keys.
+    state = {139_872_345_678_912: {"exp_avg": SIMPLE["a"]}, -1: 0.1, 2**64: 1, 0.5: 2, True: 3, None: 4}
+    for content in either({"optimizer": {"state": state}, "model": SIMPLE}, HELD):
+        assert list(read(path, content)) == ["a", "b"]
+    assert refused(path, zip_of(state, HELD)).endswith("got 139872345678912, -1, 18446744073709551616, 0.5, True, None")
+
+
+@pytest.mark.parametrize("metadata", [{"neg": True}, {"conj": True}, {"neg": False}, True, "neg"])
+def test_a_tensor_that_is_marked_as_meaning_other_numbers_is_refused(path, metadata):
+    plain = SIMPLE["a"].arguments
+    of_dtype = (storage("storage.UntypedStorage", "0", 96), *plain[1:], Name("torch", "float32"))
+    for name, arguments in (("_rebuild_tensor_v2", plain), ("_rebuild_tensor_v3", of_dtype)):
+        rebuild = Name("torch._utils", name)
+        message = refused(path, zip_of({"a": Call(rebuild, (*arguments, metadata))}, HELD))
+        assert f"got a tensor marked {metadata!r}, which changes what they mean" in message
+        for nothing in ({}, None):
+            assert read(path, zip_of({"a": Call(rebuild, (*arguments, nothing))}, HELD))["a"].shape == (2, 3, 4)
+        refused(path, zip_of({"a": Call(rebuild, (*arguments, None, metadata))}, HELD))
+
+
 def test_endless_instructions_are_refused(path, monkeypatch):
     monkeypatch.setattr("nezha_np.files.torch_file.MOST_INSTRUCTIONS", 1000)
     assert "at most 1,000 instructions" in refused(path, zip_of(Raw(b"N0" * 501 + b"N"), {}))
@@ -688,6 +782,20 @@ def test_other_zip_archives_are_refused(path):
     assert "holds a/data.pkl twice" in refused(path, twice.getvalue())
 
 
+def test_a_zip_archive_whose_files_overlap_is_refused(path):
+    content = zip_of(SIMPLE, {**HELD, "1": HELD["0"] + zip_of({}, {})})
+    assert list(read(path, content)) == ["a", "b"]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        places = {info.filename: info.header_offset for info in archive.infolist()}
+    inside = content.index(b"PK\x03\x04", places["archive/data/1"] + 1)
+    entry = content.rindex(b"archive/data/0") - 46  # in the directory, at the end of the archive
+    for place, size in ((places["archive/data/1"], 96), (places["archive/data/1"], 0), (inside, 1)):
+        changed = bytearray(content)
+        changed[entry + 20 : entry + 28] = struct.pack("<II", size, size)
+        changed[entry + 42 : entry + 46] = struct.pack("<I", place)
+        assert "the zip archive holds files that overlap" in refused(path, bytes(changed))
+
+
 def test_importing_the_package_imports_no_reader_of_zip_archives_or_pickles():
     code = "import sys, nezha_np; print([name for name in ('zipfile', 'pickletools') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -780,6 +888,14 @@ def test_unsigned_numbers_are_read(path):
     value = {kind: torch.tensor([1, 2, 3], dtype=getattr(torch, kind)) for kind in ("uint16", "uint32", "uint64")}
     value["step"] = torch.tensor([1, 2, 3, 4, 5], dtype=torch.uint16)[1::2]
     assert_read(save(path, value), value)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
+def test_a_tensor_with_pytorchs_negative_bit_is_refused(path, zipped):
+    torch = pytest.importorskip("torch", reason="torch.save writes these files")
+    negative = torch._neg_view(torch.ones(3))
+    assert "marked {'neg': True}" in refused(path, save(path, {"a": negative}, zipped).read_bytes())
+    assert_read(save(path, {"a": negative.resolve_neg()}, zipped), {"a": -torch.ones(3)})
 
 
 def test_numbers_that_numpy_lacks_are_refused(path):

@@ -475,15 +475,15 @@ def _memo_key(index: int) -> str:
     """Return the key of a value in the memo: a text, because a file could choose numbers of equal hashes."""
     if not 0 <= index < 2**32:
         raise ValueError(f"expected the index of a value in the pickle's memo, got {_shown(index)}")
-    return str(index)
+    return f"{index:d}"  # of True, too: so pickletools reads 01
 
 
 def _refuse_marks(metadata: tuple[Any, ...]) -> None:
     """Refuse a tensor whose numbers mean something else than they say: PyTorch's negative bit turns their signs."""
     if any(metadata):
         raise ValueError(
-            f"expected tensors whose numbers are meant as they are, got one marked {_shown(metadata[0])}: save what "
-            "Tensor.resolve_neg() returns, with PyTorch"
+            f"expected plain numbers, got a tensor marked {_shown(metadata[0])}, which changes what they mean: save "
+            "what Tensor.resolve_neg() returns, with PyTorch"
         )
 
 
@@ -502,8 +502,8 @@ def _view(storage: _Storage, dtype: str, offset: int, shape: tuple[Any, ...], st
     reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if (offset + reach + 1) * item > storage.size:
         raise ValueError(
-            f"a tensor of shape {_shown(shape)}, strides {_shown(strides)} and offset {offset} reaches outside its storage, "
-            f"which has {storage.size} bytes"
+            f"a tensor of shape {_shown(shape)}, strides {_shown(strides)} and offset {offset} reaches outside its "
+            f"storage, which has {storage.size} bytes"
         )
     first = storage.first + offset * item
     in_rows = all(
@@ -544,7 +544,8 @@ def _shown(value: Any) -> str:
     """Show a value of a file, which may be enormous or hold itself, in an error."""
     short = _Short()
     short.maxlevel, short.maxstring, short.maxother = 3, 80, 80
-    return short.repr(value)
+    shown = short.repr(value)
+    return shown if len(shown) <= 250 else f"{shown[:250]}..."
 
 
 # ---------------------------------------------------------------------------------------------------------- the tensors
