@@ -517,7 +517,7 @@ def _keys(kind: type[Config]) -> set[str]:
     return {"model_type", *(field.name for field in dataclasses.fields(kind))} - {"extra"}
 
 
-FAMILIES: dict[str, type[Config]] = {kind.model_type: kind for kind in (NezhaConfig, BertConfig, ConvBertConfig)}
+CONFIGS: dict[str, type[Config]] = {kind.model_type: kind for kind in (NezhaConfig, BertConfig, ConvBertConfig)}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
@@ -560,9 +560,9 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
             )
     if values.get("use_relative_position") is False and family == "nezha":
         raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")
-    if family not in tuple(FAMILIES):
-        raise ValueError(f"model_type: expected one of {', '.join(FAMILIES)}, got {family!r}")
-    kind = FAMILIES[family]
+    if family not in tuple(CONFIGS):
+        raise ValueError(f"model_type: expected one of {', '.join(CONFIGS)}, got {family!r}")
+    kind = CONFIGS[family]
     known = _keys(kind)
     fields = {key: value for key, value in values.items() if key in known - {"model_type"}}
     if fields.get("pruned_heads", {}) is None:  # which the reference takes as none

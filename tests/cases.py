@@ -83,7 +83,7 @@ def cases(
         own["summary_activation"] = draw(st.sampled_from([None, "tanh", "gelu"]))
         own["summary_first_dropout"] = draw(st.sampled_from([0.0, 0.2]))
         own["summary_last_dropout"] = draw(st.sampled_from([0.0, 0.3]))
-    config = nz.config.FAMILIES[family](
+    config = nz.config.CONFIGS[family](
         vocab_size=vocabulary,
         hidden_size=hidden_size,
         num_hidden_layers=draw(st.integers(1, 2)),

@@ -190,7 +190,7 @@ def test_we_read_what_transformers_writes_to_equal_fields(tmp_path, kind, option
     assert ours.extra["torch_dtype"] == "float16" and ours.extra["finetuning_task"] == "新闻"
 
 
-@pytest.mark.parametrize("family", nz.config.FAMILIES)
+@pytest.mark.parametrize("family", nz.config.CONFIGS)
 def test_unknown_keys_survive_reading_and_writing(tmp_path, family):
     values = {"model_type": family, "directionality": "bidi", "extra": [1], "task_specific_params": {"a": {"b": None}}}
     config = read_config(written(tmp_path, values))

@@ -406,7 +406,7 @@ STOPS = [
 def test_a_run_that_stops_and_goes_on_writes_the_same_file_byte_for_byte(
     capsysbinary, tmp_path, monkeypatch, texts, family, stop, status, message, format
 ):
-    model = save_model(tmp_path / "model", nz.config.FAMILIES[family](**SMALL))
+    model = save_model(tmp_path / "model", nz.config.CONFIGS[family](**SMALL))
     whole, out = tmp_path / f"whole.{format}", tmp_path / f"v.{format}"
     run = [texts, "--model", model, "--batch-size", 2]
     succeed(capsysbinary, *run, "-o", whole)

@@ -45,7 +45,7 @@ def config_for(family, head, kind=None):
         options |= {"position_embedding_type": kind or BERT_KINDS[len(head) % 3], "is_decoder": head == "causal_lm"}
     else:
         options |= {"embedding_size": 6, "conv_kernel_size": 3, "num_groups": 2, "head_ratio": 1}
-    return nz.config.FAMILIES[family](**SIZES, **options, num_labels=2 if head == "question_answering" else 3)
+    return nz.config.CONFIGS[family](**SIZES, **options, num_labels=2 if head == "question_answering" else 3)
 
 
 def arguments_for(head, config):

@@ -431,7 +431,7 @@ def test_an_array_under_two_names_gets_a_gradient_under_each(family, head):
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
     if family == "convbert":
         sizes |= {"embedding_size": 8, "pad_token_id": 0}
-    config = nz.config.FAMILIES[family](**sizes, intermediate_size=8)
+    config = nz.config.CONFIGS[family](**sizes, intermediate_size=8)
     apart = dict(nz.init(config, head=head, dtype="float64"))
     zeros = np.zeros(8)
     shared = {name: zeros if array.shape == (8,) and name.endswith("bias") else array for name, array in apart.items()}

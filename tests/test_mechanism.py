@@ -88,7 +88,7 @@ def test_names_are_the_paths_of_the_references_modules_and_hold_what_these_retur
         "bert": {"position_embedding_type": "absolute" if head == "forward" else "relative_key_query"},
         "convbert": {"embedding_size": 6, "num_groups": 2, "conv_kernel_size": 3, "summary_use_proj": True},
     }[family]
-    config = nz.config.FAMILIES[family](
+    config = nz.config.CONFIGS[family](
         vocab_size=11,
         hidden_size=8,
         num_attention_heads=2,

@@ -49,11 +49,9 @@ def linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array | 
     rows = flat_rows(dy)  # (rows, O)
     dx = xp.reshape(xp.matmul(rows, weight), x.shape)
     dweight = xp.matmul(xp.matrix_transpose(rows), flat_rows(x))  # (O, I)
-    return (
-        dx,
-        dweight,
-        None if bias is None else xp.astype(xp.sum(in_statistics_dtype(rows), axis=0), dy.dtype, copy=False),
-    )
+    if bias is None:
+        return dx, dweight
+    return dx, dweight, xp.astype(xp.sum(in_statistics_dtype(rows), axis=0), dy.dtype, copy=False)
 
 
 def flat_rows(x: Array) -> Array:
