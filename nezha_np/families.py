@@ -14,12 +14,13 @@
     decoder               yes                       yes                           no
     pretraining head,     yes                       yes                           no
     next sentence
-    padding               has no effect             has no effect                 is read by the convolutions
     language model        cls.predictions           cls.predictions               generator_predictions, with E
                                                                                   features
+    masked padding        has no effect             has no effect                 is read by the convolutions
 
-A `Family` says it as data: functions where the computation differs, tables where the tensors do. The functions are
-written with the layers, like the composites of `nezha_np.model` and `nezha_np.heads` that call them.
+The papers: Wei et al. 2019, Devlin et al. 2019, Jiang et al. 2020. A `Family` says it as data: functions where the
+computation differs, tables where the tensors do. The functions are written with the layers, like the composites of
+`nezha_np.model` and `nezha_np.heads` that call them.
 
 A table gives the shape of each tensor in dimension letters: V vocabulary, T token types, M positions, R = 2M − 1
 distances, H hidden, E embedding, A features of all heads of a layer, D head size, F feed-forward, G groups, k kernel
