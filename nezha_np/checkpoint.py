@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ import numpy as np
 
 from nezha_np.config import Config, read_config
 from nezha_np.families import family_of
-from nezha_np.files import npz_file, safetensors_file, torch_file
 from nezha_np.files.tensor_bytes import FLOATS, Entry, map_tensors
 from nezha_np.files.tensor_names import name_tensors, position_tables, wrong_family
 from nezha_np.inputs import as_path, dtype_name, gpu_number, listed
@@ -22,12 +22,13 @@ from nezha_np.weights import Weights
 
 SHIPPED = Path(__file__).parent / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
 
+# The module of each format, which is imported when a file of it is read: most folders hold one.
 READERS = {
-    ".safetensors": safetensors_file.read_header,
-    ".bin": torch_file.read_header,
-    ".pt": torch_file.read_header,
-    ".pth": torch_file.read_header,
-    ".npz": npz_file.read_header,
+    ".safetensors": "safetensors_file",
+    ".bin": "torch_file",
+    ".pt": "torch_file",
+    ".pth": "torch_file",
+    ".npz": "npz_file",
 }
 KINDS = ".safetensors, .bin, .pt, .pth or .npz"
 # What a folder's tensors are in, the first that is there: a file, or an index of shards.
@@ -125,7 +126,8 @@ def read_headers(files: list[Path]) -> dict[Path, dict[str, Entry]]:
     >>> [len(header) for header in headers.values()]
     [77]
     """
-    return {file: READERS[file.suffix](file) for file in files}
+    readers = {file: importlib.import_module(f"nezha_np.files.{READERS[file.suffix]}") for file in files}
+    return {file: reader.read_header(file) for file, reader in readers.items()}
 
 
 def read_config_beside(file: Path) -> Config:
