@@ -30,8 +30,9 @@ from nezha_np.checkpoint import load
 from nezha_np.files.partial_file import PartialFile, refuse_target
 from nezha_np.files.text_lines import Line, parse_line, read_lines
 from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
-from nezha_np.sentence_embeddings import check_options, check_text, embed_batch
+from nezha_np.sentence_embeddings import check_options, embed_batch
 from nezha_np.text import choose_model
+from nezha_np.tokenizer import check_text
 from nezha_np.weights import Weights
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from nezha_np.families import family_of
 from nezha_np.inputs import whole
 from nezha_np.model import ModelOutput, forward
 from nezha_np.text import choose_model
-from nezha_np.tokenizer import encode
+from nezha_np.tokenizer import check_text, encode
 from nezha_np.weights import Weights
 
 if TYPE_CHECKING:
@@ -129,24 +129,6 @@ def check_options(
         raise TypeError(f"normalize: expected True or False, got {normalize!r}")
     whole("batch_size", batch_size, least=1)
     encode(tokenizer, "", max_length=max_length)  # says what is wrong with either, also where there are no texts
-
-
-def check_text(name: str, text: Any) -> None:
-    """Check one text.
-
-    Examples
-    --------
-    >>> check_text("texts[3]", 5)
-    Traceback (most recent call last):
-    ...
-    TypeError: texts[3]: expected a str, got int
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{name}: expected a str, got {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # a lone surrogate, which is half a character
-        raise ValueError(f"{name}: expected valid Unicode: {error}") from None
 
 
 def embed_batch(

@@ -441,7 +441,7 @@ def _never_split(config: dict[str, Any]) -> list[str]:
     if not all(isinstance(entry, str) for entry in entries):
         raise ValueError(f"path: expected a list of str for never_split in tokenizer_config.json, got {entries!r}")
     for entry in entries:
-        _check_unicode("never_split", entry)
+        check_text("never_split", entry)
     return sorted({entry for entry in entries if entry})
 
 
@@ -623,14 +623,23 @@ def _texts(name: str, value: str | Sequence[str]) -> list[str]:
     if not texts:
         raise ValueError(f"{name}: expected at least one text, got an empty list")
     for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}[{index}]: expected a str, got {type(text).__name__}")
-        _check_unicode(f"{name}[{index}]", text)
+        check_text(f"{name}[{index}]", text)
     return list(texts)
 
 
-def _check_unicode(name: str, text: str) -> None:
-    try:  # a lone surrogate: the library's versions differ in what they make of it
+def check_text(name: str, text: Any) -> None:
+    """Check one text.
+
+    Examples
+    --------
+    >>> check_text("texts[3]", 5)
+    Traceback (most recent call last):
+    ...
+    TypeError: texts[3]: expected a str, got int
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: expected a str, got {type(text).__name__}")
+    try:  # a lone surrogate, half a character: the library's versions differ in what they make of it
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name}: expected valid Unicode: {error}") from error

@@ -10,7 +10,7 @@ Dimension letters: B batch, L length, N heads, Q query length, S key length, D h
 from __future__ import annotations
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
-from nezha_np.layers.softmax import softmax
+from nezha_np.layers.softmax import softmax, softmax_gradient
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -175,11 +175,9 @@ def attention_probs(scores: Array, mask: Array | None = None, *, scale: float) -
 
 @gradient_of(attention_probs)
 def attention_probs_gradient(dy: Array, y: Array, scores: Array, mask: Array | None = None, *, scale: float) -> Array:
-    """With ∂y_j/∂z_l = y_j (δ_jl − y_l) and z = scale · scores + mask: dscores = scale · y (dy − Σ_j y_j dy_j)."""
-    xp = namespace(scores)
-    dy, y = in_statistics_dtype(dy), in_statistics_dtype(y)
-    dlogits = y * (dy - xp.sum(y * dy, axis=-1, keepdims=True))
-    return xp.astype(dlogits * scale, scores.dtype, copy=False)
+    """With y = softmax(z), z = scale · scores + mask: dscores = scale · dz."""
+    dlogits = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
+    return namespace(scores).astype(dlogits * scale, scores.dtype, copy=False)
 
 
 @primitive

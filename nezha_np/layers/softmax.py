@@ -1,6 +1,7 @@
 """The softmax: softmax(z)_c = exp(z_c) / Σ_c exp(z_c).
 
-A plain function, not a layer: the attention probabilities and the gradient of the cross-entropy are made with it.
+A plain function, not a layer, and its gradient: attention probabilities, convolution kernels and the gradient of the
+cross-entropy are made with them.
 """
 
 from __future__ import annotations
@@ -30,3 +31,8 @@ def softmax(z: Array) -> Array:
     xp = namespace(z)
     exponentials = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
     return exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
+
+
+def softmax_gradient(dy: Array, y: Array) -> Array:
+    """With ∂y_j/∂z_l = y_j (δ_jl − y_l): dz = y (dy − Σ_j y_j dy_j)."""
+    return y * (dy - namespace(y).sum(y * dy, axis=-1, keepdims=True))

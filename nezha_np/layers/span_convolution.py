@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
 from nezha_np.layers.linear import flat_rows, linear
-from nezha_np.layers.softmax import softmax
+from nezha_np.layers.softmax import softmax, softmax_gradient
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -152,10 +152,9 @@ def convolution_kernels(scores: Array, *, size: int) -> Array:
 
 @gradient_of(convolution_kernels)
 def convolution_kernels_gradient(dy: Array, y: Array, scores: Array, *, size: int) -> Array:
-    """As for attention: dscores = y (dy − Σ_j y_j dy_j)."""
+    """As for attention: the gradient of softmax, over each kernel."""
     xp = namespace(scores)
-    dy, y = in_statistics_dtype(dy), in_statistics_dtype(y)
-    dscores = y * (dy - xp.sum(y * dy, axis=-1, keepdims=True))
+    dscores = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
     return xp.astype(xp.reshape(dscores, scores.shape), scores.dtype, copy=False)
 
 
