@@ -91,26 +91,16 @@ def self_attention(
     states: Array | None = None,
     past: KeysAndValues | None = None,
     position: int = 0,
-) -> tuple[Array, Array, KeysAndValues]:
+    returns_probs: bool = True,
+) -> tuple[Array, Array | None, KeysAndValues]:
     """Let each token of `x` look at all tokens, or at the encoder's `states`, by content and by position.
 
     `past` holds keys and values that came before (or, with `states`, all of them); the first query is at `position`.
-    Returns the context (B, Q, N·D), with convolutions beside the heads (B, Q, 2·N·D), the probabilities (B, N, Q, S),
-    and keys and values for a cache.
+    Returns the context (B, Q, N·D), with convolutions beside the heads (B, Q, 2·N·D), the probabilities (B, N, Q, S) if
+    they are asked for, and keys and values for a cache.
     """
     config, family = w.config, family_of(w.config)
-    query = linear(x, w["query.weight"], w["query.bias"])
-    q = split_heads(query, head_size=config.head_size, name="q")  # (B, N, Q, D)
-    if states is not None and past is not None:
-        k, v = past
-    else:
-        source = x if states is None else states
-        k = split_heads(linear(source, w["key.weight"], w["key.bias"]), head_size=config.head_size, name="k")
-        v = split_heads(linear(source, w["value.weight"], w["value.bias"]), head_size=config.head_size, name="v")
-        if past is not None:
-            k = append_keys(past[0], k, name="all_k")  # (B, N, S, D)
-            v = append_keys(past[1], v, name="all_v")
-
+    query, q, k, v = queries_keys_values(x, w, states=states, past=past)
     scores = family.scores(q, k, w, table=table, past=position, cross=states is not None)  # (B, N, Q, S)
     probs = attention_probs(scores, mask, scale=1.0 / math.sqrt(config.head_size), name="probs")
     probs = dropout(probs, rate=config.attention_probs_dropout_prob)
@@ -120,7 +110,25 @@ def self_attention(
     context = merge_heads(context, name="merged")
     if family.beside_heads is not None:
         context = join_features(context, family.beside_heads(x, query, w), name="joined")
-    return context, probs, (k, v)
+    return context, probs if returns_probs else None, (k, v)
+
+
+def queries_keys_values(
+    x: Array, w: View, *, states: Array | None, past: KeysAndValues | None
+) -> tuple[Array, Array, Array, Array]:
+    """Map tokens to queries, (B, Q, N·D) and in heads (B, N, Q, D), and to keys and values in heads, (B, N, S, D)."""
+    size = w.config.head_size
+    query = linear(x, w["query.weight"], w["query.bias"])
+    q = split_heads(query, head_size=size, name="q")  # (B, N, Q, D)
+    if states is not None and past is not None:
+        return query, q, *past
+    source = x if states is None else states
+    k = split_heads(linear(source, w["key.weight"], w["key.bias"]), head_size=size, name="k")
+    v = split_heads(linear(source, w["value.weight"], w["value.bias"]), head_size=size, name="v")
+    if past is not None:
+        k = append_keys(past[0], k, name="all_k")  # (B, N, S, D)
+        v = append_keys(past[1], v, name="all_v")
+    return query, q, k, v
 
 
 def dense(x: Array, w: View) -> Array:
@@ -138,7 +146,7 @@ def residual_output(x: Array, residual: Array, w: View) -> Array:
 
 
 @composite
-def attention(x: Array, w: View, **options: Any) -> tuple[Array, Array, KeysAndValues]:
+def attention(x: Array, w: View, **options: Any) -> tuple[Array, Array | None, KeysAndValues]:
     """Look around, and add what was seen to each token: (B, L, H) -> (B, L, H)."""
     context, probs, keys_and_values = self_attention(x, w.at("self"), **options)
     return residual_output(context, x, w.at("output")), probs, keys_and_values
@@ -159,12 +167,18 @@ def feed_forward(x: Array, w: View) -> Array:
 @composite
 def encoder_layer(
     x: Array, w: View, *, table: Array | None, call: Call, head_mask: Array | None, past: KeysAndValues | None
-) -> tuple[Array, Array, Array | None, KeysAndValues]:
+) -> tuple[Array, Array | None, Array | None, KeysAndValues]:
     """Apply one layer: attention, in a decoder cross-attention too, and feed-forward.
 
-    Returns hidden states (B, L, H), the probabilities of both attentions, and all keys and values for a cache.
+    Returns hidden states (B, L, H), the probabilities of both attentions if they are asked for, and all keys and values
+    for a cache.
     """
-    shared = {"table": table, "head_mask": head_mask, "position": call.position}
+    shared = {
+        "table": table,
+        "head_mask": head_mask,
+        "position": call.position,
+        "returns_probs": call.returns_attentions,
+    }
     own, encoded = (None, None) if past is None else (past[:2], past[2:] or None)
     x, probs, present = attention(x, w.at("attention"), mask=call.mask, past=own, **shared)
     cross_probs = None
@@ -180,16 +194,22 @@ def encoder_layer(
 def encoder(x: Array, w: View, *, table: Array | None, call: Call) -> tuple[Array, Arrays, Arrays, Arrays, Arrays]:
     """Apply all layers, one after the other: (B, L, H) -> (B, L, H).
 
-    Returns the last hidden states, and of each layer hidden states (the embeddings first), both attentions'
-    probabilities, and keys and values.
+    Returns the last hidden states, and what was asked for of each layer: hidden states (the embeddings first), both
+    attentions' probabilities, and keys and values. The rest is let go: of a long text it outweighs the weights.
     """
-    layers, hidden_states = [], [x]
+    hidden_states, attentions, cross_attentions, present = [x], [], [], []
     for index, (head_mask, past) in enumerate(zip(call.head_masks, call.caches, strict=True)):
-        layers.append(encoder_layer(x, w.at(f"layer.{index}"), table=table, call=call, head_mask=head_mask, past=past))
-        x = layers[-1][0]
-        hidden_states.append(x)
-    _, attentions, cross_attentions, present = zip(*layers, strict=True)
-    return x, tuple(hidden_states), attentions, cross_attentions, present
+        x, probs, cross_probs, keys_and_values = encoder_layer(
+            x, w.at(f"layer.{index}"), table=table, call=call, head_mask=head_mask, past=past
+        )
+        if call.returns_hidden_states:
+            hidden_states.append(x)
+        if call.returns_attentions:
+            attentions.append(probs)
+            cross_attentions.append(cross_probs)
+        if call.returns_cache:
+            present.append(keys_and_values)
+    return x, tuple(hidden_states), tuple(attentions), tuple(cross_attentions), tuple(present)
 
 
 @composite

@@ -1,4 +1,10 @@
-"""Every kernel is its definition, faster."""
+"""Every kernel is its definition, faster; and the threads that it starts leave no trace."""
+
+import multiprocessing
+import sys
+import threading
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -7,51 +13,375 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.kernels.numpy import BLOCK, KERNELS
-from nezha_np.layers.activations import gelu
+from nezha_np import model
+from nezha_np.kernels import numpy as kernels
+from nezha_np.kernels import threads
+from nezha_np.layers.activations import ACTIVATIONS, gelu
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
+from nezha_np.layers.relative_position import relative_position_table
+from nezha_np.mechanism import View
 
 TOLERANCES = {"float32": 2e-6, "float64": 1e-12}  # relative to the largest number that goes in or comes out
+DTYPES = st.sampled_from(sorted(TOLERANCES))
 
 
-@pytest.mark.parametrize("dtype", [dtype.name for dtype in KERNELS[gelu][1]])
-@given(
-    size=st.one_of(st.integers(0, 50), st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])),
-    scale=st.sampled_from([0.01, 1.0, 3.0, 100.0]),
-    stride=st.integers(1, 3),
-    turned=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_gelu_equals_its_definition_for_any_shape_and_stride(dtype, size, scale, stride, turned, seed):
-    x = (scale * np.random.default_rng(seed).normal(size=(2, size * stride))).astype(dtype)[:, ::stride]
-    x = x.T if turned else x
-    before = x.copy()
-    found, expected = KERNELS[gelu][0](x), gelu.definition(x)
+def largest(*arrays):
+    return max(float(np.abs(array).max(initial=0.0, where=np.isfinite(array))) for array in arrays)
+
+
+def assert_equal_to_its_definition(layer, x, *arguments, **options):
+    """Run a layer by its kernel and by its definition, on arrays that cannot be written to."""
+    for array in (x, *arguments, *options.values()):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    found = kernels.KERNELS[layer][0](x, *arguments, **options)
+    with nz.definitions():
+        expected = layer.definition(x, *arguments, **options)
+    if isinstance(expected, tuple):
+        found, expected = found[0], expected[0]
     assert found.shape == expected.shape and found.dtype == expected.dtype
-    assert np.abs(found - expected).max(initial=0.0) <= TOLERANCES[dtype] * np.abs(x).max(initial=1e-30)
-    assert np.array_equal(x, before)
+    atol = TOLERANCES[x.dtype.name] * max(largest(x, expected), 1e-30)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+@st.composite
+def arrays(draw, shape, dtype, *, scale=1.0):
+    """Draw an array of normal numbers: contiguous, turned, or each second of a larger one."""
+    generator = np.random.default_rng(draw(st.integers(0, 99)))
+    layout = draw(st.sampled_from(["contiguous", "turned", "strided"]))
+    if layout == "turned":
+        return (scale * generator.normal(size=shape[::-1])).astype(dtype).T
+    if layout == "strided":
+        return (scale * generator.normal(size=[2 * size for size in shape])).astype(dtype)[
+            (slice(None, None, 2),) * len(shape)
+        ]
+    return (scale * generator.normal(size=shape)).astype(dtype)
+
+
+@st.composite
+def small_blocks(draw):
+    """Draw sizes of blocks that small arrays have several of."""
+    return mock.patch.multiple(
+        kernels,
+        BLOCK=draw(st.integers(1, 40)),
+        SCORES=draw(st.integers(1, 200)),
+        QUERIES=draw(st.integers(1, 6)),
+        ROWS=draw(st.integers(1, 6)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- kernel by kernel
+
+
+@given(data=st.data(), scale=st.sampled_from([0.01, 1.0, 3.0, 100.0]))
+def test_gelu_equals_its_definition(data, scale):
+    shape = data.draw(st.sampled_from([(0,), (1,), (7,), (3, 50), (2, 3, 4), (2, 0, 3)]))
+    x = data.draw(arrays(shape, "float32", scale=scale))
+    with data.draw(st.one_of(small_blocks(), st.just(nullcontext()))):
+        assert_equal_to_its_definition(gelu, x)
+
+
+def test_gelu_is_within_its_promise_of_the_erf_form_wherever_float32_reaches():
+    x = np.concatenate(
+        [np.linspace(-12, 12, 2_000_001), np.geomspace(1e-30, 1e30, 1001), -np.geomspace(1e-30, 1e30, 1001)]
+    )
+    x = x.astype("float32")
+    exact = gelu.definition(x.astype("float64"))
+    assert np.abs(kernels.gelu_kernel(x) - exact)[np.abs(x) <= 1].max() < 2.5e-7
+    assert (np.abs(kernels.gelu_kernel(x) - exact) <= 2.5e-7 * np.maximum(1, np.abs(x))).all()
 
 
 def test_gelu_keeps_nan_and_infinity_as_its_definition_does():
     x = np.array([np.nan, np.inf, -np.inf], "float32")
     with np.errstate(invalid="ignore"):
-        assert np.array_equal(KERNELS[gelu][0](x), gelu.definition(x), equal_nan=True)
+        assert np.array_equal(kernels.gelu_kernel(x), gelu.definition(x), equal_nan=True)
+
+
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
+def test_layer_norm_equals_its_definition(data, dtype, blocks):
+    shape = (*data.draw(st.sampled_from([(), (1,), (5,), (2, 3), (0,)])), data.draw(st.integers(8, 40)))
+    x = data.draw(arrays(shape, dtype))
+    weight, bias = data.draw(arrays(shape[-1:], dtype)), data.draw(arrays(shape[-1:], dtype))
+    with blocks:
+        assert_equal_to_its_definition(layer_norm, x, weight, bias, eps=data.draw(st.sampled_from([1e-12, 1e-5])))
+
+
+@given(data=st.data(), dtype=DTYPES, with_bias=st.booleans())
+def test_linear_equals_its_definition(data, dtype, with_bias):
+    out, features = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    x = data.draw(arrays((*data.draw(st.sampled_from([(), (4,), (2, 3), (0, 2)])), features), dtype))
+    weight = data.draw(arrays((out, features), dtype))
+    assert_equal_to_its_definition(linear, x, weight, data.draw(arrays((out,), dtype)) if with_bias else None)
+
+
+@st.composite
+def layers(draw, **options):
+    """Draw a family, options and weights, and return the view of a layer, hidden states and a generator."""
+    dtype = draw(DTYPES)
+    case = draw(cases("forward", hidden_from=8, **options))
+    config = case.config.replace(hidden_act=draw(st.sampled_from(sorted(ACTIVATIONS))))
+    weights = weights_for("forward", Case(config, case.seed, {}), dtype)
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 12)), config.hidden_size)
+    return View(weights).at("encoder.layer.0"), draw(arrays(shape, dtype)), np.random.default_rng(case.seed)
+
+
+@given(drawn=layers(), blocks=small_blocks())
+def test_feed_forward_equals_its_definition(drawn, blocks):
+    w, x, _ = drawn
+    if w["intermediate.dense.weight"].ndim != 2:  # in groups
+        assert kernels.feed_forward_kernel(x, w) is NotImplemented
+        return
+    with blocks:
+        assert_equal_to_its_definition(model.feed_forward, x, w)
+
+
+@given(drawn=layers(), blocks=small_blocks(), data=st.data())
+def test_residual_output_equals_its_definition(drawn, blocks, data):
+    w, x, _ = drawn
+    if w["output.dense.weight"].ndim != 2:
+        return
+    inner = data.draw(arrays((*x.shape[:2], w["output.dense.weight"].shape[1]), x.dtype))
+    with blocks:
+        assert_equal_to_its_definition(model.residual_output, inner, x, w.at("output"))
+
+
+@settings(max_examples=300)
+@given(drawn=layers(), blocks=small_blocks(), data=st.data())
+def test_self_attention_equals_its_definition(drawn, blocks, data):
+    w, x, generator = drawn
+    config, dtype = w.config, x.dtype
+    batch, queries, _ = x.shape
+    own = w.at("attention.self")
+    kind = getattr(config, "position_embedding_type", None)
+    past, states, position = None, None, 0
+    cached = (batch, config.attention_heads, data.draw(st.integers(0, 9)), config.head_size)
+    source = data.draw(st.sampled_from(["itself", "cache", "encoder", "cached encoder"]))
+    too_long = kind == "relative_key" and queries + cached[2] > config.max_position_embeddings
+    if config.model_type == "convbert" or too_long:
+        source = "itself"
+    if "cache" in source:
+        past = tuple(generator.normal(size=cached).astype(dtype) for _ in range(2))
+        position = cached[2]
+    if "encoder" in source:
+        states = generator.normal(size=(batch, cached[2] + 1, config.hidden_size)).astype(dtype)
+        position = data.draw(st.integers(0, 20))
+        kind = None
+    keys = queries if source == "itself" else cached[2] + {"cache": queries, "encoder": 1, "cached encoder": 0}[source]
+    if keys == 0:  # nothing to attend to: a maximum of nothing
+        return
+    mask = None
+    if data.draw(st.booleans()):
+        shape = (data.draw(st.sampled_from([1, batch])), 1, data.draw(st.sampled_from([1, queries])), keys)
+        masked = generator.random(shape) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
+        mask = masked * np.finfo(dtype).min
+    table = None
+    if config.model_type == "nezha":
+        reach = data.draw(st.integers(0, 12))
+        table = relative_position_table(x, head_size=config.head_size, max_relative_position=reach)
+    options = {
+        "table": table,
+        "mask": mask,
+        "head_mask": generator.random(config.attention_heads).astype(dtype) if data.draw(st.booleans()) else None,
+        "states": states,
+        "past": past,
+        "position": position,
+    }
+    assert kernels.self_attention_kernel(x, own, **options, returns_probs=True) is NotImplemented
+    if kind == "relative_key_query":
+        assert kernels.self_attention_kernel(x, own, **options, returns_probs=False) is NotImplemented
+        return
+    with blocks:
+        assert_equal_to_its_definition(model.self_attention, x, own, **options, returns_probs=False)
+
+
+# ------------------------------------------------------------------------------------------------------- a whole pass
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@settings(max_examples=10)
-@given(data=st.data())
-def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data):
+@settings(max_examples=30)
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), parts=st.integers(1, 3))
+def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtype, blocks, parts):
     case = data.draw(cases(head, family, hidden_from=8))
-    case = Case(case.config.replace(hidden_act="gelu"), case.seed, case.inputs)
-    weights = weights_for(head, case, "float32")
+    weights = weights_for(head, case, dtype)
     inputs = {
-        name: value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
+        name: value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
         for name, value in case.inputs.items()
     }
-    fast = arrays_of(getattr(nz, head)(weights, **inputs))
+    with blocks, mock.patch.object(kernels, "TOKENS", 1), threads_of_blas(parts):
+        fast = arrays_of(getattr(nz, head)(weights, **inputs))
     with nz.definitions():
         plain = arrays_of(getattr(nz, head)(weights, **inputs))
+    assert fast.keys() == plain.keys()
     for name, array in plain.items():
-        assert fast[name].dtype == array.dtype == np.float32, name
-        largest = max(1.0, np.abs(array).max(initial=0.0, where=np.isfinite(array)))
-        np.testing.assert_allclose(fast[name], array, rtol=0, atol=1e-5 * largest, err_msg=name)
+        assert fast[name].dtype == array.dtype == dtype, name
+        atol = {"float32": 1e-5, "float64": 1e-12}[dtype] * max(1.0, largest(array))
+        np.testing.assert_allclose(fast[name], array, rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [nz.NezhaConfig, nz.BertConfig, nz.ConvBertConfig])
+@pytest.mark.parametrize("length", [3, 130, 300])
+def test_float32_hidden_states_stay_close_to_the_float64_definition(make, length):
+    config = make(vocab_size=50, num_hidden_layers=4, hidden_size=128, num_attention_heads=4, intermediate_size=256)
+    exact = nz.init(config, dtype="float64")
+    ids = np.random.default_rng(0).integers(1, 50, (4, length))
+    mask = np.arange(length) < [[length], [1], [length // 2], [length]]
+    found = nz.forward(exact.to(dtype="float32"), ids, attention_mask=mask).last_hidden_state
+    with nz.definitions():
+        expected = nz.forward(exact, ids, attention_mask=mask).last_hidden_state
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+# ------------------------------------------------------------------------------------------------------------ threads
+
+
+class Blas:
+    """A stand-in for threadpoolctl's view of the BLAS libraries, which counts changes."""
+
+    def __init__(self, num_threads):
+        self.num_threads, self.before, self.changes = num_threads, num_threads, 0
+
+    @property
+    def lib_controllers(self):
+        return [self]
+
+    def limit(self, *, limits):
+        self.before, self.num_threads = self.num_threads, limits
+        self.changes += 1
+        return self
+
+    def restore_original_limits(self):
+        self.num_threads = self.before
+
+
+def threads_of_blas(count):
+    blas = Blas(count)
+    return mock.patch.object(threads, "_blas", lambda: blas)
+
+
+BATCH = np.random.default_rng(0).integers(5, 99, (4, 300))
+
+
+def test_a_batch_is_divided_among_threads_and_gives_the_same():
+    weights, seen = nz.load(), set()
+
+    def watched(*arguments, **options):
+        seen.add(threading.get_ident())
+        return definition(*arguments, **options)
+
+    definition = model.encoder.definition
+    with threads_of_blas(4), mock.patch.object(model.encoder, "definition", watched):
+        divided = nz.forward(weights, BATCH, output_hidden_states=True)
+    assert len(seen) > 1
+    with threads_of_blas(1):
+        whole = nz.forward(weights, BATCH, output_hidden_states=True)
+    for name, array in arrays_of(whole).items():
+        np.testing.assert_allclose(arrays_of(divided)[name], array, rtol=0, atol=1e-5)
+
+
+def test_eight_passes_at_once_are_right_and_leave_blas_its_threads():
+    weights = nz.load()
+    expected = nz.forward(weights, BATCH).last_hidden_state
+    found, blas = {}, Blas(4)
+
+    def run(index):
+        found[index] = nz.forward(weights, BATCH).last_hidden_state
+
+    with mock.patch.object(threads, "_blas", lambda: blas):
+        runners = [threading.Thread(target=run, args=(index,)) for index in range(8)]
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join()
+    assert blas.num_threads == 4 and blas.changes >= 1
+    for index in range(8):
+        np.testing.assert_allclose(found[index], expected, rtol=0, atol=1e-5)
+
+
+def test_the_real_blas_has_its_threads_back_after_overlapping_passes():
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="the package works without it, and divides nothing")
+
+    def counts():
+        return [
+            library.num_threads
+            for library in threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+        ]
+
+    before = counts()
+    guard = threads.BlasThreads()
+    with guard.held_to_one() as first:
+        assert first == max(1, min(before, default=1))
+        with guard.held_to_one() as second:
+            assert second == max(1, first // 2)
+        assert set(counts()) <= {1}
+    assert counts() == before
+
+
+def test_passes_that_overlap_out_of_order_restore_the_threads_when_the_last_one_leaves():
+    blas, guard = Blas(6), threads.BlasThreads()
+    with mock.patch.object(threads, "_blas", lambda: blas):
+        first, second = guard.held_to_one(), guard.held_to_one()
+        assert (first.__enter__(), second.__enter__()) == (6, 3)
+        first.__exit__(None, None, None)
+        assert blas.num_threads == 1
+        second.__exit__(None, None, None)
+        assert blas.num_threads == 6 and blas.changes == 1
+
+
+def test_a_limit_that_the_caller_has_set_is_kept():
+    blas, guard = Blas(1), threads.BlasThreads()
+    with mock.patch.object(threads, "_blas", lambda: blas), guard.held_to_one() as share:
+        assert share == 1
+    assert blas.num_threads == 1 and blas.changes == 0
+
+
+def test_without_threadpoolctl_everything_runs_in_one_thread():
+    weights = nz.load()
+    expected = nz.forward(weights, BATCH).last_hidden_state
+    threads._blas.cache_clear()
+    try:
+        with mock.patch.dict(sys.modules, {"threadpoolctl": None}):
+            assert threads._blas() is None
+            found = nz.forward(weights, BATCH).last_hidden_state
+    finally:
+        threads._blas.cache_clear()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_error_in_one_part_is_raised_and_leaves_blas_its_threads():
+    blas = Blas(2)
+
+    def broken(x, *arguments, **options):
+        raise MemoryError("no room")
+
+    with (
+        mock.patch.object(threads, "_blas", lambda: blas),
+        mock.patch.object(model.encoder, "definition", broken),
+        pytest.raises(MemoryError, match="no room"),
+    ):
+        nz.forward(nz.load(), BATCH)
+    assert blas.num_threads == 2
+    assert threads.BLAS_THREADS._passes == 0
+
+
+def test_the_callers_error_state_holds_in_every_thread():
+    with threads_of_blas(2), np.errstate(under="raise"):
+        states = threads.run_together([np.geterr, np.geterr])
+    assert [state["under"] for state in states] == ["raise", "raise"]
+
+
+def _forked(guard, blas, answer):
+    answer.put((guard._passes, blas.num_threads))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_during_a_pass_starts_with_all_threads():
+    blas, context = Blas(2), multiprocessing.get_context("fork")
+    answer = context.SimpleQueue()
+    with mock.patch.object(threads, "_blas", lambda: blas), threads.BLAS_THREADS.held_to_one():
+        child = context.Process(target=_forked, args=(threads.BLAS_THREADS, blas, answer))
+        child.start()
+        assert answer.get() == (0, 2)
+        child.join()
+    assert blas.num_threads == 2

@@ -6,10 +6,10 @@ from cases import EVERY_HEAD
 
 import nezha_np as nz
 from nezha_np import mechanism
-from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.mechanism import View, composite, gradient_of, primitive
+from nezha_np.model import feed_forward
 
 
 @primitive
@@ -275,8 +275,8 @@ def test_the_kernels_of_numpy_are_used_by_a_plain_forward_and_not_inside_definit
     from nezha_np.kernels import numpy as kernels
 
     calls = []
-    kernel, dtypes = kernels.KERNELS[gelu]
-    monkeypatch.setitem(kernels.KERNELS, gelu, (lambda x: calls.append(1) or kernel(x), dtypes))
+    kernel, dtypes = kernels.KERNELS[feed_forward]
+    monkeypatch.setitem(kernels.KERNELS, feed_forward, (lambda x, w: calls.append(1) or kernel(x, w), dtypes))
     nz.forward(nz.load(), [[2, 3]])
     assert len(calls) == 4
     with nz.definitions():
