@@ -365,8 +365,8 @@ def test_an_error_in_one_part_is_raised_and_leaves_blas_its_threads():
 
 
 def test_the_callers_error_state_holds_in_every_thread():
-    with threads_of_blas(2), np.errstate(under="raise"):
-        states = threads.run_together([np.geterr, np.geterr])
+    with threads_of_blas(2), threads.BLAS_THREADS.held_to_one(), np.errstate(under="raise"):
+        states = threads.share_out(2, lambda part, parts: np.geterr())
     assert [state["under"] for state in states] == ["raise", "raise"]
 
 

@@ -1,6 +1,6 @@
 """Kernels for NumPy: work in blocks that stay in cache, in place, and touch memory once.
 
-    encoder           the batch in parts, each in a thread of its own with one BLAS thread
+    encoder           the batch in parts, one for each thread, with BLAS held to one thread
     self_attention    scores, softmax and context in blocks of heads and queries: no (B, N, Q, S) array is ever made
     feed_forward      tiles of rows: widen, bend, map back, add, normalise
     residual_output   bias, residual and norm in one sweep over the product
@@ -18,8 +18,6 @@ Dimension letters as in `nezha_np.model`; G the heads of a block, W the distance
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -28,7 +26,7 @@ import numpy as np
 from nezha_np import model
 from nezha_np.call import Call, KeysAndValues
 from nezha_np.families import bert_scores, family_of
-from nezha_np.kernels.threads import BLAS_THREADS, run_together
+from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.attention import split_heads
 from nezha_np.layers.layer_norm import layer_norm
@@ -60,10 +58,17 @@ def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = N
     >>> linear_kernel(np.ones((1, 2)), np.ones((3, 2)), np.arange(3.0))
     array([[2., 3., 4.]])
     """
-    y = flat_rows(x) @ weight.T  # (rows, O)
-    if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    source = flat_rows(x)
+    y = np.empty((len(source), len(weight)), x.dtype)
+
+    def run(part: int, parts: int) -> None:
+        rows = part_of(len(source), part, parts)
+        np.matmul(source[rows], weight.T, out=y[rows])
+        if bias is not None:
+            y[rows] += bias
+
+    share_out(len(source) // TOKENS, run)
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 # 2 Φ(x) = 1 + tanh(x p(x²)) with p(s) = P₀ + P₁ s + P₂ / (s + P₃ + P₄ / (s + P₅)), fitted to the erf form: gelu is
@@ -163,8 +168,15 @@ def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
     weight = w["dense.weight"]
     if weight.ndim != 2:  # in groups
         return NotImplemented
-    y = flat_rows(x) @ weight.T
-    finish_in_place(y, flat_rows(residual), w)
+    source, beside = flat_rows(x), flat_rows(residual)
+    y = np.empty_like(beside, order="C")
+
+    def run(part: int, parts: int) -> None:
+        rows = part_of(len(source), part, parts)
+        np.matmul(source[rows], weight.T, out=y[rows])
+        finish_in_place(y[rows], beside[rows], w)
+
+    share_out(len(source) // TOKENS, run)
     return y.reshape(residual.shape)
 
 
@@ -174,15 +186,20 @@ def feed_forward_kernel(x: np.ndarray, w: View) -> Any:
     if wide.ndim != 2:
         return NotImplemented
     source, function = flat_rows(x), activation(w.config.hidden_act)
-    y = np.empty_like(source)
-    middle = np.empty((min(ROWS, len(source)), len(wide)), x.dtype)
-    for start in range(0, len(source), ROWS):
-        tile = slice(start, start + ROWS)
-        bent = middle[: len(source[tile])]  # (rows, F)
-        np.matmul(source[tile], wide.T, out=bent)
-        bend_in_place(bent, w["intermediate.dense.bias"], function)
-        np.matmul(bent, narrow.T, out=y[tile])
-        finish_in_place(y[tile], source[tile], w.at("output"))
+    y = np.empty_like(source, order="C")
+
+    def run(part: int, parts: int) -> None:
+        own = part_of(len(source), part, parts)
+        middle = np.empty((min(ROWS, own.stop - own.start), len(wide)), x.dtype)
+        for start in range(own.start, own.stop, ROWS):
+            tile = slice(start, min(start + ROWS, own.stop))
+            bent = middle[: tile.stop - start]  # (rows, F)
+            np.matmul(source[tile], wide.T, out=bent)
+            bend_in_place(bent, w["intermediate.dense.bias"], function)
+            np.matmul(bent, narrow.T, out=y[tile])
+            finish_in_place(y[tile], source[tile], w.at("output"))
+
+    share_out(len(source) // TOKENS, run)
     return y.reshape(x.shape)
 
 
@@ -213,7 +230,12 @@ def self_attention_kernel(
     query, q, k, v = model.queries_keys_values(x, w, states=states, past=past)
     context = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
     by_head = split_heads(context, head_size=config.head_size)  # (B, N, Q, D), a view
-    attend(q, k, v, mask, score_rows, value_rows, position, out=by_head)
+
+    def run(part: int, parts: int) -> None:
+        own = (slice(None), part_of(q.shape[1], part, parts))  # of the heads
+        attend(q[own], k[own], v[own], mask, score_rows, value_rows, position, out=by_head[own])
+
+    share_out(min(q.shape[1], q.shape[0] * q.shape[2] // TOKENS), run)
     if head_mask is not None:
         by_head *= head_mask[:, None, None]
     if family.beside_heads is not None:
@@ -374,16 +396,17 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     """Divide the batch among threads, each with one thread of BLAS; each runs all layers on its part."""
     texts, tokens = len(x), x.shape[0] * x.shape[1]
     call = dataclasses.replace(call, mask=needed(call.mask), states_mask=needed(call.states_mask))
-    run = functools.partial(model.encoder.definition, w=w, table=table)
-    if min(texts, tokens // TOKENS) < 2:
-        return run(x, call=call)
+    if tokens < 2 * TOKENS:
+        return model.encoder.definition(x, w, table=table, call=call)
+
+    def run(part: int, parts: int) -> Any:
+        rows = part_of(texts, part, parts)
+        return model.encoder.definition(x[rows], w, table=table, call=some_of(call, rows))
+
     with BLAS_THREADS.held_to_one() as threads:
-        parts = min(threads, texts, tokens // TOKENS)
-        if parts < 2:
-            return run(x, call=call)
-        edges = [texts * part // parts for part in range(parts + 1)]
-        rows = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
-        return joined(run_together([functools.partial(run, x[part], call=part_of(call, part)) for part in rows]))
+        # Parts of the same size, or no parts: then each layer divides its rows, or its heads, among the threads.
+        even = texts % min(threads, texts) == 0 or texts >= 4 * threads
+        return joined(share_out(min(texts, tokens // TOKENS) if even else 1, run))
 
 
 def needed(mask: np.ndarray | None) -> np.ndarray | None:
@@ -391,7 +414,7 @@ def needed(mask: np.ndarray | None) -> np.ndarray | None:
     return mask if mask is not None and mask.any() else None
 
 
-def part_of(call: Call, texts: slice) -> Call:
+def some_of(call: Call, texts: slice) -> Call:
     """Take the arguments for some texts of a batch."""
 
     def cut(value: Any) -> Any:
