@@ -1,20 +1,38 @@
-"""Time one forward pass at base size against the reference and against its matrix products alone, interleaved.
+"""Time one forward pass at base size against the reference, ONNX Runtime, and the model's matrix products alone.
 
-python benchmarks/forward.py [--batch 8] [--length 128] [--repeats 5]
+python benchmarks/forward.py [--shapes 1x16 8x128] [--repeats 7] [--threads 2] [--json PATH]
+
+`--definitions` also times nezha_np without kernels, `--undivided` with kernels but without threads of its own.
+All have the same weights, ids, attention mask of ones and number of threads, must agree before they are timed, and take
+turns in one process (contest.py). Where onnxruntime or onnx is not installed, the rest is run.
+`--layers 1 --repeats 1` tries the script out.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import time
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+from unittest import mock
 
 import numpy as np
-import torch
-import transformers
+from contest import Run, add_threads_option, geometric_mean, set_threads, take_turns
+from machine import Target, add_json_option, report, table
+from rivals import Answer, Inputs, onnx_answer, reference_answer, reference_model, why_no_onnx
 
 import nezha_np as nz
+from nezha_np.kernels import numpy as kernels
+
+SHAPES = ((1, 16), (1, 128), (8, 128), (1, 512), (4, 512))  # batch × length
+BASE_LAYERS = 12
+AGREEMENT = 1e-4  # of the largest: the reference computes NEZHA's position table in float32
+# The columns; "products" are the matrix products alone.
+PRODUCTS, REFERENCE, ONNX, OURS = "products", "reference", "ONNX Runtime", "nezha_np"
+DEFINITIONS, UNDIVIDED = "definitions", "undivided"
 
 
 def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[], None]:
@@ -40,45 +58,140 @@ def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[]
     return run
 
 
+def our_answer(weights: nz.Weights, way: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Answer:
+    def answer(inputs: Inputs) -> np.ndarray:
+        with way():
+            return nz.forward(weights, **inputs).last_hidden_state
+
+    return answer
+
+
+def undivided() -> AbstractContextManager[Any]:
+    """Leave all threads to BLAS, as where threadpoolctl is missing."""
+    return mock.patch.object(kernels, "TOKENS", sys.maxsize)
+
+
+def differences(answers: dict[str, Answer], inputs: Inputs) -> dict[str, float]:
+    """How far each is from the reference, relative to the largest; too far is an error."""
+    expected = answers[REFERENCE](inputs)
+    found = {}
+    for name, answer in answers.items():
+        if name != REFERENCE:
+            found[name] = float(np.abs(answer(inputs) - expected).max() / np.abs(expected).max())
+            if not found[name] <= AGREEMENT:
+                raise SystemExit(f"{name} is {found[name]:.1e} from the reference: nothing is timed that is wrong")
+    return found
+
+
+def measure(
+    weights: nz.Weights, model: Any, shape: tuple[int, int], options: argparse.Namespace, *, with_onnx: bool
+) -> dict[str, Any]:
+    """Check and time one shape."""
+    ids = np.random.default_rng(0).integers(5, weights.config.vocab_size, shape)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    answers = {REFERENCE: reference_answer(model)}
+    if with_onnx:
+        answers[ONNX] = onnx_answer(model, inputs, options.threads)
+    answers[OURS] = our_answer(weights)
+    if options.definitions:
+        answers[DEFINITIONS] = our_answer(weights, nz.definitions)
+    if options.undivided:
+        answers[UNDIVIDED] = our_answer(weights, undivided)
+    found = differences(answers, inputs)
+    runs: dict[str, Run] = {PRODUCTS: matrix_products(weights, *shape)}
+    runs |= {name: functools.partial(answer, inputs) for name, answer in answers.items()}
+    seconds = take_turns(runs, options.repeats)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ratios = {name: medians[OURS] / median for name, median in medians.items() if name != OURS}
+    return {
+        "batch": shape[0],
+        "length": shape[1],
+        "median_seconds": medians,
+        "ratio_of_ours": ratios,
+        "difference_from_reference": found,
+        "seconds": seconds,
+    }
+
+
+def targets(results: list[dict[str, Any]]) -> list[Target]:
+    """What is asked of all five shapes together."""
+    by_shape = {(result["batch"], result["length"]): result["ratio_of_ours"] for result in results}
+
+    def mean(name: str) -> float | None:
+        ratios = [ratios[name] for ratios in by_shape.values() if name in ratios]
+        return geometric_mean(ratios) if len(ratios) == len(by_shape) else None
+
+    return [
+        Target("ours / reference, worst shape", max(ratios[REFERENCE] for ratios in by_shape.values()), 1.0),
+        Target("ours / reference, geometric mean", mean(REFERENCE), 0.85),
+        Target("ours / ONNX Runtime, geometric mean", mean(ONNX), 1.0),
+        Target("ours / products, 8 × 128", by_shape[8, 128][PRODUCTS], 1.17),
+        Target("ours / products, 4 × 512", by_shape[4, 512][PRODUCTS], 1.6),
+    ]
+
+
+def rows(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table: milliseconds, then ours as a ratio of each other."""
+    measured = results[0]["median_seconds"]
+    names = [PRODUCTS, REFERENCE, ONNX, OURS, *(name for name in (DEFINITIONS, UNDIVIDED) if name in measured)]
+    others = [name for name in names if name != OURS]
+
+    def cells(columns: list[str], one: Callable[[str], str]) -> list[str]:
+        return [one(name) if name in measured else "not run" for name in columns]
+
+    body = []
+    for result in results:
+        seconds, ratios = result["median_seconds"], result["ratio_of_ours"]
+        milliseconds = cells(names, lambda name, seconds=seconds: f"{1000 * seconds[name]:.0f} ms")
+        figures = cells(others, lambda name, ratios=ratios: f"{ratios[name]:.2f}")
+        body.append([f"{result['batch']} × {result['length']}", *milliseconds, *figures])
+    means = cells(others, lambda name: f"{geometric_mean(result['ratio_of_ours'][name] for result in results):.2f}")
+    body.append(["geometric mean", *("" for _ in names), *means])
+    return ["batch × length", *names, *(f"ours / {name}" for name in others)], body
+
+
+def shape_of(text: str) -> tuple[int, int]:
+    """Read "8x128"; a wrong one is argparse's to report."""
+    batch, length = map(int, text.split("x"))
+    return batch, length
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shapes", type=shape_of, nargs="+", default=list(SHAPES), help="such as 1x16 8x128")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=BASE_LAYERS)
+    parser.add_argument("--definitions", action="store_true", help="time nezha_np without its kernels too")
+    parser.add_argument("--undivided", action="store_true", help="time nezha_np without threads of its own too")
+    add_threads_option(parser)
+    add_json_option(parser)
     options = parser.parse_args()
 
-    config = nz.NezhaConfig()
-    weights = nz.init(config)
-    model = transformers.NezhaModel(transformers.NezhaConfig(**config.to_dict())).eval()
-    ids = np.random.default_rng(0).integers(5, config.vocab_size, (options.batch, options.length))
-    mask = np.ones_like(ids)
-    tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    set_threads(options.threads)
+    weights = nz.init(nz.NezhaConfig(num_hidden_layers=options.layers))
+    model = reference_model(weights)
+    missing = why_no_onnx()
+    results = []
+    for shape in options.shapes:
+        result = measure(weights, model, shape, options, with_onnx=missing is None)
+        milliseconds = (f"{name} {1000 * value:.0f} ms" for name, value in result["median_seconds"].items())
+        print(f"{shape[0]} × {shape[1]}: {', '.join(milliseconds)}", flush=True)
+        results.append(result)
 
-    def reference() -> None:
-        with torch.inference_mode():
-            model(**tensors)
-
-    def by_definitions() -> None:
-        with nz.definitions():
-            nz.forward(weights, ids, attention_mask=mask)
-
-    runs = {
-        "matrix products alone": matrix_products(weights, options.batch, options.length),
-        "reference": reference,
-        "nezha_np": lambda: nz.forward(weights, ids, attention_mask=mask),
-        "nezha_np, no kernels": by_definitions,
-    }
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(options.repeats + 1):  # the first round warms up
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print(f"base size, float32, batch {options.batch}, length {options.length}, median of {options.repeats}")
-    for name, seconds in medians.items():
-        print(f"{name:<22} {1000 * seconds:7.0f} ms   {seconds / medians['reference']:.2f} of the reference")
+    largest = max(max(result["difference_from_reference"].values()) for result in results)
+    print(
+        f"\n{options.layers} layers, 768 wide, float32, threads: {options.threads}, median of {options.repeats}\n"
+        f"products: the matrix products alone; largest relative difference from the reference: {largest:.1e}\n"
+    )
+    print(table(*rows(results)))
+    if missing:
+        print(f"ONNX Runtime was not run: {missing}")
+    complete = options.layers == BASE_LAYERS and set(options.shapes) >= set(SHAPES)
+    if not complete:
+        print("The targets are for all five shapes at base size, and were not looked at.")
+    settings = {"layers": options.layers, "threads": options.threads, "repeats": options.repeats}
+    judged = [result for result in results if (result["batch"], result["length"]) in SHAPES]
+    report(options.json, "forward", settings, results, targets(judged) if complete else [])
 
 
 if __name__ == "__main__":

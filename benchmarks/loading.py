@@ -1,59 +1,75 @@
 """Time what comes before the first answer: importing the package, and loading a base-size file of 410 MB.
 
-python benchmarks/loading.py [--repeats 7]
+python benchmarks/loading.py [--repeats 7] [--json PATH]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from contest import add_threads_option
+from machine import add_json_option, report, table
+from processes import run_python
 
 import nezha_np as nz
 
-IMPORT = "import time; start = time.perf_counter(); import nezha_np; print(time.perf_counter() - start)"
-# Not resource.getrusage, whose peak a new process inherits from the one that started it.
-PEAK = "import re; peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024"
-
+IMPORT = "import nezha_np"
+# Each in a process of its own. Only what stands after the clock is started is timed.
 LOADS = {
-    "nezha_np.load": "import nezha_np; {start}; weights = nezha_np.load({folder!r})",
+    "nezha_np.load": "import nezha_np; {start}; weights = nezha_np.load(sys.argv[1])",
     "nezha_np.load, every weight summed": (
-        "import nezha_np; {start}; weights = nezha_np.load({folder!r}); [array.sum() for array in weights.values()]"
+        "import nezha_np; {start}; weights = nezha_np.load(sys.argv[1]); [array.sum() for array in weights.values()]"
     ),
     "safetensors.numpy.load_file": (
-        "import safetensors.numpy; {start}; weights = safetensors.numpy.load_file({folder!r} + '/model.safetensors')"
+        "import safetensors.numpy; {start}; weights = safetensors.numpy.load_file(sys.argv[1] + '/model.safetensors')"
     ),
 }
+START = "import sys, time; start = time.perf_counter()"
+HERE = Path(__file__).parent
+PRINT = f"seconds = time.perf_counter() - start; sys.path.insert(0, {str(HERE)!r}); import processes; " + (
+    "print(seconds, processes.peak_mb())"
+)
 
 
-def run(code: str) -> list[float]:
-    """Run Python code in a process of its own and read the numbers that it prints."""
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return [float(number) for number in printed.split()]
+def measure(folder: str, repeats: int, threads: int) -> list[dict[str, Any]]:
+    codes = {IMPORT: f"{START}; {IMPORT}; {PRINT}"}
+    codes |= {name: f"{code.format(start=START)}; {PRINT}" for name, code in LOADS.items()}
+    found: dict[str, list[list[float]]] = {name: [] for name in codes}
+    for _ in range(repeats):
+        for name, code in codes.items():
+            printed = run_python(code, [folder], threads).printed
+            found[name].append([float(number) for number in printed.split()])
+    results = []
+    for name, pairs in found.items():
+        seconds, peaks = zip(*pairs, strict=True)
+        medians = {"median_seconds": statistics.median(seconds), "median_peak_mb": statistics.median(peaks)}
+        results.append({"what": name, **medians, "seconds": seconds, "peak_mb": peaks})
+    return results
+
+
+def row(result: dict[str, Any]) -> list[str]:
+    return [result["what"], f"{1000 * result['median_seconds']:.1f} ms", f"{result['median_peak_mb']:.0f} MB"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    add_threads_option(parser)
+    add_json_option(parser)
+    options = parser.parse_args()
 
-    seconds = statistics.median(run(IMPORT)[0] for _ in range(repeats))
-    print(f"{'import nezha_np':<36} {1000 * seconds:7.0f} ms")
     with tempfile.TemporaryDirectory() as folder:
         nz.init(nz.NezhaConfig()).save(folder)
         size = (Path(folder) / "model.safetensors").stat().st_size / 1e6
-        print(f"base size, float32, {size:.0f} MB, median of {repeats}")
-        found: dict[str, list[list[float]]] = {name: [] for name in LOADS}
-        for _ in range(repeats):
-            for name, code in LOADS.items():
-                timed = code.format(start="import time; start = time.perf_counter()", folder=folder)
-                found[name].append(run(f"{timed}; seconds = time.perf_counter() - start; {PEAK}; print(seconds, peak)"))
-        for name, pairs in found.items():
-            seconds, peak = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(f"{name:<36} {1000 * seconds:7.1f} ms   peak memory of the process {peak:.0f} MB")
+        results = measure(folder, options.repeats, options.threads)
+    print(f"base size, float32, {size:.0f} MB, median of {options.repeats}, each a process of its own\n")
+    print(table(["", "time", "peak memory of the process"], [row(result) for result in results]))
+    settings = {"repeats": options.repeats, "threads": options.threads, "file_mb": round(size)}
+    report(options.json, "loading", settings, results)
 
 
 if __name__ == "__main__":

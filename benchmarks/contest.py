@@ -1,0 +1,86 @@
+"""Timing that is fair to all: contestants take turns in one process, with the same number of threads.
+
+Threads. `set_threads` gives NumPy's BLAS its number through threadpoolctl and torch its own through
+torch.set_num_threads; ONNX Runtime gets it as intra_op_num_threads of its session (rivals.py).
+
+Pauses. After its work a library lets its threads spin for a while, to be there at once for more: OpenBLAS and ONNX
+Runtime for almost 0.1 s, a core each; torch not at all (measured as CPU time that passes in a sleep). Within its own
+turn that is part of what a library is, and each keeps its default. The next contestant would pay for it: hence a pause
+before each turn, longer than they spin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from machine import cores
+
+PAUSE = 0.2  # seconds
+TURN = 0.3  # seconds that a turn lasts at least: short runs are repeated
+
+Run = Callable[[], object]
+
+
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    count = cores()
+    parser.add_argument("--threads", type=int, default=count, help=f"threads of each contestant (all cores: {count})")
+
+
+def set_threads(count: int) -> None:
+    """Give NumPy's BLAS, and torch where it is loaded, this number of threads, for the rest of the process."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        if count != cores():  # which is what a BLAS takes by itself
+            raise SystemExit("--threads needs threadpoolctl, to tell NumPy's BLAS: pip install threadpoolctl") from None
+    else:
+        ThreadpoolController().select(user_api="blas").limit(limits=count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Let contestants take turns; return the seconds of each turn.
+
+    Who begins changes from round to round, so that nobody always runs after the same other.
+    """
+    names = list(runs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for run in runs.values():
+        run()  # makes what is made once
+    for index in range(rounds):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(PAUSE)
+            seconds[name].append(one_turn(runs[name]))
+    return seconds
+
+
+def one_turn(run: Run, least: float = TURN) -> float:
+    """The seconds of one run; of a short one, the median of as many as fit into a turn, the first left out.
+
+    The first run after a pause wakes threads and fills caches, which matters only where a run is short.
+    """
+    first = time_once(run)
+    if first >= least:
+        return first
+    times: list[float] = []
+    while sum(times) < least:
+        times.append(time_once(run))
+    return statistics.median(times)
+
+
+def time_once(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    logs = [math.log(ratio) for ratio in ratios]
+    return math.exp(sum(logs) / len(logs))

@@ -1,0 +1,136 @@
+"""What every benchmark says: on what machine it ran, its table, its targets, and its JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LIBRARIES = ("numpy", "torch", "transformers", "onnxruntime")
+
+
+class Target(NamedTuple):
+    """A number that a benchmark is to reach."""
+
+    name: str
+    value: float | None  # None: not measured
+    limit: float
+    at_least: bool = False  # else at most
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
+        return "met" if (self.value >= self.limit if self.at_least else self.value <= self.limit) else "not met"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def facts() -> dict[str, Any]:
+    """What the figures depend on; nothing that tells whose machine it is."""
+    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": model[1] if model else platform.machine(),
+        "avx512": " avx512f " in processor,
+        "cores": cores(),
+        "memory_gb": round(memory / 1e9),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+        "blas": blas_name(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def version(name: str) -> str | None:
+    """The installed version of a package; None: it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def blas_name() -> str:
+    """Name and version of the BLAS that NumPy was built with, and the processor that OpenBLAS takes this one for."""
+    import numpy as np  # here, because a process that measures its children's memory must stay small
+    from threadpoolctl import threadpool_info
+
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernels = {found["architecture"] for found in threadpool_info() if found["internal_api"] == "openblas"}
+    return f"{blas['name']} {blas['version']}" + "".join(f" ({name} kernels)" for name in sorted(kernels))
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The facts as one line."""
+    libraries = [f"{name} {found[name]}" for name in LIBRARIES if found[name]]
+    vectors = "with AVX-512" if found["avx512"] else "without AVX-512"
+    processor = f"{found['cores']} cores of {found['cpu']}, {vectors}, {found['memory_gb']} GB"
+    return ", ".join([processor, f"Python {found['python']}", *libraries, found["blas"], found["date"]])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned as text too: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return f"| {' | '.join(aligned)} |"
+
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "\n".join(map(line, [headings, rule, *rows]))
+
+
+def target_table(targets: Sequence[Target]) -> str:
+    """The targets, each with what was found beside it."""
+    rows = []
+    for target in targets:
+        found = "–" if target.value is None else f"{target.value:.3g}"
+        bound = f"{'at least' if target.at_least else 'at most'} {target.limit:g}"
+        rows.append([target.name, found, bound, target.verdict])
+    return table(["target", "found", "wanted", ""], rows)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file too")
+
+
+def report(
+    path: Path | None, benchmark: str, settings: dict[str, Any], results: Any, targets: Sequence[Target] = ()
+) -> None:
+    """Print targets and machine, and write all of it as JSON where a path is given."""
+    found = facts()
+    if targets:
+        print(f"\n{target_table(targets)}")
+    print(f"\n{describe(found)}")
+    if path is not None:
+        judged = [target._asdict() | {"verdict": target.verdict} for target in targets]
+        content = {"benchmark": benchmark, "machine": found, "settings": settings, "results": results}
+        write_json(path, content | {"targets": judged})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write beside the file and move into place, so that what was there is replaced as a whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(beside, 0o644)  # mkstemp lets nobody else read
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

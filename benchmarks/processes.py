@@ -1,0 +1,63 @@
+"""Measuring a process from outside and from within: its time, and the most memory that it had."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+# Every thread pool that reads one of these when it starts.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+class Finished(NamedTuple):
+    """What is known of a process that has ended."""
+
+    printed: str
+    seconds: float
+    peak_mb: float
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a new process whose libraries use so many threads each, and that asks nothing of a hub."""
+    return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
+
+
+def run_python(code: str, arguments: list[str], threads: int) -> Finished:
+    """Run Python code in a process of its own.
+
+    The peak that the system tells of a child is at least what its parent had when it was started: so the parent must be
+    small, and prepare what takes memory in a process of its own too.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        start = time.perf_counter()
+        command = [sys.executable, "-c", code, *arguments]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment(threads))
+        errors = process.stderr.read()  # to its end, which comes when the process does
+        process.stderr.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+        output.seek(0)
+        if process.returncode:
+            raise SystemExit(f"a process ended with {process.returncode}:\n{errors.decode(errors='replace')}")
+        return Finished(output.read(), seconds, usage.ru_maxrss * 1024 / 1e6)
+
+
+def memory_mb() -> float:
+    """The memory that this process has now."""
+    return _status("VmRSS")
+
+
+def peak_mb() -> float:
+    """The most memory that this process had; not ru_maxrss, which begins with the peak of its parent."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> float:
+    return int(re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)[1]) * 1024 / 1e6

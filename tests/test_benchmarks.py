@@ -1,0 +1,202 @@
+"""What the benchmarks do besides timing: tables, targets, files, texts and the plot. Nothing here is timed."""
+
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MIDDLE = {"products": 0.5, "reference": 1.0, "ONNX Runtime": 0.9, "nezha_np": 0.8}  # seconds
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_are_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def forward_result(batch, length, seconds=MIDDLE):
+    ratios = {name: seconds["nezha_np"] / value for name, value in seconds.items() if name != "nezha_np"}
+    return {"batch": batch, "length": length, "median_seconds": seconds, "ratio_of_ours": ratios}
+
+
+def test_a_table_is_markdown_with_aligned_columns():
+    from machine import table
+
+    assert table(["what", "ms"], [["a", "5"], ["longer", "1200"]]).splitlines() == [
+        "| what   |   ms |",
+        "| ------ | ---: |",
+        "| a      |    5 |",
+        "| longer | 1200 |",
+    ]
+
+
+def test_a_target_is_met_at_its_limit_and_not_beyond():
+    from machine import Target, target_table
+
+    targets = [
+        Target("slow", 0.85, 0.85),
+        Target("slower", 0.86, 0.85),
+        Target("fast", 1.8, 1.8, at_least=True),
+        Target("less fast", 1.7, 1.8, at_least=True),
+        Target("missing", None, 1.0),
+    ]
+    assert [target.verdict for target in targets] == ["met", "not met", "met", "not met", "not measured"]
+    assert "| less fast |   1.7 | at least 1.8 |" in target_table(targets)
+    assert "| missing   |     – |" in target_table(targets)
+
+
+def test_json_is_moved_into_place_as_a_whole(tmp_path):
+    from machine import write_json
+
+    path = tmp_path / "new" / "results.json"
+    write_json(path, {"a": "×"})
+    write_json(path, {"a": "÷"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "÷"}
+    with pytest.raises(ValueError, match="nan"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "÷"}
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_failed_move_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    import machine
+
+    path = tmp_path / "results.json"
+    machine.write_json(path, 1)
+
+    def fail(*_):
+        raise OSError("no")
+
+    monkeypatch.setattr(machine.os, "replace", fail)
+    with pytest.raises(OSError, match="no"):
+        machine.write_json(path, 2)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.json", "1\n")]
+
+
+def test_a_report_says_on_what_it_ran_and_not_whose_it_is(tmp_path, capsys):
+    from machine import Target, report
+
+    report(tmp_path / "a.json", "a", {"layers": 1}, [{"b": 1.0}], [Target("t", 2.0, 1.0)])
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert list(content) == ["benchmark", "machine", "settings", "results", "targets"]
+    assert content["targets"] == [{"name": "t", "value": 2.0, "limit": 1.0, "at_least": False, "verdict": "not met"}]
+    assert content["machine"]["numpy"] == np.__version__ and content["machine"]["cores"] >= 1
+    for private in (platform.node(), str(Path.home()), str(tmp_path), str(BENCHMARKS.parent)):
+        assert len(private) < 4 or private not in text
+    assert "not met" in capsys.readouterr().out
+
+
+def test_the_geometric_mean_does_not_care_which_is_divided():
+    from contest import geometric_mean
+
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+    assert geometric_mean([0.8]) == pytest.approx(0.8)
+
+
+def test_everyone_takes_a_turn_in_every_round_and_begins_in_turn(monkeypatch):
+    import contest
+
+    calls = []
+    monkeypatch.setattr(contest, "PAUSE", 0.0)
+    monkeypatch.setattr(contest, "one_turn", lambda run: run() or 1.0)
+    seconds = contest.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert seconds == {"a": [1.0] * 3, "b": [1.0] * 3}
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"  # the first two warm up
+
+
+def test_made_up_texts_are_the_same_ones_at_every_run(monkeypatch, tmp_path):
+    import texts
+
+    monkeypatch.setattr(texts, "REVIEWS", tmp_path)
+    tokenizer = nz.load_tokenizer()
+    made, source = texts.mixed_texts(64, tokenizer)
+    assert made == texts.mixed_texts(64, tokenizer)[0] and "made-up" in source
+    lengths = [len(text) for text in made]
+    assert min(lengths) >= 15 and max(lengths) <= 700 and max(lengths) > 3 * np.median(lengths)
+    batch = nz.encode(tokenizer, made)
+    assert (batch["attention_mask"].sum(axis=1) == np.add(lengths, 2)).all()  # a token each, [CLS] and [SEP]
+    assert not (batch["input_ids"] == tokenizer.token_to_id("[UNK]")).any()
+
+
+def test_reviews_are_read_without_their_labels_and_come_again_where_they_are_few(monkeypatch, tmp_path):
+    import texts
+
+    (tmp_path / "dev.tsv").write_text("1\t很好\n0\t不好\u2028真的\n", encoding="utf-8")
+    monkeypatch.setattr(texts, "REVIEWS", tmp_path)
+    found, source = texts.mixed_texts(5, nz.load_tokenizer())
+    assert sorted(found[:2]) == sorted(found[2:4]) == sorted(["很好", "不好\u2028真的"])
+    assert len(found) == 5 and source == "2 ChnSenti reviews over and over"
+
+
+def test_sizes_count_requirements_of_requirements():
+    pytest.importorskip("packaging")
+    from installed import installed_sizes, our_requirements
+
+    sizes = installed_sizes(our_requirements())
+    assert {"nezha-np", "numpy", "safetensors", "tokenizers"} <= set(sizes)
+    assert 1 < sizes["nezha-np"] < 10  # the shipped model is most of it
+    assert not {"torch", "transformers", "hypothesis"} & set(sizes)
+
+
+def test_a_process_is_measured_and_its_failure_told():
+    from processes import memory_mb, peak_mb, run_python
+
+    finished = run_python("import os, sys; print(sys.argv[1], os.environ['OMP_NUM_THREADS'])", ["a"], 1)
+    assert finished.printed == "a 1\n" and finished.peak_mb > 1
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        run_python("1 / 0", [], 1)
+    assert 1 < memory_mb() <= peak_mb() + 1
+
+
+def test_forward_is_judged_by_the_worst_shape_and_the_means():
+    pytest.importorskip("transformers")
+    from forward import SHAPES, rows, targets
+
+    results = [forward_result(*shape) for shape in SHAPES]
+    results[0] = forward_result(*SHAPES[0], MIDDLE | {"nezha_np": 1.1})
+    values = [target.value for target in targets(results)]
+    assert values == pytest.approx([1.1, 0.8 * (1.1 / 0.8) ** 0.2, 0.8 / 0.9 * (1.1 / 0.8) ** 0.2, 1.6, 1.6])
+    headings, body = rows(results)
+    assert all(len(row) == len(headings) for row in body) and body[0][0] == "1 × 16"
+
+
+def test_forward_without_onnx_runtime_is_judged_by_the_rest():
+    pytest.importorskip("transformers")
+    from forward import SHAPES, rows, targets
+
+    without = {name: value for name, value in MIDDLE.items() if name != "ONNX Runtime"}
+    results = [forward_result(*shape, without) for shape in SHAPES]
+    verdicts = [target.verdict for target in targets(results)]
+    assert verdicts == ["met", "met", "not measured", "not met", "met"]
+    headings, body = rows(results)
+    assert [row[headings.index("ONNX Runtime")] for row in body[:-1]] == ["not run"] * len(SHAPES)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_plot_is_drawn_from_the_json_files(tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    from plot import draw
+
+    forward = {"results": [forward_result(1, 16), forward_result(8, 128)]}
+    long_text = {
+        "results": [{"length": 128, "milliseconds_per_token": 1.0}, {"length": 256, "milliseconds_per_token": 2}]
+    }
+    output = tmp_path / "docs" / f"plot.{suffix}"
+    draw(forward, long_text, output)
+    first = output.read_bytes()
+    assert first.startswith(b"<?xml" if suffix == "svg" else b"\x89PNG")
+    draw(forward, long_text, output)
+    assert output.read_bytes() == first
+    assert [file.name for file in output.parent.iterdir()] == [output.name]
+
+
+def test_a_plot_without_its_figures_says_what_to_run(tmp_path):
+    from plot import read
+
+    with pytest.raises(SystemExit, match=r"python benchmarks/forward\.py --json"):
+        read(tmp_path, "forward")
