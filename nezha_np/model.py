@@ -197,7 +197,8 @@ def encoder(x: Array, w: View, *, table: Array | None, call: Call) -> tuple[Arra
     Returns the last hidden states, and what was asked for of each layer: hidden states (the embeddings first), both
     attentions' probabilities, and keys and values. The rest is let go: of a long text it outweighs the weights.
     """
-    hidden_states, attentions, cross_attentions, present = [x], [], [], []
+    hidden_states = [x] if call.returns_hidden_states else []
+    attentions, cross_attentions, present = [], [], []
     for index, (head_mask, past) in enumerate(zip(call.head_masks, call.caches, strict=True)):
         x, probs, cross_probs, keys_and_values = encoder_layer(
             x, w.at(f"layer.{index}"), table=table, call=call, head_mask=head_mask, past=past

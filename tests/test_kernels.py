@@ -1,8 +1,11 @@
 """Every kernel is its definition, faster; and the threads that it starts leave no trace."""
 
 import multiprocessing
+import os
+import subprocess
 import sys
 import threading
+from collections.abc import ValuesView
 from contextlib import nullcontext
 from unittest import mock
 
@@ -32,17 +35,22 @@ def largest(*arrays):
 
 def assert_equal_to_its_definition(layer, x, *arguments, **options):
     """Run a layer by its kernel and by its definition, on arrays that cannot be written to."""
-    for array in (x, *arguments, *options.values()):
-        if isinstance(array, np.ndarray):
-            array.flags.writeable = False
+    for argument in (x, *arguments, *options.values()):
+        held = argument.weights.values() if isinstance(argument, View) else argument
+        for array in held if isinstance(held, (tuple, ValuesView)) else (held,):
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
     found = kernels.KERNELS[layer][0](x, *arguments, **options)
     with nz.definitions():
         expected = layer.definition(x, *arguments, **options)
-    if isinstance(expected, tuple):
-        found, expected = found[0], expected[0]
-    assert found.shape == expected.shape and found.dtype == expected.dtype
-    atol = TOLERANCES[x.dtype.name] * max(largest(x, expected), 1e-30)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+    pairs = [(found, expected)]
+    if isinstance(expected, tuple):  # context, probabilities, keys and values
+        assert found[1] is None and expected[1] is None
+        pairs = [(found[0], expected[0]), *zip(found[2], expected[2], strict=True)]
+    for ours, theirs in pairs:
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        atol = TOLERANCES[x.dtype.name] * max(largest(x, theirs), 1e-30)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
 
 @st.composite
@@ -105,6 +113,23 @@ def test_layer_norm_equals_its_definition(data, dtype, blocks):
     weight, bias = data.draw(arrays(shape[-1:], dtype)), data.draw(arrays(shape[-1:], dtype))
     with blocks:
         assert_equal_to_its_definition(layer_norm, x, weight, bias, eps=data.draw(st.sampled_from([1e-12, 1e-5])))
+
+
+@pytest.mark.parametrize("dtype", sorted(TOLERANCES))
+@pytest.mark.parametrize("value", [0.0, 1.0, 3.0, 100.0])
+def test_layer_norm_of_constant_rows_is_its_bias_as_in_its_definition(dtype, value):
+    x, weight, bias = np.full((2, 768), value, dtype), np.ones(768, dtype), np.arange(768, dtype=dtype)
+    assert np.array_equal(kernels.layer_norm_kernel(x, weight, bias, eps=1e-12), np.stack([bias, bias]))
+    assert_equal_to_its_definition(layer_norm, x, weight, bias, eps=1e-12)
+
+
+@pytest.mark.parametrize("mean", [10.0, 1000.0])
+def test_layer_norm_of_rows_far_from_zero_is_as_near_to_the_exact_result_as_its_definition(mean):
+    x = (mean + np.random.default_rng(0).normal(size=(50, 768))).astype("float32")
+    ones, zeros = np.ones(768, "float32"), np.zeros(768, "float32")
+    exact = layer_norm.definition(x.astype("float64"), ones, zeros, eps=1e-12)
+    ours = np.abs(kernels.layer_norm_kernel(x, ones, zeros, eps=1e-12) - exact).max()
+    assert ours <= 1.1 * np.abs(layer_norm.definition(x, ones, zeros, eps=1e-12) - exact).max()
 
 
 @given(data=st.data(), dtype=DTYPES, with_bias=st.booleans())
@@ -195,6 +220,30 @@ def test_self_attention_equals_its_definition(drawn, blocks, data):
         assert_equal_to_its_definition(model.self_attention, x, own, **options, returns_probs=False)
 
 
+def test_dtypes_that_differ_are_left_to_the_definition():
+    x, wide, matrix = np.ones((2, 3), "float32"), np.ones(3), np.ones((4, 3), "float32")
+    assert kernels.linear_kernel(x, matrix.astype("float64")) is NotImplemented
+    assert kernels.linear_kernel(x, matrix, np.ones(4)) is NotImplemented
+    assert kernels.layer_norm_kernel(x, wide, wide, eps=1e-12) is NotImplemented
+
+
+def test_an_activation_of_the_callers_sees_the_whole_batch_once_for_each_layer():
+    seen = []
+
+    def act(x):
+        seen.append(x.shape)
+        return x - x.mean(axis=-2, keepdims=True)
+
+    weights = nz.load(dtype="float64")
+    config = weights.config.replace(hidden_act=act)
+    with threads_of_blas(2):
+        found = nz.forward(weights, BATCH, config=config).last_hidden_state
+    assert seen == [(4, 300, config.intermediate_size)] * config.num_hidden_layers
+    with nz.definitions():
+        expected = nz.forward(weights, BATCH, config=config).last_hidden_state
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest(expected))
+
+
 # ------------------------------------------------------------------------------------------------------- a whole pass
 
 
@@ -236,22 +285,15 @@ def test_float32_hidden_states_stay_close_to_the_float64_definition(make, length
 
 
 class Blas:
-    """A stand-in for threadpoolctl's view of the BLAS libraries, which counts changes."""
+    """A stand-in for threadpoolctl's view of the BLAS libraries: one library, which counts its changes."""
 
-    def __init__(self, num_threads):
-        self.num_threads, self.before, self.changes = num_threads, num_threads, 0
+    def __init__(self, num_threads, *others):
+        self.num_threads, self.changes = num_threads, 0
+        self.lib_controllers = [self, *others]
 
-    @property
-    def lib_controllers(self):
-        return [self]
-
-    def limit(self, *, limits):
-        self.before, self.num_threads = self.num_threads, limits
+    def set_num_threads(self, count):
+        self.num_threads = count
         self.changes += 1
-        return self
-
-    def restore_original_limits(self):
-        self.num_threads = self.before
 
 
 def threads_of_blas(count):
@@ -282,39 +324,124 @@ def test_a_batch_is_divided_among_threads_and_gives_the_same():
 def test_eight_passes_at_once_are_right_and_leave_blas_its_threads():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state
-    found, blas = {}, Blas(4)
+    found, blas, held = {}, Blas(4), set()
+    definition = model.encoder.definition
+
+    def watched(*arguments, **options):
+        held.add(blas.num_threads)
+        return definition(*arguments, **options)
 
     def run(index):
         found[index] = nz.forward(weights, BATCH).last_hidden_state
 
-    with mock.patch.object(threads, "_blas", lambda: blas):
+    with mock.patch.object(threads, "_blas", lambda: blas), mock.patch.object(model.encoder, "definition", watched):
         runners = [threading.Thread(target=run, args=(index,)) for index in range(8)]
         for runner in runners:
             runner.start()
         for runner in runners:
             runner.join()
-    assert blas.num_threads == 4 and blas.changes >= 1
+    assert blas.num_threads == 4 and held == {1}
     for index in range(8):
         np.testing.assert_allclose(found[index], expected, rtol=0, atol=1e-5)
 
 
-def test_the_real_blas_has_its_threads_back_after_overlapping_passes():
+OVERLAP = """
+import threading
+import threadpoolctl
+from nezha_np.kernels.threads import BLAS_THREADS, _blas
+
+def counts():
+    return [library.num_threads for library in _blas().lib_controllers]
+
+def enter():
+    with BLAS_THREADS.held_to_one() as share:
+        seen.append((share, counts()))
+        inside.set()
+        leave.wait()
+
+assert counts() == [2], counts()
+seen, inside, leave = [], threading.Event(), threading.Event()
+other = threading.Thread(target=enter)
+with BLAS_THREADS.held_to_one() as share:  # this thread enters first, and the other leaves last
+    assert (share, counts()) == (2, [1])
+    other.start()
+    inside.wait()
+assert (seen, counts()) == ([(1, [1])], [1])
+leave.set()
+other.join()
+assert counts() == [2], counts()
+other = threading.Thread(target=enter)  # another thread alone
+other.start()
+other.join()
+assert (seen[1], counts()) == ((2, [1]), [2])
+
+def limit():
+    with threadpoolctl.threadpool_limits(1):
+        limited.append(counts())
+
+limited = []  # a limit of the user's, in any thread, still has its effect
+user = threading.Thread(target=limit)
+user.start()
+user.join()
+assert (limited, counts()) == ([[1]], [2])
+with threadpoolctl.threadpool_limits(1), BLAS_THREADS.held_to_one() as share:
+    assert (share, counts()) == (1, [1])
+assert counts() == [2]
+print("right")
+"""
+
+
+def test_the_real_blas_has_its_threads_back_whoever_enters_first_and_leaves_last():
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="the package works without it, and divides nothing")
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    if {library.internal_api for library in found} != {"openblas"}:
+        pytest.skip("NumPy's BLAS is not OpenBLAS")
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    ran = subprocess.run([sys.executable, "-c", OVERLAP], capture_output=True, text=True, env=environment)
+    assert ran.stdout == "right\n", ran.stderr
 
-    def counts():
-        return [
-            library.num_threads
-            for library in threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        ]
 
-    before = counts()
-    guard = threads.BlasThreads()
-    with guard.held_to_one() as first:
-        assert first == max(1, min(before, default=1))
-        with guard.held_to_one() as second:
-            assert second == max(1, first // 2)
-        assert set(counts()) <= {1}
-    assert counts() == before
+def test_a_share_is_free_inside_and_nothing_outside():
+    with threads_of_blas(4):
+        with threads.BLAS_THREADS.held_to_one():
+            assert threads.share_out(2, lambda part, parts: threads._free.get()) == [2, 2]
+            assert threads._free.get() == 4
+        with pytest.raises(KeyError), threads.BLAS_THREADS.held_to_one():
+            raise KeyError
+    assert threads._free.get() == 1
+
+
+def test_the_library_with_the_fewest_threads_counts_and_each_gets_its_own_back():
+    few = Blas(2)
+    many = Blas(8, few)
+    with mock.patch.object(threads, "_blas", lambda: many), threads.BlasThreads().held_to_one() as share:
+        assert (share, many.num_threads, few.num_threads) == (2, 1, 1)
+    assert (many.num_threads, few.num_threads) == (8, 2)
+
+
+def test_a_blas_whose_threads_somebody_else_owns_is_left_alone():
+    blas = Blas(4)
+    blas.set_num_threads = lambda count: None
+    with mock.patch.object(threads, "_blas", lambda: blas), threads.BlasThreads().held_to_one() as share:
+        assert share == 1
+
+
+def test_a_blas_with_threads_of_openmp_is_left_alone():
+    blas = Blas(4)
+    blas.threading_layer = "openmp"
+    with mock.patch.object(threads, "_blas", lambda: blas), threads.BlasThreads().held_to_one() as share:
+        assert (share, blas.changes) == (1, 0)
+
+
+def test_where_no_thread_can_be_started_all_parts_run_in_this_one():
+    weights = nz.load()
+    expected = nz.forward(weights, BATCH).last_hidden_state
+    with (
+        threads_of_blas(2),
+        mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")),
+    ):
+        found = nz.forward(weights, BATCH).last_hidden_state
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_passes_that_overlap_out_of_order_restore_the_threads_when_the_last_one_leaves():
@@ -325,7 +452,7 @@ def test_passes_that_overlap_out_of_order_restore_the_threads_when_the_last_one_
         first.__exit__(None, None, None)
         assert blas.num_threads == 1
         second.__exit__(None, None, None)
-        assert blas.num_threads == 6 and blas.changes == 1
+        assert (blas.num_threads, blas.changes) == (6, 2)  # to one, and back
 
 
 def test_a_limit_that_the_caller_has_set_is_kept():
@@ -364,6 +491,19 @@ def test_an_error_in_one_part_is_raised_and_leaves_blas_its_threads():
     assert threads.BLAS_THREADS._passes == 0
 
 
+def test_an_error_in_a_part_of_another_thread_is_raised_when_all_have_ended():
+    ended = []
+
+    def run(part, parts):
+        if part:
+            raise MemoryError("no room")
+        ended.append(part)
+
+    with threads_of_blas(2), threads.BLAS_THREADS.held_to_one(), pytest.raises(MemoryError, match="no room"):
+        threads.share_out(2, run)
+    assert ended == [0]
+
+
 def test_the_callers_error_state_holds_in_every_thread():
     with threads_of_blas(2), threads.BLAS_THREADS.held_to_one(), np.errstate(under="raise"):
         states = threads.share_out(2, lambda part, parts: np.geterr())
@@ -371,7 +511,9 @@ def test_the_callers_error_state_holds_in_every_thread():
 
 
 def _forked(guard, blas, answer):
-    answer.put((guard._passes, blas.num_threads))
+    before = guard._passes, blas.num_threads
+    with guard.held_to_one() as share:
+        answer.put((*before, share, blas.num_threads))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
@@ -382,6 +524,6 @@ def test_a_process_forked_during_a_pass_starts_with_all_threads():
     with mock.patch.object(threads, "_blas", lambda: blas), threads.BLAS_THREADS.held_to_one():
         child = context.Process(target=_forked, args=(threads.BLAS_THREADS, blas, answer))
         child.start()
-        assert answer.get() == (0, 2)
+        assert answer.get() == (0, 2, 2, 1)
         child.join()
     assert blas.num_threads == 2

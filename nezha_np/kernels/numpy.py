@@ -10,7 +10,8 @@
 
 A sweep over numbers that lie in a core's second-level cache takes a tenth of a nanosecond each, over memory eight
 times that; and a call of NumPy takes a microsecond, several where two threads pass the interpreter to and fro. So a
-block is as large as that cache allows.
+block is as large as that cache allows. Tiles of rows are larger, for the sake of the products: the third-level cache
+holds them.
 
 Dimension letters as in `nezha_np.model`; G the heads of a block, W the distances from its queries to its near keys.
 """
@@ -28,14 +29,13 @@ from nezha_np.call import Call, KeysAndValues
 from nezha_np.families import bert_scores, family_of
 from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
 from nezha_np.layers.activations import activation, gelu
-from nezha_np.layers.attention import split_heads
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import flat_rows, linear
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import Kernel, Layer, View
 
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
-SCORES = 131072  # scores in a block, with as many distances beside them
+SCORES = 131072  # scores in a block of several heads, with as many distances beside them; one head may have more
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
 ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for
@@ -47,17 +47,24 @@ def blocks(rows: int, width: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
+def same_dtype(*arrays: np.ndarray | None) -> bool:
+    """Say whether all arrays hold the same kind of numbers."""
+    return len({array.dtype for array in arrays if array is not None}) == 1
+
+
 # ------------------------------------------------------------------------------------------------- linear, activation
 
 
-def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Add the bias in place.
+def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Any:
+    """Add the bias in place; dtypes that differ are left to the definition.
 
     Examples
     --------
     >>> linear_kernel(np.ones((1, 2)), np.ones((3, 2)), np.arange(3.0))
     array([[2., 3., 4.]])
     """
+    if not same_dtype(x, weight, bias):
+        return NotImplemented
     source = flat_rows(x)
     y = np.empty((len(source), len(weight)), x.dtype)
 
@@ -71,8 +78,8 @@ def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = N
     return y.reshape(*x.shape[:-1], len(weight))
 
 
-# 2 Φ(x) = 1 + tanh(x p(x²)) with p(s) = P₀ + P₁ s + P₂ / (s + P₃ + P₄ / (s + P₅)), fitted to the erf form: gelu is
-# within 1.2e-7 of it. For s ≥ 0 this p has no pole, and it grows with s, so that nothing has to be cut off.
+# 2 Φ(x) = 1 + tanh(x p(x²)) with p(s) = P₀ + P₁ s + P₂ / (s + P₃ + P₄ / (s + P₅)), fitted to the erf form: the fit is
+# within 1.2e-7 of gelu. For s ≥ 0 this p has no pole, and it grows with s, so that nothing has to be cut off.
 P = (
     1.2425251660700045, 0.0172844326533398, -4.544546328533287, -7.177766768322406, 538.3195537073351,
     30.940479502142306,
@@ -81,20 +88,21 @@ P = (
 
 def gelu_in_place(x: np.ndarray, s: np.ndarray, p: np.ndarray) -> None:
     """Bend a block of float32; `s` and `p` are two more blocks to work in."""
-    np.multiply(x, x, out=s)
-    np.add(s, P[5], out=p)
-    np.divide(P[4], p, out=p)
-    p += s
-    p += P[3]
-    np.divide(P[2], p, out=p)
-    s *= P[1]
-    p += s
-    p += P[0]
-    p *= x
-    np.tanh(p, out=p)
-    p += 1.0
-    x *= 0.5
-    x *= p
+    with np.errstate(over="ignore"):  # of x² and of x p(x²), where tanh is ±1
+        np.multiply(x, x, out=s)
+        np.add(s, P[5], out=p)
+        np.divide(P[4], p, out=p)
+        p += s
+        p += P[3]
+        np.divide(P[2], p, out=p)
+        s *= P[1]
+        p += s
+        p += P[0]
+        p *= x
+        np.tanh(p, out=p)
+        p += 1.0
+        x *= 0.5
+        x *= p
 
 
 def bend_in_place(x: np.ndarray, bias: np.ndarray | None, function: Layer) -> None:
@@ -102,15 +110,14 @@ def bend_in_place(x: np.ndarray, bias: np.ndarray | None, function: Layer) -> No
     fast = function is gelu and x.dtype == np.float32
     pieces = blocks(*x.shape)
     room = np.empty((2, *x[pieces[0]].shape), x.dtype) if fast and pieces else None
-    with np.errstate(over="ignore"):  # of x² beyond 1e19: tanh is ±1 there
-        for rows in pieces:
-            block = x[rows]
-            if bias is not None:
-                block += bias
-            if room is None:
-                block[...] = function(block)
-            else:
-                gelu_in_place(block, *room[:, : len(block)])
+    for rows in pieces:
+        block = x[rows]
+        if bias is not None:
+            block += bias
+        if room is None:
+            block[...] = function(block)
+        else:
+            gelu_in_place(block, *room[:, : len(block)])
 
 
 def gelu_kernel(x: np.ndarray) -> np.ndarray:
@@ -131,15 +138,14 @@ def gelu_kernel(x: np.ndarray) -> np.ndarray:
 
 def normalise_in_place(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> None:
     """Normalise a block of rows, (rows, H)."""
-    average = np.full((x.shape[1], 1), 1.0 / x.shape[1], x.dtype)
-    x -= x @ average  # (rows, 1)
+    x -= x.mean(axis=-1, keepdims=True)  # (rows, 1)
     variance = np.vecdot(x, x)[:, None] / x.shape[1]
     x /= np.sqrt(variance + eps)
     x *= weight
     x += bias
 
 
-def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float) -> np.ndarray:
+def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float) -> Any:
     """Normalise block by block.
 
     Examples
@@ -147,6 +153,8 @@ def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, ep
     >>> layer_norm_kernel(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=1e-12)
     array([[-1.,  1.]])
     """
+    if not same_dtype(x, weight, bias):
+        return NotImplemented
     y = np.array(x, order="C")
     flat = flat_rows(y)
     for rows in blocks(*flat.shape):
@@ -166,7 +174,7 @@ def finish_in_place(y: np.ndarray, residual: np.ndarray, w: View) -> None:
 def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
     """Map back, then bias, residual and norm in one sweep."""
     weight = w["dense.weight"]
-    if weight.ndim != 2:  # in groups
+    if weight.ndim != 2 or not same_dtype(x, residual, weight):  # in groups
         return NotImplemented
     source, beside = flat_rows(x), flat_rows(residual)
     y = np.empty_like(beside, order="C")
@@ -183,7 +191,9 @@ def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
 def feed_forward_kernel(x: np.ndarray, w: View) -> Any:
     """Work through tiles of rows, so that the F features of the middle are made and used in cache."""
     wide, narrow = w["intermediate.dense.weight"], w["output.dense.weight"]
-    if wide.ndim != 2:
+    if (
+        wide.ndim != 2 or not same_dtype(x, wide) or callable(w.config.hidden_act)
+    ):  # which is shown (B, L, F), not tiles
         return NotImplemented
     source, function = flat_rows(x), activation(w.config.hidden_act)
     y = np.empty_like(source, order="C")
@@ -221,7 +231,11 @@ def self_attention_kernel(
     """Attend in blocks of heads and queries of one text: their scores stay in cache from the product to the context."""
     config, family = w.config, family_of(w.config)
     learned = family.scores is bert_scores and states is None and config.position_embedding_type
-    if returns_probs or learned == "relative_key_query":
+    if (
+        returns_probs
+        or learned == "relative_key_query"
+        or not same_dtype(x, w["query.weight"], table, states, head_mask)
+    ):
         return NotImplemented
     score_rows, value_rows = table, table
     if learned == "relative_key":  # its distances count from key to query
@@ -229,7 +243,7 @@ def self_attention_kernel(
 
     query, q, k, v = model.queries_keys_values(x, w, states=states, past=past)
     context = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
-    by_head = split_heads(context, head_size=config.head_size)  # (B, N, Q, D), a view
+    by_head = context.reshape(*query.shape[:2], *q.shape[1::2]).swapaxes(1, 2)  # (B, N, Q, D), a view
 
     def run(part: int, parts: int) -> None:
         own = (slice(None), part_of(q.shape[1], part, parts))  # of the heads
@@ -254,12 +268,17 @@ def attend(
     *,
     out: np.ndarray,
 ) -> None:
-    """Go through queries, texts and heads, block by block; `position` is that of the first query."""
+    """Go through queries, texts and heads, block by block, and write the context, (B, N, Q, D), to `out`.
+
+    `mask` is (B or 1, 1, Q or 1, S). `score_rows` and `value_rows` are the rows, (2K + 1, D), that are added to keys
+    and to values by their distance from the query: NEZHA has both, the same ones, BERT's relative keys have the first,
+    and others none. `position` is that of the first query.
+    """
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     step = min(queries, QUERIES)
-    groups = min(heads, math.ceil(heads * step * keys / SCORES))
-    together = math.ceil(heads / groups)  # G
+    blocks_of_heads = min(heads, math.ceil(heads * step * keys / SCORES))
+    together = math.ceil(heads / blocks_of_heads)  # G
     for start in range(0, queries, step):
         rows = slice(start, min(start + step, queries))
         room = Room.of(together, rows.stop - start, keys, position + start, score_rows, q.dtype)
@@ -284,21 +303,21 @@ def attend(
 class Room(NamedTuple):
     """Memory for the blocks of some queries, and how their keys stand to the table of positions.
 
-    Only some of the keys are near: less than K away from one of the queries. To those before them every query has the
-    distance −K or less, row 0 of the table; to those after them K or more, row 2K. From Q queries to the near keys
-    there are W = near + Q − 1 distances. `scored` and `summed` have a column for each, and one more, which makes
-    `by_key` a view of them. `columns` are those of the distances that have a row of their own, and `rows` these rows;
-    the columns before them have row 0, those after them row 2K.
+    Only some of the keys are near: at most K away from one of the queries. From those before them every query has the
+    distance −K, row 0 of the table; from those after them K, row 2K. From Q queries to the near keys there are
+    W = near + Q − 1 distances. `scored` and `summed` have a column for each, and one more, which makes `by_key` a view
+    of them. `columns` are those of the distances that have a row of their own, and `rows` these rows; the columns
+    before them have row 0, those after them row 2K.
     """
 
     scores: np.ndarray  # (G, Q, S)
     scored: np.ndarray  # (G, Q, W + 1): of each query, the scores by distance
     summed: np.ndarray  # (G, Q, W + 1): the probabilities by distance, 0 where it has no key at that distance
-    before: slice
+    before: slice  # of the keys
     near: slice
     after: slice
-    columns: slice
-    rows: slice
+    columns: slice  # of the distances
+    rows: slice  # of the table
 
     @staticmethod
     def of(heads: int, queries: int, keys: int, position: int, table: np.ndarray | None, dtype: np.dtype) -> Room:
@@ -396,7 +415,8 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     """Divide the batch among threads, each with one thread of BLAS; each runs all layers on its part."""
     texts, tokens = len(x), x.shape[0] * x.shape[1]
     call = dataclasses.replace(call, mask=needed(call.mask), states_mask=needed(call.states_mask))
-    if tokens < 2 * TOKENS:
+    # An activation of the caller's is shown the whole batch, once at a time.
+    if tokens < 2 * TOKENS or callable(w.config.hidden_act):
         return model.encoder.definition(x, w, table=table, call=call)
 
     def run(part: int, parts: int) -> Any:
@@ -406,7 +426,8 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     with BLAS_THREADS.held_to_one() as threads:
         # Parts of the same size, or no parts: then each layer divides its rows, or its heads, among the threads.
         even = texts % min(threads, texts) == 0 or texts >= 4 * threads
-        return joined(share_out(min(texts, tokens // TOKENS) if even else 1, run))
+        x, hidden_states, *others = joined(share_out(min(texts, tokens // TOKENS) if even else 1, run))
+    return x, (*hidden_states[:-1], x) if hidden_states else (), *others
 
 
 def needed(mask: np.ndarray | None) -> np.ndarray | None:
@@ -433,6 +454,8 @@ def some_of(call: Call, texts: slice) -> Call:
 
 def joined(parts: list[Any]) -> Any:
     """Put what the encoder returned for parts of a batch together again."""
+    if len(parts) == 1:
+        return parts[0]
     if isinstance(parts[0], tuple):
         return tuple(joined(list(items)) for items in zip(*parts, strict=True))
     return None if parts[0] is None else np.concatenate(parts)

@@ -37,43 +37,41 @@ class BlasThreads:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._passes = 0  # that are under way
-        self._threads = 1  # that BLAS had before the first of them
-        self._change: Any = None  # what undoes it
+        self._before: list[tuple[Any, int]] = []  # the libraries that are held, and their threads before
 
     @contextmanager
     def held_to_one(self) -> Iterator[int]:
-        """Hold BLAS to one thread; the value is the caller's share of the threads that it had."""
-        with self._lock:
-            if not self._passes:
-                self._hold()
-            self._passes += 1
-            share = max(1, self._threads // self._passes)
-        token = _free.set(share)
+        """Hold BLAS to one thread, if that can be done; the value is the caller's share of the threads that it had."""
+        entered = False
         try:
-            yield share
+            with self.lock:
+                if not self._passes:
+                    self._before = _hold()
+                self._passes += 1
+                entered = True
+                threads = min((count for _, count in self._before), default=1)
+                share = max(1, threads // self._passes)
+            token = _free.set(share)
+            try:
+                yield share
+            finally:
+                _free.reset(token)
         finally:
-            _free.reset(token)
-            with self._lock:
-                self._passes -= 1
-                if not self._passes and self._change is not None:
-                    self._change.restore_original_limits()
-                    self._change = None
+            with self.lock:
+                self._passes = max(0, self._passes - entered)
+                if not self._passes:
+                    self._restore()
 
-    def _hold(self) -> None:
-        libraries = _blas()
-        counts = [] if libraries is None else [library.num_threads for library in libraries.lib_controllers]
-        self._threads = min(counts, default=1)
-        if self._threads > 1:
-            self._change = libraries.limit(limits=1)
+    def _restore(self) -> None:
+        before, self._before = self._before, []
+        _set_threads(before)
 
-    def forget(self) -> None:
-        """Start anew in a forked process, where the threads that had a pass under way do not exist."""
-        change = self._change
-        self.__init__()  # type: ignore[misc]
-        if change is not None:
-            change.restore_original_limits()
+    def start_anew(self) -> None:
+        """Undo the change in a forked process, which the threads that have passes under way are not part of."""
+        self.lock, self._passes = threading.Lock(), 0
+        self._restore()
 
 
 @functools.cache
@@ -86,9 +84,50 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+def _hold() -> list[tuple[Any, int]]:
+    """Hold all libraries to one thread; return them with their threads before, or nothing where it cannot be done."""
+    libraries = [] if _blas() is None else _blas().lib_controllers
+    before = [(library, library.num_threads) for library in libraries]
+    # OpenMP's number is each thread's own: it would not hold in the threads that are started.
+    if any(count is None or getattr(library, "threading_layer", "") == "openmp" for library, count in before):
+        return []
+    if min((count for _, count in before), default=1) > 1:
+        _set_threads([(library, 1) for library, _ in before])
+        if any(library.num_threads != 1 for library, _ in before):  # another owner has them
+            _set_threads(before)
+            return []
+    return before
+
+
+def _set_threads(counts: list[tuple[Any, int]]) -> None:
+    """Set the threads of libraries where they differ, from a thread that ends at once.
+
+    Since threadpoolctl 3.8 the first thread to set them owns them for as long as it lives, and what others set is
+    ignored. The thread of a pass would keep them from the passes, and the limits, of all others.
+    """
+    changes = [(library, count) for library, count in counts if library.num_threads != count]
+
+    def change() -> None:
+        for library, count in changes:
+            library.set_num_threads(count)
+
+    if changes:
+        setter = threading.Thread(target=change)
+        try:
+            setter.start()
+        except RuntimeError:  # no thread can be started: then nothing is divided, and nobody is kept from anything
+            change()
+        else:
+            setter.join()
+
+
 BLAS_THREADS = BlasThreads()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=BLAS_THREADS.forget)
+    os.register_at_fork(
+        before=lambda: BLAS_THREADS.lock.acquire(),
+        after_in_parent=lambda: BLAS_THREADS.lock.release(),
+        after_in_child=BLAS_THREADS.start_anew,
+    )
 
 
 def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
@@ -99,8 +138,8 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
     most : int
         How many parts are worth a thread.
     run : callable
-        ``run(part, parts)`` does one of them. Each runs in a copy of the caller's context (np.errstate is in it), the
-        first one in this thread.
+        ``run(part, parts)`` does one of them: the first one in this thread, the others in new threads and copies of its
+        context (np.errstate is in it), or in this one too where no thread can be started.
 
     Returns
     -------
@@ -115,15 +154,35 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
     parts = min(_free.get(), most)
     if parts < 2:
         return [run(0, 1)]
-    from concurrent.futures import ThreadPoolExecutor  # here: a short pass does without, and its import takes 10 ms
+    results: dict[int, Result] = {}
+    errors: list[BaseException] = []
+
+    def work(part: int) -> None:
+        try:
+            results[part] = run(part, parts)
+        except BaseException as error:
+            errors.append(error)
 
     token = _free.set(_free.get() // parts)
     try:
-        with ThreadPoolExecutor(parts - 1) as executor:
-            others = [executor.submit(contextvars.copy_context().run, run, part, parts) for part in range(1, parts)]
-            return [run(0, parts), *(other.result() for other in others)]
+        started, here = [], [0]
+        for part in range(1, parts):
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(work, part))
+            try:
+                thread.start()
+            except RuntimeError:  # a limit of threads, or an interpreter that is about to end
+                here.append(part)
+            else:
+                started.append(thread)
+        for part in here:
+            work(part)
+        for thread in started:
+            thread.join()
     finally:
         _free.reset(token)
+    if errors:
+        raise errors[0]
+    return [results[part] for part in range(parts)]
 
 
 def part_of(length: int, part: int, parts: int) -> slice:
