@@ -1,5 +1,6 @@
 """Every kernel is its definition, faster; and the threads that it starts leave no trace."""
 
+import contextvars
 import multiprocessing
 import os
 import subprocess
@@ -446,12 +447,14 @@ def test_where_no_thread_can_be_started_all_parts_run_in_this_one():
 
 def test_passes_that_overlap_out_of_order_restore_the_threads_when_the_last_one_leaves():
     blas, guard = Blas(6), threads.BlasThreads()
+    contexts = [contextvars.copy_context() for _ in range(2)]  # of two threads
     with mock.patch.object(threads, "_blas", lambda: blas):
-        first, second = guard.held_to_one(), guard.held_to_one()
-        assert (first.__enter__(), second.__enter__()) == (6, 3)
-        first.__exit__(None, None, None)
+        passes = [guard.held_to_one() for _ in contexts]
+        shares = [context.run(held.__enter__) for context, held in zip(contexts, passes, strict=True)]
+        assert (shares, blas.num_threads) == ([6, 3], 1)
+        contexts[0].run(passes[0].__exit__, None, None, None)
         assert blas.num_threads == 1
-        second.__exit__(None, None, None)
+        contexts[1].run(passes[1].__exit__, None, None, None)
         assert (blas.num_threads, blas.changes) == (6, 2)  # to one, and back
 
 
