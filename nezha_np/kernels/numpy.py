@@ -5,7 +5,7 @@
     feed_forward      tiles of rows: widen, bend, map back, add, normalise
     residual_output   bias, residual and norm in one sweep over the product
     linear            the bias in place
-    layer_norm        in place, its sums by BLAS
+    layer_norm        in place, its sums of squares by BLAS
     gelu              in float32, half the sweeps of the erf form
 
 A sweep over numbers that lie in a core's second-level cache takes a tenth of a nanosecond each, over memory eight
@@ -191,9 +191,8 @@ def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
 def feed_forward_kernel(x: np.ndarray, w: View) -> Any:
     """Work through tiles of rows, so that the F features of the middle are made and used in cache."""
     wide, narrow = w["intermediate.dense.weight"], w["output.dense.weight"]
-    if (
-        wide.ndim != 2 or not same_dtype(x, wide) or callable(w.config.hidden_act)
-    ):  # which is shown (B, L, F), not tiles
+    # An activation of the caller's is shown (B, L, F), and not tiles of it.
+    if wide.ndim != 2 or not same_dtype(x, wide) or callable(w.config.hidden_act):
         return NotImplemented
     source, function = flat_rows(x), activation(w.config.hidden_act)
     y = np.empty_like(source, order="C")
