@@ -388,6 +388,13 @@ assert (limited, counts()) == ([[1]], [2])
 with threadpoolctl.threadpool_limits(1), BLAS_THREADS.held_to_one() as share:
     assert (share, counts()) == (1, [1])
 assert counts() == [2]
+threadpoolctl.threadpool_limits(2)  # this thread owns them from now on: passes divide their work all the same
+with BLAS_THREADS.held_to_one() as share:
+    assert (share, counts()) == (2, [1])
+other = threading.Thread(target=enter)
+other.start()
+other.join()
+assert (seen[2], counts()) == ((2, [1]), [2])
 print("right")
 """
 

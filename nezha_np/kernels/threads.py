@@ -103,13 +103,15 @@ def _set_threads(counts: list[tuple[Any, int]]) -> None:
     """Set the threads of libraries where they differ, from a thread that ends at once.
 
     Since threadpoolctl 3.8 the first thread to set them owns them for as long as it lives, and what others set is
-    ignored. The thread of a pass would keep them from the passes, and the limits, of all others.
+    ignored: also where a program once set a limit in its main thread. A pass keeps to that limit, gives it back, and
+    must own nothing afterwards: so it goes past the owner, where threadpoolctl has a way, and sets in a thread that
+    ends.
     """
     changes = [(library, count) for library, count in counts if library.num_threads != count]
 
     def change() -> None:
         for library, count in changes:
-            library.set_num_threads(count)
+            getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
     if changes:
         setter = threading.Thread(target=change)
