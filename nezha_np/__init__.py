@@ -9,6 +9,9 @@ Examples
 (1, 8, 128)
 """
 
+import importlib
+from typing import Any
+
 from nezha_np.checkpoint import load
 from nezha_np.config import BertConfig, ConvBertConfig, NezhaConfig
 from nezha_np.generation import generate
@@ -30,6 +33,14 @@ from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, 
 from nezha_np.weights import Weights, init
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import `nezha_np.oracle` when it is first asked for: a forward pass has no use for it."""
+    if name == "oracle":
+        return importlib.import_module("nezha_np.oracle")
+    raise AttributeError(f"module 'nezha_np' has no attribute {name!r}")
+
 
 __all__ = [
     "BertConfig",

@@ -1,13 +1,14 @@
-"""The command line: ``nezha-np fill-mask``, ``nezha-np embed``, ``nezha-np inspect``, ``nezha-np convert``."""
+"""The command line: ``nezha-np fill-mask``, ``embed``, ``inspect``, ``convert``, ``golden`` and ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import nezha_np
 from nezha_np.checkpoint import list_files, load, read_config_beside, read_headers
@@ -19,6 +20,7 @@ from nezha_np.files.tensor_names import name_tensors, wrong_family
 from nezha_np.inputs import DTYPES
 from nezha_np.parameters import Shapes, backbone_shapes, head_shapes, heads_of
 from nezha_np.sentence_embeddings import POOLINGS
+from nezha_np.tables import aligned
 from nezha_np.text import fill_mask
 
 
@@ -33,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 2 after an error, which is one line on stderr; 130 or 143 after SIGINT or SIGTERM.
+        The exit status: 0; 1 where a comparison found a difference; 2 after an error, which is one line on stderr; 130
+        or 143 after SIGINT or SIGTERM.
 
     Examples
     --------
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         if not isinstance(error, BrokenPipeError):  # a reader that has seen enough, `head` for example, is no error
             return _fail("nezha-np", error)
-    return 0
+    return options.status
 
 
 def _fail(program: str, error: object, status: int = 2) -> int:
@@ -77,6 +80,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="nezha-np", description="NEZHA, BERT and ConvBERT as explicit array functions.")
     parser.add_argument("--version", action="version", version=f"nezha-np {nezha_np.__version__}")
+    parser.set_defaults(status=0)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fill = commands.add_parser("fill-mask", help="fill the gaps of a text")
@@ -128,7 +132,85 @@ def _parser() -> argparse.ArgumentParser:
     conversion.add_argument("--dtype", choices=DTYPES, help="of the new file; that of SRC if left out")
     conversion.add_argument("--force", action="store_true", help="replace the checkpoint that DST holds already")
     conversion.set_defaults(run=_convert)
+
+    _add_golden(commands)
     return parser
+
+
+def _add_golden(commands: Any) -> None:
+    golden = commands.add_parser("golden", help="record golden bundles, and check other implementations with them")
+    kinds = golden.add_subparsers(required=True, metavar="COMMAND")
+
+    record = kinds.add_parser(
+        "record",
+        help="record a pass",
+        description="Record a pass of the model, every number of it, in one safetensors file; a file that is there is "
+        "replaced.",
+    )
+    record.add_argument("-o", dest="output_file", metavar="OUT", help="a .safetensors file")
+    record.add_argument(
+        "--model",
+        metavar="PATH",
+        help="a checkpoint, or a config.json, whose weights are drawn; the shipped model if left out",
+    )
+    record.add_argument("--head", metavar="HEAD", help="forward, masked_lm, pretraining, … (forward)")
+    record.add_argument("--text", nargs="+", metavar="TEXT", help="texts, for the checkpoint's tokenizer")
+    record.add_argument("--pair", nargs="+", metavar="TEXT", help="a second text for each of the first")
+    record.add_argument(
+        "--inputs", metavar="FILE", help="the head's arguments by name: a .json, .npz or .safetensors file"
+    )
+    record.add_argument("--labels", metavar="JSON", help="labels, with which the gradients are recorded too")
+    record.add_argument("--seed", type=int, metavar="N", help="what weights are drawn from (0)")
+    record.add_argument("--dtype", choices=DTYPES, help="what to compute in (float64)")
+    record.add_argument("--output", action="append", metavar="PATTERN", help="intermediates to keep, all if left out")
+    record.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
+    record.set_defaults(run=_golden("record_lines"))
+
+    check = kinds.add_parser(
+        "check",
+        help="compare arrays with a bundle",
+        description="Compare arrays with a bundle, in the order in which they are made. The exit status is 0 where all "
+        "agree, 1 where something differs, 2 after an error.",
+    )
+    _add_comparison(check)
+    check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
+    check.set_defaults(run=_golden("check_lines"))
+
+    show = kinds.add_parser("show", help="say what a bundle holds")
+    show.add_argument("bundle", metavar="BUNDLE", help="a golden bundle")
+    show.set_defaults(run=_golden("show_lines"))
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what an implementation does wrong",
+        description="Find the first step that does not follow from its inputs, and the mistake that makes its numbers. "
+        "The exit status is 0 where all is right, 1 where something is wrong, 2 after an error.",
+    )
+    _add_comparison(doctor)
+    doctor.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
+    doctor.set_defaults(run=_golden("doctor_lines"))
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a golden bundle")
+    parser.add_argument("theirs", metavar="THEIRS", help="the implementation's arrays: a .safetensors or .npz file")
+    parser.add_argument(
+        "--rename", metavar="FILE", help="a JSON object from their names to ours; * is any part of a name"
+    )
+    parser.add_argument("--transposed", action="store_true", help="take arrays with their axes in whatever order fits")
+    parser.add_argument(
+        "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; seen by itself if left out"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _golden(name: str) -> Callable[[argparse.Namespace], Iterator[str]]:
+    """Return a function of `nezha_np.oracle.golden_command`, which is imported when it runs."""
+
+    def run(options: argparse.Namespace) -> Iterator[str]:
+        return getattr(importlib.import_module("nezha_np.oracle.golden_command"), name)(options)
+
+    return run
 
 
 def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
@@ -182,9 +264,7 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
     for name, (_, _, entry) in named.items():
         shape = " x ".join(map(str, entry.shape))
         rows.append((name, shape, entry.dtype, f"{entry.nbytes:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, shape, dtype, size in rows:
-        yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}  {size:>{widths[3]}}"
+    yield aligned(rows, right=[3])
     yield ""
     parameters = sum(math.prod(entry.shape) for _, _, entry in named.values())
     total = sum(entry.nbytes for _, _, entry in named.values())

@@ -22,15 +22,20 @@ Trace and tape live in a context variable, so threads do not see each other's.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral
 from typing import Any, Protocol, cast
 
-from nezha_np.arrays import Array, has_kind, is_array, library, namespace
+import numpy as np
+
+from nezha_np.arrays import Array, has_kind, is_array, library, namespace, to_numpy
+from nezha_np.tables import aligned
 
 Function = Callable[..., Any]
 
@@ -152,10 +157,18 @@ class _Definitions:
 
 
 class Trace(Mapping[str, Array]):
-    """Every intermediate of one pass by its full name, in the order in which they were made."""
+    """Every intermediate of one pass by its full name, in the order in which they were made.
 
-    def __init__(self) -> None:
+    With `output`, patterns like ``encoder.layer.*.output``, the arrays whose names fit none of them are let go.
+
+    A recorder that does more than record overrides `compute` and `compose` (how a layer's result is made) or `keep`
+    (what happens to a result, and what the pass goes on with): `nezha_np.oracle` does.
+    """
+
+    def __init__(self, output: tuple[str, ...] | None = None) -> None:
+        self.output = output
         self.arrays: dict[str, Array] = {}
+        self.made_by: dict[str, int] = {}  # name -> identity of its array, for those that were let go too
         self.parameters: dict[int, str] = {}  # identity of a weight -> its name
         self.scope = ""
 
@@ -168,6 +181,15 @@ class Trace(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self.arrays)
 
+    def summary(self) -> str:
+        """Return a table of what was recorded: name, shape, dtype, and min, max, mean and norm, taken in float64."""
+        rows: list[tuple[str, ...]] = [("name", "shape", "dtype", "min", "max", "mean", "norm")]
+        for name, array in self.arrays.items():
+            values = to_numpy(array)
+            shape, dtype = " × ".join(map(str, values.shape)) or "()", str(values.dtype)
+            rows.append((name, shape, dtype, *(f"{number:.4g}" for number in _min_max_mean_norm(values))))
+        return aligned(rows, right=(3, 4, 5, 6))
+
     def full_name(self, layer: Layer, arguments: tuple[Any, ...], name: str | None) -> str:
         """Name a result: scope and `name`, else the parent of its parameter, else scope and the layer's own name."""
         if name is None:
@@ -176,16 +198,26 @@ class Trace(Mapping[str, Array]):
                     return self.parameters[id(argument)].rpartition(".")[0]
         return self.scope + (name or layer.__name__)
 
-    def record(self, name: str, array: Array) -> None:
-        """Keep an array under its name; an array may have several names, a name has one array."""
-        if self.arrays.setdefault(name, array) is not array:
+    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a primitive or a constant, which is to have this name."""
+        return layer.definition(*arguments, **options)
+
+    def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a composite, the first array of which is to have this name."""
+        return layer.definition(*arguments, **options)
+
+    def keep(self, name: str, array: Array) -> Array:
+        """Record an array, and return what the pass goes on with. An array may have several names, a name one array."""
+        if self.made_by.setdefault(name, id(array)) != id(array):
             raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
+        if self.output is None or matches(name, self.output):
+            self.arrays[name] = array
+        return array
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
         """Run a primitive, and record its result."""
-        result = layer.definition(*arguments, **options)
-        self.record(self.full_name(layer, arguments, name), result)
-        return result
+        full_name = self.full_name(layer, arguments, name)
+        return self.keep(full_name, self.compute(full_name, layer, arguments, options))
 
     constant = primitive
 
@@ -196,18 +228,34 @@ class Trace(Mapping[str, Array]):
             return layer.definition(*arguments, **options)
         if not self.parameters:
             self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
+        full_name = view.prefix.removesuffix(".")
         outer, self.scope = self.scope, view.prefix
         try:
-            result = layer.definition(*arguments, **options)
+            result = self.compose(full_name, layer, arguments, options)
         finally:
             self.scope = outer
-        if view.prefix:
-            self.record(view.prefix.removesuffix("."), result[0] if isinstance(result, tuple) else result)
-        return result
+        if not full_name:
+            return result
+        if isinstance(result, tuple):
+            return self.keep(full_name, result[0]), *result[1:]
+        return self.keep(full_name, result)
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return what a dropout mask is drawn from, or None where there is no dropout."""
         return None
+
+
+def _min_max_mean_norm(values: np.ndarray) -> tuple[float, ...]:
+    """Describe an array by four numbers, without an overflow on the way: a sum of a mask's numbers would be one."""
+    if not values.size:
+        return ()
+    values = values.astype("float64")
+    with np.errstate(all="ignore"):
+        least, most = float(values.min()), float(values.max())
+        scale = max(abs(least), abs(most))
+        scaled = values / scale if 0.0 < scale < math.inf else values
+        scale = scale if 0.0 < scale < math.inf else 1.0
+        return least, most, float(scaled.mean()) * scale, float((scaled * scaled).sum() ** 0.5) * scale
 
 
 class Tape(Trace):
@@ -239,10 +287,11 @@ class Tape(Trace):
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
         """Run a constant layer, and remember its result."""
-        result = layer.definition(*arguments, **options)
+        full_name = self.full_name(layer, arguments, name)
+        result = self.compute(full_name, layer, arguments, options)
         if self._knows(result):  # the caller passed one array twice: each name has a gradient of its own
             result = result[...]
-        self.record(self.full_name(layer, arguments, name), result)
+        result = self.keep(full_name, result)
         self.constants[id(result)] = result
         return result
 
@@ -252,6 +301,16 @@ class Tape(Trace):
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return seed, step and full name."""
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
+
+    def compute_gradient(
+        self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Make the gradients of a layer's arguments, from the gradient of its result."""
+        return cast(Function, layer.gradient)(dy, result, *arguments, **options)
+
+    def keep_gradient(self, dy: Array, result: Array) -> Array:
+        """Return the gradient of a result that the walk goes on with, all its parts added up."""
+        return dy
 
     def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
         """Return the gradient of `loss` by every weight it depends on, and by every intermediate if asked for."""
@@ -264,7 +323,8 @@ class Tape(Trace):
                 continue
             if layer.gradient is None:
                 raise ValueError(f"{layer.__name__} has no gradient: put one beside it with mechanism.gradient_of")
-            parts = layer.gradient(dy, result, *arguments, **options)
+            dy = self.keep_gradient(dy, result)
+            parts = self.compute_gradient(dy, result, layer, arguments, options)
             for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
                 if part is not None and (intermediates or id(argument) not in self.constants):
                     before = gradients.get(id(argument))
@@ -275,12 +335,26 @@ class Tape(Trace):
         return named
 
 
+def patterns(argument: str, value: Any) -> tuple[str, ...]:
+    """Check patterns of names: one, or a sequence of them."""
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, Sequence) or not all(isinstance(pattern, str) for pattern in found):
+        raise TypeError(f"{argument}: expected a pattern or a sequence of patterns, got {value!r}")
+    return tuple(found)
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name fits one of some patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def _is_float_array(value: Any) -> bool:
     return is_array(value) and has_kind(value, "real floating")
 
 
 @contextmanager
-def _recording(recorder: Any) -> Iterator[Any]:
+def recording(recorder: Any) -> Iterator[Any]:
+    """Let a recorder have every call of a layer inside the block."""
     if isinstance(_recorder.get(), Trace):
         raise ValueError("trace, value_and_grad and definitions: expected none inside a trace, which would miss it")
     token = _recorder.set(recorder)
@@ -308,17 +382,28 @@ def definitions() -> Any:
     >>> with nz.definitions():
     ...     out = nz.forward(weights, [[2, 3]])
     """
-    return _recording(_Definitions())
+    return recording(_Definitions())
 
 
-def trace() -> Any:
+def trace(output: str | Sequence[str] | None = None) -> Any:
     """Record every intermediate of one forward pass, of any head, by its full name.
+
+    Parameters
+    ----------
+    output : str or sequence of str, optional
+        Patterns (`fnmatch`'s: ``*`` any text, ``?`` one character, ``[ab]``) of the names to record, so that a pass of
+        a large model need not hold everything: ``"encoder.layer.*.attention.self.probs"``. None: all.
 
     Returns
     -------
     context manager
-        Its value is a read-only mapping from names to arrays, in the order in which they were made. It covers one pass:
-        a second one inside the same block raises ValueError.
+        Its value is a read-only mapping from names to arrays, in the order in which they were made, with a method
+        `summary`. It covers one pass: a second one inside the same block raises ValueError.
+
+    Raises
+    ------
+    TypeError
+        If `output` is no text and no sequence of texts.
 
     Examples
     --------
@@ -328,8 +413,14 @@ def trace() -> Any:
     ...     out = nz.forward(weights, [[2, 3, 4]])
     >>> t["encoder.layer.0.attention.self.probs"].shape
     (1, 4, 3, 3)
+    >>> with nz.trace(output="encoder.layer.?") as t:
+    ...     out = nz.forward(weights, [[2, 3, 4]])
+    >>> list(t)
+    ['encoder.layer.0', 'encoder.layer.1', 'encoder.layer.2', 'encoder.layer.3']
+    >>> print(t.summary()[:38])
+    name             shape        dtype
     """
-    return _recording(Trace())
+    return recording(Trace(None if output is None else patterns("output", output)))
 
 
 def value_and_grad(
@@ -385,7 +476,7 @@ def value_and_grad(
 
     @functools.wraps(head)
     def run(weights: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Array]]:
-        with _recording(Tape(seed_and_step)) as tape:
+        with recording(Tape(seed_and_step)) as tape:
             out = head(weights, *arguments, **options)
         if getattr(out, "loss", None) is None:
             raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")

@@ -88,8 +88,22 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file that transformers reads too.
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file that `read_header` has accepted: texts by name.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> read_metadata(nz.checkpoint.SHIPPED / "model.safetensors")
+    {'format': 'pt'}
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)).get("__metadata__") or {}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file.
 
     Parameters
     ----------
@@ -97,6 +111,9 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         The file.
     tensors : mapping of str to array
         The tensors.
+    metadata : mapping of str to str, optional
+        Texts by name; None: what transformers asks for, which refuses a file that does not say for which framework it
+        was written.
 
     Examples
     --------
@@ -112,8 +129,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     path.touch()
     mode = path.stat().st_mode
-    # transformers refuses a file whose metadata does not say for which framework it was written.
-    safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"})
+    safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
     path.chmod(mode)  # newer versions of the library make private files; a model is as readable as any new file
 
 

@@ -38,8 +38,21 @@ def dropout(x: Array, *, rate: float, name: str = "dropout") -> Array:
     """
     key = dropout_key(name)
     if key is None or rate == 0.0:
-        return x
+        return unchanged(x, name=name)
     return rescale(x, dropout_mask(x, rate=rate, key=key, name=f"{name}.mask"), name=name)
+
+
+@primitive
+def unchanged(x: Array) -> Array:
+    """Do nothing, under a name of its own: a trace has the layer whether it drops or not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unchanged(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
+    return x
 
 
 @constant
