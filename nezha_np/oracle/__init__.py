@@ -1,0 +1,22 @@
+"""The golden oracle: record a pass, compare another implementation with it, and be told which line of it to mend."""
+
+from nezha_np.oracle.bundle import Bundle
+from nezha_np.oracle.bundle import load_bundle as load
+from nezha_np.oracle.comparison import Comparison, compare
+from nezha_np.oracle.doctor import Diagnosis, diagnose
+from nezha_np.oracle.recording import record
+from nezha_np.oracle.standard import record_all, record_standard
+from nezha_np.oracle.torch_capture import capture_torch
+
+__all__ = [
+    "Bundle",
+    "Comparison",
+    "Diagnosis",
+    "capture_torch",
+    "compare",
+    "diagnose",
+    "load",
+    "record",
+    "record_all",
+    "record_standard",
+]

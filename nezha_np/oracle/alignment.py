@@ -1,0 +1,296 @@
+"""Their arrays under our names: prefixes, renamed tensors, axes in another order."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.arrays import is_array, library, to_numpy
+from nezha_np.families import family_of
+from nezha_np.files import npz_file, safetensors_file
+from nezha_np.files.tensor_bytes import map_tensors
+from nezha_np.inputs import as_path, listed
+from nezha_np.oracle.bundle import Bundle, flattened
+from nezha_np.oracle.differences import difference, largest, magnitude
+
+PREFIXES = ("nezha.", "bert.", "convbert.")
+FLOATS = ("float64", "float32", "float16")
+Rename = list[tuple[re.Pattern[str], str]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Theirs:
+    """Another implementation's arrays, aligned with a bundle.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        Their arrays by the bundle's names, in the bundle's order.
+    names : dict of str to str
+        What they call each of these.
+    axes : dict of str to tuple
+        For each array whose axes were put in another order: that order.
+    unknown : list of str
+        Their names that the bundle does not have.
+    wrong_shape : dict of str to (tuple, tuple)
+        Arrays that cannot be compared: the bundle's shape and theirs.
+    dtype : str
+        What they compute in: "float64", "float32", "float16" or "bfloat16".
+    """
+
+    arrays: dict[str, np.ndarray]
+    names: dict[str, str]
+    axes: dict[str, tuple[int, ...]]
+    unknown: list[str]
+    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    dtype: str
+
+
+def align(
+    bundle: Bundle,
+    theirs: Mapping[str, Any] | str | Path,
+    *,
+    rename: Mapping[str, str] | None = None,
+    transposed: bool = False,
+    dtype: str | None = None,
+) -> Theirs:
+    """Find the bundle's name, shape and order for another implementation's arrays.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What to align with.
+    theirs : mapping of str to array, or path
+        Their arrays, of any library: by trace names, by ``outputs/…`` or the name of an output, and by ``gradients/…``;
+        the prefix of a model (``nezha.``, ``bert.``, ``convbert.``) may stand before a name. A tuple of arrays counts
+        as ``name.0``, ``name.1``, …; what is None is left out.
+    rename : mapping of str to str, optional
+        Our names for theirs. A ``*`` stands for any text without a dot, and in our name for the same text; what lies
+        below a name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
+        ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts.
+    transposed : bool
+        Whether an array is taken with its axes in whatever order fits best.
+    dtype : str, optional
+        What they compute in; None: what most of their float arrays are in. A float32 array counts as bfloat16 where
+        each of its numbers is one of bfloat16's.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If the two have nothing in common, two of their names mean one of ours, or an argument is wrong.
+    """
+    arrays, known = read_theirs(theirs) if isinstance(theirs, (str, Path)) else take_theirs(theirs)
+    golden = bundle.arrays
+    table = check_rename(rename)
+    found: dict[str, np.ndarray] = {}
+    names: dict[str, str] = {}
+    axes: dict[str, tuple[int, ...]] = {}
+    unknown: list[str] = []
+    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for their_name, array in arrays.items():
+        name = _our_name(their_name, table, bundle, golden)
+        if name is None:
+            unknown.append(their_name)
+            continue
+        if name in names:
+            raise ValueError(f"theirs: expected one array for {name}, got {names[name]} and {their_name}")
+        if _once_for_all_texts(name, golden, array):
+            if name.startswith("gradients/"):  # theirs is the sum over the texts
+                unknown.append(their_name)
+                continue
+            array = np.broadcast_to(array, golden[name].shape)
+        names[name] = their_name
+        order = _best_order(name, golden[name], array) if transposed else tuple(range(array.ndim))
+        if order is None or array.transpose(order).shape != golden[name].shape:
+            wrong_shape[name] = (golden[name].shape, array.shape)
+            continue
+        if order != tuple(range(array.ndim)):
+            axes[name] = order
+        found[name] = array.transpose(order)
+    if not names:
+        raise ValueError(
+            f"theirs: expected some of the bundle's names ({listed(list(golden), 5)}), "
+            f"got {listed(list(arrays), 5) or 'no array'}: give a table of renames"
+        )
+    kept = {name: found[name] for name in golden if name in found}
+    theirs_in = dtype or most_frequent_dtype({names[name]: array for name, array in kept.items()}, known)
+    return Theirs(kept, names, axes, unknown, wrong_shape, theirs_in)
+
+
+def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read another implementation's arrays, a .safetensors or a .npz file; and which of them are in bfloat16."""
+    path = as_path(path, "theirs")
+    reader = {".safetensors": safetensors_file, ".npz": npz_file}.get(path.suffix)
+    if reader is None:
+        raise ValueError(f"theirs: expected a .safetensors or a .npz file, got {path}")
+    if not path.is_file():
+        raise FileNotFoundError(f"theirs: expected a file of arrays, found no {path}")
+    header = reader.read_header(path)
+    known = {name: "bfloat16" for name, entry in header.items() if entry.dtype == "BF16"}
+    return {name: _real(name, array) for name, array in map_tensors(path, header).items()}, known
+
+
+def take_theirs(theirs: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Take another implementation's arrays from a mapping; and what is known of their dtypes beyond NumPy's."""
+    if not isinstance(theirs, Mapping):
+        raise TypeError(f"theirs: expected a mapping of arrays or a path, got {type(theirs).__name__}")
+    if odd := [name for name in theirs if not isinstance(name, str)]:
+        raise TypeError(f"theirs: expected a name for each array, got {odd[0]!r}")
+    arrays, known = {}, {}
+    for name, value in flattened(theirs).items():
+        if is_array(value) and "bfloat16" in str(value.dtype):
+            value = value.float() if library(value) == "torch" else np.asarray(value).astype(np.float32)
+            known[name] = "bfloat16"
+        elif isinstance(value, (float, int)):
+            known[name] = ""  # a number of Python's, which says nothing of the dtype
+        elif not is_array(value):
+            raise TypeError(f"theirs: expected arrays by name, got {type(value).__name__} for {name}")
+        arrays[name] = _real(name, to_numpy(value) if is_array(value) else np.asarray(value))
+    return arrays, known
+
+
+def _real(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"theirs: expected real numbers, got {array.dtype} for {name}")
+    return array
+
+
+def most_frequent_dtype(arrays: Mapping[str, np.ndarray], known: Mapping[str, str]) -> str:
+    """Say what most float arrays are in, of as many the narrowest; float32 where none tells.
+
+    Examples
+    --------
+    >>> most_frequent_dtype({"q": np.array([0.8984375], "float32")}, {})  # eight significant bits
+    'bfloat16'
+    """
+    told = [known.get(name) or dtype_told(array) for name, array in arrays.items() if known.get(name) != ""]
+    narrowest_first = ("bfloat16", "float16", "float32", "float64")
+    return max(narrowest_first, key=told.count) if any(told) else "float32"
+
+
+def dtype_told(array: np.ndarray) -> str:
+    """Say what an array was computed in, bfloat16 by its bits; "" where it has no floats, or none that tells.
+
+    Examples
+    --------
+    >>> dtype_told(np.array([0.9], "float32")), dtype_told(np.array([0.0, 1.0, 1.5], "float32"))
+    ('float32', '')
+    """
+    if array.dtype.kind != "f":
+        return ""
+    if array.dtype.name != "float32":
+        return array.dtype.name if array.dtype.name in FLOATS else "float64"
+    bits = np.array(array, np.float32).view(np.uint32)
+    telling = bits[np.isfinite(array) & (bits & 0x7FFFF != 0)]  # more than five significant bits: no 0, 1, 1.5
+    if not telling.size:
+        return ""
+    return "float32" if (telling & 0xFFFF).any() else "bfloat16"
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+
+
+def check_rename(rename: Mapping[str, str] | None) -> Rename:
+    """Check a table of renames, and put those of many parts first.
+
+    Examples
+    --------
+    >>> check_rename({"blocks.0": "encoder.layer.*"})
+    Traceback (most recent call last):
+    ...
+    ValueError: rename: expected a * in 'blocks.0' for each in 'encoder.layer.*', got 0 for 1
+    """
+    if rename is not None and not isinstance(rename, Mapping):
+        raise TypeError(f"rename: expected a mapping from their names to ours, got {type(rename).__name__}")
+    found = []
+    for their, our in (rename or {}).items():
+        if not isinstance(their, str) or not isinstance(our, str):
+            raise TypeError(f"rename: expected a mapping from their names to ours, got {their!r} for {our!r}")
+        if our.count("*") > their.count("*"):
+            counts = f"{their.count('*')} for {our.count('*')}"
+            raise ValueError(f"rename: expected a * in {their!r} for each in {our!r}, got {counts}")
+        found.append((their, our))
+    found.sort(key=lambda pair: -pair[0].count("."))
+    return [(re.compile("([^./]*)".join(map(re.escape, their.split("*"))) + r"(\..*)?"), our) for their, our in found]
+
+
+def renamed(name: str, rename: Rename) -> str:
+    """Give a name by a table of renames, with its group or after it.
+
+    Examples
+    --------
+    >>> table = check_rename({"blocks.*.q": "encoder.layer.*.query", "outputs/0": "logits"})
+    >>> renamed("gradients/blocks.1.q.weight", table), renamed("outputs/0", table), renamed("blocks.1", table)
+    ('gradients/encoder.layer.1.query.weight', 'logits', 'blocks.1')
+    """
+    group, slash, rest = name.rpartition("/")
+    for pattern, our in rename:
+        for before, text in (("", name), (group + slash, rest)):
+            if match := pattern.fullmatch(text):
+                *parts, below = match.groups(default="")
+                for part in parts:
+                    our = our.replace("*", part, 1)
+                return before + our + below
+    return name
+
+
+def without_prefix(name: str) -> str:
+    """Take the prefix of a model off a name, in its group.
+
+    Examples
+    --------
+    >>> without_prefix("gradients/bert.pooler.dense.bias")
+    'gradients/pooler.dense.bias'
+    """
+    group, slash, rest = name.rpartition("/")
+    for prefix in PREFIXES:
+        rest = rest.removeprefix(prefix)
+    return group + slash + rest
+
+
+def _our_name(name: str, table: Rename, bundle: Bundle, golden: Mapping[str, Any]) -> str | None:
+    """Find the bundle's name for theirs, None where it has none."""
+    name = name.removeprefix("trace/")
+    given = renamed(name, table)
+    if given == name:
+        given = renamed(without_prefix(name), table)
+    group, slash, rest = without_prefix(given).removeprefix("trace/").rpartition("/")
+    rest = family_of(bundle.config).second_names.get(rest, rest)
+    choices = (group + slash + rest, f"outputs/{rest}" if not group else "")
+    return next((choice for choice in choices if choice in golden), None)
+
+
+# -------------------------------------------------------------------------------------------------------------- axes
+
+
+def _once_for_all_texts(name: str, golden: Mapping[str, np.ndarray], array: np.ndarray) -> bool:
+    """Whether they make once what we make for each text, and it is the same for each: positions, for example."""
+    shape = golden[name].shape
+    if array.shape == shape or len(array.shape) != len(shape) or array.shape != (1, *shape[1:]):
+        return False
+    result = golden.get(name.removeprefix("gradients/"), golden[name])
+    return bool((result == result[:1]).all())
+
+
+def _best_order(name: str, golden: np.ndarray, array: np.ndarray) -> tuple[int, ...] | None:
+    """Return the order of axes that has the golden shape, of several the one that comes closest.
+
+    Where the axes fit as they are, another order has to come much closer: a wrong number moves none.
+    """
+    if array.ndim != golden.ndim:
+        return None
+    as_it_is = tuple(range(array.ndim))
+    apart = {}
+    for order in itertools.permutations(as_it_is):
+        if array.transpose(order).shape == golden.shape:
+            differences = difference(name, golden, array.transpose(order))
+            most = largest(magnitude(name, golden))  # an infinite difference would outweigh all others
+            apart[order] = float(np.minimum(differences, most).mean()) if differences.size else 0.0
+    best = min(apart, key=apart.__getitem__, default=None)
+    return as_it_is if as_it_is in apart and best is not None and apart[best] >= apart[as_it_is] / 2 else best

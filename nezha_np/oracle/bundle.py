@@ -1,0 +1,440 @@
+"""Golden bundles: one pass of the model, every number of it, in one safetensors file that any language can read.
+
+The tensors of the file are named by groups: ``inputs/…`` what the model is given, ``weights/…`` its parameters where
+the file has them, ``trace/…`` every intermediate, ``outputs/…`` what the head returns, ``gradients/…`` the gradient of
+the loss by every parameter and intermediate. All else is one JSON document in the file's metadata. `docs/bundles.md`
+specifies the format for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nezha_np.heads
+import nezha_np.model
+from nezha_np.checkpoint import SHIPPED, list_files, load
+from nezha_np.config import Config, config_from_dict
+from nezha_np.files.safetensors_file import read_header, read_metadata, write_beside, write_tensors
+from nezha_np.files.tensor_bytes import map_tensors
+from nezha_np.inputs import DTYPES, as_path
+from nezha_np.weights import Weights, init
+
+FORMAT = 1  # the number of the format; a reader refuses other numbers
+KEY = "nezha_np_golden"  # where the metadata hold the JSON document
+# What the document holds under each key.
+KINDS: dict[str, type] = {
+    "head": str,
+    "config": dict,
+    "switches": dict,
+    "weights": dict,
+    "dtype": str,
+    "versions": dict,
+    "aliases": dict,
+    "trace": list,
+    "outputs": list,
+    "gradients": list,
+    "tolerances": dict,
+}
+TOLERANCES = ("float64", "float32", "float16", "bfloat16")
+RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
+HEADS = {
+    "forward": nezha_np.model.forward,
+    **{
+        name: getattr(nezha_np.heads, name)
+        for name in (
+            "pretraining",
+            "masked_lm",
+            "causal_lm",
+            "next_sentence_prediction",
+            "sequence_classification",
+            "multiple_choice",
+            "token_classification",
+            "question_answering",
+        )
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundle:
+    """One recorded pass.
+
+    Attributes
+    ----------
+    head : str
+        The public function that ran: "forward", "masked_lm", ….
+    config : NezhaConfig, BertConfig or ConvBertConfig
+        The configuration.
+    inputs : dict
+        What the head was given, labels among it, by the names of its arguments.
+    trace : dict of str to array
+        Every recorded intermediate by its trace name, in the order in which they were made. Names of one array, that of
+        a module and that of its last step, hold the same array.
+    outputs : dict of str to array
+        What the head returned: ``logits``, ``hidden_states.0``, ….
+    gradients : dict of str to array
+        Gradients of the loss by intermediates and parameters, in the order of the walk back; empty without a loss.
+    tolerances : dict of str to dict
+        For each dtype ("float64", "float32", "float16", "bfloat16") and each name (``gradients/…`` for gradients,
+        ``outputs/…`` for outputs) the largest absolute difference that rounding explains; infinite where a pass in that
+        dtype has no number at all.
+    recipe : dict
+        Where the weights come from; ``kind`` is "inside", "init" or "checkpoint".
+    dtype : str
+        What the pass was computed in.
+    versions : dict of str to str
+        What computed it.
+    tensors : dict of str to array or None
+        The weights where the file has them.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> config = nz.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1)
+    >>> bundle = nz.oracle.record(config, [[2, 3]])
+    >>> bundle.trace["encoder.layer.0.attention.self.probs"].shape
+    (1, 2, 2, 2)
+    """
+
+    head: str
+    config: Config
+    inputs: dict[str, Any]
+    trace: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    tolerances: dict[str, dict[str, float]]
+    recipe: dict[str, Any]
+    dtype: str
+    versions: dict[str, str]
+    tensors: dict[str, np.ndarray] | None = None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that an implementation can be compared with, in the order in which it is made.
+
+        A name of the trace stands for itself; the others are ``outputs/…`` and ``gradients/…``.
+        """
+        return {
+            **self.trace,
+            **{f"outputs/{name}": array for name, array in self.outputs.items()},
+            **{f"gradients/{name}": array for name, array in self.gradients.items()},
+        }
+
+    def weights(self, checkpoint: Weights | str | Path | None = None) -> Weights:
+        """Make the weights of the pass, in its dtype.
+
+        Parameters
+        ----------
+        checkpoint : Weights, str or Path, optional
+            A checkpoint that holds them, where the recipe is "checkpoint" and it is not the shipped one. Or the weights
+            themselves, which are taken at their word.
+
+        Returns
+        -------
+        Weights
+            With the bundle's configuration.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such checkpoint.
+        ValueError
+            If a checkpoint is needed and not given, it is another one than that of the pass, or the shapes of weights
+            are not the configuration's.
+        """
+        if isinstance(checkpoint, Weights):
+            return Weights(dict(checkpoint.to(device="cpu", dtype=self.dtype)), self.config)
+        match self.recipe["kind"]:
+            case "inside":
+                return Weights(self.tensors or {}, self.config)
+            case "init":
+                drawn = init(self.config, self.recipe["head"], self.recipe["seed"])
+                return Weights(dict(drawn.to(dtype=self.dtype)), self.config)
+        path = SHIPPED if checkpoint is None else as_path(checkpoint, "checkpoint")
+        found = checkpoint_hash(path, name="checkpoint")
+        if found != self.recipe["sha256"]:
+            got = "the shipped model, because none was given," if checkpoint is None else f"{path}"
+            raise ValueError(
+                f"checkpoint: expected the one that the bundle was recorded with, {self.recipe['name']} with SHA-256 "
+                f"{self.recipe['sha256'][:16]}…, got {got} with {found[:16]}…"
+            )
+        return Weights(dict(load(path, dtype=self.dtype)), self.config)
+
+    def save(self, path: str | Path) -> None:
+        """Write the bundle to a safetensors file, beside its place, and move it there.
+
+        Parameters
+        ----------
+        path : str or Path
+            A name that ends in ``.safetensors``; its folder is made if need be.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `path` is no such name, or no file can hold the configuration, whose `hidden_act` is a function.
+        """
+        path = bundle_path(path)
+        tensors, aliases, switches = {}, {}, {}
+        first_name: dict[int, str] = {}
+        for name, value in self._named().items():
+            if not isinstance(value, np.ndarray):
+                switches[name.removeprefix("inputs/")] = value
+            elif name.startswith(("inputs/", "weights/")) or first_name.setdefault(id(value), name) == name:
+                tensors[name] = value
+            else:
+                aliases[name] = first_name[id(value)]
+        document = {
+            "format": FORMAT,
+            "head": self.head,
+            "config": self.config.to_dict(),
+            "switches": switches,
+            "weights": self.recipe,
+            "dtype": self.dtype,
+            "versions": self.versions,
+            "aliases": aliases,
+            "trace": list(self.trace),
+            "outputs": list(self.outputs),
+            "gradients": list(self.gradients),
+            "tolerances": {
+                dtype: {
+                    tensor_name(name): value if math.isfinite(value) else None
+                    for name, value in of_names.items()
+                    if tensor_name(name) in tensors
+                }
+                for dtype, of_names in self.tolerances.items()
+            },
+        }
+        try:
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
+        # One entry: the library writes several in an order that changes from run to run.
+        write_beside(path.parent, lambda beside: write_tensors(beside / path.name, tensors, {KEY: text}))
+
+    def _named(self) -> dict[str, Any]:
+        """Give everything the name of its tensor."""
+        named: dict[str, Any] = {}
+        for group, values in (
+            ("inputs", flattened(self.inputs)),
+            ("weights", self.tensors or {}),
+            ("trace", self.trace),
+            ("outputs", self.outputs),
+            ("gradients", self.gradients),
+        ):
+            named |= {f"{group}/{name}": value for name, value in values.items()}
+        return named
+
+
+def tensor_name(name: str) -> str:
+    """Return what the file calls one of `Bundle.arrays`.
+
+    Examples
+    --------
+    >>> tensor_name("embeddings.sum"), tensor_name("outputs/logits")
+    ('trace/embeddings.sum', 'outputs/logits')
+    """
+    return name if name.startswith(("outputs/", "gradients/")) else f"trace/{name}"
+
+
+def bundle_path(path: str | Path) -> Path:
+    """Check where a bundle is to be written.
+
+    Examples
+    --------
+    >>> bundle_path("golden.npz")
+    Traceback (most recent call last):
+    ...
+    ValueError: path: expected a name that ends in .safetensors, got golden.npz
+    """
+    path = as_path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: expected a name that ends in .safetensors, got {path}")
+    return path
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each array of nested tuples a name of its own; what is None is left out.
+
+    Examples
+    --------
+    >>> flattened({"use_cache": True, "past_key_values": ((1, 2), (3, 4)), "labels": None})
+    {'use_cache': True, 'past_key_values.0.0': 1, 'past_key_values.0.1': 2, 'past_key_values.1.0': 3, \
+'past_key_values.1.1': 4}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, (tuple, list)):
+            found |= flattened({f"{name}.{index}": part for index, part in enumerate(value)})
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put back into tuples what `flattened` named.
+
+    Examples
+    --------
+    >>> nested({"past_key_values.0.0": 1, "past_key_values.0.1": 2})
+    {'past_key_values': ((1, 2),)}
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        head, dot, rest = name.partition(".")
+        if dot:
+            groups.setdefault(head, {})[rest] = value
+        else:
+            found[name] = value
+    for name, parts in groups.items():
+        found[name] = tuple(part for _, part in sorted(nested(parts).items(), key=lambda item: int(item[0])))
+    return found
+
+
+def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
+    """Return the SHA-256 of a checkpoint's files of tensors, one after another; `name` is the argument's.
+
+    Examples
+    --------
+    >>> checkpoint_hash(SHIPPED)[:8]
+    'ad545bbf'
+    """
+    digest = hashlib.sha256()
+    for file in list_files(path, name=name):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that `Bundle.save`, `record` or ``nezha-np golden record`` has written.
+
+    Returns
+    -------
+    Bundle
+        Its arrays are read-only, on a mapping of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no safetensors file, is cut off, holds no bundle, or one of another format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nezha_np as nz
+    >>> path = tempfile.mkdtemp() + "/bundle.safetensors"
+    >>> config = nz.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1)
+    >>> nz.oracle.record(config, [[2, 3]]).save(path)
+    >>> nz.oracle.load(path).head
+    'forward'
+    """
+    path = as_path(path)
+    header = read_header(path)
+    try:
+        return _as_bundle(_read_document(read_metadata(path)), map_tensors(path, header))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read the JSON document of a bundle, and check that it is one of this format."""
+    if KEY not in metadata:
+        raise ValueError(f"expected a golden bundle, got a safetensors file without {KEY} in its metadata")
+    text = metadata[KEY]
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")
+    if document.get("format") != FORMAT:
+        raise ValueError(
+            f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
+            "read it with the version of nezha_np that wrote it"
+        )
+    for key, kind in KINDS.items():
+        if not isinstance(document.get(key), kind):
+            got = type(document[key]).__name__ if key in document else "nothing"
+            raise ValueError(f"expected {kind.__name__} under {key} in the bundle's metadata, got {got}")
+    if document["head"] not in HEADS:
+        raise ValueError(f"expected one of the heads {', '.join(HEADS)}, got {document['head']!r}")
+    if document["dtype"] not in DTYPES:
+        raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
+    recipe, tolerances = document["weights"], document["tolerances"]
+    if recipe.get("kind") not in tuple(RECIPES) or not recipe.keys() >= set(RECIPES[recipe["kind"]]):
+        raise ValueError(f"expected a recipe for the weights ({', '.join(RECIPES)}), got {recipe}")
+    if missing := [dtype for dtype in TOLERANCES if not isinstance(tolerances.get(dtype), dict)]:
+        raise ValueError(f"expected tolerances for {', '.join(TOLERANCES)}, got none for {', '.join(missing)}")
+    return document
+
+
+def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> Bundle:
+    """Put a document and the tensors of its file together."""
+
+    def found(name: str) -> np.ndarray:
+        if name not in tensors:
+            raise ValueError(f"expected every tensor that the bundle's metadata name, found no {name}")
+        return tensors[name]
+
+    def listed(group: str) -> dict[str, np.ndarray]:
+        return {name: found(f"{group}/{name}") for name in document[group]}
+
+    def held(group: str) -> dict[str, np.ndarray]:
+        prefix = f"{group}/"
+        return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+    tensors |= {name: found(first) for name, first in document["aliases"].items()}
+    weights, given = held("weights") or None, held("inputs") | document["switches"]
+    if document["weights"]["kind"] == "inside" and weights is None:
+        raise ValueError("expected weights inside the file, as its metadata say, found none")
+    try:
+        config = config_from_dict(document["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected a configuration in the bundle's metadata, got another: {error}") from None
+    try:
+        inputs = nested(given)
+    except ValueError:  # what should be a number in a tuple is none
+        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(given)}") from None
+    bundle = Bundle(
+        head=document["head"],
+        config=config,
+        inputs=inputs,
+        trace=listed("trace"),
+        outputs=listed("outputs"),
+        gradients=listed("gradients"),
+        tolerances={},
+        recipe=document["weights"],
+        dtype=document["dtype"],
+        versions=document["versions"],
+        tensors=weights,
+    )
+    for dtype in TOLERANCES:
+        bundle.tolerances[dtype] = {name: _tolerance(document, dtype, tensor_name(name)) for name in bundle.arrays}
+    return bundle
+
+
+def _tolerance(document: Mapping[str, Any], dtype: str, tensor: str) -> float:
+    tensor, tolerances = document["aliases"].get(tensor, tensor), document["tolerances"][dtype]
+    if tensor not in tolerances:
+        raise ValueError(f"expected a tolerance of {dtype} for each array, found none for {tensor}")
+    value = tolerances[tensor]
+    if value is not None and not isinstance(value, (int, float)):
+        raise ValueError(f"expected numbers for tolerances, got {value!r} for {tensor}")
+    return math.inf if value is None else float(value)

@@ -1,0 +1,287 @@
+"""Comparing another implementation with a bundle, in the order in which the numbers are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.inputs import listed
+from nezha_np.oracle.alignment import Theirs, align
+from nezha_np.oracle.bundle import Bundle, load_bundle
+from nezha_np.oracle.differences import difference, largest, magnitude
+from nezha_np.tables import aligned
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One array compared.
+
+    Attributes
+    ----------
+    name, their_name : str
+        What we call it, and what they do.
+    shape : tuple of int
+        Its shape; `their_shape` is another where the two cannot be compared.
+    absolute, relative : float
+        The largest difference, and this over the largest golden number; infinite where only one is NaN.
+    tolerance : float
+        The largest difference that rounding explains.
+    where : tuple of int
+        Where the largest difference is.
+    agrees : bool
+        Whether the difference is within the tolerance.
+    """
+
+    name: str
+    their_name: str
+    shape: tuple[int, ...]
+    their_shape: tuple[int, ...]
+    dtype: str
+    absolute: float
+    relative: float
+    tolerance: float
+    where: tuple[int, ...]
+    golden: float
+    theirs: float
+    agrees: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was compared, in the order in which it is made.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+        The arrays that both have.
+    dtype : str
+        The dtype whose tolerances were applied.
+    tolerance : float or None
+        What was allowed in place of these, over the largest golden number.
+    unknown : tuple of str
+        Their names that the bundle does not have.
+    missing : tuple of str
+        The bundle's names that they do not have.
+    """
+
+    rows: tuple[Row, ...]
+    dtype: str
+    tolerance: float | None
+    unknown: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def first(self) -> Row | None:
+        """The first array beyond its tolerance, None where all agree."""
+        return next((row for row in self.rows if not row.agrees), None)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all arrays are within their tolerances."""
+        return self.first is None
+
+    def __bool__(self) -> bool:
+        return self.agrees
+
+    def table(self) -> str:
+        """Return a table of all arrays: name, shape, largest absolute and relative difference, tolerance, and where."""
+        rows: list[tuple[str, ...]] = [("", "name", "shape", "absolute", "relative", "tolerance", "where")]
+        for row in self.rows:
+            shape = " × ".join(map(str, row.shape)) or "()"
+            if row.their_shape != row.shape:
+                theirs = " × ".join(map(str, row.their_shape)) or "()"
+                rows.append(("✗", row.name, f"{shape}, not {theirs}"))
+                continue
+            numbers = (f"{row.absolute:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.2e}")
+            rows.append(("✓" if row.agrees else "✗", row.name, shape, *numbers, str(list(row.where))))
+        return aligned(rows, right=(3, 4, 5))
+
+    def summary(self) -> str:
+        """Say in a few lines whether they agree, and where they part first."""
+        within = f"the tolerances of {self.dtype}" if self.tolerance is None else f"{self.tolerance:g} of the largest"
+        first = self.first
+        if first is None:
+            agree = f"all {len(self.rows)} arrays agree" if len(self.rows) > 1 else "the array agrees"
+            lines = [f"{agree} within {within}"]
+        else:
+            wrong = sum(not row.agrees for row in self.rows)
+            lines = [
+                f"{wrong} of {len(self.rows)} arrays {'is' if wrong == 1 else 'are'} beyond {within}",
+                f"the first, in the order in which they are made: {describe(first)}",
+            ]
+        if self.missing:
+            of_all = len(self.rows) + len(self.missing)
+            lines.append(f"of the bundle's {of_all} arrays, {len(self.missing)} were not given")
+        if self.unknown:
+            lines.append(f"not in the bundle, and not compared: {listed(list(self.unknown), 5)}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as numbers, texts and lists, for JSON: what is NaN or infinite is None."""
+        return {
+            "agrees": self.agrees,
+            "dtype": self.dtype,
+            "tolerance": self.tolerance,
+            "first": None if self.first is None else self.first.name,
+            "rows": [
+                {
+                    key: list(value) if isinstance(value, tuple) else _finite(value)
+                    for key, value in dataclasses.asdict(row).items()
+                }
+                for row in self.rows
+            ],
+            "unknown": list(self.unknown),
+            "missing": list(self.missing),
+        }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe(row: Row) -> str:
+    """Say in one line how an array differs."""
+    called = "" if row.their_name.endswith(row.name) else f" ({row.their_name})"
+    if row.their_shape != row.shape:
+        return f"{row.name}{called} has shape {row.their_shape}, expected {row.shape}"
+    numbers = f"it is {row.theirs:.6g}, expected {row.golden:.6g}"
+    if not math.isfinite(row.absolute):
+        return f"{row.name}{called} differs: at {list(row.where)} {numbers}"
+    return (
+        f"{row.name}{called} differs by {row.absolute:.2e}, {row.relative:.2e} of its largest, where rounding explains "
+        f"{row.tolerance:.2e}; at {list(row.where)} {numbers}"
+    )
+
+
+def compare(
+    bundle: Bundle | str | Path,
+    theirs: Mapping[str, Any] | Callable[..., Any] | str | Path,
+    *,
+    rename: Mapping[str, str] | None = None,
+    transposed: bool = False,
+    dtype: str | None = None,
+    tolerance: float | None = None,
+) -> Comparison:
+    """Compare another implementation with a bundle.
+
+    Parameters
+    ----------
+    bundle : Bundle or path
+        The golden pass.
+    theirs : mapping of str to array, callable, or path
+        Their arrays by name, some or all; or a function that takes the bundle's inputs by keyword, as NumPy arrays, and
+        returns such a mapping; or a .safetensors or .npz file of them. A name is that of the trace, with a model's
+        prefix or without; that of an output, ``logits`` or ``outputs/logits``; or ``gradients/…``.
+    rename : mapping of str to str, optional
+        Our names for theirs, with ``*`` for any text without a dot:
+        ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``. What lies below a name follows it.
+    transposed : bool
+        Whether an array is taken with its axes in whatever order fits best.
+    dtype : str, optional
+        "float64", "float32", "float16" or "bfloat16": whose tolerances to apply; None: what most of their arrays are
+        in. Arrays in float32 whose numbers all are bfloat16's count as bfloat16.
+    tolerance : float, optional
+        The largest difference over the largest golden number, in place of the bundle's tolerances.
+
+    Returns
+    -------
+    Comparison
+        True where all agree.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If an argument is wrong, or the two have nothing in common; the message names it.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> config = nz.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1)
+    >>> bundle = nz.oracle.record(config, [[2, 3]])
+    >>> hidden = bundle.trace["embeddings"].astype("float32")
+    >>> bool(nz.oracle.compare(bundle, {"embeddings": hidden}))
+    True
+    >>> nz.oracle.compare(bundle, {"embeddings": hidden + 1}).first.name
+    'embeddings'
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    check_tolerance(tolerance)
+    if callable(theirs) and not isinstance(theirs, Mapping):
+        theirs = call(theirs, bundle)
+    found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
+    if found.dtype not in bundle.tolerances:
+        raise ValueError(f"dtype: expected one of {', '.join(bundle.tolerances)}, got {found.dtype!r}")
+    return compare_aligned(bundle, found, tolerance)
+
+
+def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
+    """Give a function copies of a bundle's inputs, and take its arrays; what it raises goes through."""
+    theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
+    if not isinstance(theirs, Mapping):
+        raise TypeError(f"theirs: expected a function that returns a mapping of arrays, got {type(theirs).__name__}")
+    return theirs
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Check a relative tolerance.
+
+    Examples
+    --------
+    >>> check_tolerance(-1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: tolerance: expected a number from 0 on, got -1.0
+    """
+    if tolerance is None:
+        return
+    if not isinstance(tolerance, (int, float, np.integer, np.floating)) or isinstance(tolerance, bool):
+        raise TypeError(f"tolerance: expected a number or None, got {type(tolerance).__name__}")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance: expected a number from 0 on, got {tolerance}")
+
+
+def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = None) -> Comparison:
+    """Compare arrays that are aligned with a bundle."""
+    rows = []
+    for name, golden in bundle.arrays.items():
+        if name not in theirs.names:
+            continue
+        if name in theirs.wrong_shape:
+            ours, other = theirs.wrong_shape[name]
+            nan = float("nan")
+            rows.append(Row(name, theirs.names[name], ours, other, "", nan, nan, nan, (), nan, nan, False))
+            continue
+        array = theirs.arrays[name]
+        apart, size = difference(name, golden, array), largest(magnitude(name, golden))
+        absolute = largest(apart)
+        allowed = bundle.tolerances[theirs.dtype][name] if tolerance is None else tolerance * size
+        where = tuple(int(index) for index in np.unravel_index(int(apart.argmax()), apart.shape)) if apart.size else ()
+        rows.append(
+            Row(
+                name,
+                theirs.names[name],
+                golden.shape,
+                array.shape,
+                str(array.dtype),
+                absolute,
+                absolute / size if size else (0.0 if absolute == 0.0 else float("inf")),
+                allowed,
+                where,
+                float(golden[where]) if apart.size else 0.0,
+                float(array[where]) if apart.size else 0.0,
+                bool(absolute <= allowed),
+            )
+        )
+    missing = tuple(name for name in bundle.arrays if name not in theirs.names)
+    return Comparison(tuple(rows), theirs.dtype, tolerance, tuple(theirs.unknown), missing)

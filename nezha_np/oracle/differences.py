@@ -1,0 +1,59 @@
+"""How far two arrays are apart."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NEVER = -5e4  # an additive mask below this means never, in every dtype and whatever its minimum is
+
+
+def in_float64(name: str, values: np.ndarray) -> np.ndarray:
+    """Bring an array to float64, an additive mask with everything that means never as one number.
+
+    Examples
+    --------
+    >>> in_float64("attention_mask", np.array([0.0, -1e4, -1e9, -np.inf]))
+    array([     0., -10000., -50000., -50000.])
+    """
+    values = np.asarray(values).astype(np.float64)
+    return np.maximum(values, NEVER) if name.endswith("attention_mask") else values
+
+
+def difference(name: str, golden: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Subtract two arrays of one shape, number by number: absolute differences, 0 where both are NaN or the same.
+
+    Where only one is NaN the difference is infinite.
+
+    Examples
+    --------
+    >>> difference("loss", np.array([1.0, np.nan, np.inf, 2.0]), np.array([1.5, np.nan, np.inf, np.nan]))
+    array([0.5, 0. , 0. , inf])
+    """
+    golden, theirs = in_float64(name, golden), in_float64(name, theirs)
+    same = (golden == theirs) | (np.isnan(golden) & np.isnan(theirs))
+    with np.errstate(all="ignore"):
+        apart = np.abs(theirs - golden)
+    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+
+
+def magnitude(name: str, values: np.ndarray) -> np.ndarray:
+    """Take absolute values, 0 where there is no number.
+
+    Examples
+    --------
+    >>> magnitude("loss", np.array([-2.0, np.nan]))
+    array([2., 0.])
+    """
+    values = np.abs(in_float64(name, values))
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def largest(values: np.ndarray) -> float:
+    """Return the largest number, 0 where there is none.
+
+    Examples
+    --------
+    >>> largest(np.zeros((0, 3)))
+    0.0
+    """
+    return float(values.max()) if values.size else 0.0

@@ -1,0 +1,453 @@
+"""The doctor: which step another implementation gets wrong, and which mistake makes its numbers.
+
+Each step is computed from *their* inputs to it. The first whose result is not theirs is the fault; it is computed again
+under every mistake of the catalogue (`nezha_np.oracle.mistakes`), and those that make their numbers are named. Where
+none does, the doctor says so, and what can be seen: from which token, head, distance or feature on the numbers differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.inputs import listed
+from nezha_np.layers import losses
+from nezha_np.layers.dropout import unchanged
+from nezha_np.oracle.alignment import Theirs, align
+from nezha_np.oracle.bundle import Bundle, load_bundle
+from nezha_np.oracle.comparison import compare_aligned, describe
+from nezha_np.oracle.differences import NEVER, difference, largest, magnitude
+from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake
+from nezha_np.oracle.patterns import see
+from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
+from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
+from nezha_np.weights import Weights
+
+MARGIN = 6.0  # how much more than measured roundings of one step is still taken for rounding
+NUDGES = (0, 1, 2)
+LEAST = float(np.finfo(np.float32).min)
+MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A mistake that makes their numbers.
+
+    Attributes
+    ----------
+    name, sentence : str
+        The mistake.
+    way : str
+        In which way it is made, "" where there is one alone.
+    only : str or None
+        The one step at which it is made, where it is not made at all such steps.
+    before, after : float
+        The largest difference of the step without and with the mistake.
+    unexplained : int
+        How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
+    """
+
+    name: str
+    sentence: str
+    way: str
+    only: str | None
+    before: float
+    after: float
+    unexplained: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What the doctor says.
+
+    Attributes
+    ----------
+    step : str or None
+        The first step that does not follow from their inputs to it; None: all do.
+    findings : tuple of Finding
+        The mistakes that make their numbers, those that explain most of what follows first; () where none does.
+    differing : tuple of str
+        All steps that do not follow from their inputs to them.
+    seen : tuple of str
+        What can be seen of the first step's numbers.
+    notes : tuple of str
+        What else there is to say.
+    """
+
+    step: str | None
+    findings: tuple[Finding, ...]
+    differing: tuple[str, ...]
+    seen: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the mistakes, each once."""
+        return tuple(dict.fromkeys(finding.name for finding in self.findings))
+
+    def __str__(self) -> str:
+        lines = []
+        if self.step is not None:
+            lines.append(f"{self.step} is the first that does not follow from your inputs to it")
+        for finding in self.findings:
+            made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
+            where = f" (in {finding.only} alone)" if finding.only else ""
+            lines += [
+                f"mistake: {made}{where}",
+                f"  {finding.sentence}.",
+                f"  with it the difference falls from {finding.before:.2e} to {finding.after:.2e}"
+                + _whats_left(finding.unexplained),
+            ]
+        if self.step is not None and not self.findings:
+            lines.append("not in the catalogue of mistakes. What can be seen:")
+            lines += [f"  {line}" for line in self.seen]
+        return "\n".join([*lines, *self.notes])
+
+
+def _whats_left(unexplained: int) -> str:
+    if not unexplained:
+        return "; it explains every step that differs"
+    return f"; {unexplained} {'step is' if unexplained == 1 else 'steps are'} still not yours"
+
+
+def _one_for_each(found: list[Finding]) -> list[Finding]:
+    """Keep the best finding of each mistake, those first that leave least unexplained.
+
+    One that is made at one of its steps alone is left out where one made at all its steps explains as much.
+    """
+    best: dict[str, Finding] = {}
+    for finding in sorted(found, key=lambda finding: (finding.unexplained, finding.only is not None, finding.after)):
+        best.setdefault(finding.name, finding)
+    whole = [finding.unexplained for finding in best.values() if finding.only is None]
+    return [
+        finding
+        for finding in best.values()
+        if finding.only is None or finding.unexplained < min(whole, default=1 << 30)
+    ]
+
+
+def diagnose(
+    bundle: Bundle | str | Path,
+    theirs: Mapping[str, Any] | str | Path,
+    *,
+    weights: Weights | str | Path | None = None,
+    rename: Mapping[str, str] | None = None,
+    transposed: bool = False,
+    dtype: str | None = None,
+) -> Diagnosis:
+    """Find out what another implementation does wrong.
+
+    Parameters
+    ----------
+    bundle : Bundle or path
+        The golden pass.
+    theirs : mapping of str to array, or path
+        Their arrays, some or all; the more of them, the sharper the answer.
+    weights : Weights, str or Path, optional
+        The weights, or their checkpoint, where the bundle does not have them.
+    rename, transposed, dtype
+        As for `nezha_np.oracle.compare`.
+
+    Returns
+    -------
+    Diagnosis
+        Prints as what the doctor says.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If an argument is wrong, or the two have nothing in common; the message names it.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> config = nz.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1)
+    >>> weights = nz.init(config)
+    >>> bundle = nz.oracle.record(weights, [[2, 3]], token_type_ids=[[0, 1]])
+    >>> with nz.trace() as theirs:
+    ...     out = nz.forward(weights, [[2, 3]])
+    >>> print(nz.oracle.diagnose(bundle, theirs).names)
+    ('token types ignored',)
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
+    if found.dtype not in ARITHMETICS:
+        raise ValueError(f"dtype: expected one of {', '.join(ARITHMETICS)}, got {found.dtype!r}")
+    return _Doctor(bundle, bundle.weights(weights), found).diagnosis()
+
+
+class _Doctor:
+    """One consultation: the golden pass, their arrays in float64, and how much rounding explains of each step."""
+
+    def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs) -> None:
+        self.bundle, self.aligned = bundle, theirs
+        self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
+        exact = ARITHMETICS["float64"]
+        # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
+        quick = "float32" if theirs.dtype == "float16" else self.arithmetic.computed_in
+        self.quick = dataclasses.replace(self.arithmetic, computed_in=quick)
+        # What they have was rounded to their dtype; from there on everything is exact.
+        self.rounded_weights = weights_in(weights, self.quick)
+        self.rounded_inputs = inputs_in(bundle.inputs, self.quick)
+        self.weights, self.inputs = weights_in(self.rounded_weights, exact), inputs_in(self.rounded_inputs, exact)
+        self.theirs = self._of_trace(theirs.arrays)
+        self.replayed = self._replay(self.theirs)
+        self.made = self.replayed.made
+        self.allowed = self._rounding(self.made, self.theirs)
+        self.differing = self._differing(self.made, self.allowed)
+
+    def _of_trace(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Take what belongs to the trace, an output by the name of the intermediate that it is."""
+        trace_names = {id(array): name for name, array in self.bundle.trace.items()}
+        taken = {name: array for name, array in arrays.items() if name in self.bundle.trace}
+        for name, array in self.bundle.outputs.items():
+            theirs = arrays.get(f"outputs/{name}")
+            if theirs is not None and id(array) in trace_names:
+                taken.setdefault(trace_names[id(array)], theirs)
+        return {name: self._in_float64(name, taken[name]) for name in self.bundle.trace if name in taken}
+
+    def _in_float64(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Bring an array to float64; what means never in a mask is float32's minimum, whatever they write for it."""
+        if array.dtype.kind != "f":
+            return array
+        array = array.astype(np.float64)
+        return np.where(array <= NEVER, LEAST, array) if name.endswith("attention_mask") else array
+
+    def _in_their_dtype(self, name: str, array: np.ndarray) -> np.ndarray:
+        array = np.maximum(array, LEAST) if name.endswith("attention_mask") else array
+        with np.errstate(over="ignore"):
+            return array.astype(self.quick.computed_in)
+
+    def _replay(self, theirs: Mapping[str, np.ndarray], **options: Any) -> Replay:
+        return replay(self.bundle, self.weights, self.inputs, theirs, **options)
+
+    def _rounding(
+        self, made: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], **options: Any
+    ) -> dict[str, float]:
+        """Measure how much rounding explains of what was made of theirs."""
+        in_their_dtype = {name: self._in_their_dtype(name, array) for name, array in theirs.items()}
+        allowed = {name: self.arithmetic.epsilon * self._scale(name, array) for name, array in made.items()}
+        for nudge in NUDGES:
+            rounded = replay(
+                self.bundle,
+                self.rounded_weights,
+                self.rounded_inputs,
+                in_their_dtype,
+                arithmetic=self.quick,
+                nudge=nudge,
+                **options,
+            ).made
+            for name, array in made.items():
+                allowed[name] = max(allowed[name], self._difference(name, array, rounded.get(name)))
+        # Masks are not rounded: all that is in them means attended to or never.
+        return {name: 0.5 if name.endswith("attention_mask") else MARGIN * value for name, value in allowed.items()}
+
+    def _scale(self, name: str, made: np.ndarray) -> float:
+        """Return the largest number of a step: a cross-entropy, a difference of logits, may be small beside them."""
+        layer, arguments, _ = self.replayed.calls.get(name, (None, (), {}))
+        logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
+        return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
+
+    def _difference(self, name: str, made: Any, theirs: Any) -> float:
+        if np.shape(made) != np.shape(theirs):
+            return float("inf")
+        return largest(difference(name, made, theirs))
+
+    def _differing(self, made: Mapping[str, Any], allowed: Mapping[str, float]) -> list[str]:
+        """List the steps whose results are not theirs, by more than rounding."""
+        return [
+            name
+            for name, array in self.theirs.items()
+            if name not in made or not self._difference(name, made[name], array) <= allowed[name]
+        ]
+
+    def diagnosis(self) -> Diagnosis:
+        """Say what does not follow from their inputs to it, and why."""
+        notes = tuple(self._notes())
+        if self.differing:
+            step = self.differing[0]
+            findings = tuple(self._findings(step))
+            seen = tuple(see(step, self.made[step], self.theirs[step], self.allowed[step]))
+            return Diagnosis(step, findings, tuple(self.differing), seen, notes)
+        return self._of_gradients(notes)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        for name, (ours, theirs) in self.aligned.wrong_shape.items():
+            notes.append(f"{name} has shape {theirs}, expected {ours}: it was left out")
+        for name, order in self.aligned.axes.items():
+            notes.append(f"{name} was taken with its axes in the order {order}")
+        if self.aligned.unknown:
+            notes.append(f"not in the bundle, and left out: {listed(self.aligned.unknown)}")
+        return notes
+
+    def _findings(self, step: str) -> list[Finding]:
+        """Compute the step under every mistake, and list those that make their numbers.
+
+        What is fitted to their numbers (a trained table, a dropout's mask) is tried where nothing exact makes them.
+        """
+        steps = self.replayed.steps_to(step)
+        layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
+        possible = [mistake for mistake in MISTAKES if self.bundle.config.model_type in mistake.families]
+        found = [
+            finding
+            for mistake in possible
+            for way, changes in mistake.ways.items()
+            if not layers.isdisjoint(changes)
+            for finding in self._made_so(mistake, way, changes, step, steps)
+        ]
+        evidence = self._evidence(step)
+        if not found and evidence is not None:
+            for mistake in possible:
+                fitted = None if mistake.recognise is None else mistake.recognise(evidence)
+                found += [] if fitted is None else self._made_so(mistake, "", fitted, step, steps)
+        return _one_for_each(found)
+
+    def _before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in self.made.items():
+            if name == step:
+                return
+            yield name, array
+
+    def _made_so(
+        self, mistake: Mistake, way: str, changes: Changes, step: str, steps: Collection[str]
+    ) -> Iterator[Finding]:
+        """Try a change at all steps since their last arrays, then at each of these alone."""
+        known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
+        before = self._difference(step, self.made[step], self.theirs[step])
+        sites: list[str | None] = [None]
+        for only in sites:
+            options = {"changes": changes, "only": only, "steps": steps, "target": step}
+            try:
+                done = self._replay(known, **options)
+            except CANNOT:  # what comes after the mistake cannot take its result
+                return
+            if done.refused and len(changes) > 1:
+                return  # a part of the mistake is no mistake, or another one
+            if only is None and len(done.changed) <= MOST_SITES:
+                sites += done.changed
+            after = self._difference(step, done.made[step], self.theirs[step])
+            if not after < before / 2:
+                continue
+            if after > self.allowed[step]:  # the mistake's own roundings may be larger
+                made = {step: done.made[step]}
+                if after > before / 8 or after > self._rounding(made, known, **options)[step]:
+                    continue
+            left = self._left(changes, only)
+            if left is None:
+                return
+            yield Finding(mistake.name, mistake.sentence, way, only, before, after, left)
+            if left == 0:
+                return
+
+    def _left(self, changes: Changes, only: str | None) -> int | None:
+        """Count the steps that differ with a mistake too, beyond its own roundings; None: it cannot be made wholly."""
+        try:
+            done = self._replay(self.theirs, changes=changes, only=only)
+            if done.refused and len(changes) > 1 and only is None:
+                return None
+            made = done.made
+            left = self._differing(made, self.allowed)
+            if left:
+                own = {name: made[name] for name in left if name in made}
+                left = self._differing(
+                    made, self.allowed | self._rounding(own, self.theirs, changes=changes, only=only)
+                )
+        except CANNOT:
+            return len(self.differing)
+        return len(left)
+
+    def _evidence(self, step: str) -> Evidence | None:
+        """Return what is known of the primitive that makes a step, None where there is none."""
+        name = step
+        while name not in self.replayed.calls or self.replayed.calls[name][0] is unchanged:
+            sources = self.replayed.sources.get(name, ())
+            if not sources or sources[0] in self.theirs:
+                break
+            name = sources[0]
+        if name not in self.replayed.calls:
+            return None
+        if not np.isfinite(self.theirs[step]).all() or not self.theirs[step].any():
+            return None  # nothing can be fitted to NaN or zeros
+        layer, arguments, options = self.replayed.calls[name]
+        return Evidence(
+            Step(name, layer.definition, self.weights, self.inputs),
+            layer,
+            arguments,
+            options,
+            self.made[step],
+            self.theirs[step],
+            self.allowed[step],
+        )
+
+    def _of_gradients(self, notes: tuple[str, ...]) -> Diagnosis:
+        prefix = "gradients/"
+        theirs = {
+            name.removeprefix(prefix): array.astype(np.float64)
+            for name, array in self.aligned.arrays.items()
+            if name.startswith(prefix)
+        }
+        if not theirs or not self.bundle.gradients:
+            return self._all_right(notes)
+        made = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"])
+        rounded_theirs = {name: array.astype(self.arithmetic.computed_in) for name, array in theirs.items()}
+        # The walk back stands on the bundle's forward pass, not on theirs, whose roundings count too.
+        suggested = self.bundle.tolerances[self.arithmetic.name]
+        allowed = {name: suggested.get(f"{prefix}{name}", 0.0) for name in made}
+        for nudge in NUDGES:
+            rounded = self._walk_back(
+                weights_in(self.weights, self.arithmetic),
+                inputs_in(self.inputs, self.arithmetic),
+                rounded_theirs,
+                self.arithmetic,
+                nudge=nudge,
+            )
+            for name, array in made.items():
+                rounding = self._difference(name, array, rounded[name])
+                least = self.arithmetic.epsilon * largest(magnitude(name, array))
+                allowed[name] = max(allowed[name], MARGIN * max(rounding, least))
+
+        def differing(of: Mapping[str, Any]) -> list[str]:
+            return [
+                name
+                for name in made
+                if name in theirs and not self._difference(name, of[name], theirs[name]) <= allowed[name]
+            ]
+
+        wrong = differing(made)
+        if not wrong:
+            return self._all_right(notes)
+        step = wrong[0]
+        before = self._difference(step, made[step], theirs[step])
+        findings = []
+        for mistake in GRADIENT_MISTAKES:
+            if self.bundle.config.model_type not in mistake.families:
+                continue
+            for way, changes in mistake.ways.items():
+                trial = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"], changes=changes)
+                after = self._difference(step, trial.get(step), theirs[step])
+                if after <= allowed[step] and after < before / 2:
+                    left = len(differing({**made, **trial}))
+                    findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
+        findings.sort(key=lambda finding: (finding.unexplained, finding.after))
+        seen = see(step, made[step], theirs[step], allowed[step])
+        return Diagnosis(f"{prefix}{step}", tuple(findings), tuple(prefix + name for name in wrong), tuple(seen), notes)
+
+    def _walk_back(self, weights: Weights, inputs: Any, theirs: Any, *arithmetic: Any, **options: Any) -> Any:
+        return replay_gradients(self.bundle, weights, inputs, theirs, *arithmetic, **options)
+
+    def _all_right(self, notes: tuple[str, ...]) -> Diagnosis:
+        """Every step follows from their inputs to it; say whether the whole is within the tolerances too."""
+        row = compare_aligned(self.bundle, self.aligned).first
+        word = (
+            "every step follows from your inputs to it"
+            if row is None
+            else "every step follows from your inputs to it, but roundings have added up, or your weights or inputs "
+            f"are others than the bundle's: {describe(row)}"
+        )
+        return Diagnosis(None, (), (), (), (word, *notes))

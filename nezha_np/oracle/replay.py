@@ -1,0 +1,274 @@
+"""Replays: the pass of a bundle run again on another implementation's numbers, rightly or with a mistake.
+
+A replay takes each step from *their* inputs to it, as far as they are known: every result that they have replaces the
+one just computed, and the pass goes on with theirs. What is computed differs from what they have by the fault of this
+one step alone, not by what came before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from nezha_np.arrays import to_numpy
+from nezha_np.layers.masks import additive_mask
+from nezha_np.mechanism import Layer, Trace, definitions, recording
+from nezha_np.oracle.bundle import HEADS, Bundle
+from nezha_np.oracle.recording import order_of_gradients
+from nezha_np.oracle.rounding import Arithmetic, Rounded, rounded_result
+from nezha_np.weights import Weights
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """A call of a layer that a mistake changes.
+
+    Attributes
+    ----------
+    name : str
+        The trace name of its result, for example ``encoder.layer.0.attention.self.probs``.
+    right : callable
+        The layer's definition (for a change of a gradient: the gradient).
+    weights : Weights
+        All weights.
+    inputs : dict
+        The arguments of the head.
+    """
+
+    name: str
+    right: Callable[..., Any]
+    weights: Weights
+    inputs: Mapping[str, Any]
+
+    @property
+    def config(self) -> Any:
+        """The configuration."""
+        return self.weights.config
+
+
+Change = Callable[..., Any]  # change(step, *arguments, **options) in place of definition(*arguments, **options)
+Changes = Mapping[Layer, Change]
+Call = tuple[Layer, tuple[Any, ...], dict[str, Any]]
+CANNOT = (ValueError, IndexError, KeyError)  # what a change raises where it cannot be made
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """A change of those steps of a layer alone whose names end in one of some ways."""
+
+    endings: str | tuple[str, ...]
+    change: Change
+
+    def __call__(self, step: Step, *arguments: Any, **options: Any) -> Any:
+        """Compute the step."""
+        return self.change(step, *arguments, **options)
+
+
+class Reached(Exception):
+    """The replay has made the array that it was to make."""
+
+
+class Replay(Trace):
+    """A pass that goes on with their numbers.
+
+    Parameters
+    ----------
+    weights, inputs
+        Those of the pass.
+    theirs : mapping of str to array
+        Their results by trace names.
+    changes : mapping of layers to functions
+        What is computed in place of some layers: a mistake.
+    only : str, optional
+        The one step that is changed; None: every step of these layers.
+    steps : collection of str, optional
+        The steps that are computed, and may be changed; what they have of the others is taken as it is. None: all.
+    target : str, optional
+        Where to stop; None: at the end.
+    arithmetic : Arithmetic, optional
+        The dtype to round every result to; None: as NumPy computes it.
+    nudge : int
+        With a number other than 0 results are also moved by a random part of a unit in their last place.
+
+    Attributes
+    ----------
+    made : dict of str to array
+        What each step made of their numbers, in the order of the pass.
+    calls : dict of str to (layer, arguments, options)
+        How each primitive was called.
+    sources : dict of str to tuple of str
+        The steps whose results a step was made of.
+    around : dict of str to tuple of str
+        The composites that a step is inside of.
+    layers : dict of str to set of layers
+        The layers that made a step; two composites may have one name.
+    changed, refused : list of str
+        The steps at which a change acted, and those at which it cannot be made.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        inputs: Mapping[str, Any],
+        theirs: Mapping[str, np.ndarray],
+        *,
+        changes: Changes | None = None,
+        only: str | None = None,
+        steps: Collection[str] | None = None,
+        target: str | None = None,
+        arithmetic: Arithmetic | None = None,
+        nudge: int = 0,
+    ) -> None:
+        super().__init__()
+        self.arithmetic, self.nudge = arithmetic, nudge
+        self.weights, self.inputs, self.theirs = weights, inputs, theirs
+        self.changes, self.only, self.steps, self.target = changes or {}, only, steps, target
+        self.made: dict[str, np.ndarray] = {}
+        self.calls: dict[str, Call] = {}
+        self.sources: dict[str, tuple[str, ...]] = {}
+        self.around: dict[str, tuple[str, ...]] = {}
+        self.layers: dict[str, set[Layer]] = {}
+        self.changed: list[str] = []
+        self.refused: list[str] = []
+        self._inside: tuple[str, ...] = ()
+        self._latest_name: dict[int, str] = {}  # of an array, by its identity
+
+    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make a result, by the change where there is one."""
+        if self._is_taken(name):
+            return self.theirs[name]
+        self.calls[name] = layer, arguments, options
+        self.layers.setdefault(name, set()).add(layer)
+        self.around[name] = self._inside
+        self.sources[name] = tuple(
+            self._latest_name[id(argument)] for argument in arguments if id(argument) in self._latest_name
+        )
+        result = self._result(name, layer, arguments, options)
+        if self.arithmetic is None or layer is additive_mask or any(result is argument for argument in arguments):
+            return result
+        return rounded_result(result, name, self.arithmetic, self.nudge)
+
+    def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the results of a composite, by the change where there is one."""
+        self.layers.setdefault(name, set()).add(layer)
+        outer, self._inside = self._inside, (*self._inside, name)
+        try:
+            result = self._result(name, layer, arguments, options)
+        finally:
+            self._inside = outer
+        first = result[0] if isinstance(result, tuple) else result
+        source = self._latest_name.get(id(first), name)
+        if source != name:
+            self.sources.setdefault(name, (source,))
+            self.around.setdefault(name, self._inside)
+        return result
+
+    def _is_taken(self, name: str) -> bool:
+        return self.steps is not None and name not in self.steps and name in self.theirs
+
+    def _result(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        change = self.changes.get(layer)
+        if (
+            change is None
+            or self.only not in (None, name)
+            or (self.steps is not None and name not in self.steps)
+            or (isinstance(change, At) and not name.endswith(change.endings))
+        ):
+            return layer.definition(*arguments, **options)
+        try:
+            result = change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
+        except CANNOT:
+            self.refused.append(name)
+            return layer.definition(*arguments, **options)
+        self.changed.append(name)
+        return result
+
+    def keep(self, name: str, array: Any) -> Any:
+        """Note what was made, and go on with theirs."""
+        self.made.setdefault(name, array)  # two composites may have one name: the inner one makes it
+        if name == self.target:
+            raise Reached
+        array = self.theirs.get(name, array)
+        self._latest_name[id(array)] = name
+        return array
+
+    def steps_to(self, name: str) -> set[str]:
+        """List the steps that make a result of their last arrays before it, and the composites around these."""
+        found, open_ends = {name}, [name]
+        while open_ends:
+            for source in self.sources.get(open_ends.pop(), ()):
+                if source not in self.theirs and source not in found:
+                    found.add(source)
+                    open_ends.append(source)
+        return found.union(*(self.around.get(step, ()) for step in found))
+
+
+def replay(
+    bundle: Bundle, weights: Weights, inputs: Mapping[str, Any], theirs: Mapping[str, np.ndarray], **options: Any
+) -> Replay:
+    """Run a bundle's head in a replay: what was made of their numbers is in its `made`."""
+    recorder = Replay(weights, inputs, theirs, **options)
+    with np.errstate(all="ignore"), recording(recorder), contextlib.suppress(Reached):
+        HEADS[bundle.head](weights, **inputs)
+    return recorder
+
+
+class GradientReplay(Rounded):
+    """A taped pass whose walk back goes on with their gradients; results and gradients are rounded to a dtype."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        inputs: Mapping[str, Any],
+        theirs: Mapping[str, np.ndarray],
+        arithmetic: Arithmetic,
+        *,
+        changes: Changes | None = None,
+        nudge: int = 0,
+    ) -> None:
+        super().__init__(arithmetic, nudge)
+        self.weights, self.inputs, self.theirs, self.changes = weights, inputs, theirs, changes or {}
+        self.made_gradients: dict[str, np.ndarray] = {}
+
+    def compute_gradient(
+        self, dy: Any, result: Any, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Make the gradients of a layer's arguments, by the change where there is one."""
+        change = self.changes.get(layer)
+        if change is None:
+            return super().compute_gradient(dy, result, layer, arguments, options)
+        step = Step(self.names_of(result)[0], cast(Any, layer.gradient), self.weights, self.inputs)
+        return change(step, dy, result, *arguments, **options)
+
+    def keep_gradient(self, dy: Any, result: Any) -> Any:
+        """Note what was made, and go on with theirs."""
+        names = self.names_of(result)
+        self.made_gradients |= dict.fromkeys(names, dy)
+        return next((self.theirs[name] for name in names if name in self.theirs), dy)
+
+    def names_of(self, array: Any) -> list[str]:
+        """List the names of an array."""
+        return [name for name, kept in self.arrays.items() if kept is array]
+
+
+def replay_gradients(
+    bundle: Bundle,
+    weights: Weights,
+    inputs: Mapping[str, Any],
+    theirs: Mapping[str, np.ndarray],
+    arithmetic: Arithmetic,
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """Walk back on their gradients: what each step makes of theirs, in the order of the walk."""
+    recorder = GradientReplay(weights, inputs, theirs, arithmetic, **options)
+    with np.errstate(all="ignore"):
+        with recording(recorder):
+            out = HEADS[bundle.head](weights, **inputs)
+        with definitions():
+            found = recorder.walk_back(out.loss)
+    made = {**found, **recorder.made_gradients}
+    return {name: to_numpy(made[name]) for name in order_of_gradients(recorder) if name in made}

@@ -1,0 +1,127 @@
+"""Passes in a narrower arithmetic: what rounding alone may change.
+
+An implementation in float32, float16 or bfloat16 is right when it differs from the golden numbers by no more than its
+roundings. How much that is depends on the model and the input, so it is measured: the pass is run in that arithmetic,
+and run again with every result nudged by up to a unit in its last place, which stands for the other orders in which
+another implementation adds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nezha_np.arrays import to_numpy
+from nezha_np.layers.masks import additive_mask
+from nezha_np.mechanism import Layer, Tape
+from nezha_np.randomness import uniform
+from nezha_np.weights import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """A dtype of results: what NumPy computes it in, the distance from 1 to the next number, its largest number."""
+
+    name: str
+    computed_in: str
+    epsilon: float
+    largest: float
+
+
+ARITHMETICS = {
+    arithmetic.name: arithmetic
+    for arithmetic in (
+        Arithmetic("float64", "float64", 2.0**-52, float(np.finfo(np.float64).max)),
+        Arithmetic("float32", "float32", 2.0**-23, float(np.finfo(np.float32).max)),
+        Arithmetic("float16", "float16", 2.0**-10, 65504.0),
+        Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127),
+    )
+}
+
+
+def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
+    """Round floats to a dtype, and keep them in the one that they are in; beyond its largest number is its largest.
+
+    Examples
+    --------
+    >>> rounded(np.array([1.001, 1.01, 1e9]), ARITHMETICS["bfloat16"])
+    array([1.00000000e+00, 1.00781250e+00, 9.98244352e+08])
+    """
+    if values.dtype.kind != "f":
+        return values
+    if arithmetic.name in ("float16", "bfloat16"):
+        most = min(arithmetic.largest, float(np.finfo(values.dtype).max))
+        values = np.clip(values, -most, most)
+    if arithmetic.name == "bfloat16":  # to the nearest, ties to even: half of what is cut off is added before the cut
+        bits = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) & np.uint64(0xFFFF0000)
+        cut = bits.astype(np.uint32).view(np.float32)
+        return np.where(np.isfinite(values), cut, values).astype(values.dtype)
+    with np.errstate(over="ignore"):  # the minimum of a float64 mask
+        return values.astype(arithmetic.name).astype(values.dtype)
+
+
+def as_computed(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
+    """Round floats to a dtype, and give them the one that NumPy computes it in."""
+    if values.dtype.kind != "f":
+        return values
+    return rounded(values, arithmetic).astype(arithmetic.computed_in)
+
+
+def weights_in(weights: Weights, arithmetic: Arithmetic) -> Weights:
+    """Round weights to a dtype."""
+    return Weights({name: as_computed(array, arithmetic) for name, array in weights.items()}, weights.config)
+
+
+def inputs_in(inputs: Mapping[str, Any], arithmetic: Arithmetic) -> dict[str, Any]:
+    """Round the float arrays among the arguments of a head to a dtype."""
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(converted, value))
+        return as_computed(value, arithmetic) if isinstance(value, np.ndarray) else value
+
+    return {name: converted(value) for name, value in inputs.items()}
+
+
+class Rounded(Tape):
+    """A tape whose results are rounded to a dtype one by one; with a nudge, each is also moved by a random part of it.
+
+    An additive mask is not: its minimum means never, and is the minimum of whatever dtype it is in.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, nudge: int = 0) -> None:
+        super().__init__(None)
+        self.arithmetic, self.nudge = arithmetic, nudge
+
+    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a layer, and round it."""
+        result = super().compute(name, layer, arguments, options)
+        if layer is additive_mask or any(result is argument for argument in arguments):
+            return result
+        return rounded_result(result, name, self.arithmetic, self.nudge)
+
+    def compute_gradient(
+        self, dy: Any, result: Any, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Make the gradients of a layer's arguments, and round them."""
+        parts = super().compute_gradient(dy, result, layer, arguments, options)
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        return tuple(
+            None if part is None else rounded_result(part, f"{layer.__name__}.{index}", self.arithmetic, self.nudge)
+            for index, part in enumerate(parts)
+        )
+
+
+def rounded_result(array: Any, name: str, arithmetic: Arithmetic, nudge: int) -> np.ndarray:
+    """Round a result to a dtype; with a nudge move each number before by up to a unit in its last place."""
+    values = to_numpy(array)
+    if values.dtype.kind != "f":
+        return values
+    if nudge:
+        moved = uniform(values.size, nudge, name).reshape(values.shape) * 2.0 - 1.0
+        values = (values * (1.0 + moved * arithmetic.epsilon)).astype(values.dtype)
+    return rounded(values, arithmetic)

@@ -1,0 +1,206 @@
+"""Recording a PyTorch model: what each of its modules returns, under the names of our traces.
+
+PyTorch is imported here alone, and only when a model is recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from nezha_np.inputs import kind_of
+from nezha_np.oracle.alignment import Rename, check_rename, renamed, without_prefix
+from nezha_np.oracle.bundle import flattened
+
+
+def capture_torch(
+    module: Any, *inputs: Any, gradients: bool = False, rename: Mapping[str, str] | None = None, **kwargs: Any
+) -> dict[str, np.ndarray]:
+    """Run a PyTorch model once, and record what each of its modules returns.
+
+    It runs in evaluation mode. Modes, gradients and hooks of the model are afterwards as they were.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, on any device and in any dtype.
+    *inputs, **kwargs
+        What the model takes. NumPy arrays become tensors on its device, those of floats in its dtype: a bundle's inputs
+        can be given as they are.
+    gradients : bool
+        Whether to walk back from the loss, which the model returns as ``loss`` or first, and record gradients too.
+    rename : mapping of str to str, optional
+        Our names for its modules, as for `nezha_np.oracle.compare`; parameters follow their modules.
+
+    Returns
+    -------
+    dict of str to array
+        For each module the first tensor that it returns, in the order of the calls, by its path in the model without
+        ``nezha.``, ``bert.`` or ``convbert.``; a second call's is ``name_2``. What the model itself returns is
+        ``outputs/logits``, ``outputs/hidden_states.0``, …, by number where it has no names. Gradients by parameters and
+        by what the modules return are ``gradients/…``, that of a tied parameter once, under the embedding's name; what
+        the model goes on to write into may have none.
+        bfloat16, which NumPy does not have, becomes float32: `compare` and `diagnose` know it by its bits, each of
+        which after the 16th is 0.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If PyTorch is not installed.
+    TypeError
+        If the model is none of PyTorch's.
+    ValueError
+        If gradients are asked for and there is no loss, or two modules have one name.
+
+    Examples
+    --------
+    With ``model``, transformers' NezhaForMaskedLM for example, and a bundle of its weights::
+
+        theirs = nz.oracle.capture_torch(model, gradients=True, **bundle.inputs)
+        print(nz.oracle.compare(bundle, theirs).summary())
+    """
+    torch = _torch()
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {kind_of(module)}")
+    names = _module_names(module, check_rename(rename))
+    captured: dict[str, np.ndarray] = {}
+    walked: dict[str, np.ndarray] = {}
+    calls: Counter[str] = Counter()
+
+    def record(name: str, output: Any) -> None:
+        tensor = next(_tensors(torch, output), None)
+        if tensor is None:
+            return
+        calls[name] += 1
+        name = name if calls[name] == 1 else f"{name}_{calls[name]}"
+        captured[name] = _to_numpy(torch, tensor)
+        if gradients and tensor.requires_grad:
+            hook = tensor.register_hook(lambda gradient: walked.update({name: _to_numpy(torch, gradient)}))
+            stack.callback(hook.remove)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_evaluating(torch, module, gradients))
+        for submodule, name in names.items():
+            hook = submodule.register_forward_hook(lambda _, __, output, name=name: record(name, output))
+            stack.callback(hook.remove)
+        arguments = [_to_torch(torch, module, value) for value in inputs]
+        returned = _named(module(*arguments, **{key: _to_torch(torch, module, value) for key, value in kwargs.items()}))
+        found = {name: value for name, value in flattened(returned).items() if isinstance(value, torch.Tensor)}
+        captured |= {f"outputs/{name}": _to_numpy(torch, value) for name, value in found.items()}
+        if gradients:
+            walked |= _parameter_gradients(torch, module, _loss_of(found), check_rename(rename))
+    return captured | {f"gradients/{name}": array for name, array in walked.items()}
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("capture_torch: needs PyTorch, which is not installed", name=error.name) from None
+
+
+@contextlib.contextmanager
+def _evaluating(torch: Any, module: Any, gradients: bool) -> Iterator[None]:
+    """Let a model run without dropout, with every parameter in the graph or none, and put it back as it was."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for submodule, _ in modes:
+            submodule.training = False
+        for parameter, _ in wanted if gradients else []:
+            parameter.requires_grad_(parameter.is_floating_point())
+        with torch.set_grad_enabled(gradients):
+            yield
+    finally:
+        for submodule, mode in modes:
+            submodule.training = mode
+        for parameter, was in wanted:
+            parameter.requires_grad_(was)
+
+
+def _module_names(module: Any, rename: Rename) -> dict[Any, str]:
+    """Name each submodule as our traces do; a model's backbone and the model itself have no name."""
+    names: dict[Any, str] = {}
+    first: dict[str, str] = {}
+    for path, submodule in module.named_modules():
+        name = without_prefix(renamed(f"{path}.", rename))[:-1] if path else ""
+        if not name:
+            continue
+        if first.setdefault(name, path) != path:
+            raise ValueError(f"module: expected one module for each name, got {first[name]} and {path} for {name}")
+        names[submodule] = name
+    return names
+
+
+def _parameter_gradients(torch: Any, module: Any, loss: Any, rename: Rename) -> dict[str, np.ndarray]:
+    """Walk back from the loss; the model's own gradients are left alone."""
+    of_embeddings = {
+        id(submodule.weight) for submodule in module.modules() if isinstance(submodule, torch.nn.Embedding)
+    }
+    names: dict[int, str] = {}
+    tied = module.named_parameters(remove_duplicate=False)
+    for path, parameter in tied:
+        if id(parameter) not in names or (id(parameter) in of_embeddings and path.endswith("embeddings.weight")):
+            names[id(parameter)] = without_prefix(renamed(path, rename))
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {
+        names[id(parameter)]: _to_numpy(torch, gradient)
+        for parameter, gradient in zip(parameters, found, strict=True)
+        if gradient is not None
+    }
+
+
+def _loss_of(returned: Mapping[str, Any]) -> Any:
+    """Find the loss: what is called so, or what comes first and is one number."""
+    loss = returned.get("loss", returned.get("0"))
+    if loss is None or loss.numel() != 1 or not loss.requires_grad:
+        raise ValueError(
+            "gradients: expected a model that returns a loss (give it labels), "
+            f"got one that returns {', '.join(returned) or 'no tensor'}"
+        )
+    return loss
+
+
+def _named(returned: Any) -> dict[str, Any]:
+    """List what a model returns by name, or by number."""
+    if isinstance(returned, Mapping):
+        return dict(returned)
+    if dataclasses.is_dataclass(returned):
+        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return dict(zip(returned._fields, returned, strict=True))
+    parts = returned if isinstance(returned, (tuple, list)) else (returned,)
+    return {str(index): part for index, part in enumerate(parts)}
+
+
+def _tensors(torch: Any, value: Any) -> Iterator[Any]:
+    """Go through the tensors that a module returns, in tuples and mappings too."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (Mapping, tuple, list)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(torch, part)
+
+
+def _to_numpy(torch: Any, tensor: Any) -> np.ndarray:
+    """Copy a tensor, because what comes after may write into it; row by row, as safetensors' own writer needs it."""
+    tensor = tensor.detach().to("cpu")
+    return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
+
+
+def _to_torch(torch: Any, module: Any, value: Any) -> Any:
+    """Bring NumPy arrays, in tuples too, to a model's device, and floats to its dtype."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to_torch(torch, module, part) for part in value)
+    if not isinstance(value, np.ndarray):
+        return value
+    tensor = torch.tensor(value)
+    beside = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), tensor)
+    return tensor.to(beside.device, beside.dtype if tensor.is_floating_point() else tensor.dtype)

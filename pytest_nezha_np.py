@@ -1,0 +1,150 @@
+"""A pytest plugin: the fixture ``nezha_golden`` checks a port of NEZHA, BERT or ConvBERT in one line.
+
+Where nezha_np is installed, pytest loads this module in every project: so it imports nothing but pytest until the
+fixture is used. `docs/oracle.md` shows it at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Check a port: ``nezha_golden(theirs, weights, input_ids, head="masked_lm", labels=labels)``.
+
+    Parameters of the function
+    --------------------------
+    theirs : mapping of str to array, callable, or path
+        Their arrays, or a function that is called with the inputs by keyword, as NumPy arrays, and returns them; as for
+        `nezha_np.oracle.compare`.
+    weights : Weights, configuration, path, str, Bundle or None
+        What to record, as for `nezha_np.oracle.record`; or the name of a standard bundle, the path of a bundle, or a
+        bundle, which bring their own inputs.
+    input_ids, head, seed, **inputs
+        As for `nezha_np.oracle.record`. What was recorded is kept in pytest's cache, by the content of all of these.
+    rename, transposed, dtype, tolerance
+        As for `nezha_np.oracle.compare`.
+
+    Returns
+    -------
+    callable
+        It returns a `nezha_np.oracle.Comparison`, or fails the test with the first difference and the doctor's word.
+    """
+
+    def check(
+        theirs: Any,
+        weights: Any,
+        input_ids: Any = None,
+        *,
+        head: str = "forward",
+        seed: int = 0,
+        rename: Any = None,
+        transposed: bool = False,
+        dtype: str | None = None,
+        tolerance: float | None = None,
+        **inputs: Any,
+    ) -> Any:
+        __tracebackhide__ = True
+        from nezha_np.oracle.comparison import call, compare
+
+        given = {key: value for key, value in {"input_ids": input_ids, **inputs}.items() if value is not None}
+        bundle = _bundle(request.config, weights, head, seed, given)
+        arrays = call(theirs, bundle) if callable(theirs) else theirs
+        options = {"rename": rename, "transposed": transposed, "dtype": dtype}
+        comparison = compare(bundle, arrays, **options, tolerance=tolerance)
+        if not comparison:
+            pytest.fail(f"{comparison.summary()}\n{_doctors_word(bundle, arrays, weights, options)}", pytrace=False)
+        return comparison
+
+    return check
+
+
+def _doctors_word(bundle: Any, arrays: Any, weights: Any, options: dict[str, Any]) -> str:
+    from nezha_np.oracle.doctor import diagnose
+
+    checkpoint = weights if isinstance(weights, (str, Path)) and not _is_bundle_file(weights) else None
+    try:
+        return f"the doctor: {diagnose(bundle, arrays, weights=checkpoint, **options)}"
+    except (ValueError, FileNotFoundError) as error:  # the checkpoint of a bundle that was recorded elsewhere
+        return f"the doctor cannot say why: {error}"
+
+
+def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: dict[str, Any]) -> Any:
+    """Take a bundle as it is, or from the cache; else record it."""
+    from nezha_np.oracle.bundle import Bundle, load_bundle
+    from nezha_np.oracle.recording import record
+    from nezha_np.oracle.standard import names, record_standard
+
+    is_standard = isinstance(weights, str) and weights in names()
+    if is_standard or isinstance(weights, Bundle) or _is_bundle_file(weights):
+        if inputs or head != "forward":
+            what = next(iter(inputs), "head")
+            raise TypeError(f"{what}: expected none beside a bundle, which has its own")
+        if not is_standard:
+            return weights if isinstance(weights, Bundle) else load_bundle(weights)
+    kept = _place_in_cache(config, weights, head, seed, inputs)
+    if kept is not None and kept.is_file():
+        try:
+            return load_bundle(kept)
+        except (ValueError, OSError):  # a broken file is recorded anew
+            pass
+    bundle = record_standard(weights) if is_standard else record(weights, head=head, seed=seed, **inputs)
+    if kept is not None:
+        bundle.save(kept)
+    return bundle
+
+
+def _is_bundle_file(weights: Any) -> bool:
+    from nezha_np.files.safetensors_file import read_header, read_metadata
+    from nezha_np.oracle.bundle import KEY
+
+    if not isinstance(weights, (str, Path)) or Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
+        return False
+    read_header(Path(weights))
+    return KEY in read_metadata(Path(weights))
+
+
+def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | None:
+    """Name the file of a recording by all that it depends on; None where pytest keeps no cache."""
+    import hashlib
+
+    import numpy
+
+    import nezha_np
+    from nezha_np.oracle.bundle import FORMAT, checkpoint_hash
+    from nezha_np.oracle.standard import names
+
+    cache = getattr(config, "cache", None)  # which -p no:cacheprovider takes away
+    if cache is None:
+        return None
+    if isinstance(weights, (str, Path)) and weights not in names():
+        weights = checkpoint_hash(weights, name="weights")
+    digest = hashlib.sha256()
+    _add_content((nezha_np.__version__, numpy.__version__, FORMAT, weights, *call), digest.update)
+    return cache.mkdir("nezha_golden") / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _add_content(value: Any, add: Callable[[bytes], None]) -> None:
+    """Add what a value holds to a hash."""
+    from nezha_np.arrays import is_array, to_numpy
+    from nezha_np.weights import Weights
+
+    if isinstance(value, Weights):
+        value = (value.config, dict(value))
+    if isinstance(value, dict):
+        value = tuple(part for key in sorted(value) for part in (key, value[key]))
+    if isinstance(value, (tuple, list)):
+        add(f"{len(value)} parts".encode())
+        for part in value:
+            _add_content(part, add)
+    elif is_array(value):
+        array = to_numpy(value)
+        add(f"{array.dtype} {array.shape}".encode())
+        add(array.tobytes())
+    else:
+        add(repr(value).encode())

@@ -1,0 +1,88 @@
+"""Plant every mistake of the catalogue in the standard bundles, and write down what the doctor says.
+
+    python tests/make_mistakes_table.py
+
+writes docs/mistakes.md. The tests plant the same mistakes, in more bundles.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant
+
+import nezha_np as nz
+from nezha_np.oracle.mistakes import PARTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "mistakes.md"
+TOP = """# The mistakes that the doctor knows
+
+`nezha-np doctor` names the mistake that makes another implementation's numbers. This is its catalogue: what each
+mistake is, in which ways it is made, and what the doctor says of a pass in which it was planted: all steps computed in
+float32 or in float16, with the mistake and with roundings of their own. *Shows at* is the first step that is wrong; the
+two numbers are its largest difference from the right result, and from that under the mistake. Where several mistakes
+make the same numbers all are named, those first that explain most of what follows. A dash: the mistake moves no step by
+more than the dtype's roundings. What is recognised by fitting (dropout, another table or weight) was planted with
+random numbers.
+
+The bundles are those of the standard set, which `nezha-np golden record --all` writes.
+`python tests/make_mistakes_table.py` writes this page anew.
+"""
+
+
+def first_seen(mistake, changes, dtype):
+    """The first bundle in which the doctor sees a mistake, and what it says."""
+    for name in bundles_for(mistake):
+        theirs = plant(bundle_of(name), changes, dtype)
+        if theirs is not None:
+            diagnosis = nz.oracle.diagnose(bundle_of(name), theirs, dtype=dtype)
+            if diagnosis.step is not None:
+                return name, diagnosis
+    return None
+
+
+def said(mistake, found):
+    """What the doctor says, in the cell of a table."""
+    if found is None:
+        return "—"
+    _, diagnosis = found
+    if not diagnosis.findings:
+        return "not in the catalogue"
+    finding = next((one for one in diagnosis.findings if one.name == mistake.name), diagnosis.findings[0])
+    others = [name for name in diagnosis.names if name != mistake.name]
+    words = "named" if finding.name == mistake.name else "not named"
+    if others:
+        words += (", first" if diagnosis.names[0] == mistake.name else "") + ", with " + ", ".join(others)
+    return f"{words}: {finding.before:.1e} → {finding.after:.1e}"
+
+
+def rows_of(mistake):
+    """The rows of a mistake's table, one for each way to make it."""
+    fitted = {what: changes for what, (name, changes) in OWN_NUMBERS.items() if name == mistake.name}
+    for way, changes in {**mistake.ways, **fitted}.items():
+        found = {dtype: first_seen(mistake, changes, dtype) for dtype in ("float32", "float16")}
+        if (mistake.name, way) in UNSEEN:
+            found["float64"] = first_seen(mistake, changes, "float64")
+        shown = found["float32"] or found.get("float64")
+        where = f"`{shown[1].step}` of {shown[0]}" if shown else ""
+        float32 = said(mistake, found["float32"])
+        if "float64" in found:
+            float32 += f"; in float64 {said(mistake, found['float64'])}"
+        yield f"| {way or 'as it says'} | {where} | {float32} | {said(mistake, found['float16'])} |"
+
+
+def main():
+    lines = [TOP]
+    for part, mistakes in PARTS.items():
+        lines.append(f"## {part}\n")
+        for mistake in mistakes:
+            families = "" if len(mistake.families) == 3 else f" ({', '.join(mistake.families)})"
+            lines += [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
+            rows = list(rows_of(mistake))
+            if rows:
+                lines += ["| way | shows at | float32 | float16 |", "| --- | --- | --- | --- |", *rows, ""]
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
