@@ -314,13 +314,13 @@ def _of_one_family() -> Iterator[tuple[str, Config, str, dict[str, Any]]]:
     yield "long", nezha, "forward", of_long
     yield "eps", nezha.replace(layer_norm_eps=1e-3), "forward", pairs(NEZHA)
     yield "relu", nezha.replace(hidden_act="relu"), "forward", pairs(NEZHA)
-    decoder = nezha.replace(is_decoder=True)
-    masked = pairs(decoder)
+    nezha = nezha.replace(is_decoder=True)
+    masked = pairs(nezha)
     masked["attention_mask"][:, :2] = 0  # the first queries see no key
-    yield "masked_start", decoder, "forward", masked
-    states = encoder_side(decoder)
-    words = pairs(decoder, (ENCODED,) * len(LENGTHS))["input_ids"]  # as long as the encoder's texts
-    yield "cross_equal", decoder.replace(add_cross_attention=True), "forward", {"input_ids": words, **states}
+    yield "masked_start", nezha, "forward", masked
+    states = encoder_side(nezha)
+    words = pairs(nezha, (ENCODED,) * len(LENGTHS))["input_ids"]  # as long as the encoder's texts
+    yield "cross_equal", nezha.replace(add_cross_attention=True), "forward", {"input_ids": words, **states}
     for config in (BERT, CONVBERT):
         yield "long", config, "forward", pairs(config, (limit, limit, 6), "long")
         one_layer, of_pairs = config.replace(num_hidden_layers=1), pairs(config)
