@@ -153,6 +153,11 @@ def test_what_a_bundle_records_is_what_trace_and_value_and_grad_return(small):
     assert bundle.dtype == "float64" and bundle.head == "masked_lm" and bundle.config.hidden_size == 8
 
 
+def test_a_pattern_that_fits_no_intermediate_is_refused():
+    with pytest.raises(ValueError, match="output: expected a pattern that fits an intermediate, got prob"):
+        nz.oracle.record(CONFIG, [[2, 5]], output="prob")
+
+
 def test_patterns_choose_the_intermediates_and_outputs_are_kept():
     bundle = nz.oracle.record(CONFIG, [[2, 5]], output=["*.probs", "pooler"])
     assert list(bundle.trace) == ["encoder.layer.0.attention.self.probs", "pooler"]

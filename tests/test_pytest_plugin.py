@@ -205,6 +205,11 @@ def test_without_pytests_cache_each_run_records(run_pytest, pytester):
     assert kept(pytester) == []
 
 
+def test_where_the_cache_cannot_be_written_each_run_records(run_pytest, pytester):
+    (pytester.path / "file").write_text("where the cache is to be")
+    run_pytest(PASSING, "-o", "cache_dir=file").assert_outcomes(passed=1)
+
+
 def test_the_plugin_imports_nothing_but_pytest_until_its_fixture_is_used(run_pytest):
     code = (
         f"import sys; sys.path.insert(0, {str(BESIDE)!r}); import pytest; before = set(sys.modules)\n"

@@ -7,6 +7,17 @@ import numpy as np
 NEVER = -5e4  # an additive mask below this means never, in every dtype and whatever its minimum is
 
 
+def is_additive_mask(name: str) -> bool:
+    """Whether an intermediate is a mask that is added to the scores.
+
+    Examples
+    --------
+    >>> is_additive_mask("encoder_attention_mask"), is_additive_mask("head_mask")
+    (True, False)
+    """
+    return name.endswith("attention_mask")
+
+
 def in_float64(name: str, values: np.ndarray) -> np.ndarray:
     """Bring an array to float64, an additive mask with everything that means never as one number.
 
@@ -16,7 +27,7 @@ def in_float64(name: str, values: np.ndarray) -> np.ndarray:
     array([     0., -10000., -50000., -50000.])
     """
     values = np.asarray(values).astype(np.float64)
-    return np.maximum(values, NEVER) if name.endswith("attention_mask") else values
+    return np.maximum(values, NEVER) if is_additive_mask(name) else values
 
 
 def difference(name: str, golden: np.ndarray, theirs: np.ndarray) -> np.ndarray:

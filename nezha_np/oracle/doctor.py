@@ -20,10 +20,11 @@ from nezha_np.layers.dropout import unchanged
 from nezha_np.oracle.alignment import Theirs, align
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.comparison import compare_aligned, describe
-from nezha_np.oracle.differences import NEVER, difference, largest, magnitude
+from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake
 from nezha_np.oracle.patterns import see
+from nezha_np.oracle.recording import OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
 from nezha_np.weights import Weights
@@ -216,10 +217,10 @@ class _Doctor:
         if array.dtype.kind != "f":
             return array
         array = array.astype(np.float64)
-        return np.where(array <= NEVER, LEAST, array) if name.endswith("attention_mask") else array
+        return np.where(array <= NEVER, LEAST, array) if is_additive_mask(name) else array
 
     def _in_their_dtype(self, name: str, array: np.ndarray) -> np.ndarray:
-        array = np.maximum(array, LEAST) if name.endswith("attention_mask") else array
+        array = np.maximum(array, LEAST) if is_additive_mask(name) else array
         with np.errstate(over="ignore"):
             return array.astype(self.quick.computed_in)
 
@@ -245,7 +246,7 @@ class _Doctor:
             for name, array in made.items():
                 allowed[name] = max(allowed[name], self._difference(name, array, rounded.get(name)))
         # Masks are not rounded: all that is in them means attended to or never.
-        return {name: 0.5 if name.endswith("attention_mask") else MARGIN * value for name, value in allowed.items()}
+        return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
 
     def _scale(self, name: str, made: np.ndarray) -> float:
         """Return the largest number of a step: a cross-entropy, a difference of logits, may be small beside them."""
@@ -331,6 +332,8 @@ class _Doctor:
                 return  # a part of the mistake is no mistake, or another one
             if only is None and len(done.changed) <= MOST_SITES:
                 sites += done.changed
+            if step not in done.made:  # the mistake has no such step, where it changes a composite
+                continue
             after = self._difference(step, done.made[step], self.theirs[step])
             if not after < before / 2:
                 continue
@@ -395,22 +398,7 @@ class _Doctor:
         if not theirs or not self.bundle.gradients:
             return self._all_right(notes)
         made = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"])
-        rounded_theirs = {name: array.astype(self.arithmetic.computed_in) for name, array in theirs.items()}
-        # The walk back stands on the bundle's forward pass, not on theirs, whose roundings count too.
-        suggested = self.bundle.tolerances[self.arithmetic.name]
-        allowed = {name: suggested.get(f"{prefix}{name}", 0.0) for name in made}
-        for nudge in NUDGES:
-            rounded = self._walk_back(
-                weights_in(self.weights, self.arithmetic),
-                inputs_in(self.inputs, self.arithmetic),
-                rounded_theirs,
-                self.arithmetic,
-                nudge=nudge,
-            )
-            for name, array in made.items():
-                rounding = self._difference(name, array, rounded[name])
-                least = self.arithmetic.epsilon * largest(magnitude(name, array))
-                allowed[name] = max(allowed[name], MARGIN * max(rounding, least))
+        allowed = self._allowed_of_gradients(made, theirs)
 
         def differing(of: Mapping[str, Any]) -> list[str]:
             return [
@@ -438,11 +426,34 @@ class _Doctor:
         seen = see(step, made[step], theirs[step], allowed[step])
         return Diagnosis(f"{prefix}{step}", tuple(findings), tuple(prefix + name for name in wrong), tuple(seen), notes)
 
+    def _allowed_of_gradients(self, made: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+        """Measure what rounding explains of each gradient.
+
+        The walk back stands on the bundle's forward pass, not on theirs, whose roundings count too: so it is the
+        bundle's tolerance at least.
+        """
+        arithmetic = self.arithmetic
+        if arithmetic.computed_in == "float16":  # NumPy's own products of float16 matrices are slow
+            arithmetic = dataclasses.replace(arithmetic, computed_in="float32")
+        suggested = self.bundle.tolerances[arithmetic.name]
+        allowed = {name: suggested.get(f"gradients/{name}", 0.0) for name in made}
+        weights, inputs = weights_in(self.weights, arithmetic), inputs_in(self.inputs, arithmetic)
+        rounded_theirs = {name: array.astype(arithmetic.computed_in) for name, array in theirs.items()}
+        for nudge in NUDGES:
+            rounded = self._walk_back(weights, inputs, rounded_theirs, arithmetic, nudge=nudge)
+            for name, array in made.items():
+                rounding = self._difference(name, array, rounded[name])
+                least = arithmetic.epsilon * largest(magnitude(name, array))
+                allowed[name] = max(allowed[name], MARGIN * max(rounding, least))
+        return allowed
+
     def _walk_back(self, weights: Weights, inputs: Any, theirs: Any, *arithmetic: Any, **options: Any) -> Any:
         return replay_gradients(self.bundle, weights, inputs, theirs, *arithmetic, **options)
 
     def _all_right(self, notes: tuple[str, ...]) -> Diagnosis:
         """Every step follows from their inputs to it; say whether the whole is within the tolerances too."""
+        if not self.aligned.arrays:
+            return Diagnosis(None, (), (), (), ("nothing of yours could be compared", *notes))
         row = compare_aligned(self.bundle, self.aligned).first
         word = (
             "every step follows from your inputs to it"
