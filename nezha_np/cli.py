@@ -193,7 +193,9 @@ def _add_golden(commands: Any) -> None:
 
 def _add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a golden bundle")
-    parser.add_argument("theirs", metavar="THEIRS", help="the implementation's arrays: a .safetensors or .npz file")
+    parser.add_argument(
+        "theirs", metavar="THEIRS", help="the implementation's arrays, a .safetensors or .npz file, or a bundle"
+    )
     parser.add_argument(
         "--rename", metavar="FILE", help="a JSON object from their names to ours; * is any part of a name"
     )

@@ -271,3 +271,14 @@ def test_the_reference_agrees_within_the_suggested_tolerances_in_every_dtype_and
         if dtype in ("float32", "float16"):
             diagnosis = nz.oracle.diagnose(bundle, captured, transposed=family == "convbert")
             assert diagnosis.step is None, f"{dtype}: {diagnosis}"
+
+
+def test_the_references_convolutions_have_the_features_before_the_tokens_and_a_comparison_says_what_takes_them():
+    config = nz.ConvBertConfig(vocab_size=9, hidden_size=8, num_attention_heads=4, num_hidden_layers=1, head_ratio=2)
+    model = reference.reference_model("forward", config, 0)
+    bundle = nz.oracle.record(reference.our_weights(model, config), [[2, 5, 3]])
+    captured = nz.oracle.capture_torch(model, **bundle.inputs)
+    assert "transposed=True takes axes in another order" in nz.oracle.compare(bundle, captured).summary()
+    comparison = nz.oracle.compare(bundle, captured, transposed=True)
+    turned = [row for row in comparison.rows if row.axes]
+    assert comparison and turned and all("conv" in row.name and row.axes == (0, 2, 1) for row in turned)

@@ -1,5 +1,6 @@
 """Comparing another implementation with a bundle: whose arrays are whose, how far apart they are, and what is said."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.alignment import align
+from nezha_np.oracle.patterns import see
 
 CONFIG = nz.NezhaConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
@@ -115,7 +117,30 @@ def test_nothing_in_common_is_said_with_names_of_both(bundle):
         nz.oracle.compare(bundle, {})
 
 
-# --------------------------------------------------------------------------------------------------------- their shapes
+def test_a_rename_that_gives_nothing_is_listed_with_its_reason(bundle):
+    theirs = {"emb": bundle.trace["embeddings"], "blocks.0.norm": np.zeros(3)}
+    rename = {"emb": "embeddings", "blocks.*.norm": "encoder.layer.*.norm", "blok.*.q": "encoder.layer.*.attention",
+              "embs": "bert.embeddings", "out": "logits"}  # fmt: skip
+    comparison = nz.oracle.compare(bundle, theirs, rename=rename)
+    nothing, misspelt = "gives none of the bundle's names, encoder.layer.*.norm", "fits none of your names"
+    assert comparison.idle == {"blocks.*.norm": nothing, "blok.*.q": misspelt, "embs": misspelt, "out": misspelt}
+    assert f"renames that change nothing: 'blocks.*.norm' {nothing}, 'blok.*.q' {misspelt}, " in comparison.summary()
+    assert comparison.to_dict()["idle"] == comparison.idle
+
+
+def test_a_rename_that_fits_neither_their_names_nor_the_bundles_is_refused(bundle):
+    theirs = {"embeddings": bundle.trace["embeddings"]}
+    message = r"^rename: expected names of theirs or of the bundle, got neither in 'blok.\*' for 'encoders.\*'$"
+    with pytest.raises(ValueError, match=message):
+        nz.oracle.compare(bundle, theirs, rename={"blok.*": "encoders.*", "embeddings": "embeddings"})
+
+
+def test_where_nothing_is_in_common_the_renames_that_give_nothing_are_named(bundle):
+    with pytest.raises(ValueError, match=r"got emb: 'embs' fits none of your names$"):
+        nz.oracle.compare(bundle, {"emb": np.zeros(1)}, rename={"embs": "embeddings"})
+
+
+# ------------------------------------------------------------------------------------------------------- their shapes
 
 
 def test_another_shape_is_a_difference_that_says_both_shapes(bundle):
@@ -130,6 +155,38 @@ def test_axes_in_another_order_are_put_right_where_it_is_asked_for(bundle):
     assert not nz.oracle.compare(bundle, theirs)
     assert nz.oracle.compare(bundle, theirs, transposed=True)
     assert align(bundle, theirs, transposed=True).axes == {FEED_FORWARD: (1, 2, 0)}
+
+
+def test_axes_that_were_put_in_another_order_are_said(bundle):
+    probs = "encoder.layer.1.attention.self.probs"  # (B, N, Q, S): with query and key exchanged its shape is the same
+    theirs = {probs: bundle.trace[probs].swapaxes(2, 3), "embeddings": bundle.trace["embeddings"]}
+    comparison = nz.oracle.compare(bundle, theirs, transposed=True)
+    assert comparison and [row.axes for row in comparison.rows] == [(), (0, 1, 3, 2)]
+    assert f"taken with axes in another order: {probs} (0, 1, 3, 2)" in comparison.summary()
+    heading, embeddings, moved = comparison.table().splitlines()
+    assert heading.endswith("axes") and moved.endswith("(0, 1, 3, 2)") and embeddings.endswith("]")
+    assert [row["axes"] for row in comparison.to_dict()["rows"]] == [[], [0, 1, 3, 2]]
+    assert "axes" not in nz.oracle.compare(bundle, theirs).summary()
+
+
+def test_axes_in_another_order_are_seen(bundle):
+    right, name = bundle.trace[FEED_FORWARD], "encoder.layer.1.attention.self.conv"
+    taken = "transposed=True takes them so"
+    assert f"yours are the right ones with axes in the order (0, 2, 1): {taken}" in list(
+        see(name, right, right.swapaxes(1, 2), 1e-9)
+    )
+    assert f"yours are the right ones with axes in the order (0, 1, 3, 2): {taken}" in list(
+        see(Q, bundle.trace[Q], bundle.trace[Q].swapaxes(2, 3), 1e-9)
+    )
+    assert not any("axes" in line for line in see(name, right, right.swapaxes(1, 2) + 1, 1e-9))
+    summary = nz.oracle.compare(bundle, {FEED_FORWARD: right.swapaxes(1, 2)}).summary()
+    assert "has shape (2, 12, 4), expected (2, 4, 12): transposed=True takes axes in another order" in summary
+
+
+def test_the_mask_of_the_inputs_is_said_not_to_be_that_of_the_bundle(bundle):
+    summary = nz.oracle.compare(bundle, {"attention_mask": MASK}).summary()
+    assert "attention_mask has shape (2, 4), expected (2, 1, 1, 4): the bundle's is the additive mask" in summary
+    assert "(B, 1, 1, S) or (B, 1, Q, S), 0 where attended to and the minimum elsewhere" in summary
 
 
 def test_of_several_orders_that_fit_the_one_that_comes_closest_is_taken(bundle):
@@ -247,6 +304,8 @@ def test_what_is_no_array_is_refused(bundle):
         nz.oracle.compare(bundle, bundle.trace["embeddings"])
     with pytest.raises(TypeError, match=r"^theirs: expected a name for each array, got 3$"):
         nz.oracle.compare(bundle, {3: bundle.trace["embeddings"]})
+    with pytest.raises(TypeError, match=r"^theirs: expected arrays by name, got list for embeddings$"):
+        nz.oracle.compare(bundle, {"loss": 1.0, "embeddings": bundle.trace["embeddings"].tolist()})
 
 
 # ------------------------------------------------------------------------------------------- their dtype and tolerances
@@ -273,6 +332,83 @@ def test_bfloat16_is_known_by_its_bits_where_it_came_as_float32(bundle):
     assert nz.oracle.compare(bundle, theirs).dtype == "bfloat16"
     assert nz.oracle.compare(bundle, theirs, dtype="float32").dtype == "float32"
     assert nz.oracle.compare(bundle, in_dtype(bundle.trace)).dtype == "float32"
+
+
+def bfloat16_values(array):
+    return (np.asarray(array, np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def test_what_a_float32_pass_looks_up_in_a_bfloat16_checkpoint_does_not_make_it_bfloat16():
+    drawn = nz.init(CONFIG, "masked_lm")
+    weights = nz.Weights({name: bfloat16_values(array) for name, array in drawn.items()}, CONFIG)
+    bundle = nz.oracle.record(weights, IDS, token_type_ids=np.zeros_like(IDS))
+    lookups = ("embeddings.word_embeddings", "embeddings.token_type_embeddings")
+    theirs = {name: bundle.trace[name].astype(np.float32) for name in lookups}
+    assert nz.oracle.compare(bundle, theirs).dtype_by == "bits"
+    theirs["embeddings"] = (bundle.trace["embeddings"] * (1 + 1e-3)).astype(np.float32)
+    comparison = nz.oracle.compare(bundle, theirs)
+    assert comparison.dtype == "float32" and comparison.first.name == "embeddings"
+    assert nz.oracle.compare(bundle, theirs, dtype="bfloat16")  # so much is rounding there
+
+
+def test_a_pass_in_bfloat16_with_some_steps_in_float32_is_told_what_to_give(bundle):
+    theirs = {name: bfloat16_values(array) for name, array in bundle.trace.items() if name.startswith("encoder")}
+    theirs["embeddings"] = bundle.trace["embeddings"].astype(np.float32)
+    comparison = nz.oracle.compare(bundle, theirs)
+    assert comparison.dtype == "float32" and not comparison
+    assert f"{comparison.in_bfloat16} of them hold numbers of bfloat16 alone: dtype='bfloat16'" in comparison.summary()
+    assert nz.oracle.compare(bundle, theirs, dtype="bfloat16")
+
+
+def test_of_dtypes_that_as_many_arrays_have_the_widest_counts(bundle):
+    first, second = (bundle.trace[f"encoder.layer.{layer}"] for layer in (0, 1))
+    for narrow, wide in (("float16", "float32"), ("float32", "float64"), ("float16", "float64")):
+        theirs = {"encoder.layer.0": first.astype(narrow), "encoder.layer.1": second.astype(wide)}
+        assert nz.oracle.compare(bundle, theirs).dtype == wide
+
+
+def test_single_numbers_and_masks_say_nothing_of_the_dtype_beside_others(bundle):
+    mask, loss = np.maximum(bundle.trace["attention_mask"], np.finfo("float32").min), bundle.outputs["loss"]
+    others = {"attention_mask": mask.astype(np.float32), "loss": np.array(loss)}
+    theirs = {**others, "embeddings": bfloat16_values(bundle.trace["embeddings"])}
+    assert nz.oracle.compare(bundle, theirs).dtype == "bfloat16"
+    assert nz.oracle.compare(bundle, {"loss": np.array(loss)}).dtype == "float64"
+    assert nz.oracle.compare(bundle, {"loss": bfloat16_values(loss)}).dtype == "float32"
+
+
+def test_a_dtype_in_half_precision_that_was_not_given_is_said_to_be_a_guess(bundle):
+    array = bundle.trace["embeddings"]
+    halves, cut = {"embeddings": array.astype(np.float16)}, {"embeddings": bfloat16_values(array)}
+    guess = "is a guess, by the bits of arrays in float32: dtype= says what it is"
+    assert f"bfloat16 {guess}" in nz.oracle.compare(bundle, cut).summary()
+    assert "float16 is a guess, because most arrays are in it" in nz.oracle.compare(bundle, halves).summary()
+    assert nz.oracle.compare(bundle, cut).to_dict()["dtype_by"] == "bits"
+    for known in (
+        nz.oracle.compare(bundle, cut, dtype="bfloat16"),
+        nz.oracle.compare(bundle, cut, tolerance=1.0),
+        nz.oracle.compare(bundle, in_dtype(bundle.trace)),
+    ):
+        assert "guess" not in known.summary()
+
+
+def test_arrays_that_rounding_explains_are_marked_and_counted(bundle):
+    name, bias = "gradients/encoder.layer.0.attention.self.q", "gradients/encoder.layer.0.attention.self.key.bias"
+    bundle = dataclasses.replace(bundle, tolerances={dtype: dict(of) for dtype, of in bundle.tolerances.items()})
+    largest = np.abs(bundle.arrays[name]).max()
+    for tolerance, telling in ((0.49 * largest, True), (0.5 * largest, False), (np.inf, False)):
+        bundle.tolerances["bfloat16"][name] = tolerance
+        comparison = nz.oracle.compare(bundle, bundle, dtype="bfloat16")
+        row = next(row for row in comparison.rows if row.name == name)
+        (line,) = [line for line in comparison.table().splitlines() if line.split()[1] == name]
+        assert comparison and row.telling is telling and line[0] == ("✓" if telling else "~")
+        assert next(one for one in comparison.to_dict()["rows"] if one["name"] == name)["telling"] is telling
+        little = sum(not row.telling for row in comparison.rows)
+        said = f"{little} arrays say" if little > 1 else "1 array says"
+        assert not little or f"{said} little in bfloat16: rounding explains half of" in comparison.summary()
+        assert next(row for row in comparison.rows if row.name == bias).telling  # it is 0, and theirs is too
+    (row,) = nz.oracle.compare(bundle, {name: bundle.arrays[name] + 10 * largest}, tolerance=1.0).rows
+    assert not row.agrees and not row.telling
+    assert nz.oracle.compare(bundle, {name: -bundle.arrays[name]}, tolerance=3.0).table().splitlines()[1][0] == "~"
 
 
 def test_numbers_that_are_the_same_in_every_dtype_count_as_float32(bundle):
@@ -324,6 +460,18 @@ def test_a_file_of_numpys_and_one_of_safetensors_are_read(bundle, tmp_path):
     for name in ("theirs.npz", "theirs.safetensors"):
         comparison = nz.oracle.compare(bundle, tmp_path / name)
         assert comparison and comparison.dtype == "float32" and len(comparison.rows) == len(bundle.trace)
+
+
+def test_another_bundle_or_its_file_stands_for_its_arrays(bundle, tmp_path):
+    weights = bundle.weights()
+    narrow = nz.oracle.record(
+        weights, **bundle.inputs, head="masked_lm", dtype="float32", path=tmp_path / "b.safetensors"
+    )
+    for theirs in (narrow, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
+        comparison = nz.oracle.compare(bundle, theirs)
+        assert comparison and comparison.dtype == "float32" and comparison.unknown == comparison.missing == ()
+        assert list(align(bundle, theirs).arrays) == list(bundle.arrays)
+        assert nz.oracle.diagnose(bundle, theirs).step is None
 
 
 def test_a_file_in_bfloat16_is_held_to_its_tolerances(bundle, tmp_path):

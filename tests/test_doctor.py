@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
-from nezha_np.layers import addition, dropout, layer_norm, linear, masks
+from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks
 from nezha_np.oracle.differences import difference, largest
 from nezha_np.oracle.mistakes import MISTAKES
 from nezha_np.oracle.replay import CANNOT, At, replay
@@ -44,11 +44,17 @@ MODULES = {
 }
 
 
+# The standard set's weights are exact in float16: of a mistake that rounds them nothing would show.
+FINER = ", with finer weights"
+
+
 @functools.cache
 def bundle_of(name):
     """A standard bundle without its gradients."""
-    standard = next(standard for standard in STANDARD if standard.name == name)
+    standard = next(standard for standard in STANDARD if standard.name == name.removesuffix(FINER))
     weights = lively_weights(standard.config, standard.head)
+    if name.endswith(FINER):
+        weights = nz.Weights({tensor: array * 1.1 for tensor, array in weights.items()}, weights.config)
     return nz.oracle.record(weights, head=standard.head, gradients=False, **standard.inputs)
 
 
@@ -56,7 +62,8 @@ def bundles_for(mistake):
     """The names of the bundles of a mistake's families: those first that have most of what can go wrong."""
     models = {standard.name: standard.config.model_type for standard in STANDARD}
     names = sorted(NAMES, key=lambda name: (name.count("-") < 2, "cache" in name))
-    return [name for name in names if models[name] in mistake.families]
+    finer = FINER if mistake.name == "weights rounded" else ""
+    return [name + finer for name in names if models[name] in mistake.families]
 
 
 def plant(bundle, changes, dtype, *, within=lambda name: True):
@@ -211,6 +218,18 @@ OWN_NUMBERS = {
     "learned absolute positions": (
         "absolute positions added",
         {addition.add: At("embeddings.sum", lambda step, x, y: x + y + numbers(x.shape[1:], "positions"))},
+    ),
+    "a mask of −37": (
+        "mask of −1e4",
+        {masks.additive_mask: lambda step, *arguments, **options: np.maximum(step.right(*arguments, **options), -37.0)},
+    ),
+    "a mask of −5, seen in the probabilities": (
+        "mask of −1e4",
+        {
+            attention.attention_probs: lambda step, scores, mask, *, scale: step.right(
+                scores, np.maximum(mask, -5.0), scale=scale
+            )
+        },
     ),
     "a decoder of its own": (
         "decoder untied",

@@ -170,6 +170,14 @@ def test_record_all_writes_the_standard_set(capsys, tmp_path, monkeypatch):
             ["-o", "a.safetensors", "--text", "a", "--head", "causal_lm"],
             "causal_lm: expected a config with is_decoder=True",
         ),
+        (
+            ["-o", "a.safetensors", "--text", "a", "--labels", "[[1]]"],
+            "--labels: expected a --head with a loss that takes labels, got forward",
+        ),
+        (
+            ["-o", "a.safetensors", "--text", "a", "--labels", "[1]", "--head", "question_answering"],
+            "--labels: expected a --head with a loss that takes labels, got question_answering",
+        ),
         (["-o", "a.safetensors", "--inputs", "b.json", "--pair", "c"], "--pair: expected with --text, got it without"),
         (["-o", "a.safetensors", "--inputs", "b.json"], "b.json: expected a JSON file, found no such file"),
         (["-o", "a.safetensors", "--inputs", "b.npz"], "b.npz: expected an .npz file, found no such file"),
@@ -388,6 +396,12 @@ def test_show_says_where_weights_come_from(capsys, tmp_path):
     status, printed = run(capsys, "golden", "show", out)
     assert status == 0 and "weights: those of the checkpoint nezha-tiny-zh, SHA-256 ad545bbf" in printed
     assert any(line.split() == ["use_cache", "False"] for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [("golden", "show", "."), ("golden", "check", ".", "."), ("doctor", ".", ".")])
+def test_a_folder_is_said_to_be_no_bundle(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert ".: expected a golden bundle, a .safetensors file, got a folder" in error(capsys, *arguments)
 
 
 # ------------------------------------------------------------------------------------------------------------- doctor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from nezha_np.families import family_of
 from nezha_np.files import npz_file, safetensors_file
 from nezha_np.files.tensor_bytes import map_tensors
 from nezha_np.inputs import as_path, listed
-from nezha_np.oracle.bundle import Bundle, flattened
-from nezha_np.oracle.differences import difference, largest, magnitude
+from nezha_np.oracle.bundle import KEY, Bundle, flattened, load_bundle
+from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 
 PREFIXES = ("nezha.", "bert.", "convbert.")
-FLOATS = ("float64", "float32", "float16")
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # the widest first
 Rename = list[tuple[re.Pattern[str], str]]
 
 
@@ -42,6 +42,10 @@ class Theirs:
         Arrays that cannot be compared: the bundle's shape and theirs.
     dtype : str
         What they compute in: "float64", "float32", "float16" or "bfloat16".
+    dtype_by : str
+        What says so: "argument", where it was given; "arrays", their dtypes; or "bits", those of float32 arrays.
+    idle : dict of str to str
+        For each rename that gives none of the bundle's arrays: why.
     """
 
     arrays: dict[str, np.ndarray]
@@ -50,11 +54,13 @@ class Theirs:
     unknown: list[str]
     wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     dtype: str
+    dtype_by: str
+    idle: dict[str, str]
 
 
 def align(
     bundle: Bundle,
-    theirs: Mapping[str, Any] | str | Path,
+    theirs: Mapping[str, Any] | Bundle | str | Path,
     *,
     rename: Mapping[str, str] | None = None,
     transposed: bool = False,
@@ -66,28 +72,31 @@ def align(
     ----------
     bundle : Bundle
         What to align with.
-    theirs : mapping of str to array, or path
+    theirs : mapping of str to array, Bundle, or path
         Their arrays, of any library: by trace names, by ``outputs/…`` or the name of an output, and by ``gradients/…``;
         the prefix of a model (``nezha.``, ``bert.``, ``convbert.``) may stand before a name. A tuple of arrays counts
-        as ``name.0``, ``name.1``, …; what is None is left out.
+        as ``name.0``, ``name.1``, …; what is None is left out. Another bundle, or the path of one, stands for its
+        arrays.
     rename : mapping of str to str, optional
         Our names for theirs. A ``*`` stands for any text without a dot, and in our name for the same text; what lies
         below a name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
-        ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts.
+        ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts. One that fits none of their
+        names is listed in `Theirs.idle`, and refused where the bundle does not have its name either.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional
-        What they compute in; None: what most of their float arrays are in. A float32 array counts as bfloat16 where
-        each of its numbers is one of bfloat16's.
+        What they compute in; None: what most of their float arrays are in, of as many the widest. float32 arrays
+        count as bfloat16 where each number of each of them is one of bfloat16's.
 
     Raises
     ------
     TypeError, ValueError, FileNotFoundError
-        If the two have nothing in common, two of their names mean one of ours, or an argument is wrong.
+        If the two have nothing in common, two of their names mean one of ours, a rename fits neither, or an argument is
+        wrong.
     """
     arrays, known = read_theirs(theirs) if isinstance(theirs, (str, Path)) else take_theirs(theirs)
     golden = bundle.arrays
-    table = check_rename(rename)
+    table, idle = check_rename(rename), idle_renames(rename or {}, arrays, bundle)
     found: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
     axes: dict[str, tuple[int, ...]] = {}
@@ -114,17 +123,24 @@ def align(
             axes[name] = order
         found[name] = array.transpose(order)
     if not names:
+        mend = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
         raise ValueError(
             f"theirs: expected some of the bundle's names ({listed(list(golden), 5)}), "
-            f"got {listed(list(arrays), 5) or 'no array'}: give a table of renames"
+            f"got {listed(list(arrays), 5) or 'no array'}: {mend}"
         )
     kept = {name: found[name] for name in golden if name in found}
-    theirs_in = dtype or most_frequent_dtype({names[name]: array for name, array in kept.items()}, known)
-    return Theirs(kept, names, axes, unknown, wrong_shape, theirs_in)
+    said = {name: known[names[name]] for name in kept if names[name] in known}
+    theirs_in = dtype or most_frequent_dtype(kept, said)
+    by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
+    dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
+    return Theirs(kept, names, axes, unknown, wrong_shape, theirs_in, dtype_by, idle)
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read another implementation's arrays, a .safetensors or a .npz file; and which of them are in bfloat16."""
+    """Read another implementation's arrays, a .safetensors or a .npz file; and what is known of their dtypes.
+
+    Those of a file that is a golden bundle have all their names, and its dtype.
+    """
     path = as_path(path, "theirs")
     reader = {".safetensors": safetensors_file, ".npz": npz_file}.get(path.suffix)
     if reader is None:
@@ -132,16 +148,23 @@ def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     if not path.is_file():
         raise FileNotFoundError(f"theirs: expected a file of arrays, found no {path}")
     header = reader.read_header(path)
+    if reader is safetensors_file and KEY in safetensors_file.read_metadata(path):
+        return take_theirs(load_bundle(path))
     known = {name: "bfloat16" for name, entry in header.items() if entry.dtype == "BF16"}
     return {name: _real(name, array) for name, array in map_tensors(path, header).items()}, known
 
 
 def take_theirs(theirs: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Take another implementation's arrays from a mapping; and what is known of their dtypes beyond NumPy's."""
+    """Take another implementation's arrays from a mapping or a bundle; and what is known of their dtypes."""
+    if isinstance(theirs, Bundle):
+        return theirs.arrays, dict.fromkeys(theirs.arrays, theirs.dtype)
     if not isinstance(theirs, Mapping):
         raise TypeError(f"theirs: expected a mapping of arrays or a path, got {type(theirs).__name__}")
     if odd := [name for name in theirs if not isinstance(name, str)]:
         raise TypeError(f"theirs: expected a name for each array, got {odd[0]!r}")
+    for name, value in theirs.items():
+        if isinstance(value, (list, tuple)) and _all_numbers(value):  # each of them would be an array of its own
+            raise TypeError(f"theirs: expected arrays by name, got {type(value).__name__} for {name}")
     arrays, known = {}, {}
     for name, value in flattened(theirs).items():
         if is_array(value) and "bfloat16" in str(value.dtype):
@@ -155,6 +178,14 @@ def take_theirs(theirs: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, known
 
 
+def _all_numbers(values: Iterable[Any]) -> bool:
+    """Whether nested lists hold numbers of Python's and nothing else."""
+    values = list(values)
+    return bool(values) and all(
+        _all_numbers(value) if isinstance(value, (list, tuple)) else isinstance(value, (int, float)) for value in values
+    )
+
+
 def _real(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"theirs: expected real numbers, got {array.dtype} for {name}")
@@ -162,16 +193,27 @@ def _real(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def most_frequent_dtype(arrays: Mapping[str, np.ndarray], known: Mapping[str, str]) -> str:
-    """Say what most float arrays are in, of as many the narrowest; float32 where none tells.
+    """Say what most float arrays are in, of as many the widest; float32 where none tells.
+
+    Masks and single numbers are asked where nothing else tells. One float32 array that bfloat16 cannot hold is enough
+    for all of them to be float32: what a float32 pass looks up in a bfloat16 checkpoint has bfloat16's bits too.
 
     Examples
     --------
-    >>> most_frequent_dtype({"q": np.array([0.8984375], "float32")}, {})  # eight significant bits
+    >>> looked_up, computed = np.array([0.8984375, 0.5], "float32"), np.array([0.9, 0.5], "float32")
+    >>> most_frequent_dtype({"q": looked_up}, {})  # eight significant bits
     'bfloat16'
+    >>> most_frequent_dtype({"q": looked_up, "k": looked_up, "v": computed}, {})
+    'float32'
     """
-    told = [known.get(name) or dtype_told(array) for name, array in arrays.items() if known.get(name) != ""]
-    narrowest_first = ("bfloat16", "float16", "float32", "float64")
-    return max(narrowest_first, key=told.count) if any(told) else "float32"
+    asked = {name: array for name, array in arrays.items() if known.get(name) != ""}
+    seen = {name: dtype_told(array) for name, array in asked.items() if array.size > 1 and not is_additive_mask(name)}
+    if "float32" in seen.values():
+        seen = {name: "float32" if told == "bfloat16" else told for name, told in seen.items()}
+    told = [known.get(name) or seen.get(name) for name in asked]
+    if not any(told):
+        told = [array.dtype.name for array in asked.values()]
+    return max(FLOATS, key=told.count) if set(told) & set(FLOATS) else "float32"
 
 
 def dtype_told(array: np.ndarray) -> str:
@@ -238,6 +280,39 @@ def renamed(name: str, rename: Rename) -> str:
                     our = our.replace("*", part, 1)
                 return before + our + below
     return name
+
+
+def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundle) -> dict[str, str]:
+    """List the renames that give none of the bundle's names, and say why: a table may be for several models.
+
+    Raises
+    ------
+    ValueError
+        If one fits none of their names, and the bundle does not have its name either.
+    """
+    idle, lost = {}, []
+    golden, names = bundle.arrays, [name.removeprefix("trace/") for name in theirs]
+    for their, our in rename.items():
+        table = check_rename({their: our})
+        fitting = [name for name in names if _fits(table, name)]
+        if any(_our_name(name, table, bundle, golden) for name in fitting):
+            continue
+        ours = check_rename({without_prefix(our).removeprefix("trace/"): ""})
+        if fitting:
+            idle[their] = f"gives none of the bundle's names, {our}"
+        elif _our_name(our, [], bundle, golden) or any(_fits(ours, name) for name in golden):
+            idle[their] = "fits none of your names"
+        else:
+            lost.append(f"{their!r} for {our!r}")
+    if lost:
+        raise ValueError(f"rename: expected names of theirs or of the bundle, got neither in {listed(lost, 5)}")
+    return idle
+
+
+def _fits(table: Rename, name: str) -> bool:
+    """Whether a rename acts on a name, with its group or after it, with a model's prefix or without."""
+    texts = [text for form in (name, without_prefix(name)) for text in (form, form.rpartition("/")[2])]
+    return any(pattern.fullmatch(text) for pattern, _ in table for text in texts)
 
 
 def without_prefix(name: str) -> str:

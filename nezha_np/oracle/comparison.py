@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nezha_np.inputs import listed
-from nezha_np.oracle.alignment import Theirs, align
+from nezha_np.oracle.alignment import Theirs, align, dtype_told
 from nezha_np.oracle.bundle import Bundle, load_bundle
-from nezha_np.oracle.differences import difference, largest, magnitude
+from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.tables import aligned
 
 
@@ -35,6 +35,11 @@ class Row:
         Where the largest difference is.
     agrees : bool
         Whether the difference is within the tolerance.
+    largest : float
+        The largest golden number; 0 where all that the golden array holds is float64's own rounding of 0, as in the
+        gradient of the keys' bias.
+    axes : tuple of int
+        In which order their axes were taken, () where they were taken as they are.
     """
 
     name: str
@@ -49,6 +54,16 @@ class Row:
     golden: float
     theirs: float
     agrees: bool
+    largest: float
+    axes: tuple[int, ...] = ()
+
+    @property
+    def telling(self) -> bool:
+        """Whether the tolerance is less than half of the largest golden number: else nearly anything agrees.
+
+        Where the golden array is 0 it is telling that theirs is.
+        """
+        return self.largest == 0.0 or not self.tolerance >= self.largest / 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +82,13 @@ class Comparison:
         Their names that the bundle does not have.
     missing : tuple of str
         The bundle's names that they do not have.
+    dtype_by : str
+        What says that it is this dtype: "argument", where it was given; "arrays", their dtypes; or "bits", those of
+        float32 arrays.
+    idle : dict of str to str
+        For each rename that gives none of the bundle's arrays: why.
+    in_bfloat16 : int
+        How many arrays hold numbers of bfloat16 alone, though others made all count as float32.
     """
 
     rows: tuple[Row, ...]
@@ -74,6 +96,9 @@ class Comparison:
     tolerance: float | None
     unknown: tuple[str, ...]
     missing: tuple[str, ...]
+    dtype_by: str
+    idle: dict[str, str]
+    in_bfloat16: int
 
     @property
     def first(self) -> Row | None:
@@ -89,8 +114,13 @@ class Comparison:
         return self.agrees
 
     def table(self) -> str:
-        """Return a table of all arrays: name, shape, largest absolute and relative difference, tolerance, and where."""
-        rows: list[tuple[str, ...]] = [("", "name", "shape", "absolute", "relative", "tolerance", "where")]
+        """Return a table of all arrays: name, shape, largest absolute and relative difference, tolerance, and where.
+
+        ✓ is for what agrees, ✗ for what does not, and ~ for what agrees and says little: see `Row.telling`. Where axes
+        were taken in another order, a column says in which.
+        """
+        axes = ("axes",) if any(row.axes for row in self.rows) else ()
+        rows: list[tuple[str, ...]] = [("", "name", "shape", "absolute", "relative", "tolerance", "where", *axes)]
         for row in self.rows:
             shape = " × ".join(map(str, row.shape)) or "()"
             if row.their_shape != row.shape:
@@ -98,7 +128,8 @@ class Comparison:
                 rows.append(("✗", row.name, f"{shape}, not {theirs}"))
                 continue
             numbers = (f"{row.absolute:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.2e}")
-            rows.append(("✓" if row.agrees else "✗", row.name, shape, *numbers, str(list(row.where))))
+            mark = "✗" if not row.agrees else "✓" if row.telling else "~"
+            rows.append((mark, row.name, shape, *numbers, str(list(row.where)), *([str(row.axes)] if row.axes else [])))
         return aligned(rows, right=(3, 4, 5))
 
     def summary(self) -> str:
@@ -114,29 +145,55 @@ class Comparison:
                 f"{wrong} of {len(self.rows)} arrays {'is' if wrong == 1 else 'are'} beyond {within}",
                 f"the first, in the order in which they are made: {describe(first)}",
             ]
+        lines += self._notes()
         if self.missing:
             of_all = len(self.rows) + len(self.missing)
             lines.append(f"of the bundle's {of_all} arrays, {len(self.missing)} were not given")
         if self.unknown:
             lines.append(f"not in the bundle, and not compared: {listed(list(self.unknown), 5)}")
+        if self.idle:
+            idle = [f"{their!r} {why}" for their, why in self.idle.items()]
+            lines.append(f"renames that change nothing: {listed(idle, 5)}")
         return "\n".join(lines)
+
+    def _notes(self) -> Iterator[str]:
+        """Say what the verdict rests on beside the numbers: a dtype that was not given, axes, wide tolerances."""
+        if self.tolerance is None and self.dtype_by == "bits":
+            yield f"{self.dtype} is a guess, by the bits of arrays in float32: dtype= says what it is"
+        if self.tolerance is None and self.dtype_by == "arrays" and self.dtype in ("bfloat16", "float16"):
+            yield f"{self.dtype} is a guess, because most arrays are in it: dtype= says what it is"
+        if not self.agrees and self.tolerance is None and 2 * self.in_bfloat16 > len(self.rows):
+            yield (
+                f"{self.in_bfloat16} of them hold numbers of bfloat16 alone: dtype='bfloat16' is for a pass in it with "
+                "some steps in float32"
+            )
+        if moved := [f"{row.name} {row.axes}" for row in self.rows if row.axes]:
+            yield f"taken with axes in another order: {listed(moved, 5)}"
+        if little := sum(row.agrees and not row.telling for row in self.rows):
+            where = f"in {self.dtype}" if self.tolerance is None else f"at {self.tolerance:g} of the largest"
+            which, whose = ("1 array says", "its") if little == 1 else (f"{little} arrays say", "their")
+            explained = "rounding explains" if self.tolerance is None else "that is"
+            yield f"{which} little {where}: {explained} half of {whose} largest number or more"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, texts and lists, for JSON: what is NaN or infinite is None."""
         return {
             "agrees": self.agrees,
             "dtype": self.dtype,
+            "dtype_by": self.dtype_by,
+            "in_bfloat16": self.in_bfloat16,
             "tolerance": self.tolerance,
             "first": None if self.first is None else self.first.name,
             "rows": [
                 {
                     key: list(value) if isinstance(value, tuple) else _finite(value)
-                    for key, value in dataclasses.asdict(row).items()
+                    for key, value in {**dataclasses.asdict(row), "telling": row.telling}.items()
                 }
                 for row in self.rows
             ],
             "unknown": list(self.unknown),
             "missing": list(self.missing),
+            "idle": self.idle,
         }
 
 
@@ -148,7 +205,7 @@ def describe(row: Row) -> str:
     """Say in one line how an array differs."""
     called = "" if row.their_name.endswith(row.name) else f" ({row.their_name})"
     if row.their_shape != row.shape:
-        return f"{row.name}{called} has shape {row.their_shape}, expected {row.shape}"
+        return f"{row.name}{called} has shape {row.their_shape}, expected {row.shape}{_hint(row)}"
     numbers = f"it is {row.theirs:.6g}, expected {row.golden:.6g}"
     if not math.isfinite(row.absolute):
         return f"{row.name}{called} differs: at {list(row.where)} {numbers}"
@@ -158,9 +215,19 @@ def describe(row: Row) -> str:
     )
 
 
+def _hint(row: Row) -> str:
+    """Say what another shape may come from: a mask as the model is given it, or axes in another order."""
+    if is_additive_mask(row.name) and len(row.their_shape) < len(row.shape):
+        return (
+            ": the bundle's is the additive mask, (B, 1, 1, S) or (B, 1, Q, S), 0 where attended to and the minimum "
+            "elsewhere"
+        )
+    return ": transposed=True takes axes in another order" if sorted(row.their_shape) == sorted(row.shape) else ""
+
+
 def compare(
     bundle: Bundle | str | Path,
-    theirs: Mapping[str, Any] | Callable[..., Any] | str | Path,
+    theirs: Mapping[str, Any] | Callable[..., Any] | Bundle | str | Path,
     *,
     rename: Mapping[str, str] | None = None,
     transposed: bool = False,
@@ -173,18 +240,21 @@ def compare(
     ----------
     bundle : Bundle or path
         The golden pass.
-    theirs : mapping of str to array, callable, or path
+    theirs : mapping of str to array, callable, Bundle, or path
         Their arrays by name, some or all; or a function that takes the bundle's inputs by keyword, as NumPy arrays, and
-        returns such a mapping; or a .safetensors or .npz file of them. A name is that of the trace, with a model's
-        prefix or without; that of an output, ``logits`` or ``outputs/logits``; or ``gradients/…``.
+        returns such a mapping; or a .safetensors or .npz file of them; or another bundle, or its path. A name is that
+        of the trace, with a model's prefix or without; that of an output, ``logits`` or ``outputs/logits``; or
+        ``gradients/…``.
     rename : mapping of str to str, optional
         Our names for theirs, with ``*`` for any text without a dot:
-        ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``. What lies below a name follows it.
+        ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``. What lies below a name follows it. A rename that fits
+        none of their names is listed in the summary, and refused where the bundle does not have its name either.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional
         "float64", "float32", "float16" or "bfloat16": whose tolerances to apply; None: what most of their arrays are
-        in. Arrays in float32 whose numbers all are bfloat16's count as bfloat16.
+        in, of as many the widest. Arrays in float32 count as bfloat16 where the numbers of all are bfloat16's. The
+        summary says where it was guessed.
     tolerance : float, optional
         The largest difference over the largest golden number, in place of the bundle's tolerances.
 
@@ -260,7 +330,8 @@ def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = No
         if name in theirs.wrong_shape:
             ours, other = theirs.wrong_shape[name]
             nan = float("nan")
-            rows.append(Row(name, theirs.names[name], ours, other, "", nan, nan, nan, (), nan, nan, False))
+            size = _above_rounding(bundle, name, largest(magnitude(name, golden)))
+            rows.append(Row(name, theirs.names[name], ours, other, "", nan, nan, nan, (), nan, nan, False, size))
             continue
         array = theirs.arrays[name]
         apart, size = difference(name, golden, array), largest(magnitude(name, golden))
@@ -281,7 +352,24 @@ def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = No
                 float(golden[where]) if apart.size else 0.0,
                 float(array[where]) if apart.size else 0.0,
                 bool(absolute <= allowed),
+                _above_rounding(bundle, name, size),
+                theirs.axes.get(name, ()),
             )
         )
     missing = tuple(name for name in bundle.arrays if name not in theirs.names)
-    return Comparison(tuple(rows), theirs.dtype, tolerance, tuple(theirs.unknown), missing)
+    mixed = theirs.dtype == "float32" and theirs.dtype_by == "arrays"
+    return Comparison(
+        tuple(rows),
+        theirs.dtype,
+        tolerance,
+        tuple(theirs.unknown),
+        missing,
+        theirs.dtype_by,
+        theirs.idle,
+        sum(dtype_told(array) == "bfloat16" for array in theirs.arrays.values()) if mixed else 0,
+    )
+
+
+def _above_rounding(bundle: Bundle, name: str, size: float) -> float:
+    """Return the largest number of an array, 0 where float64's own rounding explains it."""
+    return 0.0 if bundle.tolerances["float64"][name] >= size / 2 else size

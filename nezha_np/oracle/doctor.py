@@ -24,12 +24,11 @@ from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, lar
 from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake
 from nezha_np.oracle.patterns import see
-from nezha_np.oracle.recording import OF_A_MASK
+from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
 from nezha_np.weights import Weights
 
-MARGIN = 6.0  # how much more than measured roundings of one step is still taken for rounding
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
@@ -134,7 +133,7 @@ def _one_for_each(found: list[Finding]) -> list[Finding]:
 
 def diagnose(
     bundle: Bundle | str | Path,
-    theirs: Mapping[str, Any] | str | Path,
+    theirs: Mapping[str, Any] | Bundle | str | Path,
     *,
     weights: Weights | str | Path | None = None,
     rename: Mapping[str, str] | None = None,
@@ -147,7 +146,7 @@ def diagnose(
     ----------
     bundle : Bundle or path
         The golden pass.
-    theirs : mapping of str to array, or path
+    theirs : mapping of str to array, Bundle, or path
         Their arrays, some or all; the more of them, the sharper the answer.
     weights : Weights, str or Path, optional
         The weights, or their checkpoint, where the bundle does not have them.

@@ -20,7 +20,7 @@ from nezha_np.config import Config, read_config
 from nezha_np.files import npz_file, safetensors_file
 from nezha_np.files.tensor_bytes import map_tensors
 from nezha_np.inputs import listed
-from nezha_np.oracle.bundle import HEADS, KEY, Bundle, flattened, load_bundle, nested
+from nezha_np.oracle.bundle import HEADS, Bundle, flattened, load_bundle, nested
 from nezha_np.oracle.comparison import compare
 from nezha_np.oracle.doctor import diagnose
 from nezha_np.oracle.recording import record
@@ -53,6 +53,8 @@ def record_lines(options: argparse.Namespace) -> Iterator[str]:
         if "labels" in inputs:
             raise ValueError(f"--labels: expected none, because {options.inputs} has labels, got some")
         inputs["labels"] = _json(options.labels, "--labels", "JSON such as [[-100, 7]]")
+        if head in tuple(HEADS) and "labels" not in inspect.signature(HEADS[head]).parameters:
+            raise ValueError(f"--labels: expected a --head with a loss that takes labels, got {head}")
     bundle = record(
         model,
         head=head,
@@ -69,8 +71,8 @@ def record_lines(options: argparse.Namespace) -> Iterator[str]:
 def check_lines(options: argparse.Namespace) -> Iterator[str]:
     """Compare a file of arrays with a bundle: where they part first, then a table of all."""
     found = compare(
-        options.bundle,
-        _theirs(options.theirs),
+        _bundle(options.bundle),
+        options.theirs,
         rename=_rename(options.rename),
         transposed=options.transposed,
         dtype=options.dtype,
@@ -87,7 +89,7 @@ def check_lines(options: argparse.Namespace) -> Iterator[str]:
 
 def doctor_lines(options: argparse.Namespace) -> Iterator[str]:
     """Say what an implementation does wrong; status 0 where every step is right and all numbers are in tolerance."""
-    bundle, theirs, rename = load_bundle(options.bundle), _theirs(options.theirs), _rename(options.rename)
+    bundle, theirs, rename = _bundle(options.bundle), options.theirs, _rename(options.rename)
     how: dict[str, Any] = {"rename": rename, "transposed": options.transposed, "dtype": options.dtype}
     found = diagnose(bundle, theirs, weights=options.model, **how)
     agrees = found.step is None and compare(bundle, theirs, **how).agrees
@@ -97,7 +99,7 @@ def doctor_lines(options: argparse.Namespace) -> Iterator[str]:
 
 def show_lines(options: argparse.Namespace) -> Iterator[str]:
     """Say what a bundle holds."""
-    bundle = load_bundle(options.bundle)
+    bundle = _bundle(options.bundle)
     made_by = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
     yield f"{bundle.head} of {bundle.config.model_type}, computed in {bundle.dtype} by {made_by}"
     yield f"weights: {_recipe(bundle)}"
@@ -192,13 +194,10 @@ def _read_inputs(path: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in cache} | nested(cache)
 
 
-def _theirs(path: str) -> str | dict[str, np.ndarray]:
-    """Return the arrays of a file that is a bundle too, under all their names; compare reads any other."""
-    file = Path(path)
-    if file.suffix != ".safetensors" or not file.is_file():
-        return path
-    safetensors_file.read_header(file)
-    return load_bundle(file).arrays if KEY in safetensors_file.read_metadata(file) else path
+def _bundle(path: str) -> Bundle:
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: expected a golden bundle, a .safetensors file, got a folder")
+    return load_bundle(path)
 
 
 def _rename(path: str | None) -> dict[str, str] | None:

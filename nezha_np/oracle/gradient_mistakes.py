@@ -22,9 +22,8 @@ from nezha_np.layers import (
 )
 from nezha_np.layers.linear import flat_rows
 from nezha_np.oracle.mistakes import Mistake
+from nezha_np.oracle.mistakes.mistake import DECODERS
 from nezha_np.oracle.replay import Step
-
-DECODERS = ("cls.predictions.decoder", "generator_lm_head")
 
 
 def tanh_gelu_gradient(step: Step, dy: Any, y: Any, x: Any) -> Any:
@@ -45,6 +44,11 @@ def softmax_without_sum(step: Step, dy: Any, y: Any, scores: Any, mask: Any = No
 def sigmoid_for_softmax(step: Step, dy: Any, y: Any, scores: Any, mask: Any = None, *, scale: float) -> Any:
     """Each probability as if it were a sigmoid."""
     return dy * y * (1.0 - y) * scale
+
+
+def stopped(step: Step, dy: Any, y: Any, scores: Any, mask: Any = None, *, scale: float) -> Any:
+    """No gradient of the scores: queries and keys learn nothing."""
+    return namespace(scores).zeros_like(scores)
 
 
 def without_scale(step: Step, dy: Any, y: Any, scores: Any, mask: Any = None, *, scale: float) -> Any:
@@ -139,6 +143,12 @@ def residual_forgotten(step: Step, dz: Any, z: Any, x: Any, y: Any) -> Any:
     return dx, namespace(dy).zeros_like(dy) if step.name.endswith("residual") else dy
 
 
+def doubled_residual(step: Step, dz: Any, z: Any, x: Any, y: Any) -> Any:
+    """The gradient beside a block twice."""
+    dx, dy = step.right(dz, z, x, y)
+    return dx, 2.0 * dy if step.name.endswith("residual") else dy
+
+
 def position_scores_forgotten(step: Step, dy: Any, y: Any, q: Any, table: Any, **options: Any) -> Any:
     """No gradient of the queries through the position term."""
     return namespace(q).zeros_like(q)
@@ -173,6 +183,14 @@ def first_token_everywhere(step: Step, dy: Any, y: Any, x: Any) -> Any:
     return namespace(x).zeros_like(x) + dy[:, None, :]
 
 
+def doubled(step: Step, dy: Any, y: Any, *arguments: Any, **options: Any) -> Any:
+    """Every part of the gradient twice."""
+    parts = step.right(dy, y, *arguments, **options)
+    if isinstance(parts, tuple):
+        return tuple(None if part is None else 2.0 * part for part in parts)
+    return 2.0 * parts
+
+
 def _backward(name: str, sentence: str, **ways: Any) -> Mistake:
     return Mistake(name, sentence, {way.replace("_", " ").strip(): change for way, change in ways.items()})
 
@@ -195,6 +213,12 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
         as_a_sigmoid={attention.attention_probs: sigmoid_for_softmax},
     ),
     _backward(
+        "gradient stopped at the probabilities",
+        "no gradient comes back through the softmax of attention (detached, or computed outside of the graph); "
+        "queries and keys get theirs through it",
+        _={attention.attention_probs: stopped},
+    ),
+    _backward(
         "gradient of scores without scale",
         "the scores' gradient lacks the factor 1/√D that the forward pass has",
         _={attention.attention_probs: without_scale},
@@ -215,6 +239,22 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
         "a weight's gradient is the mean over texts and tokens; it is the sum, the mean is in the loss already",
         bias={linear.linear: bias_averaged},
         matrix_and_bias={linear.linear: weight_averaged},
+    ),
+    _backward(
+        "gradient doubled",
+        "a gradient is twice what it is: something is added or walked back through two times",
+        of_the_loss=dict.fromkeys((losses.cross_entropy, losses.mse), doubled),
+        of_a_linear_layer={linear.linear: doubled},
+        of_a_norm={layer_norm.layer_norm: doubled},
+        of_an_embedding={embedding.embedding: doubled},
+        of_a_residual={addition.add: doubled_residual},
+        of_the_probabilities={attention.attention_probs: doubled},
+        of_the_scores={attention.content_scores: doubled},
+        of_the_context={attention.content_context: doubled},
+        of_the_position_terms=dict.fromkeys(
+            (relative_position.position_scores, relative_position.position_context), doubled
+        ),
+        of_an_activation=dict.fromkeys((activations.gelu, activations.gelu_new, activations.tanh), doubled),
     ),
     _backward(
         "gradient through a transposed matrix",

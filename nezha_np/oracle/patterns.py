@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,6 +44,7 @@ def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Ite
     right, theirs = np.asarray(right, np.float64), np.asarray(theirs, np.float64)
     if right.shape != theirs.shape:
         yield f"it has shape {theirs.shape}, expected {right.shape}"
+        yield from _axes(name, right, theirs, allowed)
         return
     if strange := int((~np.isfinite(theirs) & np.isfinite(right)).sum()):
         where = [int(index) for index in np.argwhere(~np.isfinite(theirs) & np.isfinite(right))[0]]
@@ -56,6 +58,7 @@ def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Ite
     yield from _where(name, wrong)
     with np.errstate(all="ignore"):
         yield from list(_how(right, theirs, finite, allowed))
+    yield from _axes(name, right, theirs, allowed)
 
 
 def _where(name: str, wrong: np.ndarray) -> Iterator[str]:
@@ -71,6 +74,17 @@ def _where(name: str, wrong: np.ndarray) -> Iterator[str]:
         at = np.flatnonzero(wrong.any(axis=tuple(other for other in range(wrong.ndim) if other != axis)))
         if len(at) < wrong.shape[axis]:
             yield f"they differ at {what} {_listed(at.tolist())} alone"
+
+
+def _axes(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Iterator[str]:
+    """Say in which other order of their axes the right numbers would be theirs, the first of several."""
+    if sorted(right.shape) != sorted(theirs.shape):
+        return
+    for order in list(itertools.permutations(range(right.ndim)))[1:]:
+        turned = right.transpose(order)
+        if turned.shape == theirs.shape and bool((difference(name, turned, theirs) <= allowed).all()):
+            yield f"yours are the right ones with axes in the order {order}: transposed=True takes them so"
+            return
 
 
 def _listed(numbers: list[int]) -> str:

@@ -46,8 +46,10 @@ def capture_torch(
         ``outputs/logits``, ``outputs/hidden_states.0``, …, by number where it has no names. Gradients by parameters and
         by what the modules return are ``gradients/…``, that of a tied parameter once, under the embedding's name; what
         the model goes on to write into may have none.
+        A module's axes are its own: the convolutions of transformers' ConvBERT return (B, C, L) where our traces have
+        (B, L, C), for which `compare` and `diagnose` need ``transposed=True``.
         bfloat16, which NumPy does not have, becomes float32: `compare` and `diagnose` know it by its bits, each of
-        which after the 16th is 0.
+        which after the 16th is 0, where nothing else was in float32.
 
     Raises
     ------

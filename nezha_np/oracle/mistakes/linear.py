@@ -1,0 +1,195 @@
+"""Mistakes in linear layers: their weights, and the arithmetic of matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nezha_np.layers import span_convolution
+from nezha_np.layers.attention import content_context, content_scores
+from nezha_np.layers.grouped_linear import grouped_linear
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
+from nezha_np.oracle.mistakes.mistake import DECODERS, ENOUGH, Evidence, Mistake
+from nezha_np.oracle.replay import At, Changes, Step
+
+
+def read_as_in_out(step: Step, x: Any, weight: Any, *bias: Any) -> Any:
+    """The matrix read as (in, out)."""
+    return step.right(x, weight.reshape(weight.shape[::-1]).T, *bias)
+
+
+def groups_transposed(step: Step, x: Any, weight: Any, bias: Any) -> Any:
+    """The matrix of each group read as (out, in)."""
+    groups, into, out = weight.shape
+    return step.right(x, weight.reshape(groups, out, into).transpose(0, 2, 1), bias)
+
+
+def taken_from(**others: str) -> Changes:
+    """Weight and bias of query, key or value taken from another of them."""
+
+    def change(step: Step, x: Any, *right: Any) -> Any:
+        scope, _, which = step.name.rpartition(".")
+        names = (f"{scope}.{others[which]}.{part}" for part in ("weight", "bias"))
+        return step.right(x, *(step.weights[name] for name in names))
+
+    return {linear: At(tuple(f"self.{which}" for which in others), change)}
+
+
+def of_layer(other: Callable[[int, Step], int]) -> Changes:
+    """Weight and bias of another layer of the encoder, where there is one."""
+
+    def change(step: Step, x: Any, *right: Any, **options: Any) -> Any:
+        start, _, rest = step.name.partition("encoder.layer.")
+        index, _, module = rest.partition(".")
+        if start or not module:
+            return step.right(x, *right, **options)
+        names = (f"encoder.layer.{other(int(index), step)}.{module}.{part}" for part in ("weight", "bias"))
+        theirs = [step.weights.get(name) for name in names]
+        fit = all(y is not None and y.shape == z.shape for y, z in zip(theirs, right, strict=False))
+        return step.right(x, *(theirs if fit else right), **options)
+
+    return dict.fromkeys((linear, grouped_linear, layer_norm), change)
+
+
+def fitted_weight(evidence: Evidence) -> np.ndarray | None:
+    """Fit matrix and bias by least squares, where there are enough different rows, and return what they make."""
+    if evidence.layer is not linear:
+        return None
+    x = evidence.arguments[0]
+    rows = np.unique(x.reshape(-1, x.shape[-1]), axis=0)
+    if len(rows) < rows.shape[1] + 1 + ENOUGH:
+        return None
+    features = np.concatenate([x.reshape(-1, x.shape[-1]), np.ones((x[..., 0].size, 1))], axis=1)
+    matrix = np.linalg.lstsq(features, evidence.theirs.reshape(len(features), -1), rcond=None)[0]
+    return (features @ matrix).reshape(evidence.theirs.shape)
+
+
+def fitted_bias(evidence: Evidence) -> np.ndarray | None:
+    """Fit a bias, where there are different rows, and return what it makes: every row has the same numbers added."""
+    if evidence.layer not in (linear, grouped_linear):
+        return None
+    x = evidence.arguments[0]
+    if len(np.unique(x.reshape(-1, x.shape[-1]), axis=0)) < 2:
+        return None
+    features = evidence.right.shape[-1]
+    return evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
+
+
+def another_bias(evidence: Evidence) -> Changes | None:
+    """Recognise another bias."""
+    value = fitted_bias(evidence)
+    return None if value is None else evidence.instead(value)
+
+
+def another_weight(evidence: Evidence, *, decoders: bool = False) -> Changes | None:
+    """Recognise another matrix, where another bias is not enough."""
+    value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
+    if value is None or of_bias is None or (evidence.step.name in DECODERS) is not decoders:
+        return None
+    return None if np.abs(of_bias - evidence.theirs).max() <= evidence.allowed else evidence.instead(value)
+
+
+def another_decoder(evidence: Evidence) -> Changes | None:
+    """Recognise another matrix of the decoder."""
+    return another_weight(evidence, decoders=True)
+
+
+def narrowed(bits: int) -> Changes:
+    """Both factors of matrix products rounded to a number of binary digits."""
+
+    def rounded(x: Any) -> Any:
+        mantissa, exponent = np.frexp(x)
+        return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+
+    def change(step: Step, x: Any, y: Any, *rest: Any) -> Any:
+        return step.right(rounded(x), rounded(y), *rest)
+
+    return dict.fromkeys(PRODUCTS, change)
+
+
+def summed_in_float16(*, fused: bool) -> Changes:
+    """Products added one after another, each sum rounded to float16; `fused`: the product itself is not."""
+    wide = np.float32 if fused else np.float16
+
+    def product(x: Any, y: Any) -> np.ndarray:
+        x, y = x.astype(np.float16), y.astype(np.float16)
+        total = np.zeros((*x.shape[:-1], y.shape[-1]), np.float16)
+        for index in range(x.shape[-1]):
+            product = x[..., index, None].astype(wide) * y[..., None, index, :].astype(wide)
+            total = (total + product).astype(np.float16)
+        return total.astype(np.float64)
+
+    def of_rows(step: Step, x: Any, weight: Any, bias: Any = 0.0) -> Any:
+        return (product(x.reshape(-1, x.shape[-1]), weight.T) + bias).reshape(*x.shape[:-1], -1)
+
+    return {
+        linear: of_rows,
+        content_scores: lambda step, q, k: product(q, np.swapaxes(k, -1, -2)),
+        content_context: lambda step, probs, v: product(probs, v),
+    }
+
+
+PRODUCTS = (linear, grouped_linear, content_scores, content_context)
+
+LINEAR = (
+    Mistake(
+        "weight transposed",
+        "a matrix is read as (in, out); linear layers keep (out, in), ConvBERT's groups (in, out)",
+        {"": {linear: read_as_in_out, grouped_linear: groups_transposed}},
+    ),
+    Mistake(
+        "query, key or value swapped",
+        "a linear layer of attention has the weights of another one",
+        {
+            "query and key": taken_from(query="key", key="query"),
+            "key and value": taken_from(key="value", value="key"),
+            "query and value": taken_from(query="value", value="query"),
+            "key, value, query for query, key, value": taken_from(query="key", key="value", value="query"),
+            "value, query, key for query, key, value": taken_from(query="value", key="query", value="key"),
+        },
+    ),
+    Mistake(
+        "weights of another layer",
+        "a layer of the encoder has the weights of another one; each has its own",
+        {
+            "of the first": of_layer(lambda index, step: 0),
+            "of the last": of_layer(lambda index, step: step.config.num_hidden_layers - 1),
+            "of the next": of_layer(lambda index, step: index + 1),
+            "of the one before": of_layer(lambda index, step: index - 1),
+        },
+    ),
+    Mistake(
+        "bias missing",
+        "a linear layer leaves out its bias, or adds another one",
+        {
+            "": {
+                linear: lambda step, x, weight, bias=None: step.right(x, weight, None),
+                grouped_linear: lambda step, x, weight, bias: step.right(x, weight, bias * 0.0),
+                span_convolution.separable_convolution: lambda step, *x, **o: step.right(*x[:3], x[3] * 0.0),
+            }
+        },
+        recognise=another_bias,
+    ),
+    Mistake(
+        "another weight",
+        "a linear layer's results are another linear map of its inputs: its weights are others than the checkpoint's",
+        {},
+        recognise=another_weight,
+    ),
+    Mistake(
+        "matrix products in a narrower dtype",
+        "matrix products round their factors to fewer digits (TPUs and GPUs do, unless told otherwise)",
+        {"bfloat16": narrowed(8), "TF32 or float16": narrowed(11)},
+    ),
+    Mistake(
+        "float16 accumulation",
+        "the products of a matrix product are summed up in float16; sum them in float32, and round the sum",
+        {
+            "product and sum rounded": summed_in_float16(fused=False),
+            "sum rounded": summed_in_float16(fused=True),
+        },
+    ),
+)

@@ -1,0 +1,87 @@
+"""What a mistake is, what is known of a step where one is recognised, and what several parts share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nezha_np.mechanism import Layer
+from nezha_np.oracle.replay import At, Changes, Step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of a step that is not theirs.
+
+    Attributes
+    ----------
+    step : Step
+        The step.
+    layer, arguments, options
+        The primitive that makes it, and what from.
+    right, theirs : array
+        What it makes, and what they have.
+    allowed : float
+        The largest difference that rounding explains.
+    """
+
+    step: Step
+    layer: Layer
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+    right: np.ndarray
+    theirs: np.ndarray
+    allowed: float
+
+    def instead(self, value: np.ndarray) -> Changes:
+        """Return the change that makes a value at this step."""
+        return {self.layer: At(self.step.name, lambda step, *arguments, **options: value)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mistake:
+    """One mistake.
+
+    Attributes
+    ----------
+    name : str
+        A short name.
+    sentence : str
+        What is done, and what is right.
+    ways : dict of str to (dict of layers to functions)
+        The changes of each way to make it; the key says which way, "" where there is one alone.
+    families : tuple of str
+        Where it can be made.
+    recognise : callable, optional
+        ``recognise(evidence)``: the changes that make their numbers in the best case, or None.
+    """
+
+    name: str
+    sentence: str
+    ways: Mapping[str, Changes]
+    families: tuple[str, ...] = ("nezha", "bert", "convbert")
+    recognise: Callable[[Evidence], Changes | None] | None = None
+
+
+NEZHA, BERT, CONVBERT = ("nezha",), ("bert",), ("convbert",)
+WITH_LEARNED_POSITIONS = ("bert", "convbert")
+DECODERS = ("cls.predictions.decoder", "generator_lm_head")
+ENOUGH = 4  # how many more equations than unknowns make a fit evidence
+
+
+def nothing(step: Step, *arguments: Any, **options: Any) -> Any:
+    """Zeros in place of the result."""
+    return np.zeros_like(step.right(*arguments, **options))
+
+
+def first(step: Step, x: Any, *rest: Any, **options: Any) -> Any:
+    """The first argument as it is."""
+    return x
+
+
+def second(step: Step, x: Any, y: Any, *rest: Any, **options: Any) -> Any:
+    """The second argument as it is."""
+    return y

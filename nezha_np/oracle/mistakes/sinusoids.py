@@ -1,0 +1,22 @@
+"""Sines and cosines in the arrangements that tables of positions have."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def frequencies(size: int) -> np.ndarray:
+    """1 / 10000^(2i/D)."""
+    return 10000.0 ** (-np.arange(0, size, 2) / size)
+
+
+def in_turn(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
+    """Each sine beside its cosine."""
+    pair = (np.cos(angle), np.sin(angle)) if cosine_first else (np.sin(angle), np.cos(angle))
+    return np.stack(pair, axis=-1).reshape(len(angle), -1)
+
+
+def halves(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
+    """All sines, then all cosines."""
+    pair = (np.cos(angle), np.sin(angle)) if cosine_first else (np.sin(angle), np.cos(angle))
+    return np.concatenate(pair, axis=-1)
