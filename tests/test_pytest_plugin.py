@@ -177,7 +177,9 @@ def test_bundle_from_elsewhere(nezha_golden, tmp_path):
 """
     )
     result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(["mistake: tanh GELU for erf", "the doctor cannot say why: ValueError: checkpoint: expected *"])
+    result.stdout.fnmatch_lines(
+        ["mistake: tanh GELU for erf", "the doctor cannot say why: ValueError: checkpoint: expected *"]
+    )
 
 
 BAD_INPUT = {

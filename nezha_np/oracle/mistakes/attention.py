@@ -53,6 +53,13 @@ def content_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
     return step.right(*arguments, **options) * head_scale(step)
 
 
+def sum_not_scaled(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
+    """The sum of both terms as it is, of a model that has a position term."""
+    if not has_position_term(step):
+        raise ValueError("there is no position term")
+    return step.right(scores, mask, scale=1.0)
+
+
 def keys_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
     """The keys divided by √D, of a model that has no position term."""
     if has_position_term(step):
@@ -126,7 +133,7 @@ ATTENTION = (
             "in the keys": {split_heads: At(".k", content_scaled), **UNSCALED},
             "in the sum": {
                 add: At(".scores", lambda step, x, y: step.right(x * head_scale(step), y)),
-                **UNSCALED,
+                attention_probs: sum_not_scaled,
             },
         },
         ("nezha", "bert"),
