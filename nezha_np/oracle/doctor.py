@@ -284,6 +284,8 @@ class _Doctor:
             notes.append(f"{name} was taken with its axes in the order {order}")
         if self.aligned.unknown:
             notes.append(f"not in the bundle, and left out: {listed(self.aligned.unknown)}")
+        if self.aligned.dtype_by == "bits":
+            notes.append(f"{self.aligned.dtype} is a guess, by the bits of your arrays: dtype= says what it is")
         return notes
 
     def _findings(self, step: str) -> list[Finding]:
