@@ -1,4 +1,4 @@
-"""Plant every mistake of the catalogue in the standard bundles, and write down what the doctor says.
+"""Plant every mistake of the catalogue in a pass, and write down what the doctor says.
 
     python tests/make_mistakes_table.py
 
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import test_gradient_mistakes
 from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant
 
 import nezha_np as nz
+from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import PARTS
+from nezha_np.oracle.rounding import ARITHMETICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "mistakes.md"
+HEADING = "| way | shows at | float32 | float16 |\n| --- | --- | --- | --- |"
 TOP = """# The mistakes that the doctor knows
 
 `nezha-np doctor` names the mistake that makes another implementation's numbers. This is its catalogue: what each
@@ -27,6 +31,11 @@ random numbers.
 
 The bundles are those of the standard set, which `nezha-np golden record --all` writes.
 `python tests/make_mistakes_table.py` writes this page anew.
+"""
+GRADIENTS = """## Gradients
+
+These are made walking back: the forward pass is right, and the first wrong gradient is named, of an intermediate array
+or of a weight. They were planted in the bundles of `tests/test_gradient_mistakes.py`, which have two layers.
 """
 
 
@@ -71,6 +80,26 @@ def rows_of(mistake):
         yield f"| {way or 'as it says'} | {where} | {float32} | {said(mistake, found['float16'])} |"
 
 
+def first_gradient_seen(bundles, changes, dtype):
+    """The first bundle in which the doctor sees a mistake of walking back, and what it says."""
+    for what, bundle in bundles.items():
+        theirs = test_gradient_mistakes.plant(bundle, changes, ARITHMETICS[dtype])
+        diagnosis = nz.oracle.diagnose(bundle, theirs, dtype=dtype)
+        if diagnosis.step is not None:
+            return what, diagnosis
+    return None
+
+
+def rows_of_gradients(mistake, bundles):
+    """The rows of the table of a mistake of walking back."""
+    for way, changes in mistake.ways.items():
+        found = {dtype: first_gradient_seen(bundles, changes, dtype) for dtype in ("float32", "float16")}
+        what, diagnosis = found["float32"]
+        where = f"`{diagnosis.step.removeprefix('gradients/')}` of {what}"
+        float32, float16 = (said(mistake, found[dtype]) for dtype in ("float32", "float16"))
+        yield f"| {way or 'as it says'} | {where} | {float32} | {float16} |"
+
+
 def main():
     lines = [TOP]
     for part, mistakes in PARTS.items():
@@ -80,7 +109,12 @@ def main():
             lines += [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
             rows = list(rows_of(mistake))
             if rows:
-                lines += ["| way | shows at | float32 | float16 |", "| --- | --- | --- | --- |", *rows, ""]
+                lines += [HEADING, *rows, ""]
+    lines.append(GRADIENTS)
+    bundles = test_gradient_mistakes.make_bundles()
+    for mistake in GRADIENT_MISTAKES:
+        rows = rows_of_gradients(mistake, bundles)
+        lines += [f"**{mistake.name}**: {mistake.sentence}.\n", HEADING, *rows, ""]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks
 from nezha_np.oracle.differences import difference, largest
+from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES
 from nezha_np.oracle.replay import CANNOT, At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
@@ -429,7 +430,7 @@ def test_a_mistake_in_a_model_of_base_size_is_named(name, within, dtype):
 
 def test_the_page_lists_every_mistake():
     page = (Path(__file__).parents[1] / "docs" / "mistakes.md").read_text(encoding="utf-8")
-    for mistake in MISTAKES:
+    for mistake in (*MISTAKES, *GRADIENT_MISTAKES):
         assert mistake.name in page
         assert mistake.sentence in page
         for way in mistake.ways:
@@ -437,7 +438,8 @@ def test_the_page_lists_every_mistake():
 
 
 def test_names_of_mistakes_are_unique_and_their_sentences_say_what_is_right():
-    names = [mistake.name for mistake in MISTAKES]
+    known = (*MISTAKES, *GRADIENT_MISTAKES)
+    names = [mistake.name for mistake in known]
     assert len(set(names)) == len(names)
-    assert all(mistake.sentence[-1].isalnum() or mistake.sentence[-1] in ")²]" for mistake in MISTAKES)
+    assert all(mistake.sentence[-1].isalnum() or mistake.sentence[-1] in ")²]" for mistake in known)
     assert all(mistake.ways or mistake.recognise for mistake in MISTAKES)

@@ -36,22 +36,32 @@ def lively(config, head):
     return nz.Weights(tensors, drawn.config)
 
 
-@pytest.fixture(scope="module")
-def bundles():
-    """One bundle for each family and loss at which one of the mistakes shows."""
+def make_bundles():
+    """One bundle for each family and loss at which one of the mistakes shows, by what they are."""
     nezha, bert = (
         kind(**SIZES, **own)
         for kind, own in ((nz.NezhaConfig, {"max_relative_position": 3}), (nz.BertConfig, {"hidden_act": "gelu"}))
     )
     regression = nezha.replace(problem_type="regression")
-    return [
-        nz.oracle.record(lively(config, head), head=head, **INPUTS, **labels)
-        for config, head, labels in (
-            (nezha, "masked_lm", {"labels": WORDS}),
-            (bert, "pretraining", {"labels": WORDS, "next_sentence_label": [0, 1]}),
-            (regression, "sequence_classification", {"labels": [[0.5, 1.0, -1.0], [0.0, 0.25, 2.0]]}),
+    numbers = [[0.5, 1.0, -1.0], [0.0, 0.25, 2.0]]
+    return {
+        what: nz.oracle.record(lively(config, head), head=head, **INPUTS, **labels)
+        for what, config, head, labels in (
+            ("NEZHA, masked_lm", nezha, "masked_lm", {"labels": WORDS}),
+            ("BERT, pretraining", bert, "pretraining", {"labels": WORDS, "next_sentence_label": [0, 1]}),
+            (
+                "NEZHA, regression",
+                regression,
+                "sequence_classification",
+                {"labels": numbers},
+            ),
         )
-    ]
+    }
+
+
+@pytest.fixture(scope="module")
+def bundles():
+    return list(make_bundles().values())
 
 
 def plant(bundle, changes, arithmetic):
