@@ -10,7 +10,7 @@ Examples
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nezha_np.checkpoint import load
 from nezha_np.config import BertConfig, ConvBertConfig, NezhaConfig
@@ -32,15 +32,11 @@ from nezha_np.text import fill_mask
 from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
 from nezha_np.weights import Weights, init
 
+if TYPE_CHECKING:
+    from nezha_np import oracle as oracle
+    from nezha_np.explanation import explain
+
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    """Import `nezha_np.oracle` when it is first asked for: a forward pass has no use for it."""
-    if name == "oracle":
-        return importlib.import_module("nezha_np.oracle")
-    raise AttributeError(f"module 'nezha_np' has no attribute {name!r}")
-
 
 __all__ = [
     "BertConfig",
@@ -51,6 +47,7 @@ __all__ = [
     "definitions",
     "embed",
     "encode",
+    "explain",
     "fill_mask",
     "forward",
     "generate",
@@ -69,3 +66,16 @@ __all__ = [
     "trace",
     "value_and_grad",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a forward pass has no use for when it is first asked for."""
+    if name == "explain":
+        return importlib.import_module("nezha_np.explanation").explain
+    if name == "oracle":
+        return importlib.import_module("nezha_np.oracle")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "oracle"})

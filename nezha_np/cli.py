@@ -1,4 +1,4 @@
-"""The command line: ``nezha-np fill-mask``, ``embed``, ``inspect``, ``convert``, ``golden`` and ``doctor``."""
+"""The command line: `fill-mask`, `explain`, `embed`, `inspect`, `convert`, `golden` and `doctor` of ``nezha-np``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import nezha_np
 from nezha_np.checkpoint import list_files, load, read_config_beside, read_headers
 from nezha_np.convert import convert, describe
 from nezha_np.embed_command import OutputError, Stopped, embed_lines
+from nezha_np.explanation import explain
 from nezha_np.files import text_lines, vector_file
+from nezha_np.files.partial_file import refuse_target
+from nezha_np.files.safetensors_file import write_beside
 from nezha_np.files.tensor_bytes import FLOATS, Entry
 from nezha_np.files.tensor_names import name_tensors, wrong_family
 from nezha_np.inputs import DTYPES
@@ -89,6 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     fill.add_argument("--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)")
     fill.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
     fill.set_defaults(run=_fill_mask)
+
+    page = commands.add_parser(
+        "explain",
+        help="make a page that shows a text's way through the model",
+        description="Make one self-contained HTML page that shows what the model computes for a text, layer by layer.",
+    )
+    page.add_argument("text", help="a text, with [MASK] for a gap or without")
+    page.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
+    page.add_argument("--pair", metavar="TEXT", help="a second text, to be read as a pair with the first")
+    page.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
+    page.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    page.set_defaults(run=_explain)
 
     embed = commands.add_parser(
         "embed",
@@ -224,6 +240,21 @@ def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
             yield ""  # between two gaps
         for token, _, probability in candidates:
             yield f"{token} {probability:.3f}"
+
+
+def _explain(options: argparse.Namespace) -> Iterator[str]:
+    path = None if options.output == "-" else Path(options.output)
+    if path is not None:
+        refuse_target(path, force=options.force)
+        path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it
+    weights = None if options.model is None else load(options.model)
+    page = explain(options.text, weights, pair=options.pair)
+    if path is None:
+        yield page.removesuffix("\n")
+        return
+    data = page.encode()
+    write_beside(path.parent, lambda beside: (beside / path.name).write_bytes(data))
+    yield f"wrote {path}: {len(data):,} bytes"
 
 
 def _embed(options: argparse.Namespace) -> int:

@@ -45,6 +45,7 @@ ORDER = (
     "tokenizer",
     "text",
     "sentence_embeddings",
+    "explanation",
     "embed_command",
     "oracle",
     "cli",
