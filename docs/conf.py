@@ -1,0 +1,181 @@
+"""The documentation site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build``.
+
+Nothing is run and nothing is loaded from another host: notebooks come with their outputs, formulas become MathML.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+import nezha_np as nz
+
+DOCS = Path(__file__).resolve().parent
+REPOSITORY = DOCS.parent
+
+project = "nezha_np"
+author = "The nezha_np authors"
+project_copyright = author
+version = release = nz.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb"]
+exclude_patterns = ["_build"]
+templates_path: list[str] = []
+
+# --------------------------------------------------------------------------------------------------------- docstrings
+
+default_role = "py:obj"  # `name` in a docstring is a link where the name is documented
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # numpydoc's sections say types and shapes
+autodoc_preserve_defaults = True
+autosummary_generate = False
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+# -------------------------------------------------------------------------------------------------- pages, notebooks
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_execution_show_tb = True
+
+# ---------------------------------------------------------------------------------------------------------- the look
+
+html_theme = "pydata_sphinx_theme"
+html_title = "nezha_np"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "nezha_np"},
+    "navbar_end": ["theme-switcher"],
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "monokai",
+}
+html_context = {"default_mode": "auto"}  # light or dark, as the system has it
+html_sidebars = {"index": [], "start": [], "start.zh": [], "how_nezha_works": []}
+html_math_renderer = "mathml"
+
+
+def copy_notebooks(app: Sphinx) -> None:
+    """Bring the notebooks in: Sphinx reads pages below docs/ alone. Times are kept, so that few are built anew."""
+    folder = DOCS / "notebooks"
+    folder.mkdir(exist_ok=True)
+    notebooks = {path.name: path for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+    for stale in folder.iterdir():
+        if stale.name not in notebooks:
+            stale.unlink()
+    for name, path in notebooks.items():
+        shutil.copy2(path, folder / name)
+
+
+def list_notebooks(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the notebooks below their page in the navigation, which the page itself has no need to know of."""
+    if docname == "notebooks":
+        source[0] += "\n\n```{toctree}\n:hidden:\n:glob:\n\nnotebooks/*\n```\n"
+
+
+class LinksOutside(SphinxTransform):
+    """Pages are read in the repository too, so their links may lead out of docs/: say what they are on the site.
+
+    A link to a notebook is one to its page, one to another file a download, and one to a folder is its words alone.
+    """
+
+    default_priority = 5  # before links are resolved and downloads are collected
+
+    def apply(self, **options: Any) -> None:
+        """Change the links of one page."""
+        docname = self.env.docname
+        folder = (DOCS / docname).parent
+        for node in list(self.document.findall(is_link)):
+            written, _, fragment = node["reftarget"].partition("#")
+            if node.get("refdomain") == "doc":  # a page below docs/, or one that looks like it: without its suffix
+                target, fragment = DOCS / written, node["reftargetid"]
+                target = next(
+                    (file for kind in (".md", ".ipynb") if (file := Path(f"{target}{kind}")).exists()), target
+                )
+            else:  # a notebook was copied: its links are those of the place where it is in the repository
+                target = (REPOSITORY / "notebooks" if folder == DOCS / "notebooks" else folder) / written
+            target = target.resolve()
+            if not written or not target.exists() or not target.is_relative_to(REPOSITORY):
+                continue  # Sphinx warns
+            if target.parent == REPOSITORY / "notebooks" and target.suffix == ".ipynb":
+                target = DOCS / "notebooks" / target.name
+            shared = {"refdoc": docname, "reftype": "myst", "refexplicit": node["refexplicit"]}
+            if target.is_dir():
+                node.replace_self(node.children)
+                continue
+            if target.is_relative_to(DOCS) and target.suffix in (".md", ".ipynb"):
+                page = target.relative_to(DOCS).with_suffix("").as_posix()
+                link = addnodes.pending_xref(refdomain="doc", reftarget=page, reftargetid=fragment or None, **shared)
+            else:
+                link = addnodes.download_reference(refdomain=None, reftarget=os.path.relpath(target, folder), **shared)
+            link.source, link.line = node.source, node.line
+            link += node.children
+            node.replace_self(link)
+
+
+def is_link(node: nodes.Node) -> bool:
+    """Say whether a node is a link that was written in Markdown and will be resolved by Sphinx."""
+    return isinstance(node, (addnodes.pending_xref, addnodes.download_reference)) and node.get("reftype") == "myst"
+
+
+def literal_formulas(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Show the indented formulas and tables at the top of a docstring as they are written there."""
+    out: list[str] = []
+    for index, line in enumerate(lines):
+        if index and re.fullmatch(r"-{3,}", line):  # a section: what follows is indented for its own reasons
+            out += lines[index:]
+            break
+        before = [text for text in out if text]
+        starts = line.startswith("    ") and (not out or not out[-1]) and before and not before[-1].startswith(" ")
+        if starts and not before[-1].endswith("::") and not re.match(r"(\d+\.|-) ", before[-1]):
+            out += ["::", ""]
+        out.append(line)
+    lines[:] = out
+
+
+def inline_formula(writer: Any, node: nodes.math) -> None:
+    """Write a formula in a line as MathML."""
+    writer.body.append(latex2mathml.converter.convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_formula(writer: Any, node: nodes.math_block) -> None:
+    """Write a formula of its own lines as MathML."""
+    formula = latex2mathml.converter.convert(node.astext(), display="block")
+    writer.body.append(f'<div class="formula">{formula}</div>\n')
+    raise nodes.SkipNode
+
+
+def say_language(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Say that a page is in Chinese: browsers choose the shapes of characters by it, screen readers the voice."""
+    if pagename.endswith(".zh"):
+        context["body"] = f'<div lang="zh-Hans">{context["body"]}</div>'
+
+
+def setup(app: Sphinx) -> None:
+    """Put the above together."""
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", list_notebooks)
+    app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
+    app.connect("html-page-context", say_language)
+    app.add_transform(LinksOutside)
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))

@@ -1,0 +1,270 @@
+"""The documentation: its code runs, its links lead somewhere, its two languages say the same, the site builds."""
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import nezha_np as nz
+import nezha_np.cli
+
+REPOSITORY = Path(__file__).parents[1]
+DOCS = REPOSITORY / "docs"
+COPIES = {DOCS / "_build", DOCS / "notebooks"}  # what the site's build leaves there
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "README.zh.md",
+    *(page for page in sorted(DOCS.rglob("*.md")) if not COPIES & set(page.parents)),
+]
+# Pages whose code runs here; that of the others runs in the test of what they are about.
+RUN_HERE = [
+    REPOSITORY / "README.zh.md",
+    *(DOCS / f"{name}.md" for name in ("start", "start.zh", "how_nezha_works", "design")),
+    *sorted((DOCS / "howto").glob("*.md")),
+]
+NEEDS_A_GPU = "run_on_a_gpu.md"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+def name_of(page):
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page, *kinds):
+    return [(kind, code) for kind, code in BLOCK.findall(text_of(page)) if kind in kinds]
+
+
+def prose(page):
+    """Return a page without its code."""
+    return re.sub(r"`[^`\n]+`", "", BLOCK.sub("", text_of(page)))
+
+
+def anchors(page):
+    """List the names of a page's headings, as links have them."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", text_of(page)), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+# ------------------------------------------------------------------------------------------------------ as written
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_and_picture_of_a_page_exists(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text_of(page))):
+        if urlsplit(target).scheme:
+            assert target.startswith("https://"), target
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / unquote(path)).resolve() if path else page
+        assert file.exists(), f"{target}: there is no such file"
+        assert not fragment or file.suffix != ".md" or fragment in anchors(file), f"{target}: no such heading"
+
+
+@pytest.fixture
+def a_folder_to_work_in(tmp_path, monkeypatch):
+    """Be in a folder with what the pages speak of: a checkpoint, a file of texts."""
+    monkeypatch.chdir(tmp_path)
+    nz.load().save("my_model")
+    nz.save_vocabulary(nz.load_tokenizer(), "my_model")
+    Path("texts.txt").write_text("房间很干净。\n性价比很高\n早餐很好吃\n", encoding="utf-8")
+    return tmp_path
+
+
+def run_command(command):
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "nezha-np":
+        assert nezha_np.cli.main(arguments) == 0, command
+    else:
+        assert program in ("pip", "pytest"), command  # what `.ci/run` is for
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
+def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_folder_to_work_in, capsys):
+    if page.name == NEEDS_A_GPU:
+        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy.cuda.is_available():
+            pytest.skip("there is no GPU")
+    names, left_out = {"__name__": "page"}, []
+    for kind, code in blocks(page, "python", "sh"):
+        library = re.match(r"import (torch|jax)$", code, flags=re.MULTILINE)
+        if kind == "sh":
+            for command in re.split(r"\n|&&", code.strip()):
+                run_command(command.strip())
+        elif library and importlib.util.find_spec(library[1]) is None:
+            left_out.append(library[1])
+        else:
+            exec(compile(code, name_of(page), "exec"), names)
+    if left_out:
+        pytest.skip(f"not installed: {' and '.join(left_out)}; all other blocks ran")
+
+
+@pytest.mark.parametrize("page", ["README.zh.md", "docs/start.md", "docs/start.zh.md"])
+def test_a_page_shows_what_its_first_command_prints(page, capsys):
+    [(_, shown)] = blocks(REPOSITORY / page, "text")
+    assert nezha_np.cli.main(["fill-mask", "房间很[MASK]净。"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_what_the_start_page_says_in_comments_is_what_comes_out(a_folder_to_work_in):
+    names = {}
+    exec("".join(code for _, code in blocks(DOCS / "start.md", "python")), names)
+    assert names["out"].logits.shape == (1, 8, 7000) and names["content"].shape == (1, 4, 8, 8)
+    assert names["tok"].id_to_token(names["best"]) == "干"
+    assert f"{float(names['out'].loss):.2f}" == "0.19"
+
+
+def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
+    names = {}
+    exec("".join(code for _, code in blocks(DOCS / "howto" / "classify.md", "python")), names)
+    classify, tok, classifier = nz.sequence_classification, names["tok"], names["classifier"]
+    logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "隔音很差"])).logits
+    assert [classifier.config.id2label[int(row.argmax())] for row in logits] == ["差", "好"]
+
+
+# --------------------------------------------------------------------------------------------------- two languages
+
+TRANSLATIONS = [("README.md", "README.zh.md"), ("docs/start.md", "docs/start.zh.md")]
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
+def test_the_chinese_page_has_the_code_and_the_commands_of_the_english_one(english, chinese):
+    def code_of(page):  # comments are translated, and are not in the syntax tree
+        return [ast.dump(ast.parse(code)) for _, code in blocks(REPOSITORY / page, "python")]
+
+    def commands_of(page):
+        return {line for _, code in blocks(REPOSITORY / page, "sh", "") for line in code.splitlines()}
+
+    assert code_of(chinese) == code_of(english)
+    assert commands_of(chinese) >= commands_of(english)
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
+def test_the_chinese_page_has_the_numbers_and_the_links_of_the_english_one(english, chinese):
+    def numbers_of(page):
+        return set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose(page).replace("1.7 million", "")))
+
+    def links_of(page):
+        return set(re.findall(r"\]\(([^)\s]+)\)", text_of(REPOSITORY / page)))
+
+    assert numbers_of(REPOSITORY / english) <= numbers_of(REPOSITORY / chinese)
+    assert links_of(english) - {chinese.rpartition("/")[2]} <= links_of(chinese)
+
+
+def test_the_chinese_tables_of_what_is_supported_say_the_same():
+    def rows_of(page, yes, no):
+        rows = re.findall(r"^\| ([^|]*`[^|]*) \|(.*)\|$", text_of(REPOSITORY / page), flags=re.MULTILINE)
+        cells = [(re.findall(r"`[^`]+`", first), [cell.strip() for cell in rest.split("|")]) for first, rest in rows]
+        return [
+            (names, [cell == yes for cell in rest if cell in (yes, no)])
+            for names, rest in cells
+            if {yes, no} & set(rest)
+        ]
+
+    english, chinese = rows_of("README.md", "yes", "no"), rows_of("README.zh.md", "支持", "不支持")
+    assert len(english) > 20 and chinese == english
+
+
+# ---------------------------------------------------------------------------------------------------------- the API
+
+
+def test_every_public_name_and_every_layer_is_on_a_page_of_the_api():
+    text = "".join(text_of(page) for page in sorted((DOCS / "api").glob("*.md")))
+    named = set(re.findall(r"^\.\. auto(?:function|class):: (\w+)$", text, flags=re.MULTILINE))
+    modules = set(re.findall(r"^\.\. automodule:: nezha_np\.([\w.]+)$", text, flags=re.MULTILINE))
+    assert not set(nz.__all__) - named - modules
+    layers = {f"layers.{path.stem}" for path in (REPOSITORY / "nezha_np" / "layers").glob("[!_]*.py")}
+    assert not layers - modules
+
+
+# --------------------------------------------------------------------------------------------------------- the site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site as `.ci/run` wants it: every warning an error."""
+    for module in ("sphinx", "pydata_sphinx_theme", "numpydoc", "myst_nb", "latex2mathml"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install '.[docs]' brings what builds the site")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(folder / "read")]
+    done = subprocess.run([*command, str(DOCS), str(folder / "html")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+class Page(HTMLParser):
+    """What a built page loads, what it links to, and what may be linked to in it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.loads, self.links, self.ids, self.tags = [], [], set(), set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = {name: value or "" for name, value in attributes}
+        self.tags.add(tag)
+        if "id" in given:
+            self.ids.add(given["id"])
+        if tag == "a":
+            self.links.append(given.get("href", ""))
+        else:
+            self.loads += [given[name] for name in ("src", "href", "data", "srcset", "poster") if name in given]
+            self.loads += re.findall(r"url\(([^)]*)\)", given.get("style", ""))
+
+
+def test_no_page_of_the_site_loads_anything_from_another_host(site):
+    pages = {path: Page(path) for path in site.rglob("*.html")}
+    assert len(pages) > 30
+    elsewhere = re.compile(r"[\s'\"]*(https?:)?//")
+    loads = {(path.name, load) for path, page in pages.items() for load in page.loads if elsewhere.match(load)}
+    for path in site.rglob("*.css"):
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"url\(([^)]*)\)|@import\s+([^;]*)", text)
+        loads |= {(path.name, load) for pair in found for load in pair if elsewhere.match(load)}
+    assert not loads
+
+
+def test_every_link_within_the_site_leads_to_a_page_and_a_place_in_it(site):
+    pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or link in ("", "#"):
+                continue
+            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert file.exists(), f"{path.name}: {link}"
+            if parts.fragment and file in pages:
+                assert unquote(parts.fragment) in pages[file].ids, f"{path.name}: {link}"
+
+
+def test_formulas_are_mathml(site):
+    page = site / "how_nezha_works.html"
+    text = page.read_text(encoding="utf-8")
+    assert {"math", "mfrac", "msub"} <= Page(page).tags
+    assert text.count('<div class="formula">') == len(re.findall(r"^\$\$", text_of(DOCS / "how_nezha_works.md"), re.M))
+    assert "\\" not in "".join(re.findall(r"<math.*?</math>", text, flags=re.DOTALL)), "a command of LaTeX is left"
+
+
+def test_the_notebooks_are_on_the_site_with_their_pictures(site):
+    notebooks = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for notebook in notebooks:
+        page = Page(site / "notebooks" / f"{notebook.stem}.html")
+        assert any("_images/" in load for load in page.loads), notebook.name
+
+
+def test_every_public_name_can_be_linked_to_on_the_site(site):
+    ids = set().union(*(Page(path).ids for path in (site / "api").glob("*.html")))
+    missing = [name for name in nz.__all__ if f"nezha_np.{name}" not in ids and f"module-nezha_np.{name}" not in ids]
+    assert not missing
