@@ -388,6 +388,23 @@ def test_an_unknown_difference_is_not_in_the_catalogue_and_what_can_be_seen_is_s
     assert said in str(diagnosis)
 
 
+@pytest.mark.parametrize(("step", "what"), [("decoder", "an untied decoder"), ("intermediate.dense", "another matrix")])
+def test_of_too_few_tokens_to_tell_another_matrix_the_doctor_says_how_many_it_takes(step, what):
+    config = nz.NezhaConfig(
+        vocab_size=40, hidden_size=32, num_attention_heads=2, num_hidden_layers=1, intermediate_size=24
+    )
+    weights = lively_weights(config, "masked_lm")
+    bundle = nz.oracle.record(weights, head="masked_lm", gradients=False, input_ids=[[2, 7, 9, 3]])
+    theirs = plant(bundle, {linear.linear: At(step, of_another_weight)}, "float32")
+    diagnosis = nz.oracle.diagnose(bundle, theirs)
+    assert diagnosis.findings == ()
+    assert f"{what} may have made them: that takes 37 different tokens to tell, and these are 4" in str(diagnosis)
+    theirs = plant(bundle, {}, "float32")
+    name = diagnosis.step
+    theirs[name][0, 1] += 1.0  # one token is no question of a matrix
+    assert "may have made them" not in str(nz.oracle.diagnose(bundle, theirs))
+
+
 # -------------------------------------------------------------------------------------------------- models of base size
 
 

@@ -22,7 +22,7 @@ from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.comparison import compare_aligned, describe
 from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
-from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake
+from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.patterns import see
 from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
@@ -272,7 +272,7 @@ class _Doctor:
         if self.differing:
             step = self.differing[0]
             findings = tuple(self._findings(step))
-            seen = tuple(see(step, self.made[step], self.theirs[step], self.allowed[step]))
+            seen = tuple(self._seen(step))
             return Diagnosis(step, findings, tuple(self.differing), seen, notes)
         return self._of_gradients(notes)
 
@@ -309,6 +309,13 @@ class _Doctor:
                 fitted = None if mistake.recognise is None else mistake.recognise(evidence)
                 found += [] if fitted is None else self._made_so(mistake, "", fitted, step, steps)
         return _one_for_each(found)
+
+    def _seen(self, step: str) -> Iterator[str]:
+        """Say what can be seen of a step, and what cannot be told from so few tokens."""
+        yield from see(step, self.made[step], self.theirs[step], self.allowed[step])
+        evidence = self._evidence(step)
+        if evidence is not None and (untold := too_few_rows(evidence)):
+            yield untold
 
     def _before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self.made.items():

@@ -16,14 +16,14 @@ from nezha_np.oracle.mistakes.convbert import OF_CONVBERT
 from nezha_np.oracle.mistakes.embeddings import EMBEDDINGS
 from nezha_np.oracle.mistakes.everywhere import EVERYWHERE
 from nezha_np.oracle.mistakes.heads import HEADS
-from nezha_np.oracle.mistakes.linear import LINEAR
+from nezha_np.oracle.mistakes.linear import LINEAR, too_few_rows
 from nezha_np.oracle.mistakes.losses import LOSSES
 from nezha_np.oracle.mistakes.masks import MASKS
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
 from nezha_np.oracle.mistakes.norms import NORMS
 from nezha_np.oracle.mistakes.positions import POSITIONS
 
-__all__ = ["MISTAKES", "PARTS", "Evidence", "Mistake"]
+__all__ = ["MISTAKES", "PARTS", "Evidence", "Mistake", "too_few_rows"]
 
 PARTS: dict[str, tuple[Mistake, ...]] = {
     "Embeddings": EMBEDDINGS,

@@ -58,21 +58,42 @@ def fitted_weight(evidence: Evidence) -> np.ndarray | None:
     """Fit matrix and bias by least squares, where there are enough different rows, and return what they make."""
     if evidence.layer is not linear:
         return None
-    x = evidence.arguments[0]
-    rows = np.unique(x.reshape(-1, x.shape[-1]), axis=0)
-    if len(rows) < rows.shape[1] + 1 + ENOUGH:
+    if _rows(evidence) < rows_to_fit(evidence):
         return None
+    x = evidence.arguments[0]
     features = np.concatenate([x.reshape(-1, x.shape[-1]), np.ones((x[..., 0].size, 1))], axis=1)
     matrix = np.linalg.lstsq(features, evidence.theirs.reshape(len(features), -1), rcond=None)[0]
     return (features @ matrix).reshape(evidence.theirs.shape)
+
+
+def rows_to_fit(evidence: Evidence) -> int:
+    """Return how many different rows tell another matrix from any numbers: with fewer, some matrix makes them all."""
+    return evidence.arguments[0].shape[-1] + 1 + ENOUGH
+
+
+def too_few_rows(evidence: Evidence) -> str | None:
+    """Say that another matrix may have made their numbers, where all are wrong and too few to tell."""
+    if evidence.layer is not linear or _rows(evidence) >= rows_to_fit(evidence):
+        return None
+    if not (np.abs(evidence.theirs - evidence.right) > evidence.allowed).any(axis=-1).all():
+        return None
+    what = "an untied decoder" if evidence.step.name in DECODERS else "another matrix"
+    return (
+        f"{what} may have made them: that takes {rows_to_fit(evidence)} different tokens to tell, "
+        f"and these are {_rows(evidence)}"
+    )
+
+
+def _rows(evidence: Evidence) -> int:
+    x = evidence.arguments[0]
+    return len(np.unique(x.reshape(-1, x.shape[-1]), axis=0))
 
 
 def fitted_bias(evidence: Evidence) -> np.ndarray | None:
     """Fit a bias, where there are different rows, and return what it makes: every row has the same numbers added."""
     if evidence.layer not in (linear, grouped_linear):
         return None
-    x = evidence.arguments[0]
-    if len(np.unique(x.reshape(-1, x.shape[-1]), axis=0)) < 2:
+    if _rows(evidence) < 2:
         return None
     features = evidence.right.shape[-1]
     return evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
