@@ -43,10 +43,9 @@ toc_object_entries_show_parents = "hide"
 
 # -------------------------------------------------------------------------------------------------- pages, notebooks
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
-nb_execution_show_tb = True
 
 # ---------------------------------------------------------------------------------------------------------- the look
 
@@ -60,7 +59,7 @@ html_theme_options = {
     "logo": {"text": "nezha_np"},
     "navbar_end": ["theme-switcher"],
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,

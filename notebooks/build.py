@@ -139,9 +139,9 @@ def main() -> None:
         elif printed != expected:
             raise SystemExit(f"{source.name}: the answers print {printed}, the source says {expected}")
         nbformat.validate(notebook)
-        text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
-        notebook_of(source).write_text(text + "\n", encoding="utf-8")
-        print(f"{notebook_of(source).name}: {len(text.encode()) // 1000} KB")
+        written = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
+        notebook_of(source).write_text(written + "\n", encoding="utf-8")
+        print(f"{notebook_of(source).name}: {len(written.encode()) // 1000} KB")
 
 
 if __name__ == "__main__":

@@ -69,13 +69,13 @@ def heat(
     arrays: Any,
     *,
     words: str,
+    size: tuple[float, float],
     titles: Sequence[str] | str = "",
     rows: Sequence[Any] | None = None,
     columns: Sequence[Any] | None = None,
     xlabel: str = "",
     ylabel: str = "",
     numbers: str | None = None,
-    size: tuple[float, float] | None = None,
     wrap: int = 4,
     shared: bool = True,
 ) -> None:
@@ -89,8 +89,6 @@ def heat(
     titles = [titles] if isinstance(titles, str) else list(titles)
     across = min(wrap, len(several))
     down = -(-len(several) // across)
-    if size is None:
-        size = (min(11.0, 0.9 + across * (3.4 if across > 1 else 4.6)), 0.4 + down * (2.9 if across > 1 else 4.0))
     figure, axes = new(across, rows=down, size=size, squeeze=False)
     signed = any((array < 0).any() for array in several)
     highest = max(np.abs(array).max() for array in several)
@@ -106,8 +104,8 @@ def heat(
         axis.spines[:].set_visible(False)
         axis.set_title(titles[index] if index < len(titles) else "")
         each = rows is not None and not isinstance(rows[0], str) and isinstance(rows[0], Sequence)
-        labels = rows[index] if each and rows is not None else rows if index % across == 0 or not shared else None
-        _label(axis.set_yticks, labels, axis, "y", rows)
+        left = rows[index] if each and rows is not None else rows if index % across == 0 or not shared else None
+        _label(axis.set_yticks, left, axis, "y", rows)
         _label(axis.set_xticks, columns, axis, "x", columns)
         for side, labels in ((axis.xaxis, columns), (axis.yaxis, rows)):
             if labels is None:
@@ -212,13 +210,12 @@ def links(
     right: Sequence[str],
     *,
     words: str,
+    size: tuple[float, float],
     titles: Sequence[str] = ("",),
-    size: tuple[float, float] | None = None,
 ) -> None:
     """Draw lines from the tokens on the left to those on the right, the stronger the weight (0 to 1) the darker."""
     several = list(weights) if np.ndim(weights) == 3 else [weights]
-    height = 0.6 + 0.36 * max(len(left), len(right))
-    figure, axes = new(len(several), size=size or (min(11.0, 2.6 * len(several)), height), squeeze=False)
+    figure, axes = new(len(several), size=size, squeeze=False)
     for axis, matrix, title in zip(axes[0], several, titles, strict=True):
         for (row, column), weight in np.ndenumerate(matrix):
             axis.plot([0, 1], [row, column], color=COLOURS[0], alpha=float(np.clip(weight, 0, 1)), linewidth=2)
@@ -240,7 +237,7 @@ def points(
     title: str = "",
     size: tuple[float, float] = (6.5, 4.5),
 ) -> None:
-    """Draw named points in the plane, a colour and a letter size for reading; a legend names the groups."""
+    """Draw named points in the plane, a colour for each group; a legend names the groups."""
     figure, axis = new(size=size)
     for colour, group in zip(COLOURS, dict.fromkeys(groups), strict=False):
         chosen = [index for index, each in enumerate(groups) if each == group]

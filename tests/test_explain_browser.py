@@ -28,6 +28,8 @@ pytestmark = [
 
 TEXT = "房间很[MASK]净。"
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
+# As many layers and heads as the published models have.
+BASE = CONFIGS["nezha"].replace(hidden_size=48, num_attention_heads=12, num_hidden_layers=12)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ def pages(tmp_path_factory) -> Path:
         "pruned": nz.explain(TEXT, model(CONFIGS["nezha"]).prune_heads({1: [0, 2]}), tokenizer),
         "no guesses": nz.explain(TEXT, without_language_model(model(CONFIGS["nezha"])), tokenizer),
         "one token": nz.explain("好", nz.load()),
+        "base": nz.explain(TEXT, model(BASE), tokenizer),
     }
     for name, page in written.items():
         (folder / f"{name}.html").write_bytes(page.encode())
@@ -105,7 +108,9 @@ def focus(browser, selector: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- opening
 
 
-@pytest.mark.parametrize("name", ["short", "thirty", "longest", "pair", "pruned", "no guesses", "one token", *CONFIGS])
+@pytest.mark.parametrize(
+    "name", ["short", "thirty", "longest", "pair", "pruned", "no guesses", "one token", "base", *CONFIGS]
+)
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_every_kind_of_page_opens_and_nothing_reaches_beyond_the_window(show, name, width, height):
     browser = show(name, width=width, height=height)
@@ -116,6 +121,38 @@ def test_every_kind_of_page_opens_and_nothing_reaches_beyond_the_window(show, na
     )
     assert wide == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("layer", [0, 5, 11])
+def test_with_twelve_layers_of_twelve_heads_no_label_lies_on_another(show, layer, width, height):
+    browser = show("base", f"#layer={layer}&head=11", width=width, height=height)
+    for chart in ("cosines", "norms"):
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll(`#${arguments[0]} text`)].map(e => [e.textContent,"
+            " ...['left', 'right', 'top', 'bottom'].map(side => e.getBoundingClientRect()[side])])",
+            chart,
+        )
+        assert len(boxes) > 10
+        for index, (label, left, right, top, bottom) in enumerate(boxes):
+            for other, *box in boxes[:index]:
+                apart = right <= box[0] or box[1] <= left or bottom <= box[2] + 3 or box[3] <= top + 3
+                assert apart, f"{label} lies on {other}"
+    assert (
+        browser.execute_script(
+            "return [...document.querySelectorAll('.heads .name')].filter(e => e.getClientRects().length > 1"
+            " || e.clientHeight > 24 || e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+        )
+        == []
+    )
+
+
+def test_chinese_is_marked_as_chinese_and_nothing_else_is(show):
+    browser = show("short")
+    marked = "return [...document.querySelectorAll('[lang=zh]')].map(e => e.textContent)"
+    found = browser.execute_script(marked)
+    assert TEXT in found and "房" in found and "干" in [label[0] for label in found]
+    assert "[CLS]" not in found and "layer 0" not in found
 
 
 def test_a_window_that_is_made_narrow_after_opening_does_not_scroll_sideways(show):

@@ -1,4 +1,4 @@
-"""NEZHA's one idea: functional relative positions (Wei et al. 2019, section 2.1; transformers NezhaSelfAttention).
+"""NEZHA's one idea: functional relative positions (Wei et al. 2019, section 2.2; transformers NezhaSelfAttention).
 
 Attention does not know where a token stands. NEZHA tells it how far apart two tokens are: a query at position i and a
 key at position j are at distance j − i. Clipped to −K … K and counted from 0, it is a row of a fixed table of sines and
@@ -13,8 +13,10 @@ and this row, t_ij = T[row(i, j)], is added to the key **and** to the value:
     score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + q_i · t_ij) / √D
     context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + Σ_j prob(i, j) · t_ij
 
-T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. The
-terms with t_ij alone are the two layers of this file, `position_scores` and `position_context`.
+T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. (The paper's
+formula has the sine and cosine of j − i itself. The authors' code, with which the checkpoints were trained, clips it
+and counts it from 0, and so does this.) The terms with t_ij alone are the two layers of this file, `position_scores`
+and `position_context`.
 
 There are only 2K + 1 different distances, so no (L, L, D) array is ever built. `position_scores` takes the product of
 each query with the 2K + 1 rows and spreads it over the keys; `position_context` collects the probabilities into 2K + 1

@@ -17,20 +17,25 @@ from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
 from nezha_np.oracle.replay import At, Change, Changes, Step
 
 
-def by_rows(row_of: Callable[[Any, int], Any], *, past_counts: bool = True) -> Changes:
-    """Take another row of the table: `row_of` distance, key − query, and K."""
+def by_vectors(vector_of: Callable[[Any, Any], Any], *, past_counts: bool = True) -> Changes:
+    """Take other vectors: `vector_of` distance, key − query, and the table."""
 
-    def rows(table: Any, queries: int, keys: int, past: int = 0) -> Any:
+    def vectors(table: Any, queries: int, keys: int, past: int = 0) -> Any:
         distance = np.arange(keys)[None, :] - np.arange(queries)[:, None] - (past if past_counts else 0)
-        return table[row_of(distance, table.shape[0] // 2)]  # (Q, S, D)
+        return vector_of(distance, table)  # (Q, S, D)
 
     def scores(step: Step, q: Any, table: Any, *, keys: int, past: int = 0) -> Any:
-        return np.einsum("bnqd,qsd->bnqs", q, rows(table, q.shape[2], keys, past))
+        return np.einsum("bnqd,qsd->bnqs", q, vectors(table, q.shape[2], keys, past))
 
     def context(step: Step, probs: Any, table: Any, *, past: int = 0) -> Any:
-        return np.einsum("bnqs,qsd->bnqd", probs, rows(table, probs.shape[2], probs.shape[3], past))
+        return np.einsum("bnqs,qsd->bnqd", probs, vectors(table, probs.shape[2], probs.shape[3], past))
 
     return {position_scores: scores, position_context: context}
+
+
+def by_rows(row_of: Callable[[Any, int], Any], **options: bool) -> Changes:
+    """Take another row of the table: `row_of` distance, key − query, and K."""
+    return by_vectors(lambda distance, table: table[row_of(distance, table.shape[0] // 2)], **options)
 
 
 def clipped(distance: Any, reach: int) -> Any:
@@ -243,10 +248,19 @@ POSITIONS = (
             "exponent i/(D/2 − 1)": with_angles(
                 in_turn, lambda size: 10000.0 ** (-np.arange(size // 2) / positive(size // 2 - 1))
             ),
-            "rows from −K to K": with_table(
-                lambda config, K, D: in_turn(np.arange(-K, K + 1)[:, None] * frequencies(D))
-            ),
             "rows from 1": with_table(lambda config, K, D: in_turn(np.arange(1, 2 * K + 2)[:, None] * frequencies(D))),
+        },
+        NEZHA,
+    ),
+    Mistake(
+        "angles of the distance itself",
+        "sine and cosine are of key − query, as in the paper's formula; the authors' code, with which the checkpoints "
+        "were trained, clips it and counts it from 0: they are of clip(key − query, −K, K) + K",
+        {
+            "clipped": with_table(lambda config, K, D: in_turn(np.arange(-K, K + 1)[:, None] * frequencies(D))),
+            "not clipped": by_vectors(
+                lambda distance, table: in_turn(distance[:, :, None] * frequencies(table.shape[1]))
+            ),
         },
         NEZHA,
     ),
