@@ -306,8 +306,9 @@ class _Doctor:
         evidence = self._evidence(step)
         if not found and evidence is not None:
             for mistake in possible:
-                fitted = None if mistake.recognise is None else mistake.recognise(evidence)
-                found += [] if fitted is None else self._made_so(mistake, "", fitted, step, steps)
+                fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
+                for way, changes in fitted.items():
+                    found += self._made_so(mistake, way, changes, step, steps)
         return _one_for_each(found)
 
     def _seen(self, step: str) -> Iterator[str]:
@@ -394,6 +395,7 @@ class _Doctor:
             self.made[step],
             self.theirs[step],
             self.allowed[step],
+            dict(reversed([(before, self.theirs.get(before, made)) for before, made in self._before(step)])),
         )
 
     def _of_gradients(self, notes: tuple[str, ...]) -> Diagnosis:

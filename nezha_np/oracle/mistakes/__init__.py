@@ -5,7 +5,7 @@ definition is ``step.right``. A mistake that can be made in several ways has cha
 at a step, its change raises ValueError.
 
 Some mistakes depend on numbers that nobody knows from outside: the mask of a dropout, a table that was trained. Their
-`recognise` is told what they have of a step, fits these numbers, and returns the changes that make them.
+`recognise` is told what they have of a step, fits these numbers, and returns the ways that make them.
 """
 
 from __future__ import annotations

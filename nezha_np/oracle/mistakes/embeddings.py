@@ -11,7 +11,7 @@ import numpy as np
 from nezha_np.layers.addition import add
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
-from nezha_np.oracle.mistakes.mistake import WITH_LEARNED_POSITIONS, Evidence, Mistake, nothing
+from nezha_np.oracle.mistakes.mistake import WITH_LEARNED_POSITIONS, Evidence, Mistake, Ways, nothing
 from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
 from nezha_np.oracle.replay import At, Changes, Step
 
@@ -61,12 +61,12 @@ def absolute_positions(make: Callable[..., np.ndarray], **options: Any) -> dict[
     }
 
 
-def fitted_positions(evidence: Evidence) -> Changes | None:
+def fitted_positions(evidence: Evidence) -> Ways:
     """Recognise absolute positions: every text has the same numbers added."""
     if evidence.step.name != "embeddings.sum" or len(evidence.right) < 2:
-        return None
+        return {}
     added = (evidence.theirs - evidence.right).mean(axis=0)
-    return {add: At("embeddings.sum", lambda step, x, y: step.right(x, y) + added)}
+    return {"": {add: At("embeddings.sum", lambda step, x, y: step.right(x, y) + added)}}
 
 
 def positions_from(count: Callable[[Step, Any], Any]) -> Changes:

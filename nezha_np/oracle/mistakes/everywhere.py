@@ -13,12 +13,12 @@ from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.layers.span_convolution import separable_convolution
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways
 from nezha_np.oracle.replay import Changes, Step
 from nezha_np.oracle.rounding import ARITHMETICS, rounded
 
 
-def dropped(evidence: Evidence) -> Changes | None:
+def dropped(evidence: Evidence) -> Ways:
     """Recognise dropout: each number is 0 or c times the right one, perhaps with the residual added."""
     added: Any = 0.0
     right, theirs = evidence.right, evidence.theirs
@@ -28,10 +28,10 @@ def dropped(evidence: Evidence) -> Changes | None:
     gone = (np.abs(theirs) <= evidence.allowed) & (np.abs(right) > 2.0 * evidence.allowed)
     kept = ~gone & (np.abs(right) >= np.median(np.abs(right)))
     if not gone.any() or not kept.any():
-        return None
+        return {}
     factor = float(np.median(theirs[kept] / right[kept]))
     if not 1.01 < factor < 20.0:
-        return None
+        return {}
     scaled_up = factor * right
     return evidence.instead(np.where(np.abs(theirs) < np.abs(theirs - scaled_up), 0.0, scaled_up) + added)
 

@@ -12,7 +12,7 @@ from nezha_np.layers.attention import content_context, content_scores
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
-from nezha_np.oracle.mistakes.mistake import DECODERS, ENOUGH, Evidence, Mistake
+from nezha_np.oracle.mistakes.mistake import DECODERS, ENOUGH, Evidence, Mistake, Ways
 from nezha_np.oracle.replay import At, Changes, Step
 
 
@@ -99,21 +99,21 @@ def fitted_bias(evidence: Evidence) -> np.ndarray | None:
     return evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
 
 
-def another_bias(evidence: Evidence) -> Changes | None:
+def another_bias(evidence: Evidence) -> Ways:
     """Recognise another bias."""
     value = fitted_bias(evidence)
-    return None if value is None else evidence.instead(value)
+    return {} if value is None else evidence.instead(value)
 
 
-def another_weight(evidence: Evidence, *, decoders: bool = False) -> Changes | None:
+def another_weight(evidence: Evidence, *, decoders: bool = False) -> Ways:
     """Recognise another matrix, where another bias is not enough."""
     value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
     if value is None or of_bias is None or (evidence.step.name in DECODERS) is not decoders:
-        return None
-    return None if np.abs(of_bias - evidence.theirs).max() <= evidence.allowed else evidence.instead(value)
+        return {}
+    return {} if np.abs(of_bias - evidence.theirs).max() <= evidence.allowed else evidence.instead(value)
 
 
-def another_decoder(evidence: Evidence) -> Changes | None:
+def another_decoder(evidence: Evidence) -> Ways:
     """Recognise another matrix of the decoder."""
     return another_weight(evidence, decoders=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.differences import NEVER
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways
 from nezha_np.oracle.replay import Change, Changes, Step
 
 
@@ -110,15 +110,15 @@ def of_number(number: float) -> Changes:
     }
 
 
-def another_number(evidence: Evidence) -> Changes | None:
+def another_number(evidence: Evidence) -> Ways:
     """Recognise any other number, in the mask or in the probabilities."""
     if evidence.layer is additive_mask:
         found = evidence.theirs[~is_attended(evidence.right)]
     elif evidence.layer is attention_probs and len(evidence.arguments) == 2 and evidence.arguments[1] is not None:
         found = added_to_masked(evidence)
     else:
-        return None
-    return of_number(float(np.median(found))) if found.size else None
+        return {}
+    return {"": of_number(float(np.median(found)))} if found.size else {}
 
 
 def added_to_masked(evidence: Evidence) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 from nezha_np.mechanism import Layer
 from nezha_np.oracle.replay import At, Changes, Step
 
+Ways = Mapping[str, Changes]  # by which way
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
@@ -26,6 +28,8 @@ class Evidence:
         What it makes, and what they have.
     allowed : float
         The largest difference that rounding explains.
+    others : dict of str to array
+        What was made before it, by their numbers where they have them, the latest first.
     """
 
     step: Step
@@ -35,10 +39,11 @@ class Evidence:
     right: np.ndarray
     theirs: np.ndarray
     allowed: float
+    others: Mapping[str, np.ndarray]
 
-    def instead(self, value: np.ndarray) -> Changes:
+    def instead(self, value: np.ndarray, way: str = "") -> Ways:
         """Return the change that makes a value at this step."""
-        return {self.layer: At(self.step.name, lambda step, *arguments, **options: value)}
+        return {way: {self.layer: At(self.step.name, lambda step, *arguments, **options: value)}}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,14 +61,14 @@ class Mistake:
     families : tuple of str
         Where it can be made.
     recognise : callable, optional
-        ``recognise(evidence)``: the changes that make their numbers in the best case, or None.
+        ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
     """
 
     name: str
     sentence: str
-    ways: Mapping[str, Changes]
+    ways: Ways
     families: tuple[str, ...] = ("nezha", "bert", "convbert")
-    recognise: Callable[[Evidence], Changes | None] | None = None
+    recognise: Callable[[Evidence], Ways] | None = None
 
 
 NEZHA, BERT, CONVBERT = ("nezha",), ("bert",), ("convbert",)

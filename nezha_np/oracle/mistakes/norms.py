@@ -10,7 +10,7 @@ from nezha_np import model
 from nezha_np.layers.addition import add
 from nezha_np.layers.dropout import dropout
 from nezha_np.layers.layer_norm import layer_norm
-from nezha_np.oracle.mistakes.mistake import ENOUGH, Evidence, Mistake, first
+from nezha_np.oracle.mistakes.mistake import ENOUGH, Evidence, Mistake, Ways, first
 from nezha_np.oracle.replay import At, Changes, Step
 
 
@@ -39,15 +39,15 @@ def over_the_tokens(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -
     return (x - x.mean(axis=-2, keepdims=True)) / deviation * weight + bias
 
 
-def fitted_norm(evidence: Evidence) -> Changes | None:
+def fitted_norm(evidence: Evidence) -> Ways:
     """Recognise another weight and bias of a norm: of each feature all tokens lie on one line."""
     if evidence.layer is not layer_norm:
-        return None
+        return {}
     x, weight, _ = evidence.arguments
     normalised = evidence.step.right(x, np.ones_like(weight), np.zeros_like(weight), **evidence.options)
     rows, theirs = normalised.reshape(-1, x.shape[-1]), evidence.theirs.reshape(-1, x.shape[-1])
     if len(np.unique(rows, axis=0)) < 2 + ENOUGH:
-        return None
+        return {}
     across = rows - rows.mean(axis=0)
     slope = (across * theirs).sum(axis=0) / (across * across).sum(axis=0)
     return evidence.instead(normalised * slope + (theirs.mean(axis=0) - slope * rows.mean(axis=0)))

@@ -12,7 +12,7 @@ from nezha_np.layers.masks import given
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.layers.relative_position import collect, position_context, position_scores, relative_position_table
 from nezha_np.oracle.mistakes.embeddings import past_of, positions_from
-from nezha_np.oracle.mistakes.mistake import BERT, ENOUGH, NEZHA, Evidence, Mistake, first, nothing
+from nezha_np.oracle.mistakes.mistake import BERT, ENOUGH, NEZHA, Evidence, Mistake, Ways, first, nothing
 from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
 from nezha_np.oracle.replay import At, Change, Changes, Step
 
@@ -67,11 +67,10 @@ def with_reach(reach: Callable[[Any], int]) -> Changes:
     )
 
 
-def fitted_table(evidence: Evidence) -> Changes | None:
+def fitted_table(evidence: Evidence) -> Ways:
     """Recognise a table of other numbers: theirs itself, or fitted to the position terms by least squares."""
     if evidence.step.name == "relative_positions":
-        fits = float32_table(evidence) is None
-        return {given: At("relative_positions", lambda step, table: evidence.theirs)} if fits else None
+        return {} if float32_table(evidence) else evidence.instead(evidence.theirs)
     if evidence.layer is position_scores:
         table = table_of_scores(evidence)
     elif evidence.layer is position_context:
@@ -81,9 +80,9 @@ def fitted_table(evidence: Evidence) -> Changes | None:
     else:
         table = None
     if table is None:
-        return None
+        return {}
     change: Change = lambda step, x, right, **options: step.right(x, table, **options)  # noqa: E731
-    return {position_scores: change, position_context: change}
+    return {"": {position_scores: change, position_context: change}}
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
@@ -107,14 +106,14 @@ def table_of_scores(evidence: Evidence) -> np.ndarray | None:
     return table if surplus >= ENOUGH else None
 
 
-def float32_table(evidence: Evidence) -> Changes | None:
+def float32_table(evidence: Evidence) -> Ways:
     """Recognise a table whose angles were computed in float32: they are rounded, the larger the more."""
     if evidence.step.name != "relative_positions":
-        return None
+        return {}
     angle = np.arange(len(evidence.right))[:, None]
     if (np.abs(evidence.theirs - evidence.right) > 2.0**-22 * (1.0 + angle)).any():
-        return None
-    return {given: At("relative_positions", lambda step, table: evidence.theirs)}
+        return {}
+    return evidence.instead(evidence.theirs)
 
 
 def flipped_distances(step: Step, x: Any, weight: Any, **options: Any) -> Any:

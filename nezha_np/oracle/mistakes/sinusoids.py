@@ -13,7 +13,7 @@ def frequencies(size: int) -> np.ndarray:
 def in_turn(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
     """Each sine beside its cosine."""
     pair = (np.cos(angle), np.sin(angle)) if cosine_first else (np.sin(angle), np.cos(angle))
-    return np.stack(pair, axis=-1).reshape(len(angle), -1)
+    return np.stack(pair, axis=-1).reshape(*angle.shape[:-1], -1)
 
 
 def halves(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
