@@ -32,6 +32,7 @@ from nezha_np.weights import Weights
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
+MOST_GROUPS = 8  # or at groups of them, where these are no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Finding:
     way : str
         In which way it is made, "" where there is one alone.
     only : str or None
-        The one step at which it is made, where it is not made at all such steps.
+        The one step at which it is made, or a pattern of several, where it is not made at all such steps.
     before, after : float
         The largest difference of the step without and with the mistake.
     unexplained : int
@@ -121,7 +122,7 @@ def _one_for_each(found: list[Finding]) -> list[Finding]:
     One that is made at one of its steps alone is left out where one made at all its steps explains as much.
     """
     best: dict[str, Finding] = {}
-    for finding in sorted(found, key=lambda finding: (finding.unexplained, finding.only is not None, finding.after)):
+    for finding in sorted(found, key=lambda finding: (finding.unexplained, _narrowness(finding.only), finding.after)):
         best.setdefault(finding.name, finding)
     whole = [finding.unexplained for finding in best.values() if finding.only is None]
     return [
@@ -129,6 +130,18 @@ def _one_for_each(found: list[Finding]) -> list[Finding]:
         for finding in best.values()
         if finding.only is None or finding.unexplained < min(whole, default=1 << 30)
     ]
+
+
+def _narrowness(only: str | None) -> int:
+    """Return 0 for all steps, 1 for several of them, 2 for one."""
+    return 0 if only is None else 1 if "*" in only else 2
+
+
+def _groups(sites: list[str], layers: int) -> list[str]:
+    """Make patterns of the steps that mistakes are made at: the same step of every layer, all steps of a layer."""
+    parts = [site.partition("encoder.layer.")[2].partition(".") for site in sites if "encoder.layer." in site]
+    alike = [f"encoder.layer.*.{rest}" for _, _, rest in parts] if layers > 1 else []
+    return list(dict.fromkeys([*alike, *(f"encoder.layer.{index}.*" for index, _, _ in parts)]))
 
 
 def diagnose(
@@ -179,6 +192,10 @@ def diagnose(
     if found.dtype not in ARITHMETICS:
         raise ValueError(f"dtype: expected one of {', '.join(ARITHMETICS)}, got {found.dtype!r}")
     return _Doctor(bundle, bundle.weights(weights), found).diagnosis()
+
+
+class Contradicted(Exception):
+    """A step that is right would be wrong with a mistake."""
 
 
 class _Doctor:
@@ -331,7 +348,7 @@ class _Doctor:
         known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
         before = self._difference(step, self.made[step], self.theirs[step])
         sites: list[str | None] = [None]
-        for only in sites:
+        for only in sites:  # the first says where else the mistake may be made
             options = {"changes": changes, "only": only, "steps": steps, "target": step}
             try:
                 done = self._replay(known, **options)
@@ -339,8 +356,10 @@ class _Doctor:
                 return
             if done.refused and len(changes) > 1:
                 return  # a part of the mistake is no mistake, or another one
-            if only is None and len(done.changed) <= MOST_SITES:
-                sites += done.changed
+            if only is None and not mistake.whole:
+                groups = _groups(done.changed, self.bundle.config.num_hidden_layers)
+                sites += groups if len(groups) <= MOST_GROUPS else []
+                sites += done.changed if len(done.changed) <= MOST_SITES else []
             if step not in done.made:  # the mistake has no such step, where it changes a composite
                 continue
             after = self._difference(step, done.made[step], self.theirs[step])
@@ -350,7 +369,10 @@ class _Doctor:
                 made = {step: done.made[step]}
                 if after > before / 8 or after > self._rounding(made, known, **options)[step]:
                     continue
-            left = self._left(changes, only)
+            try:
+                left = self._left(changes, only)
+            except Contradicted:
+                continue
             if left is None:
                 return
             yield Finding(mistake.name, mistake.sentence, way, only, before, after, left)
@@ -358,7 +380,13 @@ class _Doctor:
                 return
 
     def _left(self, changes: Changes, only: str | None) -> int | None:
-        """Count the steps that differ with a mistake too, beyond its own roundings; None: it cannot be made wholly."""
+        """Count the steps that differ with a mistake too, beyond its own roundings; None: it cannot be made wholly.
+
+        Raises
+        ------
+        Contradicted
+            If a step that is right would be wrong with it.
+        """
         try:
             done = self._replay(self.theirs, changes=changes, only=only)
             if done.refused and len(changes) > 1 and only is None:
@@ -372,6 +400,8 @@ class _Doctor:
                 )
         except CANNOT:
             return len(self.differing)
+        if any(name in made and name not in self.differing for name in left):
+            raise Contradicted
         return len(left)
 
     def _evidence(self, step: str) -> Evidence | None:

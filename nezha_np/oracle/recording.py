@@ -16,6 +16,7 @@ from nezha_np.arrays import is_array, to_numpy
 from nezha_np.checkpoint import SHIPPED, load
 from nezha_np.config import Config
 from nezha_np.inputs import check_switches, dtype_name, kind_of, listed, whole
+from nezha_np.layers import losses
 from nezha_np.mechanism import Tape, definitions, matches, patterns, recording
 from nezha_np.oracle.bundle import HEADS, Bundle, bundle_path, checkpoint_hash, flattened
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
@@ -96,6 +97,7 @@ def record(
     given = {key: _as_given(key, value, name) for key, value in arguments.items() if value is not None}
     tape, out = run(Tape(None), head, weights, given)
     trace = {key: to_numpy(array) for key, array in tape.items()}
+    outputs = in_order(outputs_of(out), trace)
     if kept is not None:
         trace = {key: array for key, array in trace.items() if matches(key, kept)}
         if not trace:
@@ -105,7 +107,7 @@ def record(
         config=weights.config,
         inputs=given,
         trace=trace,
-        outputs=outputs_of(out),
+        outputs=outputs,
         gradients=gradients_of(tape, out) if gradients else {},
         tolerances={},
         recipe=recipe,
@@ -160,6 +162,12 @@ def outputs_of(out: Any) -> dict[str, np.ndarray]:
     return {name: to_numpy(array) for name, array in flattened(fields).items()}
 
 
+def in_order(outputs: dict[str, np.ndarray], trace: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put outputs in the order in which they are made, that of the intermediates that they are."""
+    made = {id(array): place for place, array in enumerate(trace.values())}
+    return dict(sorted(outputs.items(), key=lambda item: made.get(id(item[1]), len(made))))
+
+
 def gradients_of(tape: Tape, out: Any) -> dict[str, np.ndarray]:
     """Walk back from the loss, if there is one: gradients in the order in which the walk completes them."""
     loss = getattr(out, "loss", None)
@@ -192,6 +200,7 @@ def order_of_gradients(tape: Tape) -> list[str]:
 def measure_tolerances(bundle: Bundle, weights: Weights) -> dict[str, dict[str, float]]:
     """Run a bundle's pass in each dtype, and see how far its roundings lead: the largest difference for each name."""
     golden = bundle.arrays
+    logits = largest_logit(bundle, weights)
     found = {}
     for name, arithmetic in ARITHMETICS.items():
         worst = dict.fromkeys(map(id, golden.values()), 0.0)  # by array: one of several names has one tolerance
@@ -202,7 +211,7 @@ def measure_tolerances(bundle: Bundle, weights: Weights) -> dict[str, dict[str, 
         found[name] = {
             key: OF_A_MASK
             if is_additive_mask(key)
-            else _short(MARGIN * max(worst[id(array)], arithmetic.epsilon * largest(magnitude(key, array))))
+            else _short(MARGIN * max(worst[id(array)], arithmetic.epsilon * _scale(key, array, logits)))
             for key, array in golden.items()
         }
     # A float64 pass adds up in the golden one's own order: its roundings are those of float32, smaller by as much as
@@ -213,6 +222,22 @@ def measure_tolerances(bundle: Bundle, weights: Weights) -> dict[str, dict[str, 
         for key, value in found["float64"].items()
     }
     return found | {"float64": exact}
+
+
+def largest_logit(bundle: Bundle, weights: Weights) -> float:
+    """Return the largest logit that a cross-entropy is taken of.
+
+    The loss is a difference of logits: where it is much smaller than they are, their roundings are its roundings.
+    """
+    tape, _ = run(Tape(None), bundle.head, weights, bundle.inputs)
+    logits = (arguments[0] for layer, arguments, _, _ in tape.calls if layer is losses.cross_entropy)
+    return max((largest(magnitude("logits", to_numpy(of_loss))) for of_loss in logits), default=0.0)
+
+
+def _scale(name: str, array: np.ndarray, logits: float) -> float:
+    """Return the largest of the numbers that an array is made of by one step, where it is a loss, else its own."""
+    is_loss = array.shape == () and not name.startswith("gradients/")
+    return max(largest(magnitude(name, array)), logits if is_loss else 0.0)
 
 
 def rerun(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0) -> dict[str, np.ndarray]:

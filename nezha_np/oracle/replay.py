@@ -16,7 +16,7 @@ import numpy as np
 
 from nezha_np.arrays import to_numpy
 from nezha_np.layers.masks import additive_mask
-from nezha_np.mechanism import Layer, Trace, definitions, recording
+from nezha_np.mechanism import Layer, Trace, definitions, matches, recording
 from nezha_np.oracle.bundle import HEADS, Bundle
 from nezha_np.oracle.recording import order_of_gradients
 from nezha_np.oracle.rounding import Arithmetic, Rounded, rounded_result
@@ -84,7 +84,7 @@ class Replay(Trace):
     changes : mapping of layers to functions
         What is computed in place of some layers: a mistake.
     only : str, optional
-        The one step that is changed; None: every step of these layers.
+        The one step that is changed, or a pattern of several; None: every step of these layers.
     steps : collection of str, optional
         The steps that are computed, and may be changed; what they have of the others is taken as it is. None: all.
     target : str, optional
@@ -174,7 +174,7 @@ class Replay(Trace):
         change = self.changes.get(layer)
         if (
             change is None
-            or self.only not in (None, name)
+            or not (self.only is None or matches(name, (self.only,)))
             or (self.steps is not None and name not in self.steps)
             or (isinstance(change, At) and not name.endswith(change.endings))
         ):

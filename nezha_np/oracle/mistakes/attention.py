@@ -123,6 +123,8 @@ ATTENTION = (
             "by √H": with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.hidden_size)),
             "by √N": with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.attention_heads)),
             "multiplied": with_scale(lambda step, scale: 1.0 / scale),
+            "in the queries too": {split_heads: At(".q", scaled)},
+            "in the keys too": {split_heads: At(".k", keys_scaled)},
         },
     ),
     Mistake(
@@ -137,6 +139,7 @@ ATTENTION = (
             },
         },
         ("nezha", "bert"),
+        whole=True,
     ),
     Mistake(
         "scale applied early",
@@ -153,6 +156,7 @@ ATTENTION = (
                 **UNSCALED,
             },
         },
+        whole=True,
     ),
     Mistake(
         "softmax over the wrong axis",

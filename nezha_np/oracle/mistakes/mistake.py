@@ -62,6 +62,8 @@ class Mistake:
         Where it can be made.
     recognise : callable, optional
         ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
+    whole : bool
+        Whether it is this mistake only where all its changes are made, and a part of them is another one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Mistake:
     ways: Ways
     families: tuple[str, ...] = ("nezha", "bert", "convbert")
     recognise: Callable[[Evidence], Ways] | None = None
+    whole: bool = False
 
 
 NEZHA, BERT, CONVBERT = ("nezha",), ("bert",), ("convbert",)
