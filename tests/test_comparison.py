@@ -158,15 +158,25 @@ def test_axes_in_another_order_are_put_right_where_it_is_asked_for(bundle):
 
 
 def test_axes_that_were_put_in_another_order_are_said(bundle):
-    probs = "encoder.layer.1.attention.self.probs"  # (B, N, Q, S): with query and key exchanged its shape is the same
-    theirs = {probs: bundle.trace[probs].swapaxes(2, 3), "embeddings": bundle.trace["embeddings"]}
+    probs = "encoder.layer.1.attention.self.probs"  # (B, N, Q, S), theirs (B, Q, N, S)
+    theirs = {probs: bundle.trace[probs].swapaxes(1, 2), "embeddings": bundle.trace["embeddings"]}
     comparison = nz.oracle.compare(bundle, theirs, transposed=True)
-    assert comparison and [row.axes for row in comparison.rows] == [(), (0, 1, 3, 2)]
-    assert f"taken with axes in another order: {probs} (0, 1, 3, 2)" in comparison.summary()
+    assert comparison and [row.axes for row in comparison.rows] == [(), (0, 2, 1, 3)]
+    assert f"taken with axes in another order: {probs} (0, 2, 1, 3)" in comparison.summary()
     heading, embeddings, moved = comparison.table().splitlines()
-    assert heading.endswith("axes") and moved.endswith("(0, 1, 3, 2)") and embeddings.endswith("]")
-    assert [row["axes"] for row in comparison.to_dict()["rows"]] == [[], [0, 1, 3, 2]]
-    assert "axes" not in nz.oracle.compare(bundle, theirs).summary()
+    assert heading.endswith("axes") and moved.endswith("(0, 2, 1, 3)") and embeddings.endswith("]")
+    assert [row["axes"] for row in comparison.to_dict()["rows"]] == [[], [0, 2, 1, 3]]
+    del theirs[probs]
+    assert "axes" not in nz.oracle.compare(bundle, theirs, transposed=True).summary()
+
+
+def test_queries_and_keys_that_are_exchanged_are_a_mistake_and_no_layout(bundle):
+    probs = "encoder.layer.1.attention.self.probs"  # its shape is the same with them exchanged
+    theirs = {probs: bundle.trace[probs].swapaxes(2, 3)}
+    assert not nz.oracle.compare(bundle, theirs, transposed=True)
+    assert "yours are the right ones with queries and keys exchanged" in list(
+        see(probs, bundle.trace[probs], theirs[probs], 1e-9)
+    )
 
 
 def test_axes_in_another_order_are_seen(bundle):

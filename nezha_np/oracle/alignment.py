@@ -18,6 +18,7 @@ from nezha_np.files.tensor_bytes import map_tensors
 from nezha_np.inputs import as_path, listed
 from nezha_np.oracle.bundle import KEY, Bundle, flattened, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
+from nezha_np.oracle.patterns import is_square
 
 PREFIXES = ("nezha.", "bert.", "convbert.")
 FLOATS = ("float64", "float32", "float16", "bfloat16")  # the widest first
@@ -38,8 +39,8 @@ class Theirs:
         For each array whose axes were put in another order: that order.
     unknown : list of str
         Their names that the bundle does not have.
-    wrong_shape : dict of str to (tuple, tuple)
-        Arrays that cannot be compared: the bundle's shape and theirs.
+    wrong_shape : dict of str to array
+        Their arrays that cannot be compared, because the bundle's have another shape.
     dtype : str
         What they compute in: "float64", "float32", "float16" or "bfloat16".
     dtype_by : str
@@ -52,7 +53,7 @@ class Theirs:
     names: dict[str, str]
     axes: dict[str, tuple[int, ...]]
     unknown: list[str]
-    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    wrong_shape: dict[str, np.ndarray]
     dtype: str
     dtype_by: str
     idle: dict[str, str]
@@ -101,7 +102,7 @@ def align(
     names: dict[str, str] = {}
     axes: dict[str, tuple[int, ...]] = {}
     unknown: list[str] = []
-    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    wrong_shape: dict[str, np.ndarray] = {}
     for their_name, array in arrays.items():
         name = _our_name(their_name, table, bundle, golden)
         if name is None:
@@ -119,7 +120,7 @@ def align(
         names[name] = their_name
         order = _best_order(name, golden[name], array) if transposed else tuple(range(array.ndim))
         if order is None or array.transpose(order).shape != golden[name].shape:
-            wrong_shape[name] = (golden[name].shape, array.shape)
+            wrong_shape[name] = array
             continue
         if order != tuple(range(array.ndim)):
             axes[name] = order
@@ -135,7 +136,8 @@ def align(
     theirs_in = dtype or most_frequent_dtype(kept, said)
     by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
     dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
-    return Theirs(kept, names, axes, unknown, wrong_shape, theirs_in, dtype_by, idle)
+    unfit = {name: wrong_shape[name] for name in golden if name in wrong_shape}
+    return Theirs(kept, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -358,14 +360,15 @@ def _once_for_all_texts(name: str, golden: Mapping[str, np.ndarray], array: np.n
 def _best_order(name: str, golden: np.ndarray, array: np.ndarray) -> tuple[int, ...] | None:
     """Return the order of axes that has the golden shape, of several the one that comes closest.
 
-    Where the axes fit as they are, another order has to come much closer: a wrong number moves none.
+    Where the axes fit as they are, another order has to come much closer: a wrong number moves none. Queries and keys
+    of which there are as many are not exchanged: that is a mistake, not a layout.
     """
     if array.ndim != golden.ndim:
         return None
     as_it_is = tuple(range(array.ndim))
     apart = {}
     for order in itertools.permutations(as_it_is):
-        if array.transpose(order).shape == golden.shape:
+        if array.transpose(order).shape == golden.shape and not (is_square(name, golden) and order[2] > order[3]):
             differences = difference(name, golden, array.transpose(order))
             most = largest(magnitude(name, golden))  # an infinite difference would outweigh all others
             apart[order] = float(np.minimum(differences, most).mean()) if differences.size else 0.0

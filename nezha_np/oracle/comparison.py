@@ -328,10 +328,11 @@ def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = No
         if name not in theirs.names:
             continue
         if name in theirs.wrong_shape:
-            ours, other = theirs.wrong_shape[name]
-            nan = float("nan")
+            other, nan = theirs.wrong_shape[name].shape, float("nan")
             size = _above_rounding(bundle, name, largest(magnitude(name, golden)))
-            rows.append(Row(name, theirs.names[name], ours, other, "", nan, nan, nan, (), nan, nan, False, size))
+            rows.append(
+                Row(name, theirs.names[name], golden.shape, other, "", nan, nan, nan, (), nan, nan, False, size)
+            )
             continue
         array = theirs.arrays[name]
         apart, size = difference(name, golden, array), largest(magnitude(name, golden))

@@ -26,12 +26,13 @@ from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.patterns import see
 from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
-from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
+from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, rounded, weights_in
 from nezha_np.weights import Weights
 
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
+FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
 MOST_GROUPS = 8  # or at groups of them, where these are no more
 
 
@@ -286,6 +287,8 @@ class _Doctor:
     def diagnosis(self) -> Diagnosis:
         """Say what does not follow from their inputs to it, and why."""
         notes = tuple(self._notes())
+        if not self.differing and self.aligned.wrong_shape:
+            return self._of_shapes(notes)
         if self.differing:
             step = self.differing[0]
             findings = tuple(self._findings(step))
@@ -295,12 +298,15 @@ class _Doctor:
 
     def _notes(self) -> list[str]:
         notes = []
-        for name, (ours, theirs) in self.aligned.wrong_shape.items():
-            notes.append(f"{name} has shape {theirs}, expected {ours}: it was left out")
-        for name, order in self.aligned.axes.items():
-            notes.append(f"{name} was taken with its axes in the order {order}")
+        if unfit := list(self.aligned.wrong_shape):
+            notes.append(f"of another shape than expected, and not looked at: {listed(unfit, 5)}")
+        for order in dict.fromkeys(self.aligned.axes.values()):
+            turned = [name for name, axes in self.aligned.axes.items() if axes == order]
+            notes.append(f"taken with axes in the order {order}: {listed(turned, 5)}")
         if self.aligned.unknown:
             notes.append(f"not in the bundle, and left out: {listed(self.aligned.unknown)}")
+        for their, why in self.aligned.idle.items():
+            notes.append(f"the rename of {their!r} changes nothing: it {why}")
         if self.aligned.dtype_by == "bits":
             notes.append(f"{self.aligned.dtype} is a guess, by the bits of your arrays: dtype= says what it is")
         return notes
@@ -328,12 +334,38 @@ class _Doctor:
                     found += self._made_so(mistake, way, changes, step, steps)
         return _one_for_each(found)
 
+    def _of_shapes(self, notes: tuple[str, ...]) -> Diagnosis:
+        """Name the first array of another shape, where all that could be looked at is right."""
+        step, array = next(iter(self.aligned.wrong_shape.items()))
+        seen = see(step, self.bundle.arrays[step], array, self.bundle.tolerances[self.arithmetic.name][step])
+        return Diagnosis(step, (), tuple(self.aligned.wrong_shape), tuple(seen), notes)
+
     def _seen(self, step: str) -> Iterator[str]:
-        """Say what can be seen of a step, and what cannot be told from so few tokens."""
-        yield from see(step, self.made[step], self.theirs[step], self.allowed[step])
+        """Say what can be seen of a step, and what cannot be told from so little."""
+        theirs = self.theirs[step]
+        yield from see(step, self.made[step], theirs, self.allowed[step])
+        if (narrow := self._rounded_to(theirs)) is not None:
+            yield f"yours are numbers of {narrow}, all of them: they were rounded to it"
         evidence = self._evidence(step)
         if evidence is not None and (untold := too_few_rows(evidence)):
             yield untold
+        steps = self.replayed.steps_to(step)
+        between = [name for name in self.made if name in steps and name in self.bundle.trace]
+        if len(between) > FAR:
+            yield (
+                f"{len(between) - 1} steps lie between your last arrays before it and this one: "
+                f"{between[len(between) // 2]} of yours would tell in which half of them it is"
+            )
+
+    def _rounded_to(self, theirs: np.ndarray) -> str | None:
+        """Name a narrower dtype than theirs that holds all of an array's numbers, None where there is none."""
+        if not np.isfinite(theirs).all() or len(np.unique(theirs)) < 8:  # 0, 1 and the like are numbers of every dtype
+            return None
+        narrower = [
+            one for one in ARITHMETICS.values() if one.epsilon > self.arithmetic.epsilon and one.name != "float32"
+        ]
+        fitting = [one.name for one in narrower if (rounded(theirs, one) == theirs).all()]
+        return fitting[-1] if fitting else None
 
     def _before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self.made.items():

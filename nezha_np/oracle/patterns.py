@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nezha_np.oracle.differences import difference
+from nezha_np.oracle.differences import difference, is_additive_mask
 
 # What the axes of an array are, by how many it has.
 AXES = {
@@ -17,6 +17,18 @@ AXES = {
     4: ("text", "head", "token", "feature"),
 }
 OF_KEYS = ("content_scores", "position_scores", "scores", "probs", "masked_probs", "dropout")  # (B, N, Q, S)
+QUERIES_FOR_KEYS = (0, 1, 3, 2)
+
+
+def is_square(name: str, array: np.ndarray) -> bool:
+    """Whether an array has as many queries as keys, so that exchanging them is a mistake, and no other layout.
+
+    Examples
+    --------
+    >>> is_square("encoder.layer.0.attention.self.probs", np.zeros((1, 2, 5, 5)))
+    True
+    """
+    return array.ndim == 4 and name.rpartition(".")[2] in OF_KEYS and array.shape[2] == array.shape[3]
 
 
 def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Iterator[str]:
@@ -44,17 +56,21 @@ def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Ite
     right, theirs = np.asarray(right, np.float64), np.asarray(theirs, np.float64)
     if right.shape != theirs.shape:
         yield f"it has shape {theirs.shape}, expected {right.shape}"
+        if right.size == theirs.size and (difference(name, right, theirs.reshape(right.shape)) <= allowed).all():
+            yield f"yours are the right ones: reshape them to {right.shape}"
         yield from _axes(name, right, theirs, allowed)
         return
     if strange := int((~np.isfinite(theirs) & np.isfinite(right)).sum()):
         where = [int(index) for index in np.argwhere(~np.isfinite(theirs) & np.isfinite(right))[0]]
-        yield f"{strange} of {theirs.size} numbers are NaN or infinite, the first at {where}"
+        are = "is" if strange == 1 else "are"
+        yield f"{strange} of {theirs.size} numbers {are} NaN or infinite, the first at {where}"
     apart = difference(name, right, theirs)
     wrong = apart > allowed
     finite = wrong & np.isfinite(theirs) & np.isfinite(right)
     if not finite.any():
         return
-    yield f"{int(wrong.sum())} of {wrong.size} numbers differ, by up to {apart[finite].max():.3g}"
+    differ = "number differs" if wrong.size == 1 else "numbers differ"
+    yield f"{int(wrong.sum())} of {wrong.size} {differ}, by up to {apart[finite].max():.3g}"
     yield from _where(name, wrong)
     with np.errstate(all="ignore"):
         yield from list(_how(right, theirs, finite, allowed))
@@ -64,7 +80,9 @@ def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Ite
 def _where(name: str, wrong: np.ndarray) -> Iterator[str]:
     """Name the texts, heads, tokens, features or distances at which they differ, where it is not all of them."""
     axes = AXES.get(wrong.ndim, ())
-    if wrong.ndim == 4 and name.rpartition(".")[2] in OF_KEYS:
+    if wrong.ndim == 4 and is_additive_mask(name):
+        axes = ("text", "head", "query", "key")
+    elif wrong.ndim == 4 and name.rpartition(".")[2] in OF_KEYS:
         axes = ("text", "head", "query", "key")
         distances = np.arange(wrong.shape[3])[None, :] - np.arange(wrong.shape[2])[:, None]
         found = sorted(set(distances[wrong.any(axis=(0, 1))].tolist()))
@@ -83,7 +101,10 @@ def _axes(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> I
     for order in list(itertools.permutations(range(right.ndim)))[1:]:
         turned = right.transpose(order)
         if turned.shape == theirs.shape and bool((difference(name, turned, theirs) <= allowed).all()):
-            yield f"yours are the right ones with axes in the order {order}: transposed=True takes them so"
+            if order == QUERIES_FOR_KEYS and is_square(name, right):
+                yield "yours are the right ones with queries and keys exchanged"
+            else:
+                yield f"yours are the right ones with axes in the order {order}: transposed=True takes them so"
             return
 
 
@@ -117,7 +138,7 @@ def _how(right: np.ndarray, theirs: np.ndarray, finite: np.ndarray, allowed: flo
             continue
         order = _order(np.moveaxis(right, axis, 0), np.moveaxis(theirs, axis, 0), allowed)
         if order is not None:
-            yield f"yours are the right ones with the {what}s in the order {order}"
+            yield f"yours are the right ones with the {what}s in the order {_listed(order)}"
     if finite.all() and np.abs(np.sort(right, axis=None) - np.sort(theirs, axis=None)).max() <= allowed:
         yield "yours are the same numbers in other places"
 
