@@ -77,17 +77,24 @@ def _doctors_word(bundle: Any, arrays: Any, weights: Any, options: dict[str, Any
 
 def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: dict[str, Any]) -> Any:
     """Take a bundle as it is, or from the cache; else record it."""
+    import difflib
+
     from nezha_np.oracle.bundle import Bundle, load_bundle
     from nezha_np.oracle.recording import record
     from nezha_np.oracle.standard import names, record_standard
 
     is_standard = isinstance(weights, str) and weights in names()
     if is_standard or isinstance(weights, Bundle) or _is_bundle_file(weights):
-        if inputs or head != "forward":
-            what = next(iter(inputs), "head")
+        if inputs or head != "forward" or seed:
+            what = next(iter(inputs), "seed" if head == "forward" else "head")
             raise TypeError(f"{what}: expected none beside a bundle, which has its own")
         if not is_standard:
             return weights if isinstance(weights, Bundle) else load_bundle(weights)
+    if isinstance(weights, str) and not is_standard and not Path(weights).exists():
+        near = difflib.get_close_matches(weights, names(), n=3) or ["see nezha_np.oracle.standard.names()"]
+        raise FileNotFoundError(
+            f"weights: expected a path or the name of a standard bundle, found neither for {weights!r}: {', '.join(near)}?"
+        )
     kept = _place_in_cache(config, weights, head, seed, inputs)
     if kept is not None and kept.is_file():
         try:

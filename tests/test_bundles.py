@@ -618,6 +618,7 @@ def put(value, *keys):
     ("change", "message"),
     [
         (put(2, "format"), "expected a golden bundle of format 1, got format 2: record it anew"),
+        (put(True, "format"), "expected a golden bundle of format 1, got format True"),
         (remove("format"), "expected a golden bundle of format 1, got format None"),
         (lambda document: "{'no': JSON", "expected JSON under nezha_np_golden in the metadata, got other text"),
         (lambda document: "[" * 100_000, "expected JSON under nezha_np_golden in the metadata, got other text"),

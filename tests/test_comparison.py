@@ -576,3 +576,9 @@ def test_the_dictionary_is_json_without_nan(bundle):
 def test_the_mask_of_the_bundle_is_the_one_that_the_model_adds(bundle):
     expected = additive_mask.definition(np.zeros(1), MASK, queries=4, keys=4, causal=False)
     assert (bundle.trace["attention_mask"] == expected).all()
+
+
+def test_the_gradient_of_an_output_is_that_of_the_intermediate_that_it_is(bundle):
+    logits = next(name for name, array in bundle.trace.items() if array is bundle.outputs["logits"])
+    comparison = nz.oracle.compare(bundle, {"gradients/logits": bundle.gradients[logits]})
+    assert comparison and comparison.rows[0].their_name == "gradients/logits"

@@ -341,7 +341,10 @@ def _our_name(name: str, table: Rename, bundle: Bundle, golden: Mapping[str, Any
         given = renamed(without_prefix(name), table)
     group, slash, rest = without_prefix(given).removeprefix("trace/").rpartition("/")
     rest = family_of(bundle.config).second_names.get(rest, rest)
-    choices = (group + slash + rest, f"outputs/{rest}" if not group else "")
+    choices = [group + slash + rest, f"outputs/{rest}" if not group else ""]
+    if group == "gradients":  # of an output: it has those of the intermediate that it is
+        output = bundle.outputs.get(rest)
+        choices += [f"gradients/{own}" for own, array in bundle.trace.items() if array is output]
     return next((choice for choice in choices if choice in golden), None)
 
 

@@ -364,7 +364,7 @@ def _read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
     if not isinstance(document, dict):
         raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")
-    if document.get("format") != FORMAT:
+    if type(document.get("format")) is not int or document["format"] != FORMAT:  # JSON's true is no 1
         raise ValueError(
             f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
             "read it with the version of nezha_np that wrote it"
