@@ -93,7 +93,8 @@ def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: d
     if isinstance(weights, str) and not is_standard and not Path(weights).exists():
         near = difflib.get_close_matches(weights, names(), n=3) or ["see nezha_np.oracle.standard.names()"]
         raise FileNotFoundError(
-            f"weights: expected a path or the name of a standard bundle, found neither for {weights!r}: {', '.join(near)}?"
+            f"weights: expected a path or the name of a standard bundle, got {weights!r}, which is neither: "
+            f"{', '.join(near)}?"
         )
     kept = _place_in_cache(config, weights, head, seed, inputs)
     if kept is not None and kept.is_file():

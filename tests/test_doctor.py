@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
-from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks
+from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks, relative_position
 from nezha_np.oracle.differences import difference, largest
 from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES
@@ -35,6 +35,8 @@ WAYS = [(mistake, way) for mistake in MISTAKES for way in mistake.ways]
 IDS = [f"{mistake.name}, {way}" if way else mistake.name for mistake, way in WAYS]
 # A number so large means never in float32 and float16 as well as their minimum does.
 UNSEEN = {("mask of −1e4", "−1e9")}
+# What comes before it is rounded to float16, and where it is rounded again a half becomes a whole unit.
+UNTOLD_IN_FLOAT16 = {("softmax in half precision", "in bfloat16")}
 # What a hook on each torch module sees: its result, and nothing of what is computed between modules.
 MODULES = {
     *("embeddings", "word_embeddings", "token_type_embeddings", "position_embeddings", "embeddings_project"),
@@ -125,8 +127,9 @@ def seen_in(mistake, changes, dtype, *, most, tries=99, within=lambda name: True
             continue
         diagnosis = nz.oracle.diagnose(bundle, theirs, dtype=dtype)
         tries -= 1
-        if diagnosis.step is None:
-            assert_every_step_is_right(bundle, theirs, dtype)
+        of_shape = [name for name, array in theirs.items() if array.shape != bundle.trace[name].shape]
+        if diagnosis.step is None or (diagnosis.step in of_shape and not diagnosis.findings):
+            assert_every_step_is_right(bundle, theirs, dtype)  # but for those whose shape alone shows the mistake
         else:
             seen.append((name, diagnosis))
         if len(seen) == most or not tries:
@@ -146,7 +149,14 @@ def test_a_planted_mistake_shows_in_float32_and_is_named_first(mistake, way):
         assert diagnosis.findings[0].unexplained == 0, f"{name}: {diagnosis}"
 
 
-@pytest.mark.parametrize(("mistake", "way"), WAYS, ids=IDS)
+@pytest.mark.parametrize(
+    ("mistake", "way"),
+    [
+        pytest.param(*pair, id=name)
+        for pair, name in zip(WAYS, IDS, strict=True)
+        if (pair[0].name, pair[1]) not in UNTOLD_IN_FLOAT16
+    ],
+)
 def test_a_planted_mistake_is_named_in_float16_wherever_it_moves_a_step_beyond_the_tolerance(mistake, way):
     for name, diagnosis in seen_in(mistake, mistake.ways[way], "float16", most=1, tries=6):
         assert mistake.name in diagnosis.names[:2], f"{name}: {diagnosis}"
@@ -203,6 +213,41 @@ def of_another_norm(step, x, weight, bias, *, eps):
     return step.right(x, numbers(weight.shape, "weight"), numbers(bias.shape, "bias"), eps=eps)
 
 
+NOTED = []
+
+
+def noting(place):
+    """Note what a layer is given, for a later step."""
+
+    def change(step, *arguments):
+        NOTED.append(arguments[place])
+        return step.right(*arguments)
+
+    return change
+
+
+def of_the_keys(step, q, table, *, keys, past=0):
+    """The keys' term, k · t."""
+    row = np.clip(np.arange(keys)[None, :] - np.arange(q.shape[2])[:, None], -3, 3) + 3
+    return np.einsum("bnsd,qsd->bnqs", NOTED[-1], table[row])
+
+
+def attended(step):
+    """Where the mask has 1."""
+    return np.asarray(step.inputs["attention_mask"])[:, None, None, :] != 0
+
+
+def sines(frequencies, shape):
+    """A table of sines and cosines in turn."""
+    angle = np.arange(shape[0])[:, None] * frequencies
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(shape)
+
+
+def waves(base, shape):
+    """NEZHA's table with another base."""
+    return sines(base ** (-np.arange(0, shape[1], 2) / shape[1]), shape)
+
+
 OWN_NUMBERS = {
     "dropout": (
         "dropout left on",
@@ -213,8 +258,46 @@ OWN_NUMBERS = {
         {addition.add: At(".residual", lambda step, x, y: x * kept(x.shape, step.name) + y)},
     ),
     "a trained table": (
-        "table trained instead of fixed",
+        "another table, trained instead of fixed",
         {masks.given: At("relative_positions", lambda step, table: numbers(table.shape, "table"))},
+    ),
+    "a table of another base": (
+        "other wavelengths in the table",
+        {masks.given: At("relative_positions", lambda step, table: waves(2e4, table.shape))},
+    ),
+    "a table of frequencies of its own": (
+        "other wavelengths in the table",
+        {masks.given: At("relative_positions", lambda step, table: sines(np.array([1.0, 0.3, 0.2, 0.1]), table.shape))},
+    ),
+    "a table turned round": (
+        "row of the table off",
+        {masks.given: At("relative_positions", lambda step, table: np.roll(table, 2, axis=0))},
+    ),
+    "another residual": (
+        "another input",
+        {
+            linear.linear: At("attention.output.dense", noting(0)),
+            addition.add: At("attention.output.residual", lambda step, x, y: x + NOTED[-1]),
+        },
+    ),
+    "the token types added again": (
+        "another input",
+        {addition.add: At("embeddings.sum", lambda step, x, y: x + 2.0 * y)},
+    ),
+    "a residual of its own factor": (
+        "residual scaled",
+        {addition.add: At(".residual", lambda step, x, y: x + 0.8 * y)},
+    ),
+    "the keys in place of the queries": (
+        "position term of the keys",
+        {
+            attention.content_scores: noting(1),
+            relative_position.position_scores: of_the_keys,
+        },
+    ),
+    "scores masked by −5e3": (
+        "mask before the position term",
+        {addition.add: At(".scores", lambda step, x, y: np.where(attended(step), x, -5e3) + y)},
     ),
     "learned absolute positions": (
         "absolute positions added",
@@ -241,7 +324,7 @@ OWN_NUMBERS = {
         {linear.linear: At("intermediate.dense", of_another_weight)},
     ),
     "another bias": (
-        "bias missing",
+        "another bias",
         {linear.linear: At("intermediate.dense", of_another_bias)},
     ),
     "another norm": (
@@ -260,6 +343,24 @@ def test_a_mistake_that_depends_on_numbers_of_the_port_is_recognised(what, dtype
     assert diagnosis.names == (name,), str(diagnosis)
 
 
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("encoder.layer.0.attention.self.probs", "softmax in half precision"),
+        ("encoder.layer.0.attention.output.LayerNorm", "result in half precision"),
+        ("encoder.layer.1.attention.self.context", "result in half precision"),
+        ("cls.predictions.decoder", "logits in half precision"),
+    ],
+)
+def test_a_result_of_a_narrower_dtype_than_the_others_is_recognised(step, name):
+    bundle = bundle_of("nezha-masked_lm")
+    theirs = plant(bundle, {}, "float32")
+    theirs |= {step: theirs[step].astype(np.float16).astype(np.float32)}
+    finding = nz.oracle.diagnose(bundle, theirs).findings[0]
+    assert finding.name == name
+    assert finding.way.endswith("in float16")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("last", ["position_scores", "position_context"])
 def test_a_trained_table_is_recognised_by_its_position_terms(last, dtype):
@@ -276,7 +377,41 @@ def test_a_trained_table_is_recognised_by_its_position_terms(last, dtype):
         theirs[step] = made.astype(dtype)
     diagnosis = nz.oracle.diagnose(bundle, theirs, dtype=dtype)
     assert diagnosis.step == step
-    assert diagnosis.names == ("table trained instead of fixed",), str(diagnosis)
+    assert diagnosis.names == ("another table, trained instead of fixed",), str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "way"),
+    [
+        (lambda right: waves(2e4, right.shape), "other wavelengths in the table", "base 20000"),
+        (lambda right: waves(500.0, right.shape), "other wavelengths in the table", "base 500"),
+        (
+            lambda right: sines(np.array([1.0, 0.3, 0.2, 0.1]), right.shape),
+            "other wavelengths in the table",
+            "row · 1, 0.3, 0.2, 0.1",
+        ),
+        (lambda right: right[::-1], "row of the table off", "rows from the last to the first"),
+        (
+            lambda right: np.roll(right, 2, axis=0),
+            "row of the table off",
+            "rows from 5 on, and the first after the last",
+        ),
+        (
+            lambda right: right[[3, 4, 5, 6, 1, 2, 0]],
+            "row of the table off",
+            "rows in another order, the first 3, 4, 5, 6, 1 …",
+        ),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["table", "position terms"])
+def test_another_table_is_named_by_what_it_is_made_of(table, name, way, known):
+    bundle = bundle_of("nezha-masked_lm-holes")
+    changes = {masks.given: At("relative_positions", lambda step, right: table(right))}
+    theirs = plant(bundle, changes, "float32", within=lambda name: known or name != "relative_positions")
+    if not known and way == "rows from the last to the first":
+        name, way = "relative distance reversed", ""  # the same, for the position terms
+    finding = nz.oracle.diagnose(bundle, theirs).findings[0]
+    assert (finding.name, finding.way, finding.unexplained) == (name, way, 0)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -295,6 +430,16 @@ def test_the_table_of_transformers_is_recognised_as_computed_in_float32(dtype):
     table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(129, 64)
     theirs = plant(bundle, {masks.given: At("relative_positions", lambda step, right: table.astype(dtype))}, dtype)
     assert nz.oracle.diagnose(bundle, theirs).names == ("table computed in float32",)
+
+
+@pytest.mark.filterwarnings("error")
+def test_right_numbers_that_are_mostly_0_are_no_trouble():
+    bundle = bundle_of("nezha-masked_lm-head_mask")
+    theirs = plant(bundle, {}, "float32")
+    step = "encoder.layer.0.attention.self.masked_probs"
+    assert (theirs[step] == 0.0).mean() > 0.5
+    altered = np.where(theirs[step] > 0.2, 0.0, theirs[step] + 0.01).astype(np.float32)
+    assert nz.oracle.diagnose(bundle, theirs | {step: altered}).findings == ()
 
 
 # ------------------------------------------------------------------------------------------- several and unknown

@@ -62,11 +62,11 @@ def test_of_logits_alone_the_doctor_says_which_array_would_tell_more(bundle):
     assert asked.startswith("encoder.layer.")
 
 
-def test_numbers_that_were_rounded_to_a_narrower_dtype_are_seen(bundle):
+def test_numbers_that_were_rounded_to_a_narrower_dtype_are_recognised(bundle):
     name = "encoder.layer.0.attention.self.scores"
     theirs = {key: bundle.trace[key].astype("float32") for key in ("embeddings", name)}
     theirs[name] = theirs[name].astype("float16").astype("float32")
-    assert "yours are numbers of float16, all of them" in str(nz.oracle.diagnose(bundle, theirs))
+    assert "result in half precision, in float16" in str(nz.oracle.diagnose(bundle, theirs))
 
 
 # ---------------------------------------------------------------------- what looks like a mistake of the catalogue only

@@ -74,6 +74,8 @@ def plant(bundle, changes, arithmetic):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("mistake", "way"), WAYS, ids=[f"{mistake.name} {way}".strip() for mistake, way in WAYS])
 def test_a_planted_mistake_of_walking_back_is_named(bundles, mistake, way, dtype):
+    if (way, dtype) == ("by 65536", "float16"):
+        pytest.skip("float16 has no number as large")
     named = 0
     for bundle in bundles:
         theirs = plant(bundle, mistake.ways[way], ARITHMETICS[dtype])

@@ -8,6 +8,7 @@ none does, the doctor says so, and what can be seen: from which token, head, dis
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.patterns import see
 from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
-from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, rounded, weights_in
+from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
 from nezha_np.weights import Weights
 
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)
+TINY = float(np.finfo(np.float64).tiny)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
 FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
 MOST_GROUPS = 8  # or at groups of them, where these are no more
@@ -123,7 +125,7 @@ def _one_for_each(found: list[Finding]) -> list[Finding]:
     One that is made at one of its steps alone is left out where one made at all its steps explains as much.
     """
     best: dict[str, Finding] = {}
-    for finding in sorted(found, key=lambda finding: (finding.unexplained, _narrowness(finding.only), finding.after)):
+    for finding in sorted(found, key=_rank):
         best.setdefault(finding.name, finding)
     whole = [finding.unexplained for finding in best.values() if finding.only is None]
     return [
@@ -133,9 +135,10 @@ def _one_for_each(found: list[Finding]) -> list[Finding]:
     ]
 
 
-def _narrowness(only: str | None) -> int:
-    """Return 0 for all steps, 1 for several of them, 2 for one."""
-    return 0 if only is None else 1 if "*" in only else 2
+def _rank(finding: Finding) -> tuple[int, int, float]:
+    """Put first what leaves least unexplained, is made at most steps, comes closest; else the catalogue's order."""
+    steps = 0 if finding.only is None else 1 if "*" in finding.only else 2
+    return finding.unexplained, steps, float(f"{finding.after:.2g}")
 
 
 def _groups(sites: list[str], layers: int) -> list[str]:
@@ -342,10 +345,7 @@ class _Doctor:
 
     def _seen(self, step: str) -> Iterator[str]:
         """Say what can be seen of a step, and what cannot be told from so little."""
-        theirs = self.theirs[step]
-        yield from see(step, self.made[step], theirs, self.allowed[step])
-        if (narrow := self._rounded_to(theirs)) is not None:
-            yield f"yours are numbers of {narrow}, all of them: they were rounded to it"
+        yield from see(step, self.made[step], self.theirs[step], self.allowed[step])
         evidence = self._evidence(step)
         if evidence is not None and (untold := too_few_rows(evidence)):
             yield untold
@@ -356,16 +356,6 @@ class _Doctor:
                 f"{len(between) - 1} steps lie between your last arrays before it and this one: "
                 f"{between[len(between) // 2]} of yours would tell in which half of them it is"
             )
-
-    def _rounded_to(self, theirs: np.ndarray) -> str | None:
-        """Name a narrower dtype than theirs that holds all of an array's numbers, None where there is none."""
-        if not np.isfinite(theirs).all() or len(np.unique(theirs)) < 8:  # 0, 1 and the like are numbers of every dtype
-            return None
-        narrower = [
-            one for one in ARITHMETICS.values() if one.epsilon > self.arithmetic.epsilon and one.name != "float32"
-        ]
-        fitting = [one.name for one in narrower if (rounded(theirs, one) == theirs).all()]
-        return fitting[-1] if fitting else None
 
     def _before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self.made.items():
@@ -490,11 +480,15 @@ class _Doctor:
                 continue
             for way, changes in mistake.ways.items():
                 trial = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"], changes=changes)
-                after = self._difference(step, trial.get(step), theirs[step])
-                if after <= allowed[step] and after < before / 2:
+                if step not in trial:
+                    continue
+                after = self._difference(step, trial[step], theirs[step])
+                sizes = (max(largest(magnitude(step, of[step])), TINY) for of in (trial, made))
+                grown = max(1.0, operator.truediv(*sizes))  # larger gradients have larger roundings
+                if after <= allowed[step] * grown and after < before / 2:
                     left = len(differing({**made, **trial}))
                     findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
-        findings.sort(key=lambda finding: (finding.unexplained, finding.after))
+        findings.sort(key=_rank)
         seen = see(step, made[step], theirs[step], allowed[step])
         return Diagnosis(f"{prefix}{step}", tuple(findings), tuple(prefix + name for name in wrong), tuple(seen), notes)
 

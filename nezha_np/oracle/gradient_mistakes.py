@@ -6,6 +6,7 @@ is ``step.right``. It returns what a gradient returns: one array, or one for eac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nezha_np.arrays import in_statistics_dtype, namespace
@@ -178,6 +179,15 @@ def half_of_mse(step: Step, dloss: Any, loss: Any, predictions: Any, targets: An
     return step.right(dloss, loss, predictions, targets) / 2.0
 
 
+def loss_times(factor: Callable[[Any], float]) -> Any:
+    """The gradient of the loss, and with it every other, multiplied: by a number that the arguments may say."""
+
+    def change(step: Step, dloss: Any, loss: Any, x: Any, labels: Any, **options: Any) -> Any:
+        return step.right(dloss, loss, x, labels, **options) * factor(x)
+
+    return dict.fromkeys((losses.cross_entropy, losses.mse, losses.bce_with_logits), change)
+
+
 def first_token_everywhere(step: Step, dy: Any, y: Any, x: Any) -> Any:
     """The gradient given to every token."""
     return namespace(x).zeros_like(x) + dy[:, None, :]
@@ -203,12 +213,12 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
     ),
     _backward(
         "gradient of tanh by its input",
-        "tanh's gradient is taken as 1 − x²; it is 1 − y², with y = tanh(x)",
+        "tanh's gradient is taken as 1 − x²; right is 1 − y², with y = tanh(x)",
         _={activations.tanh: gradient_of_the_output},
     ),
     _backward(
         "gradient of softmax",
-        "the gradient of softmax leaves out that each probability depends on all scores; it is y · (dy − Σ dy · y)",
+        "the gradient of softmax leaves out that each probability depends on all scores; right is y · (dy − Σ dy · y)",
         without_the_sum={attention.attention_probs: softmax_without_sum},
         as_a_sigmoid={attention.attention_probs: sigmoid_for_softmax},
     ),
@@ -231,12 +241,12 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
     ),
     _backward(
         "gradient of a norm's weight",
-        "the weight's gradient is summed over dy · x; it is over dy · (x − mean) / deviation",
+        "the weight's gradient is summed over dy · x; right is over dy · (x − mean) / deviation",
         _={layer_norm.layer_norm: norm_weight_from_x},
     ),
     _backward(
         "gradient averaged over tokens",
-        "a weight's gradient is the mean over texts and tokens; it is the sum, the mean is in the loss already",
+        "a weight's gradient is the mean over texts and tokens; right is the sum, for the mean is in the loss already",
         bias={linear.linear: bias_averaged},
         matrix_and_bias={linear.linear: weight_averaged},
     ),
@@ -258,28 +268,28 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
     ),
     _backward(
         "gradient through a transposed matrix",
-        "dx is dy Wᵀ; with weights of (out, in) it is dy W",
+        "dx is computed as dy Wᵀ; with weights of (out, in) right is dy W",
         _={linear.linear: matrix_not_transposed},
     ),
     _backward(
         "gradient of a matrix transposed",
-        "dW is xᵀ dy; with weights of (out, in) it is dyᵀ x",
+        "dW is computed as xᵀ dy; with weights of (out, in) right is dyᵀ x",
         _={linear.linear: weight_gradient_transposed},
     ),
     _backward(
         "gradient of the tied embedding",
-        "the word embeddings get one gradient of two: as the decoder's matrix, and for each look-up; it is the sum",
+        "the word embeddings get one gradient of two, as the decoder's matrix or for each look-up; right is the sum",
         without_the_decoder={linear.linear: decoder_left_out},
         without_the_look_ups={embedding.embedding: lookups_left_out},
     ),
     _backward(
         "gradient of the padding row",
-        "look-ups of the padding id get a gradient; they get none (padding_idx)",
+        "look-ups of the padding id get a gradient; right is none (padding_idx)",
         _={embedding.embedding: padding_learns},
     ),
     _backward(
         "gradient of a repeated id",
-        "of an id that stands twice only one place's gradient is kept; they are added up",
+        "of an id that stands twice only one place's gradient is kept; right is the sum of both",
         _={embedding.embedding: last_lookup_only},
     ),
     _backward(
@@ -299,7 +309,7 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
     ),
     _backward(
         "gradient of the loss over all labels",
-        "the loss's gradient is divided by all labels; it is divided by those that are not −100",
+        "the loss's gradient is divided by all labels; right is by those that are not −100",
         _={losses.cross_entropy: ignored_labels_count},
     ),
     _backward(
@@ -308,13 +318,32 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
         _={losses.cross_entropy: loss_not_averaged},
     ),
     _backward(
+        "gradient of another sign",
+        "every gradient is negated, that of −loss or of a step of descent; right is that of the loss",
+        _=loss_times(lambda logits: -1.0),
+    ),
+    _backward(
+        "gradient scaled by the batch",
+        "every gradient is divided by the number of texts, or multiplied by it; right is that of the loss, a mean "
+        "already",
+        divided=loss_times(lambda logits: 1.0 / logits.shape[0]),
+        multiplied=loss_times(lambda logits: float(logits.shape[0])),
+    ),
+    _backward(
+        "gradient of a scaled loss",
+        "every gradient is that of the loss times a constant, as half precision is trained with; right is to divide by "
+        "it again",
+        by_1024=loss_times(lambda logits: 1024.0),
+        by_65536=loss_times(lambda logits: 65536.0),
+    ),
+    _backward(
         "gradient of mse without 2",
         "the gradient of the squared error lacks the factor 2",
         _={losses.mse: half_of_mse},
     ),
     _backward(
         "gradient of the first token",
-        "the pooler's gradient is given to every token; the first alone gets it",
+        "the pooler's gradient is given to every token; right is to the first alone",
         _={selection.first_token: first_token_everywhere},
     ),
 )

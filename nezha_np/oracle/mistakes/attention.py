@@ -21,7 +21,9 @@ from nezha_np.layers.attention import (
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.layers.relative_position import position_scores
 from nezha_np.layers.softmax import softmax
-from nezha_np.oracle.mistakes.mistake import Mistake, first
+from nezha_np.layers.span_convolution import convolution_kernels
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways, first
+from nezha_np.oracle.mistakes.narrowing import HALF, narrow, recognised_as_rounded
 from nezha_np.oracle.replay import At, Change, Changes, Step
 
 
@@ -72,6 +74,14 @@ def scaled(step: Step, *arguments: Any, **options: Any) -> Any:
     return step.right(*arguments, **options) * head_scale(step)
 
 
+def transposed(step: Step, *arguments: Any, **options: Any) -> Any:
+    """Scores with queries and keys exchanged, where there are as many of them."""
+    scores = step.right(*arguments, **options)
+    if scores.shape[-1] != scores.shape[-2]:
+        raise ValueError("queries and keys are not equally many")
+    return np.swapaxes(scores, -1, -2)
+
+
 def softmax_over(axis: int) -> Change:
     """Probabilities that sum to 1 over another axis."""
 
@@ -80,6 +90,43 @@ def softmax_over(axis: int) -> Change:
         return np.moveaxis(softmax(np.moveaxis(logits, axis, -1)), -1, axis)
 
     return change
+
+
+def softmax_in(dtype: str, *, of_rounded: bool = True) -> Changes:
+    """Probabilities, and what they are made of too, rounded to a dtype."""
+
+    def probs(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
+        if not of_rounded:
+            return narrow(step.right(scores, mask, scale=scale), dtype)
+        return narrow(softmax(narrow(scores * scale if mask is None else scores * scale + mask, dtype)), dtype)
+
+    def kernels(step: Step, scores: Any, *, size: int) -> Any:
+        return narrow(step.right(narrow(scores, dtype) if of_rounded else scores, size=size), dtype)
+
+    return {attention_probs: probs, convolution_kernels: kernels}
+
+
+def rounded_softmax(evidence: Evidence) -> Ways:
+    """Recognise a softmax in half precision, whichever way its ties were rounded."""
+    if evidence.layer not in (attention_probs, convolution_kernels):
+        return {}
+
+    def make(dtype: str) -> Any:
+        return softmax_in(dtype)[evidence.layer](evidence.step, *evidence.arguments, **evidence.options)
+
+    return recognised_as_rounded(evidence, make)
+
+
+def cached_at(place: Callable[[int, int, int], tuple[int, int]]) -> Changes:
+    """Another array of the cache: its layer and place, of the right ones and the number of layers."""
+
+    def change(step: Step, past: Any, new: Any) -> Any:
+        caches = step.inputs["past_key_values"]
+        index = int(step.name.removeprefix("encoder.layer.").partition(".")[0])
+        layer, which = place(index, 0 if step.name.endswith("all_k") else 1, len(caches))
+        return step.right(np.asarray(caches[layer][which]), new)
+
+    return {append_keys: change}
 
 
 def features_in_turn(step: Step, x: Any, *, head_size: int) -> Any:
@@ -112,12 +159,12 @@ def without_states(step: Step, x: Any, w: Any, *, states: Any = None, **options:
 ATTENTION = (
     Mistake(
         "scale missing",
-        "the scores are not divided by √D before the softmax",
+        "the scores are not divided before the softmax; right is to divide them by √D, D the size of a head",
         {"": UNSCALED},
     ),
     Mistake(
         "another scale",
-        "the scores are divided by D, by √H or by another number; it is √D, D the size of a head",
+        "the scores are divided by D, by √H or by another number; right is √D, D the size of a head",
         {
             "doubled: by D": with_scale(lambda step, scale: scale * scale),
             "by √H": with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.hidden_size)),
@@ -129,7 +176,7 @@ ATTENTION = (
     ),
     Mistake(
         "scale applied before the position term",
-        "the content term alone is divided by √D; the sum of content and position term is",
+        "the content term alone is divided by √D; right is to divide the sum of content and position term",
         {
             "in the content term": {content_scores: content_scaled, **UNSCALED},
             "in the keys": {split_heads: At(".k", content_scaled), **UNSCALED},
@@ -159,8 +206,19 @@ ATTENTION = (
         whole=True,
     ),
     Mistake(
+        "scores transposed",
+        "the scores have a row for each key, k · q; right is a row for each query, with its scores for all keys, q · k",
+        {
+            "in the content term": {content_scores: transposed},
+            "in both terms": dict.fromkeys(
+                (content_scores, position_scores, query_distance_scores, key_distance_scores), transposed
+            ),
+            "in the sum": {add: At(".scores", transposed)},
+        },
+    ),
+    Mistake(
         "softmax over the wrong axis",
-        "probabilities sum to 1 over queries or heads; they do over the keys, the last axis",
+        "probabilities sum to 1 over queries, heads or texts; right is over the keys, the last axis",
         {
             "over the queries": {attention_probs: softmax_over(-2)},
             "over the heads": {attention_probs: softmax_over(-3)},
@@ -168,8 +226,18 @@ ATTENTION = (
         },
     ),
     Mistake(
+        "softmax in half precision",
+        "the softmax is computed, or its result is kept, in a narrower dtype than the port's own; right is float32 at "
+        "least, and a result in the port's dtype",
+        {
+            **{f"in {dtype}": softmax_in(dtype) for dtype in HALF},
+            **{f"its result in {dtype}": softmax_in(dtype, of_rounded=False) for dtype in HALF},
+        },
+        recognise=rounded_softmax,
+    ),
+    Mistake(
         "heads split in the wrong order",
-        "features are not cut into N heads of D and moved before the tokens: (B, L, N·D) → (B, L, N, D) → (B, N, L, D)",
+        "features are cut into heads in another order; right is (B, L, N·D) → (B, L, N, D) → (B, N, L, D)",
         {
             "D before N": {split_heads: features_in_turn},
             "without transposing": {split_heads: split_without_transposing},
@@ -185,7 +253,7 @@ ATTENTION = (
     ),
     Mistake(
         "heads merged in the wrong order",
-        "the heads are not put side by side for each token: (B, N, L, D) → (B, L, N, D) → (B, L, N·D)",
+        "heads are put side by side in another order; right is (B, N, L, D) → (B, L, N, D) → (B, L, N·D)",
         {
             "without transposing": {merge_heads: merged_without_transposing},
             "D before N": {merge_heads: merged_in_turn},
@@ -193,7 +261,7 @@ ATTENTION = (
     ),
     Mistake(
         "head mask ignored",
-        "the head mask is not multiplied with the probabilities, or turned round",
+        "the head mask is left out, or turned round; right is to multiply the probabilities by it",
         {
             "": {mask_heads: first},
             "turned round": {mask_heads: lambda step, probs, mask: step.right(probs, 1.0 - mask)},
@@ -201,13 +269,28 @@ ATTENTION = (
     ),
     Mistake(
         "new keys before the cache",
-        "the keys and values of this call are put before those of the cache; they come after them",
+        "the keys and values of this call are put before those of the cache; right is after them",
         {"": {append_keys: lambda step, past, new: np.concatenate([new, past], axis=2)}},
         ("nezha", "bert"),
     ),
     Mistake(
+        "cache mixed up",
+        "a layer takes what the cache has for another one, or keys for values; past_key_values[i] has the keys and "
+        "then the values of layer i",
+        {
+            "keys and values swapped": cached_at(lambda layer, which, layers: (layer, 1 - which)),
+            "of the first layer": cached_at(lambda layer, which, layers: (0, which)),
+            "of the last layer": cached_at(lambda layer, which, layers: (layers - 1, which)),
+            "of the next layer": cached_at(lambda layer, which, layers: ((layer + 1) % layers, which)),
+            "of the layer before": cached_at(lambda layer, which, layers: (layer - 1, which)),
+            "layers in reverse": cached_at(lambda layer, which, layers: (layers - 1 - layer, which)),
+            "keys in place of values": cached_at(lambda layer, which, layers: (layer, 0)),
+        },
+        ("nezha", "bert"),
+    ),
+    Mistake(
         "cross-attention to itself",
-        "cross-attention takes keys and values from the decoder's own tokens; they come from the encoder's states",
+        "cross-attention takes keys and values from the decoder's own tokens; right are the encoder's states",
         {"": {model.self_attention: without_states}},
         ("nezha", "bert"),
     ),

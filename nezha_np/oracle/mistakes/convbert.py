@@ -98,7 +98,7 @@ FLIPPED: Changes = {
 OF_CONVBERT = (
     Mistake(
         "kernel reversed",
-        "a kernel's first number weighs the token after; it weighs the token before (a cross-correlation)",
+        "a kernel's first number weighs the token after; right is the token before (a cross-correlation)",
         {
             "both": FLIPPED,
             "of the span": {SPAN: FLIPPED[SPAN]},
@@ -108,14 +108,14 @@ OF_CONVBERT = (
     ),
     Mistake(
         "kernels not softmaxed",
-        "the scores themselves are the kernels; each kernel is a softmax of k scores",
+        "the scores themselves are taken for kernels; right is a softmax of the k scores of each",
         {"": kernels_by(lambda x: x)},
         CONVBERT,
     ),
     Mistake(
         "kernels softmaxed over the wrong axis",
-        "kernels sum to 1 over kernels or tokens, or are cut as (k, N); scores are cut into N kernels of k numbers, "
-        "each of which sums to 1",
+        "kernels sum to 1 over kernels or tokens, or are cut as (k, N); right is to cut scores into N kernels of k "
+        "numbers, each of which sums to 1",
         {
             "over the kernels": kernels_by(over_axis(2)),
             "over the tokens": kernels_by(over_axis(1)),
@@ -126,7 +126,7 @@ OF_CONVBERT = (
     ),
     Mistake(
         "span not multiplied by the query",
-        "kernels are made of the span or of the query alone, or of their sum; they are made of the product",
+        "kernels are made of the span or of the query alone, or of their sum; right is their product",
         {
             "the span alone": {span_convolution.multiply: first},
             "the query alone": {span_convolution.multiply: second},
@@ -136,7 +136,7 @@ OF_CONVBERT = (
     ),
     Mistake(
         "convolution padded on one side",
-        "a kernel covers the tokens up to each, or from each on; it covers as many before as after",
+        "a kernel covers the tokens up to each, or from each on; right is as many before as after",
         {
             f"{side}{which}": {layer: one_sided(side)[layer] for layer in layers}
             for side in ("left", "right")
@@ -146,7 +146,8 @@ OF_CONVBERT = (
     ),
     Mistake(
         "padding left out of the convolutions",
-        "masked tokens are zeros for the convolutions; these ignore the mask, and read padding like text",
+        "the port sets masked tokens to zero before the convolutions; the reference's convolutions ignore the mask, "
+        "and read padding like text",
         {
             "": {
                 SPAN: lambda step, x, *rest: step.right(unmasked(step, x), *rest),
@@ -157,13 +158,13 @@ OF_CONVBERT = (
     ),
     Mistake(
         "heads and convolutions joined in the wrong order",
-        "the convolutions' features come first; those of the attention heads do",
+        "the features of the convolutions are put first; right are those of the attention heads first",
         {"": {span_convolution.join_features: lambda step, x, y: step.right(y, x)}},
         CONVBERT,
     ),
     Mistake(
         "head_ratio ignored",
-        "the features are cut into num_attention_heads heads; num_attention_heads // head_ratio are left",
+        "the features are cut into num_attention_heads heads; right are num_attention_heads // head_ratio of them",
         {
             "": {
                 split_heads: lambda step, x, *, head_size: step.right(x, head_size=all_heads(step)),
@@ -174,7 +175,8 @@ OF_CONVBERT = (
     ),
     Mistake(
         "groups in turn",
-        "a grouped linear layer takes every G-th feature for a group, or gives them back so; groups are runs of them",
+        "a grouped linear layer takes every G-th feature for a group, or gives results back so; right are runs of "
+        "features",
         {
             "taken so": {grouped_linear: interleaved_groups},
             "given back so": {grouped_linear: shuffled_groups},

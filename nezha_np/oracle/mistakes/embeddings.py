@@ -111,7 +111,7 @@ def padding_is_zero(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
 EMBEDDINGS = (
     Mistake(
         "token types ignored",
-        "every token gets the first token type, another one, or none; each gets the row of its own token_type_id",
+        "every token gets the first token type, another one, or none; each should get the row of its own token_type_id",
         {
             "all of type 0": {embedding: At(TYPES, one_token_type)},
             "left out": {embedding: At(TYPES, nothing)},
@@ -120,7 +120,7 @@ EMBEDDINGS = (
     ),
     Mistake(
         "absolute positions added",
-        "positions are added to the words; this model's are relative, and enter attention alone",
+        "the port adds positions to the words; this model's positions are relative, and enter attention alone",
         {
             f"{name} {way}".strip(): changes
             for name, make, options in (
@@ -135,7 +135,7 @@ EMBEDDINGS = (
     ),
     Mistake(
         "absolute positions missing",
-        "no position is added to the words; each gets the row of its place",
+        "the port adds no position to the words; each word gets the row of its place added",
         {"": {embedding: At("position_embeddings", nothing)}},
         WITH_LEARNED_POSITIONS,
     ),
@@ -151,18 +151,18 @@ EMBEDDINGS = (
     ),
     Mistake(
         "word embeddings scaled",
-        "word embeddings are multiplied by √H, as in the first Transformer; here they are taken as they are",
+        "word embeddings are multiplied by √H, as in the first Transformer; this model takes them as they are",
         {"": {embedding: At(WORDS, words_scaled)}},
     ),
     Mistake(
         "word ids off by one",
-        "a word gets the row beside its own (a vocabulary counted from 1, or with an entry more); it is the row of its "
-        "id, counted from 0",
+        "a word gets the row beside its own (a vocabulary counted from 1, or with an entry more); its row is that of "
+        "its id, counted from 0",
         {"row id − 1": other_row(-1), "row id + 1": other_row(1)},
     ),
     Mistake(
         "padding embedding set to zero",
-        "the padding id gets zeros; it has a row like every other id, which is looked up",
+        "the padding id gets zeros; it should be looked up like every other id, for it has a row of its own",
         {"": {embedding: At(WORDS, padding_is_zero)}},
     ),
 )

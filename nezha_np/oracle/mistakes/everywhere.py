@@ -6,16 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.layers.activations import gelu, gelu_new, relu, selu, silu, tanh
 from nezha_np.layers.addition import add
+from nezha_np.layers.attention import (
+    append_keys,
+    attention_probs,
+    content_context,
+    content_scores,
+    merge_heads,
+    split_heads,
+)
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
-from nezha_np.layers.span_convolution import separable_convolution
+from nezha_np.layers.relative_position import position_context, position_scores
+from nezha_np.layers.selection import first_token, last_token
+from nezha_np.layers.span_convolution import (
+    convolution_kernels,
+    dynamic_convolution,
+    join_features,
+    multiply,
+    separable_convolution,
+)
+from nezha_np.mechanism import Layer
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways
-from nezha_np.oracle.replay import Changes, Step
-from nezha_np.oracle.rounding import ARITHMETICS, rounded
+from nezha_np.oracle.mistakes.narrowing import HALF, narrow, recognised_as_rounded
+from nezha_np.oracle.replay import At, Changes, Step
 
 
 def dropped(evidence: Evidence) -> Ways:
@@ -26,7 +44,7 @@ def dropped(evidence: Evidence) -> Ways:
         right, added = evidence.arguments
         theirs = theirs - added
     gone = (np.abs(theirs) <= evidence.allowed) & (np.abs(right) > 2.0 * evidence.allowed)
-    kept = ~gone & (np.abs(right) >= np.median(np.abs(right)))
+    kept = ~gone & (right != 0.0) & (np.abs(right) >= np.median(np.abs(right)))
     if not gone.any() or not kept.any():
         return {}
     factor = float(np.median(theirs[kept] / right[kept]))
@@ -36,16 +54,105 @@ def dropped(evidence: Evidence) -> Ways:
     return evidence.instead(np.where(np.abs(theirs) < np.abs(theirs - scaled_up), 0.0, scaled_up) + added)
 
 
+def another_input(evidence: Evidence) -> Ways:
+    """Recognise another array in place of one that the layer is given: one made earlier, or an input."""
+    found: dict[str, Changes] = {}
+    given = evidence.arguments[: INPUTS.get(evidence.layer, 0)]
+    arrays = {**evidence.others, **float_inputs(evidence.step)}
+    for place, own in enumerate(given):
+        own_name = next((name for name, array in arrays.items() if array is own or same(array, own)), "its own input")
+        alike = [name for name, array in arrays.items() if array.shape == own.shape and array.dtype.kind == "f"]
+        early = [name for name in alike[MOST_TRIED:] if name.startswith("embeddings")]
+        for name in (*alike[:MOST_TRIED], *early):
+            other = arrays[name]
+            if same(other, own):
+                continue
+            if makes_theirs(evidence, *evidence.arguments[:place], other, *evidence.arguments[place + 1 :]):
+                found[f"{name} in place of {own_name}"] = instead_of(evidence, place, other)
+                break  # of several that are alike, the latest
+    if evidence.layer in (add, layer_norm):  # a sum, or what is taken of one, may have a summand more
+        own, *rest = evidence.arguments
+        for name, array in arrays.items():
+            if array.shape != own.shape or array.dtype.kind != "f":
+                continue
+            if makes_theirs(evidence, own + array, *rest):
+                found[f"{name} added besides"] = instead_of(evidence, 0, own + array)
+                break
+    return found
+
+
+def makes_theirs(evidence: Evidence, *arguments: Any) -> bool:
+    """Whether a step makes their numbers of other arguments, about: larger ones have larger roundings."""
+    with np.errstate(all="ignore"):  # numbers that no port would put there
+        apart = np.abs(evidence.step.right(*arguments, **evidence.options) - evidence.theirs)
+    return bool((apart <= 4.0 * evidence.allowed).all())
+
+
+def float_inputs(step: Step) -> dict[str, np.ndarray]:
+    """List the arrays that the head was given: states of an encoder, and the cache by layer and place."""
+    arrays = {name: array for name, array in step.inputs.items() if isinstance(array, np.ndarray)}
+    for layer, of_layer in enumerate(step.inputs.get("past_key_values") or ()):
+        arrays |= {f"past_key_values[{layer}][{place}]": np.asarray(array) for place, array in enumerate(of_layer)}
+    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+
+
+def same(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether two arrays have the same numbers."""
+    return x is y or (x.shape == y.shape and bool((x == y).all()))
+
+
+def instead_of(evidence: Evidence, place: int, other: np.ndarray) -> Changes:
+    """Give the layer of this step another array."""
+
+    def change(step: Step, *arguments: Any, **options: Any) -> Any:
+        return step.right(*arguments[:place], other, *arguments[place + 1 :], **options)
+
+    return {evidence.layer: At(evidence.step.name, change)}
+
+
+def rounded_result(evidence: Evidence) -> Ways:
+    """Recognise a result in half precision, of a step that is no softmax."""
+    if evidence.layer in (attention_probs, convolution_kernels):
+        return {}
+    return recognised_as_rounded(evidence, lambda dtype: narrow(evidence.right, dtype))
+
+
 def of_rounded_weights(dtype: str) -> Changes:
     """The weights of every layer that has some rounded to a dtype."""
 
     def change(step: Step, x: Any, *weights: Any, **options: Any) -> Any:
-        narrow = (None if weight is None else rounded(weight, ARITHMETICS[dtype]) for weight in weights)
-        return step.right(x, *narrow, **options)
+        rounded = (None if weight is None else narrow(weight, dtype) for weight in weights)
+        return step.right(x, *rounded, **options)
 
     return dict.fromkeys(WITH_WEIGHTS, change)
 
 
+MOST_TRIED = 80  # arrays of one shape
+# How many of a layer's arguments are arrays that are computed.
+INPUTS: dict[Layer, int] = {
+    linear: 1,
+    grouped_linear: 1,
+    layer_norm: 1,
+    add: 2,
+    split_heads: 1,
+    append_keys: 2,
+    content_scores: 2,
+    position_scores: 1,
+    query_distance_scores: 1,
+    key_distance_scores: 1,
+    attention_probs: 1,
+    content_context: 2,
+    position_context: 1,
+    merge_heads: 1,
+    separable_convolution: 1,
+    multiply: 2,
+    convolution_kernels: 1,
+    dynamic_convolution: 2,
+    join_features: 2,
+    first_token: 1,
+    last_token: 1,
+    **dict.fromkeys((gelu, gelu_new, relu, silu, selu, tanh), 1),
+}
 WITH_WEIGHTS = (
     embedding,
     layer_norm,
@@ -64,9 +171,22 @@ EVERYWHERE = (
         recognise=dropped,
     ),
     Mistake(
+        "another input",
+        "a step is given another array than its own, or one more: one made before it, or an input; right is its own",
+        {},
+        recognise=another_input,
+    ),
+    Mistake(
         "weights rounded",
         "weights are rounded to a narrower dtype than the port computes in (a checkpoint saved in half precision); "
-        "they are those of the checkpoint, in its dtype",
-        {dtype: of_rounded_weights(dtype) for dtype in ("float16", "bfloat16")},
+        "right are the checkpoint's, in its dtype",
+        {dtype: of_rounded_weights(dtype) for dtype in HALF},
+    ),
+    Mistake(
+        "result in half precision",
+        "a step computes in a narrower dtype than the rest of the port, or stores its result in one; right is the "
+        "dtype of the port",
+        {},
+        recognise=rounded_result,
     ),
 )

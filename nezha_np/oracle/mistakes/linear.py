@@ -99,6 +99,18 @@ def fitted_bias(evidence: Evidence) -> np.ndarray | None:
     return evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
 
 
+def bias_times(factor: float) -> Changes:
+    """The bias of every layer that has one, multiplied."""
+
+    def change(step: Step, *arguments: Any) -> Any:
+        *others, bias = arguments
+        if bias is None:
+            raise ValueError("there is no bias")
+        return step.right(*others, bias * factor)
+
+    return dict.fromkeys((linear, grouped_linear, span_convolution.separable_convolution), change)
+
+
 def another_bias(evidence: Evidence) -> Ways:
     """Recognise another bias."""
     value = fitted_bias(evidence)
@@ -158,12 +170,12 @@ PRODUCTS = (linear, grouped_linear, content_scores, content_context)
 LINEAR = (
     Mistake(
         "weight transposed",
-        "a matrix is read as (in, out); linear layers keep (out, in), ConvBERT's groups (in, out)",
+        "a matrix is read in the wrong order; linear layers keep (out, in), ConvBERT's groups (in, out)",
         {"": {linear: read_as_in_out, grouped_linear: groups_transposed}},
     ),
     Mistake(
         "query, key or value swapped",
-        "a linear layer of attention has the weights of another one",
+        "a linear layer of attention has the weights of another one; query, key and value each have their own",
         {
             "query and key": taken_from(query="key", key="query"),
             "key and value": taken_from(key="value", value="key"),
@@ -174,7 +186,7 @@ LINEAR = (
     ),
     Mistake(
         "weights of another layer",
-        "a layer of the encoder has the weights of another one; each has its own",
+        "a layer of the encoder has the weights of another one; each layer has its own",
         {
             "of the first": of_layer(lambda index, step: 0),
             "of the last": of_layer(lambda index, step: step.config.num_hidden_layers - 1),
@@ -184,14 +196,18 @@ LINEAR = (
     ),
     Mistake(
         "bias missing",
-        "a linear layer leaves out its bias, or adds another one",
-        {
-            "": {
-                linear: lambda step, x, weight, bias=None: step.right(x, weight, None),
-                grouped_linear: lambda step, x, weight, bias: step.right(x, weight, bias * 0.0),
-                span_convolution.separable_convolution: lambda step, *x, **o: step.right(*x[:3], x[3] * 0.0),
-            }
-        },
+        "a linear layer leaves out its bias; right is to add it to every result",
+        {"": bias_times(0.0)},
+    ),
+    Mistake(
+        "bias added twice",
+        "a linear layer adds its bias two times; right is once",
+        {"": bias_times(2.0)},
+    ),
+    Mistake(
+        "another bias",
+        "a linear layer adds other numbers than its bias, the same to every result; right are the checkpoint's",
+        {},
         recognise=another_bias,
     ),
     Mistake(
@@ -207,7 +223,8 @@ LINEAR = (
     ),
     Mistake(
         "float16 accumulation",
-        "the products of a matrix product are summed up in float16; sum them in float32, and round the sum",
+        "the products of a matrix product are summed up in float16; right is to sum them in float32, and to round the "
+        "sum",
         {
             "product and sum rounded": summed_in_float16(fused=False),
             "sum rounded": summed_in_float16(fused=True),

@@ -69,7 +69,8 @@ def total(step: Step, predictions: Any, targets: Any) -> Any:
 LOSSES = (
     Mistake(
         "loss counting −100",
-        "labels of −100 are counted: in the number that is divided by, or as a class; they are left out of both",
+        "labels of −100 are counted, in the number that is divided by, or as a class; right is to leave them out of "
+        "both",
         {
             "in the number": {cross_entropy: over_all_labels},
             "as class 0": {cross_entropy: ignored_as(lambda logits: 0)},
@@ -78,7 +79,7 @@ LOSSES = (
     ),
     Mistake(
         "loss summed instead of averaged",
-        "the loss is a sum; it is the mean over the labels that count, or over all numbers",
+        "the loss is a sum; right is the mean over the labels that count, or over all numbers",
         {
             "": {
                 cross_entropy: summed,
@@ -94,12 +95,12 @@ LOSSES = (
     ),
     Mistake(
         "loss averaged by text",
-        "the loss is the mean of each text's mean; it is the mean over all labels of the batch",
+        "the loss is the mean of each text's mean; right is the mean over all labels of the batch",
         {"": {cross_entropy: averaged_by_text}},
     ),
     Mistake(
         "causal loss not shifted",
-        "each token's logits are held against its own label, or the one before; they are held against the next token's",
+        "each token's logits are held against its own label, or the one before; right is the next token's",
         {
             "all tokens": {
                 selection.all_but_last_token: first,
@@ -123,12 +124,12 @@ LOSSES = (
     ),
     Mistake(
         "loss shifted",
-        "each token's logits are held against the next token's label; they are in a decoder alone",
+        "each token's logits are held against the next token's label, as in a decoder; right is its own label",
         {"": {cross_entropy: shifted}},
     ),
     Mistake(
         "losses averaged",
-        "the two losses of pretraining are averaged, or one is left out; they are added",
+        "the two losses of pretraining are averaged, or one is left out; right is their sum",
         {
             "": {add: At("loss", lambda step, x, y: (x + y) / 2.0)},
             "of the words alone": {add: At("loss", first)},
@@ -138,7 +139,7 @@ LOSSES = (
     ),
     Mistake(
         "squared error halved",
-        "the regression's loss has a factor of 1/2; it is the mean of (p − t)²",
+        "the regression's loss has a factor of 1/2; right is the mean of (p − t)²",
         {"": {mse: lambda step, predictions, targets: step.right(predictions, targets) / 2.0}},
     ),
 )

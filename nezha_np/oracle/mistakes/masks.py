@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.differences import NEVER
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways
-from nezha_np.oracle.replay import Change, Changes, Step
+from nezha_np.oracle.replay import At, Change, Changes, Step
 
 
 def is_attended(mask: Any) -> Any:
@@ -97,6 +98,43 @@ def causal_before_softmax(step: Step, scores: Any, mask: Any = None, *, scale: f
     return step.right(scores, np.where(later, minimum, mask), scale=scale)
 
 
+def masked_before(number: float, *, again: bool = False) -> Changes:
+    """The content term of masked keys set to a number before the position term is added; the mask added too or not."""
+    return {
+        add: At(".scores", lambda step, x, y: step.right(np.where(attended_in(step, x), x, number), y)),
+        **({} if again else {attention_probs: before_softmax(lambda mask: None)}),
+    }
+
+
+def number_before(evidence: Evidence) -> Ways:
+    """Recognise any number in the scores of masked keys."""
+    if evidence.layer is not add or not evidence.step.name.endswith(".scores"):
+        return {}
+    never = ~np.broadcast_to(attended_in(evidence.step, evidence.right), evidence.right.shape)
+    if not never.any():
+        return {}
+    number = float(np.median((evidence.theirs - evidence.arguments[1])[never]))
+    if not number < -100.0:
+        return {}
+    way = f"{number:.3g}".replace("e+0", "e").replace("e+", "e").replace("-", "−")
+    number = float(f"{number:.4g}") if number > NEVER else number
+    return {way: masked_before(number), f"{way}, and the mask added too": masked_before(number, again=True)}
+
+
+def attended_in(step: Step, scores: Any) -> Any:
+    """Where a query may attend to a key, by the head's arguments."""
+    cross = "crossattention" in step.name
+    padding = step.inputs.get("encoder_attention_mask" if cross else "attention_mask")
+    queries, keys = scores.shape[-2:]
+    may = np.ones((1, 1, 1, keys), dtype=bool)
+    if padding is not None:
+        padding = np.asarray(padding)
+        may = (padding[:, None, None, :] if padding.ndim == 2 else padding[:, None]) != 0
+    if step.config.is_decoder and not cross and (padding is None or padding.ndim == 2):
+        may = may & (np.arange(keys)[None, :] <= np.arange(queries)[:, None] + (keys - queries))
+    return may
+
+
 def least(mask: Any, number: float) -> Any:
     """Another number where the mask says never."""
     return np.where(is_attended(mask), mask, number)
@@ -135,7 +173,7 @@ def added_to_masked(evidence: Evidence) -> np.ndarray:
 MASKS = (
     Mistake(
         "mask inverted",
-        "masked and attended keys are exchanged; 1 is a key that is attended to, 0 one that is not",
+        "masked and attended keys are exchanged; right is 1 for a key that is attended to, 0 for one that is not",
         {
             "": {additive_mask: made_otherwise(lambda mask: np.where(is_attended(mask), mask.min() * 1.0, 0.0))},
             "of the padding": {additive_mask: padding_inverted},
@@ -143,8 +181,8 @@ MASKS = (
     ),
     Mistake(
         "mask multiplied",
-        "the mask of 0 and 1 is multiplied with scores or probabilities, or added as it is; it is made additive, "
-        "(1 − mask) · minimum, and added before the softmax",
+        "the mask of 0 and 1 is multiplied with scores or probabilities, or added as it is; right is to make it "
+        "additive, (1 − mask) · minimum, and to add it before the softmax",
         {
             "with the scores": {attention_probs: scores_multiplied},
             "with the probabilities": {attention_probs: probs_multiplied},
@@ -154,8 +192,8 @@ MASKS = (
     ),
     Mistake(
         "mask of −1e4",
-        "masked scores get a number like −10000 added; it is the dtype's minimum, so that a row with every key masked "
-        "is uniform",
+        "masked scores get a number like −10000 added; right is the dtype's minimum, with which a row is uniform "
+        "where every key is masked",
         {
             name: of_number(number)
             for name, number in (("", -1e4), ("−1e9", -1e9), ("−1000", -1e3), ("−100", -1e2), ("−10", -1e1))
@@ -164,7 +202,8 @@ MASKS = (
     ),
     Mistake(
         "mask of −∞",
-        "masked scores get −∞ added, and a row with every key masked is NaN; with the dtype's minimum it is uniform",
+        "masked scores get −∞ added, and a row with every key masked is NaN; right is the dtype's minimum, with which "
+        "it is uniform",
         {
             "": of_number(-np.inf),
             "padding and causal mask added": {attention_probs: minima_added},
@@ -172,7 +211,7 @@ MASKS = (
     ),
     Mistake(
         "mask missing",
-        "no mask is added to the scores: padding is attended to",
+        "no mask is added to the scores, and padding is attended to; right is to mask it",
         {
             "": {
                 additive_mask: made_otherwise(np.zeros_like),
@@ -184,19 +223,32 @@ MASKS = (
         },
     ),
     Mistake(
+        "mask before the position term",
+        "masked scores are set to a number before the position term is added; right is to add the mask after both "
+        "terms",
+        {
+            "−∞": masked_before(-np.inf),
+            "−1e4": masked_before(-1e4),
+            "−1e4, and the mask added too": masked_before(-1e4, again=True),
+        },
+        ("nezha", "bert"),
+        number_before,
+    ),
+    Mistake(
         "causal mask missing",
-        "a decoder's token attends to those after it; it attends to itself and those before it alone",
+        "a decoder's token attends to later ones; right is itself and earlier ones alone",
         {"": causal_by(lambda key, query, past: key >= 0)},
         ("nezha", "bert"),
     ),
     Mistake(
         "causal mask in an encoder",
-        "an encoder's token attends to itself and those before it alone; it attends to those after it too",
+        "an encoder's token attends to itself and earlier ones alone; right is to all tokens",
         {"": {additive_mask: causal_in_an_encoder, attention_probs: causal_before_softmax}},
     ),
     Mistake(
         "causal mask off by one",
-        "a decoder's token attends to the next one, or not to itself, or the cache's tokens are not counted",
+        "a decoder's token attends to the next one, or not to itself, or the cache's tokens are not counted; right is "
+        "itself and all before it, those of the cache too",
         {
             "the next one too": causal_by(lambda key, query, past: key <= query + past + 1),
             "not to itself": causal_by(lambda key, query, past: key < query + past),

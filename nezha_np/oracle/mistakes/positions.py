@@ -17,11 +17,11 @@ from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
 from nezha_np.oracle.replay import At, Change, Changes, Step
 
 
-def by_vectors(vector_of: Callable[[Any, Any], Any], *, past_counts: bool = True) -> Changes:
+def by_vectors(vector_of: Callable[[Any, Any], Any]) -> Changes:
     """Take other vectors: `vector_of` distance, key − query, and the table."""
 
     def vectors(table: Any, queries: int, keys: int, past: int = 0) -> Any:
-        distance = np.arange(keys)[None, :] - np.arange(queries)[:, None] - (past if past_counts else 0)
+        distance = np.arange(keys)[None, :] - np.arange(queries)[:, None] - past
         return vector_of(distance, table)  # (Q, S, D)
 
     def scores(step: Step, q: Any, table: Any, *, keys: int, past: int = 0) -> Any:
@@ -33,9 +33,9 @@ def by_vectors(vector_of: Callable[[Any, Any], Any], *, past_counts: bool = True
     return {position_scores: scores, position_context: context}
 
 
-def by_rows(row_of: Callable[[Any, int], Any], **options: bool) -> Changes:
+def by_rows(row_of: Callable[[Any, int], Any]) -> Changes:
     """Take another row of the table: `row_of` distance, key − query, and K."""
-    return by_vectors(lambda distance, table: table[row_of(distance, table.shape[0] // 2)], **options)
+    return by_vectors(lambda distance, table: table[row_of(distance, table.shape[0] // 2)])
 
 
 def clipped(distance: Any, reach: int) -> Any:
@@ -60,6 +60,11 @@ def with_angles(
     return with_table(lambda config, K, D: make(np.arange(2 * K + 1)[:, None] * frequency(D), **options))
 
 
+def of_base(base: float) -> Callable[[int], Any]:
+    """The frequencies of another base than 10000."""
+    return lambda size: base ** (-np.arange(0, size, 2) / size)
+
+
 def with_reach(reach: Callable[[Any], int]) -> Changes:
     """The table of another K."""
     return with_table(
@@ -67,27 +72,124 @@ def with_reach(reach: Callable[[Any], int]) -> Changes:
     )
 
 
-def fitted_table(evidence: Evidence) -> Ways:
-    """Recognise a table of other numbers: theirs itself, or fitted to the position terms by least squares."""
+def their_table(evidence: Evidence) -> np.ndarray | None:
+    """Return their table: itself, or fitted to the position terms by least squares, NaN in rows of no distance."""
     if evidence.step.name == "relative_positions":
-        return {} if float32_table(evidence) else evidence.instead(evidence.theirs)
+        return None if float32_table(evidence) else evidence.theirs
     if evidence.layer is position_scores:
-        table = table_of_scores(evidence)
-    elif evidence.layer is position_context:
+        return table_of_scores(evidence)
+    if evidence.layer is position_context:
         probs, right = evidence.arguments
         buckets = collect(probs, rows=len(right), past=evidence.options.get("past", 0))
-        table = least_squares(buckets.reshape(-1, len(right)), evidence.theirs.reshape(-1, right.shape[1]))
-    else:
-        table = None
+        return least_squares(buckets.reshape(-1, len(right)), evidence.theirs.reshape(-1, right.shape[1]))
+    return None
+
+
+def of_table(evidence: Evidence, table: np.ndarray) -> Changes:
+    """Another table where it is made, or in both position terms."""
+    if evidence.layer is given:
+        return {given: At(evidence.step.name, lambda step, right: table)}
+    change: Change = lambda step, x, right, **options: step.right(x, table, **options)  # noqa: E731
+    return {position_scores: change, position_context: change}
+
+
+def makes_theirs(evidence: Evidence, table: np.ndarray) -> bool:
+    """Whether a table makes their numbers."""
+    x = evidence.arguments[0]
+    made = table if evidence.layer is given else evidence.step.right(x, table, **evidence.options)
+    return bool((np.abs(made - evidence.theirs) <= evidence.allowed).all())
+
+
+def other_rows(evidence: Evidence) -> Ways:
+    """Recognise a table that has the right rows in other places."""
+    table = their_table(evidence)
     if table is None:
         return {}
-    change: Change = lambda step, x, right, **options: step.right(x, table, **options)  # noqa: E731
-    return {"": {position_scores: change, position_context: change}}
+    right = evidence.right if evidence.layer is given else evidence.arguments[1]
+    count = len(right)
+    table = np.where(np.isnan(table), right, table)
+    order = np.array([np.abs(right - row).max(axis=-1).argmin() for row in table])
+    if (order == np.arange(count)).all() or not makes_theirs(evidence, right[order]):
+        return {}
+    by_one = (order - np.arange(count)) % count
+    if (order == np.arange(count)[::-1]).all():
+        way = "rows from the last to the first"
+    elif (by_one == by_one[0]).all():
+        way = f"rows from {order[0]} on, and the first after the last"
+    else:
+        way = f"rows in another order, the first {', '.join(map(str, order[:5]))} …"
+    return {way: of_table(evidence, right[order])}
+
+
+ARRANGEMENTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "": in_turn,
+    ", cosine first": lambda angle: in_turn(angle, cosine_first=True),
+    ", sines, then cosines": halves,
+    ", cosines, then sines": lambda angle: halves(angle, cosine_first=True),
+}
+
+
+def other_waves(evidence: Evidence) -> Ways:
+    """Recognise a table of sines and cosines of other angles: of row · base^(−2i/D), or of any multiple of the row."""
+    table = their_table(evidence)
+    if table is None or len(table) < 3:
+        return {}
+    for arrangement, make in ARRANGEMENTS.items():
+        step = angles_by_row(table, make)
+        # Angles of sine and cosine in the wrong order run backwards, and those of no sine and cosine nowhere.
+        if step is None or not (step[0] > 0.0 and np.isfinite(step).all()):
+            continue
+        for base in bases(step):
+            waves = make(np.arange(len(table))[:, None] * base ** (-np.arange(len(step)) / len(step)))
+            if makes_theirs(evidence, waves):
+                return {f"base {base:g}{arrangement}": of_table(evidence, waves)}
+        waves = make(np.arange(len(table))[:, None] * step)
+        if makes_theirs(evidence, waves):
+            first_ones = ", ".join(f"{frequency:.3g}" for frequency in step[:4])
+            return {f"row · {first_ones}{' …' if len(step) > 4 else ''}{arrangement}": of_table(evidence, waves)}
+    return {}
+
+
+def angles_by_row(table: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """Return by how much the angle of each pair grows from row to row; None where they are no sines and cosines."""
+    size = table.shape[1]
+    # An arrangement of the angles 0 says which columns are sines.
+    sines = np.flatnonzero(make(np.zeros(size // 2)) == 0.0)
+    cosines = np.flatnonzero(make(np.zeros(size // 2)) == 1.0)
+    sine, cosine = table[:, sines], table[:, cosines]
+    if size % 2 or not np.abs(np.nanmedian(sine * sine + cosine * cosine, axis=0) - 1.0).max() < 0.05:
+        return None
+    turned = np.diff(np.arctan2(sine, cosine), axis=0)
+    turned = turned[~np.isnan(turned[:, 0])]
+    return np.median((turned + np.pi) % (2.0 * np.pi) - np.pi, axis=0) if len(turned) else None
+
+
+def bases(step: np.ndarray) -> list[float]:
+    """Estimate the base of base^(−2i/D), and round it to 1, 2 and 3 digits; [] where the angles have none."""
+    place = np.arange(len(step)) / len(step)
+    known = (step > 1e-9) & (place > 0)
+    if not known.any() or abs(step[0] - 1.0) > 1e-2:
+        return []
+    # What rounding does to a small angle is large beside it: such an angle weighs less.
+    weight = step[known] ** 2
+    exponent = -(weight * np.log(step[known]) * place[known]).sum() / (weight * place[known] ** 2).sum()
+    base = np.exp(np.clip(exponent, -100.0, 100.0))
+    return [float(f"{base:.{digits}e}") for digits in range(3)]
+
+
+def fitted_table(evidence: Evidence) -> Ways:
+    """Recognise a table of other numbers, where they are no rows of the right one, and no sines and cosines."""
+    table = their_table(evidence)
+    if table is None or other_rows(evidence) or other_waves(evidence):
+        return {}
+    right = evidence.right if evidence.layer is given else evidence.arguments[1]
+    return {"": of_table(evidence, np.where(np.isnan(table), right, table))}
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     """Solve x · table = y, where there are enough equations."""
     table, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
+    table[~x.any(axis=0)] = np.nan
     return table if len(np.unique(x, axis=0)) >= rank + ENOUGH else None
 
 
@@ -96,7 +198,7 @@ def table_of_scores(evidence: Evidence) -> np.ndarray | None:
     q, right = evidence.arguments
     keys, past = evidence.options["keys"], evidence.options.get("past", 0)
     distance = np.arange(keys)[None, :] - np.arange(q.shape[2])[:, None] - past
-    row, table, surplus = clipped(distance, len(right) // 2), np.array(right), 0
+    row, table, surplus = clipped(distance, len(right) // 2), np.full_like(right, np.nan), 0
     for index in np.unique(row):
         query, key = np.nonzero(row == index)
         asked = np.moveaxis(q[:, :, query], 3, 0).reshape(q.shape[3], -1).T  # (equations, D)
@@ -116,9 +218,52 @@ def float32_table(evidence: Evidence) -> Ways:
     return evidence.instead(evidence.theirs)
 
 
+def twice(step: Step, *arguments: Any, **options: Any) -> Any:
+    """The result times 2."""
+    return 2.0 * step.right(*arguments, **options)
+
+
+def added_twice(endings: str | tuple[str, ...]) -> Changes:
+    """The second summand times 2."""
+    return {add: At(endings, lambda step, x, y: step.right(x, 2.0 * y))}
+
+
+def term_of_keys(evidence: Evidence) -> Ways:
+    """Recognise k · t in place of q · t: the key that is scored, by its distance from the query."""
+    if evidence.layer is not position_scores:
+        return {}
+    scope = evidence.step.name.rpartition(".")[0]
+    k = evidence.others.get(f"{scope}.all_k", evidence.others.get(f"{scope}.k"))
+    q, table = evidence.arguments
+    keys, past = evidence.options["keys"], evidence.options.get("past", 0)
+    if k is None or k.shape[2] != keys:
+        return {}
+    distance = np.arange(keys)[None, :] - np.arange(q.shape[2])[:, None] - past
+    return evidence.instead(np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)]))
+
+
 def flipped_distances(step: Step, x: Any, weight: Any, **options: Any) -> Any:
     """Distances counted from key to query."""
     return step.right(x, weight[::-1], **options)
+
+
+def counted_from(position: Callable[[int], int]) -> Changes:
+    """The first query at another position than P, the number of tokens in the cache."""
+
+    def elsewhere(step: Step, x: Any, table: Any, *, past: int = 0, **options: Any) -> Any:
+        return step.right(x, table, past=position(cached(past)), **options)
+
+    return {
+        **dict.fromkeys((position_scores, position_context, query_distance_scores, key_distance_scores), elsewhere),
+        **positions_from(lambda step, ids: ids + position(cached(past_of(step))) - past_of(step)),
+    }
+
+
+def cached(past: int) -> int:
+    """A number of tokens in a cache."""
+    if past == 0:
+        raise ValueError("there is no cache")
+    return past
 
 
 def next_distance(step: Step, x: Any, weight: Any, **options: Any) -> Any:
@@ -184,14 +329,34 @@ POSITIONS = (
         NEZHA,
     ),
     Mistake(
+        "position term doubled",
+        "the position term counts twice in the scores or in the context; right is once",
+        {
+            "in keys": {position_scores: twice},
+            "in values": {position_context: twice},
+            "in both": {position_scores: twice, position_context: twice},
+            "added twice to the scores": added_twice(".scores"),
+            "added twice to the context": added_twice("attention.self.context"),
+            "added twice to both": added_twice((".scores", "attention.self.context")),
+        },
+        ("nezha", "bert"),
+    ),
+    Mistake(
+        "position term of the keys",
+        "the position term of the scores is made of the keys, k · t; right is that of the queries, q · t",
+        {},
+        NEZHA,
+        term_of_keys,
+    ),
+    Mistake(
         "relative distance reversed",
-        "the distance is query − key; it is key − query",
+        "the distance is taken as query − key; right is key − query",
         {"": by_rows(lambda distance, K: clipped(-distance, K))},
         NEZHA,
     ),
     Mistake(
         "relative distance without its sign",
-        "keys before and after the query look alike; the row is clip(key − query, −K, K) + K",
+        "keys before and after the query look alike; right is the row clip(key − query, −K, K) + K",
         {
             "|distance| + K": by_rows(lambda distance, K: clipped(np.abs(distance), K)),
             "|distance|": by_rows(lambda distance, K: np.minimum(np.abs(distance), K)),
@@ -199,8 +364,19 @@ POSITIONS = (
         NEZHA,
     ),
     Mistake(
+        "cached queries at another position",
+        "the first query of a call is taken to stand at 0, or beside its place; right is P, after the P tokens of the "
+        "cache",
+        {
+            "from 0": counted_from(lambda past: 0),
+            "from P − 1": counted_from(lambda past: past - 1),
+            "from P + 1": counted_from(lambda past: past + 1),
+        },
+        ("nezha", "bert"),
+    ),
+    Mistake(
         "clip off by one",
-        "distances are clipped one too early; they are clipped at −K and K",
+        "distances are clipped one too early; right is to clip them at −K and K",
         {
             "at K − 1": by_rows(lambda distance, K: np.clip(distance, 1 - K, K - 1) + K),
             "at K − 1 to the right": by_rows(lambda distance, K: np.clip(distance, -K, K - 1) + K),
@@ -214,14 +390,19 @@ POSITIONS = (
     ),
     Mistake(
         "row of the table off",
-        "the distance is not counted from row K; its row is clip(key − query, −K, K) + K",
+        "a distance gets another row of the table than its own; right is clip(key − query, −K, K) + K",
         {
             "by −1": by_rows(lambda distance, K: np.maximum(clipped(distance, K) - 1, 0)),
             "by 1": by_rows(lambda distance, K: np.minimum(clipped(distance, K) + 1, 2 * K)),
+            "by −1, the first row's being the last": by_rows(
+                lambda distance, K: (clipped(distance, K) - 1) % (2 * K + 1)
+            ),
+            "not clipped, but modulo 2K + 1": by_rows(lambda distance, K: (distance + K) % (2 * K + 1)),
             "K not added": by_rows(lambda distance, K: np.clip(distance, -K, K)),
             "negative ones cut off": by_rows(lambda distance, K: np.clip(distance, 0, 2 * K)),
         },
         NEZHA,
+        other_rows,
     ),
     Mistake(
         "K from another config",
@@ -231,7 +412,8 @@ POSITIONS = (
     ),
     Mistake(
         "sine and cosine halves concatenated",
-        "the table has all sines and then all cosines, or each cosine before its sine; they stand in turn, sine first",
+        "the table has all sines and then all cosines, or each cosine before its sine; right are sine and cosine in "
+        "turn, the sine first",
         {
             "sines, then cosines": with_angles(halves),
             "cosines, then sines": with_angles(halves, cosine_first=True),
@@ -241,8 +423,14 @@ POSITIONS = (
     ),
     Mistake(
         "other wavelengths in the table",
-        "the table's angles are row / 10000^(2i/D), with i from 0 to D/2 − 1 and rows from 0 to 2K",
+        "the table has sines and cosines of other angles; right are row / 10000^(2i/D), with i from 0 to D/2 − 1 and "
+        "rows from 0 to 2K",
         {
+            **{
+                f"base {name}": with_angles(in_turn, of_base(base))
+                for name, base in (("1000", 1e3), ("1e5", 1e5), ("1e6", 1e6))
+            },
+            "exponent 4i/D": with_angles(in_turn, lambda size: 10000.0 ** (-2.0 * np.arange(0, size, 2) / size)),
             "exponent i/D": with_angles(in_turn, lambda size: 10000.0 ** (-np.arange(size // 2) / size)),
             "exponent i/(D/2 − 1)": with_angles(
                 in_turn, lambda size: 10000.0 ** (-np.arange(size // 2) / positive(size // 2 - 1))
@@ -250,11 +438,12 @@ POSITIONS = (
             "rows from 1": with_table(lambda config, K, D: in_turn(np.arange(1, 2 * K + 2)[:, None] * frequencies(D))),
         },
         NEZHA,
+        other_waves,
     ),
     Mistake(
         "angles of the distance itself",
-        "sine and cosine are of key − query, as in the paper's formula; the authors' code, with which the checkpoints "
-        "were trained, clips it and counts it from 0: they are of clip(key − query, −K, K) + K",
+        "sine and cosine are taken of key − query, as in the paper's formula; right is what the checkpoints were "
+        "trained with, the authors' code: sine and cosine of clip(key − query, −K, K) + K",
         {
             "clipped": with_table(lambda config, K, D: in_turn(np.arange(-K, K + 1)[:, None] * frequencies(D))),
             "not clipped": by_vectors(
@@ -265,34 +454,23 @@ POSITIONS = (
     ),
     Mistake(
         "table computed in float32",
-        "the table's angles are computed in float32, as in transformers, and are 1e-5 away; NEZHA's authors do it "
-        "in float64 and round the table",
+        "the table's angles are computed in float32, as in transformers, and are 1e-5 away; NEZHA's authors compute "
+        "them in float64, and round the table",
         {},
         NEZHA,
         float32_table,
     ),
     Mistake(
-        "table trained instead of fixed",
-        "the relative positions have other numbers; they are sines and cosines, are not trained, and in no checkpoint",
+        "another table, trained instead of fixed",
+        "the relative positions come from another table, with rows that are not NEZHA's, and no sines and cosines: a "
+        "trained one, it may be; right is the fixed table, which is in no checkpoint",
         {},
         NEZHA,
         fitted_table,
     ),
     Mistake(
-        "cached queries counted from 0",
-        "the first query of a call is taken to stand at 0; it stands after the tokens of the cache",
-        {
-            "": {
-                **by_rows(clipped, past_counts=False),
-                **of_both(lambda step, x, weight, *, past=0, **options: step.right(x, weight, **options)),
-                **positions_from(lambda step, ids: ids - past_of(step)),
-            }
-        },
-        ("nezha", "bert"),
-    ),
-    Mistake(
         "learned distance reversed",
-        "the row of distance_embedding is that of key − query; it is that of query − key",
+        "the row of distance_embedding is taken by key − query; right is query − key",
         {
             "": of_both(flipped_distances),
             "for the queries": {query_distance_scores: flipped_distances},
@@ -302,7 +480,7 @@ POSITIONS = (
     ),
     Mistake(
         "learned distance off by one",
-        "the row of distance_embedding is the next one; distance 0 has the row max_position_embeddings − 1",
+        "the row of distance_embedding is the next one; right is the row max_position_embeddings − 1 for distance 0",
         {"": of_both(next_distance)},
         BERT,
     ),
