@@ -321,7 +321,12 @@ class _Doctor:
         """
         steps = self.replayed.steps_to(step)
         layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
-        possible = [mistake for mistake in MISTAKES if self.bundle.config.model_type in mistake.families]
+        far = self._difference(step, self.made[step], self.theirs[step]) > largest(self.made[step]) / 4.0
+        possible = [
+            mistake
+            for mistake in MISTAKES
+            if self.bundle.config.model_type in mistake.families and not (far and mistake.of_rounding)
+        ]
         found = [
             finding
             for mistake in possible

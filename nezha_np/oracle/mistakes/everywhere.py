@@ -181,6 +181,7 @@ EVERYWHERE = (
         "weights are rounded to a narrower dtype than the port computes in (a checkpoint saved in half precision); "
         "right are the checkpoint's, in its dtype",
         {dtype: of_rounded_weights(dtype) for dtype in HALF},
+        of_rounding=True,
     ),
     Mistake(
         "result in half precision",

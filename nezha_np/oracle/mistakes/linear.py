@@ -218,8 +218,10 @@ LINEAR = (
     ),
     Mistake(
         "matrix products in a narrower dtype",
-        "matrix products round their factors to fewer digits (TPUs and GPUs do, unless told otherwise)",
+        "matrix products round their factors to fewer digits, as TPUs and GPUs do unless told otherwise; right is to "
+        "take them as they are",
         {"bfloat16": narrowed(8), "TF32 or float16": narrowed(11)},
+        of_rounding=True,
     ),
     Mistake(
         "float16 accumulation",
@@ -229,5 +231,6 @@ LINEAR = (
             "product and sum rounded": summed_in_float16(fused=False),
             "sum rounded": summed_in_float16(fused=True),
         },
+        of_rounding=True,
     ),
 )

@@ -64,6 +64,8 @@ class Mistake:
         ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
     whole : bool
         Whether it is this mistake only where all its changes are made, and a part of them is another one.
+    of_rounding : bool
+        Whether it is a matter of rounding, and so cannot move a step by more than a part of its largest number.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Mistake:
     families: tuple[str, ...] = ("nezha", "bert", "convbert")
     recognise: Callable[[Evidence], Ways] | None = None
     whole: bool = False
+    of_rounding: bool = False
 
 
 NEZHA, BERT, CONVBERT = ("nezha",), ("bert",), ("convbert",)
