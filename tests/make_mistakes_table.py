@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import test_gradient_mistakes
 from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant
 
@@ -62,7 +63,8 @@ def said(mistake, found):
     words = "named" if finding.name == mistake.name else "not named"
     if others:
         words += (", first" if diagnosis.names[0] == mistake.name else "") + ", with " + ", ".join(others)
-    return f"{words}: {finding.before:.1e} → {finding.after:.1e}"
+    before = "another shape" if np.isinf(finding.before) else f"{finding.before:.1e}"
+    return f"{words}: {before} → {finding.after:.1e}"
 
 
 def rows_of(mistake):

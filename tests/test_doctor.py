@@ -127,9 +127,8 @@ def seen_in(mistake, changes, dtype, *, most, tries=99, within=lambda name: True
             continue
         diagnosis = nz.oracle.diagnose(bundle, theirs, dtype=dtype)
         tries -= 1
-        of_shape = [name for name, array in theirs.items() if array.shape != bundle.trace[name].shape]
-        if diagnosis.step is None or (diagnosis.step in of_shape and not diagnosis.findings):
-            assert_every_step_is_right(bundle, theirs, dtype)  # but for those whose shape alone shows the mistake
+        if diagnosis.step is None:
+            assert_every_step_is_right(bundle, theirs, dtype)
         else:
             seen.append((name, diagnosis))
         if len(seen) == most or not tries:

@@ -51,7 +51,7 @@ class Finding:
     only : str or None
         The one step at which it is made, or a pattern of several, where it is not made at all such steps.
     before, after : float
-        The largest difference of the step without and with the mistake.
+        The largest difference of the step without and with the mistake; infinite where the shapes differ.
     unexplained : int
         How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
     """
@@ -104,13 +104,18 @@ class Diagnosis:
             lines += [
                 f"mistake: {made}{where}",
                 f"  {finding.sentence}.",
-                f"  with it the difference falls from {finding.before:.2e} to {finding.after:.2e}"
-                + _whats_left(finding.unexplained),
+                f"  with it {_falls(finding)}{_whats_left(finding.unexplained)}",
             ]
         if self.step is not None and not self.findings:
             lines.append("not in the catalogue of mistakes. What can be seen:")
             lines += [f"  {line}" for line in self.seen]
         return "\n".join([*lines, *self.notes])
+
+
+def _falls(finding: Finding) -> str:
+    if np.isinf(finding.before):  # nothing can be subtracted from an array of another shape
+        return f"the shape is yours, and the difference {finding.after:.2e}"
+    return f"the difference falls from {finding.before:.2e} to {finding.after:.2e}"
 
 
 def _whats_left(unexplained: int) -> str:
@@ -345,8 +350,29 @@ class _Doctor:
     def _of_shapes(self, notes: tuple[str, ...]) -> Diagnosis:
         """Name the first array of another shape, where all that could be looked at is right."""
         step, array = next(iter(self.aligned.wrong_shape.items()))
-        seen = see(step, self.bundle.arrays[step], array, self.bundle.tolerances[self.arithmetic.name][step])
-        return Diagnosis(step, (), tuple(self.aligned.wrong_shape), tuple(seen), notes)
+        allowed = self.bundle.tolerances[self.arithmetic.name][step]
+        seen = see(step, self.bundle.arrays[step], array, allowed)
+        found = [
+            finding
+            for mistake in MISTAKES
+            if self.bundle.config.model_type in mistake.families
+            for way, changes in mistake.ways.items()
+            for finding in self._shaped_so(mistake, way, changes, step, allowed)
+        ]
+        return Diagnosis(step, tuple(_one_for_each(found)), tuple(self.aligned.wrong_shape), tuple(seen), notes)
+
+    def _shaped_so(self, mistake: Mistake, way: str, changes: Changes, step: str, allowed: float) -> Iterator[Finding]:
+        """Try a change on an array of another shape: it has to make that shape, its numbers, and all that is right."""
+        try:
+            made = self._replay(self.theirs, changes=changes).made
+        except CANNOT:
+            return
+        left = dict(self.aligned.wrong_shape)
+        after = self._difference(step, made.get(step), left[step])
+        if after > allowed or self._differing(made, self.allowed):
+            return
+        unexplained = sum(made[name].shape != array.shape for name, array in left.items() if name in made)
+        yield Finding(mistake.name, mistake.sentence, way, None, np.inf, after, unexplained)
 
     def _seen(self, step: str) -> Iterator[str]:
         """Say what can be seen of a step, and what cannot be told from so little."""

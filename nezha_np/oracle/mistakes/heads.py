@@ -57,6 +57,7 @@ HEADS = (
         {
             "last token": {selection.first_token: lambda step, x: x[:, -1, :]},
             "mean of all": {selection.first_token: lambda step, x: x.mean(axis=1)},
+            "every token": {selection.first_token: first},
         },
     ),
     Mistake(
