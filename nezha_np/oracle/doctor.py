@@ -326,11 +326,12 @@ class _Doctor:
         """
         steps = self.replayed.steps_to(step)
         layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
-        far = self._difference(step, self.made[step], self.theirs[step]) > largest(self.made[step]) / 4.0
+        apart, size = self._difference(step, self.made[step], self.theirs[step]), magnitude(step, self.made[step])
         possible = [
             mistake
             for mistake in MISTAKES
-            if self.bundle.config.model_type in mistake.families and not (far and mistake.of_rounding)
+            if self.bundle.config.model_type in mistake.families
+            and not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
         ]
         found = [
             finding
@@ -397,7 +398,7 @@ class _Doctor:
     def _made_so(
         self, mistake: Mistake, way: str, changes: Changes, step: str, steps: Collection[str]
     ) -> Iterator[Finding]:
-        """Try a change at all steps since their last arrays, then at each of these alone."""
+        """Try a change at all steps since their last arrays, then at groups of these, and at each alone."""
         known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
         before = self._difference(step, self.made[step], self.theirs[step])
         sites: list[str | None] = [None]
