@@ -17,7 +17,7 @@ from nezha_np.convert import convert, describe
 from nezha_np.embed_command import OutputError, Stopped, embed_lines
 from nezha_np.explanation import explain
 from nezha_np.files import text_lines, vector_file
-from nezha_np.files.partial_file import refuse_target
+from nezha_np.files.partial_file import free_target
 from nezha_np.files.safetensors_file import write_beside
 from nezha_np.files.tensor_bytes import FLOATS, Entry
 from nezha_np.files.tensor_names import name_tensors, wrong_family
@@ -243,10 +243,7 @@ def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _explain(options: argparse.Namespace) -> Iterator[str]:
-    path = None if options.output == "-" else Path(options.output)
-    if path is not None:
-        refuse_target(path, force=options.force)
-        path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it
+    path = None if options.output == "-" else free_target(Path(options.output), force=options.force)
     weights = None if options.model is None else load(options.model)
     page = explain(options.text, weights, pair=options.pair)
     if path is None:

@@ -27,7 +27,7 @@ import numpy as np
 import nezha_np
 from nezha_np.arrays import to_numpy
 from nezha_np.checkpoint import load
-from nezha_np.files.partial_file import PartialFile, refuse_target
+from nezha_np.files.partial_file import PartialFile, free_target
 from nezha_np.files.text_lines import Line, parse_line, read_lines
 from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
 from nezha_np.sentence_embeddings import check_options, embed_batch
@@ -128,8 +128,7 @@ def embed_lines(
         raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
     try:
         if path is not None:
-            refuse_target(path, force=force)
-            path = path.resolve() if path.is_symlink() else path  # the file is replaced, and not the link to it
+            path = free_target(path, force=force)
         with _answering(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"

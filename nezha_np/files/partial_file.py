@@ -234,6 +234,18 @@ def refuse_target(target: Path, *, force: bool) -> None:
         raise FileExistsError(f"{target}: expected a new file, found one; --force replaces it")
 
 
+def free_target(target: Path, *, force: bool) -> Path:
+    """Refuse as `refuse_target` does, and return what is to be written: the file that a link leads to, not the link.
+
+    Examples
+    --------
+    >>> free_target(Path("new.npy"), force=False).name
+    'new.npy'
+    """
+    refuse_target(target, force=force)
+    return target.resolve() if target.is_symlink() else target
+
+
 def _open_alone(path: Path) -> BinaryIO:
     """Open a file to write to it, which no other run does at the same time."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)

@@ -16,12 +16,11 @@ from nezha_np.families import family_of
 from nezha_np.files import npz_file, safetensors_file
 from nezha_np.files.tensor_bytes import map_tensors
 from nezha_np.inputs import as_path, listed
-from nezha_np.oracle.bundle import KEY, Bundle, flattened, load_bundle
+from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.patterns import is_square
 
 PREFIXES = ("nezha.", "bert.", "convbert.")
-FLOATS = ("float64", "float32", "float16", "bfloat16")  # the widest first
 Rename = list[tuple[re.Pattern[str], str]]
 
 
@@ -134,6 +133,8 @@ def align(
     kept = {name: found[name] for name in golden if name in found}
     said = {name: known[names[name]] for name in kept if names[name] in known}
     theirs_in = dtype or most_frequent_dtype(kept, said)
+    if theirs_in not in TOLERANCES:
+        raise ValueError(f"dtype: expected one of {', '.join(TOLERANCES)}, got {theirs_in!r}")
     by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
     dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
     unfit = {name: wrong_shape[name] for name in golden if name in wrong_shape}
@@ -217,7 +218,7 @@ def most_frequent_dtype(arrays: Mapping[str, np.ndarray], known: Mapping[str, st
     told = [known.get(name) or seen.get(name) for name in asked]
     if not any(told):
         told = [array.dtype.name for array in asked.values()]
-    return max(FLOATS, key=told.count) if set(told) & set(FLOATS) else "float32"
+    return max(TOLERANCES, key=told.count) if set(told) & set(TOLERANCES) else "float32"
 
 
 def dtype_told(array: np.ndarray) -> str:
@@ -231,7 +232,7 @@ def dtype_told(array: np.ndarray) -> str:
     if array.dtype.kind != "f":
         return ""
     if array.dtype.name != "float32":
-        return array.dtype.name if array.dtype.name in FLOATS else "float64"
+        return array.dtype.name if array.dtype.name in TOLERANCES else "float64"
     bits = np.array(array, np.float32).view(np.uint32)
     telling = bits[np.isfinite(array) & (bits & 0x7FFFF != 0)]  # more than five significant bits: no 0, 1, 1.5
     if not telling.size:

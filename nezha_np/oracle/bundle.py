@@ -43,7 +43,7 @@ KINDS: dict[str, type] = {
     "gradients": list,
     "tolerances": dict,
 }
-TOLERANCES = ("float64", "float32", "float16", "bfloat16")
+TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
 RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
 HEADS = {
     "forward": nezha_np.model.forward,

@@ -284,8 +284,6 @@ def compare(
     if callable(theirs) and not isinstance(theirs, Mapping):
         theirs = call(theirs, bundle)
     found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
-    if found.dtype not in bundle.tolerances:
-        raise ValueError(f"dtype: expected one of {', '.join(bundle.tolerances)}, got {found.dtype!r}")
     return compare_aligned(bundle, found, tolerance)
 
 

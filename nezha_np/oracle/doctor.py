@@ -198,8 +198,6 @@ def diagnose(
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
-    if found.dtype not in ARITHMETICS:
-        raise ValueError(f"dtype: expected one of {', '.join(ARITHMETICS)}, got {found.dtype!r}")
     return _Doctor(bundle, bundle.weights(weights), found).diagnosis()
 
 
@@ -299,8 +297,9 @@ class _Doctor:
             return self._of_shapes(notes)
         if self.differing:
             step = self.differing[0]
-            findings = tuple(self._findings(step))
-            seen = tuple(self._seen(step))
+            steps, evidence = self.replayed.steps_to(step), self._evidence(step)
+            findings = tuple(self._findings(step, steps, evidence))
+            seen = tuple(self._seen(step, steps, evidence))
             return Diagnosis(step, findings, tuple(self.differing), seen, notes)
         return self._of_gradients(notes)
 
@@ -319,19 +318,20 @@ class _Doctor:
             notes.append(f"{self.aligned.dtype} is a guess, by the bits of your arrays: dtype= says what it is")
         return notes
 
-    def _findings(self, step: str) -> list[Finding]:
+    def _of_this_family(self, mistakes: Collection[Mistake]) -> list[Mistake]:
+        return [mistake for mistake in mistakes if self.bundle.config.model_type in mistake.families]
+
+    def _findings(self, step: str, steps: Collection[str], evidence: Evidence | None) -> list[Finding]:
         """Compute the step under every mistake, and list those that make their numbers.
 
         What is fitted to their numbers (a trained table, a dropout's mask) is tried where nothing exact makes them.
         """
-        steps = self.replayed.steps_to(step)
         layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
         apart, size = self._difference(step, self.made[step], self.theirs[step]), magnitude(step, self.made[step])
         possible = [
             mistake
-            for mistake in MISTAKES
-            if self.bundle.config.model_type in mistake.families
-            and not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
+            for mistake in self._of_this_family(MISTAKES)
+            if not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
         ]
         found = [
             finding
@@ -340,7 +340,6 @@ class _Doctor:
             if not layers.isdisjoint(changes)
             for finding in self._made_so(mistake, way, changes, step, steps)
         ]
-        evidence = self._evidence(step)
         if not found and evidence is not None:
             for mistake in possible:
                 fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
@@ -355,8 +354,7 @@ class _Doctor:
         seen = see(step, self.bundle.arrays[step], array, allowed)
         found = [
             finding
-            for mistake in MISTAKES
-            if self.bundle.config.model_type in mistake.families
+            for mistake in self._of_this_family(MISTAKES)
             for way, changes in mistake.ways.items()
             for finding in self._shaped_so(mistake, way, changes, step, allowed)
         ]
@@ -375,13 +373,11 @@ class _Doctor:
         unexplained = sum(made[name].shape != array.shape for name, array in left.items() if name in made)
         yield Finding(mistake.name, mistake.sentence, way, None, np.inf, after, unexplained)
 
-    def _seen(self, step: str) -> Iterator[str]:
+    def _seen(self, step: str, steps: Collection[str], evidence: Evidence | None) -> Iterator[str]:
         """Say what can be seen of a step, and what cannot be told from so little."""
         yield from see(step, self.made[step], self.theirs[step], self.allowed[step])
-        evidence = self._evidence(step)
         if evidence is not None and (untold := too_few_rows(evidence)):
             yield untold
-        steps = self.replayed.steps_to(step)
         between = [name for name in self.made if name in steps and name in self.bundle.trace]
         if len(between) > FAR:
             yield (
@@ -507,9 +503,7 @@ class _Doctor:
         step = wrong[0]
         before = self._difference(step, made[step], theirs[step])
         findings = []
-        for mistake in GRADIENT_MISTAKES:
-            if self.bundle.config.model_type not in mistake.families:
-                continue
+        for mistake in self._of_this_family(GRADIENT_MISTAKES):
             for way, changes in mistake.ways.items():
                 trial = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"], changes=changes)
                 if step not in trial:

@@ -115,7 +115,7 @@ def record(
         versions={"nezha_np": nezha_np.__version__, "numpy": np.__version__, "python": platform.python_version()},
         tensors=dict(weights) if recipe["kind"] == "inside" else None,
     )
-    bundle.tolerances.update(measure_tolerances(bundle, weights))
+    bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape)))
     if path is not None:
         bundle.save(path)
     return bundle
@@ -197,10 +197,12 @@ def order_of_gradients(tape: Tape) -> list[str]:
     return order + [name for name in tape.arrays if name not in made]
 
 
-def measure_tolerances(bundle: Bundle, weights: Weights) -> dict[str, dict[str, float]]:
-    """Run a bundle's pass in each dtype, and see how far its roundings lead: the largest difference for each name."""
+def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> dict[str, dict[str, float]]:
+    """Run a bundle's pass in each dtype, and see how far its roundings lead: the largest difference for each name.
+
+    `logits` is the largest logit that a cross-entropy is taken of.
+    """
     golden = bundle.arrays
-    logits = largest_logit(bundle, weights)
     found = {}
     for name, arithmetic in ARITHMETICS.items():
         worst = dict.fromkeys(map(id, golden.values()), 0.0)  # by array: one of several names has one tolerance
@@ -224,12 +226,11 @@ def measure_tolerances(bundle: Bundle, weights: Weights) -> dict[str, dict[str, 
     return found | {"float64": exact}
 
 
-def largest_logit(bundle: Bundle, weights: Weights) -> float:
+def largest_logit(tape: Tape) -> float:
     """Return the largest logit that a cross-entropy is taken of.
 
     The loss is a difference of logits: where it is much smaller than they are, their roundings are its roundings.
     """
-    tape, _ = run(Tape(None), bundle.head, weights, bundle.inputs)
     logits = (arguments[0] for layer, arguments, _, _ in tape.calls if layer is losses.cross_entropy)
     return max((largest(magnitude("logits", to_numpy(of_loss))) for of_loss in logits), default=0.0)
 

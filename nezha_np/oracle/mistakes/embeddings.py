@@ -66,7 +66,7 @@ def fitted_positions(evidence: Evidence) -> Ways:
     if evidence.step.name != "embeddings.sum" or len(evidence.right) < 2:
         return {}
     added = (evidence.theirs - evidence.right).mean(axis=0)
-    return {"": {add: At("embeddings.sum", lambda step, x, y: step.right(x, y) + added)}}
+    return evidence.instead(evidence.right + added)
 
 
 def positions_from(count: Callable[[Step, Any], Any]) -> Changes:

@@ -84,8 +84,7 @@ def another_input(evidence: Evidence) -> Ways:
 def makes_theirs(evidence: Evidence, *arguments: Any) -> bool:
     """Whether a step makes their numbers of other arguments, about: larger ones have larger roundings."""
     with np.errstate(all="ignore"):  # numbers that no port would put there
-        apart = np.abs(evidence.step.right(*arguments, **evidence.options) - evidence.theirs)
-    return bool((apart <= 4.0 * evidence.allowed).all())
+        return evidence.is_explained_by(evidence.step.right(*arguments, **evidence.options), margin=4.0)
 
 
 def float_inputs(step: Step) -> dict[str, np.ndarray]:

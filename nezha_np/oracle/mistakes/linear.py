@@ -56,9 +56,7 @@ def of_layer(other: Callable[[int, Step], int]) -> Changes:
 
 def fitted_weight(evidence: Evidence) -> np.ndarray | None:
     """Fit matrix and bias by least squares, where there are enough different rows, and return what they make."""
-    if evidence.layer is not linear:
-        return None
-    if _rows(evidence) < rows_to_fit(evidence):
+    if evidence.layer is not linear or _rows(evidence) < rows_to_fit(evidence):
         return None
     x = evidence.arguments[0]
     features = np.concatenate([x.reshape(-1, x.shape[-1]), np.ones((x[..., 0].size, 1))], axis=1)
@@ -73,15 +71,15 @@ def rows_to_fit(evidence: Evidence) -> int:
 
 def too_few_rows(evidence: Evidence) -> str | None:
     """Say that another matrix may have made their numbers, where all are wrong and too few to tell."""
-    if evidence.layer is not linear or _rows(evidence) >= rows_to_fit(evidence):
+    if evidence.layer is not linear:
+        return None
+    rows, needed = _rows(evidence), rows_to_fit(evidence)
+    if rows >= needed:
         return None
     if not (np.abs(evidence.theirs - evidence.right) > evidence.allowed).any(axis=-1).all():
         return None
     what = "an untied decoder" if evidence.step.name in DECODERS else "another matrix"
-    return (
-        f"{what} may have made them: that takes {rows_to_fit(evidence)} different tokens to tell, "
-        f"and these are {_rows(evidence)}"
-    )
+    return f"{what} may have made them: that takes {needed} different tokens to tell, and these are {rows}"
 
 
 def _rows(evidence: Evidence) -> int:
@@ -122,7 +120,7 @@ def another_weight(evidence: Evidence, *, decoders: bool = False) -> Ways:
     value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
     if value is None or of_bias is None or (evidence.step.name in DECODERS) is not decoders:
         return {}
-    return {} if np.abs(of_bias - evidence.theirs).max() <= evidence.allowed else evidence.instead(value)
+    return {} if evidence.is_explained_by(of_bias) else evidence.instead(value)
 
 
 def another_decoder(evidence: Evidence) -> Ways:

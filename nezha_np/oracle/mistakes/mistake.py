@@ -41,6 +41,10 @@ class Evidence:
     allowed: float
     others: Mapping[str, np.ndarray]
 
+    def is_explained_by(self, value: Any, margin: float = 1.0) -> bool:
+        """Whether a value is theirs, but for what rounding explains, or so many times that."""
+        return bool((np.abs(value - self.theirs) <= margin * self.allowed).all())
+
     def instead(self, value: np.ndarray, way: str = "") -> Ways:
         """Return the change that makes a value at this step."""
         return {way: {self.layer: At(self.step.name, lambda step, *arguments, **options: value)}}

@@ -17,12 +17,16 @@ from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
 from nezha_np.oracle.replay import At, Change, Changes, Step
 
 
+def distances(queries: int, keys: int, past: int) -> np.ndarray:
+    """Key − query, (Q, S), the first query being at position `past`."""
+    return np.arange(keys)[None, :] - np.arange(queries)[:, None] - past
+
+
 def by_vectors(vector_of: Callable[[Any, Any], Any]) -> Changes:
     """Take other vectors: `vector_of` distance, key − query, and the table."""
 
     def vectors(table: Any, queries: int, keys: int, past: int = 0) -> Any:
-        distance = np.arange(keys)[None, :] - np.arange(queries)[:, None] - past
-        return vector_of(distance, table)  # (Q, S, D)
+        return vector_of(distances(queries, keys, past), table)  # (Q, S, D)
 
     def scores(step: Step, q: Any, table: Any, *, keys: int, past: int = 0) -> Any:
         return np.einsum("bnqd,qsd->bnqs", q, vectors(table, q.shape[2], keys, past))
@@ -62,7 +66,7 @@ def with_angles(
 
 def of_base(base: float) -> Callable[[int], Any]:
     """The frequencies of another base than 10000."""
-    return lambda size: base ** (-np.arange(0, size, 2) / size)
+    return lambda size: frequencies(size, base)
 
 
 def with_reach(reach: Callable[[Any], int]) -> Changes:
@@ -97,7 +101,7 @@ def makes_theirs(evidence: Evidence, table: np.ndarray) -> bool:
     """Whether a table makes their numbers."""
     x = evidence.arguments[0]
     made = table if evidence.layer is given else evidence.step.right(x, table, **evidence.options)
-    return bool((np.abs(made - evidence.theirs) <= evidence.allowed).all())
+    return evidence.is_explained_by(made)
 
 
 def other_rows(evidence: Evidence) -> Ways:
@@ -196,8 +200,7 @@ def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
 def table_of_scores(evidence: Evidence) -> np.ndarray | None:
     """Fit each row of the table to the scores at its distance."""
     q, right = evidence.arguments
-    keys, past = evidence.options["keys"], evidence.options.get("past", 0)
-    distance = np.arange(keys)[None, :] - np.arange(q.shape[2])[:, None] - past
+    distance = distances(q.shape[2], evidence.options["keys"], evidence.options.get("past", 0))
     row, table, surplus = clipped(distance, len(right) // 2), np.full_like(right, np.nan), 0
     for index in np.unique(row):
         query, key = np.nonzero(row == index)
@@ -238,7 +241,7 @@ def term_of_keys(evidence: Evidence) -> Ways:
     keys, past = evidence.options["keys"], evidence.options.get("past", 0)
     if k is None or k.shape[2] != keys:
         return {}
-    distance = np.arange(keys)[None, :] - np.arange(q.shape[2])[:, None] - past
+    distance = distances(q.shape[2], keys, past)
     return evidence.instead(np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)]))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def frequencies(size: int) -> np.ndarray:
-    """1 / 10000^(2i/D)."""
-    return 10000.0 ** (-np.arange(0, size, 2) / size)
+def frequencies(size: int, base: float = 10000.0) -> np.ndarray:
+    """1 / 10000^(2i/D), or of another base."""
+    return base ** (-np.arange(0, size, 2) / size)
 
 
 def in_turn(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
