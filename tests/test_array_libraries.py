@@ -189,6 +189,9 @@ def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(famil
         case.inputs["input_ids"] = np.ones(ids.shape[:-1], np.int64)
     for name in ("encoder_hidden_states", "encoder_attention_mask"):
         case.inputs.pop(name, None)
+    for name in ("attention_mask", "head_mask"):  # both passes get the same masks: 0.7099 and 0.7101 are one in float16
+        if case.inputs.get(name) is not None:
+            case.inputs[name] = np.asarray(case.inputs[name]).astype("float16").astype("float64")
     half = weights_for(head, case, "float16")
     exact = arrays_of(getattr(nz, head)(half.to(dtype="float64"), **case.inputs))
     for name, array in arrays_of(getattr(nz, head)(half, **case.inputs)).items():
