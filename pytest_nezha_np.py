@@ -110,8 +110,8 @@ def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: d
 
 
 def _is_bundle_file(weights: Any) -> bool:
-    from nezha_np.files.safetensors_file import read_header, read_metadata
     from nezha_np.oracle.bundle import KEY
+    from nezha_np.weights.formats.safetensors import read_header, read_metadata
 
     if not isinstance(weights, (str, Path)) or Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
         return False
@@ -145,7 +145,7 @@ def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | N
 def _add_content(value: Any, add: Callable[[bytes], None]) -> None:
     """Add what a value holds to a hash."""
     from nezha_np.arrays import is_array, to_numpy
-    from nezha_np.weights import Weights
+    from nezha_np.weights.weights import Weights
 
     if isinstance(value, Weights):
         value = (value.config, dict(value))

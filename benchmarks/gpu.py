@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.families import family_of
-from nezha_np.parameters import backbone_shapes, head_shapes, pooler_shapes
+from nezha_np.families.family import family_of
+from nezha_np.families.parameters import backbone_shapes, pooler_shapes, task_shapes
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}  # relative to the largest number
 SHAPES = ("1x128", "32x128", "8x512")
@@ -140,7 +140,7 @@ def drawn(config: Any, head: str | None, dtype: str) -> nz.Weights:
     shapes = (
         backbone_shapes(config)
         | pooler_shapes(config)
-        | ({} if head in (None, "forward") else head_shapes(config, head))
+        | ({} if head in (None, "forward") else task_shapes(config, head))
     )
     generator = np.random.default_rng(0)
     tensors = {

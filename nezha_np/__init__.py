@@ -12,10 +12,12 @@ Examples
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nezha_np.checkpoint import load
-from nezha_np.config import BertConfig, ConvBertConfig, NezhaConfig
-from nezha_np.generation import generate
-from nezha_np.heads import (
+from nezha_np.families.bert import BertConfig
+from nezha_np.families.convbert import ConvBertConfig
+from nezha_np.families.nezha import NezhaConfig
+from nezha_np.mechanism import definitions, trace, value_and_grad
+from nezha_np.model.generation import generate
+from nezha_np.model.heads import (
     causal_lm,
     masked_lm,
     multiple_choice,
@@ -25,16 +27,17 @@ from nezha_np.heads import (
     sequence_classification,
     token_classification,
 )
-from nezha_np.mechanism import definitions, trace, value_and_grad
-from nezha_np.model import forward
-from nezha_np.sentence_embeddings import embed
-from nezha_np.text import fill_mask
-from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
-from nezha_np.weights import Weights, init
+from nezha_np.model.model import forward
+from nezha_np.text.embed import embed
+from nezha_np.text.fill_mask import fill_mask
+from nezha_np.text.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
+from nezha_np.weights.checkpoint import load
+from nezha_np.weights.init import init
+from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
     from nezha_np import oracle as oracle
-    from nezha_np.explanation import explain
+    from nezha_np.explanation.explain import explain
 
 __version__ = "0.1.0"
 
@@ -71,7 +74,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load what a forward pass has no use for when it is first asked for."""
     if name == "explain":
-        return importlib.import_module("nezha_np.explanation").explain
+        return importlib.import_module("nezha_np.explanation.explain").explain
     if name == "oracle":
         return importlib.import_module("nezha_np.oracle")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

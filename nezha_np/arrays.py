@@ -1,7 +1,7 @@
 """The only file that tells array libraries apart.
 
 A layer takes its namespace from its arguments, ``xp = namespace(x)``, and makes new arrays beside them,
-``like(x, values)``: so the same lines run on NumPy, CuPy, JAX, torch and any library of the array-API standard
+``asarray_like(x, values)``: so the same lines run on NumPy, CuPy, JAX, torch and any library of the array-API standard
 (2024.12), and nothing lands on a default device by accident.
 """
 
@@ -9,11 +9,58 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any, TypeAlias
+import importlib.util
+import re
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = Any  # an array of whichever library the weights belong to
+
+class Array(Protocol):
+    """An array of whichever library the weights belong to: what NumPy's, CuPy's, JAX's and torch's have in common.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The sizes of its axes.
+    ndim : int
+        How many axes it has.
+    dtype
+        What it holds, a dtype of its library.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    @property
+    def dtype(self) -> Any:
+        """What it holds, a dtype of its library."""
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+    def __rtruediv__(self, other: Any, /) -> Any: ...
+    def __matmul__(self, other: Any, /) -> Any: ...
+    def __pow__(self, other: Any, /) -> Any: ...
+    def __neg__(self) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+    def __float__(self) -> float: ...
+
+
 Namespace: TypeAlias = Any
 
 # These two do not speak the standard by themselves: array_api_compat wraps them. It is imported only when one of
@@ -112,7 +159,7 @@ def device_of(array: Array) -> Any:
     return getattr(array, "device", None)
 
 
-def like(array: Array, values: Any, dtype: Any = None) -> Array:
+def asarray_like(array: Array, values: Any, dtype: Any = None) -> Array:
     """Make an array of `values` in the library and on the device of `array`.
 
     Parameters
@@ -132,7 +179,7 @@ def like(array: Array, values: Any, dtype: Any = None) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> like(np.zeros(2, "float32"), [1, 2])
+    >>> asarray_like(np.zeros(2, "float32"), [1, 2])
     array([1., 2.], dtype=float32)
     """
     if dtype is None:
@@ -278,3 +325,58 @@ def sum_rows(indices: Array, rows: Array, count: int) -> Array:
     places = xp.arange(count, dtype=indices.dtype, device=device_of(rows))
     one_hot = xp.astype(places[:, None] == indices[None, :], rows.dtype)
     return xp.matmul(one_hot, rows)
+
+
+DTYPES = ("float16", "float32", "float64")  # what weights may have
+
+
+def kind_of(value: Any) -> str:
+    """Name the type of a value for an error: of an array with its library and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kind_of(np.zeros(2)), kind_of([1])
+    ('numpy.ndarray of float64', 'list')
+    """
+    kind = type(value)
+    return f"{library(value)}.{kind.__name__} of {value.dtype}" if is_array(value) else kind.__name__
+
+
+def check_dtype(dtype: Any) -> str:
+    """Return the name of a dtype that weights may have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_dtype(np.float32)
+    'float32'
+    """
+    try:
+        name = None if dtype is None else np.dtype(dtype).name  # which takes None for float64
+    except (TypeError, ValueError):
+        name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return name
+
+
+def check_device(device: str | None) -> int | None:
+    """Return the number of the GPU that a device names, None where it names none; refuse what is no device.
+
+    Examples
+    --------
+    >>> check_device("cpu")
+    """
+    if device is None or device == "cpu":
+        return None
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if match is None:
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    if importlib.util.find_spec("cupy") is None:
+        raise ModuleNotFoundError(
+            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+        )
+    return int(match[1] or 0)

@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nezha_np
-from nezha_np.checkpoint import list_files, load, read_config_beside, read_headers
-from nezha_np.convert import convert, describe
-from nezha_np.embed_command import OutputError, Stopped, embed_lines
-from nezha_np.explanation import explain
+from nezha_np.arrays import DTYPES
+from nezha_np.commands.embed import OutputError, Stopped, embed_lines
+from nezha_np.explanation.explain import explain
+from nezha_np.families.parameters import Shapes, backbone_shapes, task_shapes, tasks_of
 from nezha_np.files import text_lines, vector_file
-from nezha_np.files.partial_file import free_target
-from nezha_np.files.safetensors_file import write_beside
-from nezha_np.files.tensor_bytes import FLOATS, Entry
-from nezha_np.files.tensor_names import name_tensors, wrong_family
-from nezha_np.inputs import DTYPES
-from nezha_np.parameters import Shapes, backbone_shapes, head_shapes, heads_of
-from nezha_np.sentence_embeddings import POOLINGS
-from nezha_np.tables import aligned
-from nezha_np.text import fill_mask
+from nezha_np.files.atomic import resolve_target, write_atomically
+from nezha_np.mechanism.summary import format_table
+from nezha_np.text.embed import POOLINGS
+from nezha_np.text.fill_mask import fill_mask
+from nezha_np.weights.checkpoint import list_files, load, read_config_beside, read_headers
+from nezha_np.weights.convert import convert, describe
+from nezha_np.weights.formats.entry import FLOATS, Entry
+from nezha_np.weights.names import name_tensors, wrong_family
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,10 +222,10 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
 
 
 def _golden(name: str) -> Callable[[argparse.Namespace], Iterator[str]]:
-    """Return a function of `nezha_np.oracle.golden_command`, which is imported when it runs."""
+    """Return a function of `nezha_np.commands.golden`, which is imported when it runs."""
 
     def run(options: argparse.Namespace) -> Iterator[str]:
-        return getattr(importlib.import_module("nezha_np.oracle.golden_command"), name)(options)
+        return getattr(importlib.import_module("nezha_np.commands.golden"), name)(options)
 
     return run
 
@@ -243,14 +242,14 @@ def _fill_mask(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _explain(options: argparse.Namespace) -> Iterator[str]:
-    path = None if options.output == "-" else free_target(Path(options.output), force=options.force)
+    path = None if options.output == "-" else resolve_target(Path(options.output), force=options.force)
     weights = None if options.model is None else load(options.model)
     page = explain(options.text, weights, pair=options.pair)
     if path is None:
         yield page.removesuffix("\n")
         return
     data = page.encode()
-    write_beside(path.parent, lambda beside: (beside / path.name).write_bytes(data))
+    write_atomically(path.parent, lambda beside: (beside / path.name).write_bytes(data))
     yield f"wrote {path}: {len(data):,} bytes"
 
 
@@ -294,7 +293,7 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
     for name, (_, _, entry) in named.items():
         shape = " x ".join(map(str, entry.shape))
         rows.append((name, shape, entry.dtype, f"{entry.nbytes:,}"))
-    yield aligned(rows, right=[3])
+    yield format_table(rows, right=[3])
     yield ""
     parameters = sum(math.prod(entry.shape) for _, _, entry in named.values())
     total = sum(entry.nbytes for _, _, entry in named.values())
@@ -308,8 +307,8 @@ def _inspect(options: argparse.Namespace) -> Iterator[str]:
 
     found = {name: entry for name, (_, _, entry) in named.items()}
     yield f"forward: {_what_is_wrong(found, backbone_shapes(config))}"
-    for head in heads_of(config):
-        yield f"{head}: {_what_is_wrong(found, head_shapes(config, head))}"
+    for head in tasks_of(config):
+        yield f"{head}: {_what_is_wrong(found, task_shapes(config, head))}"
 
 
 def _convert(options: argparse.Namespace) -> Iterator[str]:

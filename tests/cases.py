@@ -69,7 +69,7 @@ def cases(
     if family == "nezha":
         own["max_relative_position"] = draw(st.integers(1, LONGEST))
     elif family == "bert":
-        own["position_embedding_type"] = draw(st.sampled_from(nz.config.POSITION_KINDS))
+        own["position_embedding_type"] = draw(st.sampled_from(nz.families.bert.POSITION_KINDS))
     else:
         own["head_ratio"] = draw(st.integers(1, 3))
         hidden_size *= 2 if hidden_size % (2 * max(1, heads // own["head_ratio"])) else 1
@@ -78,12 +78,12 @@ def cases(
         own["conv_kernel_size"] = draw(st.sampled_from([1, 3, 5, 9]))
         own["num_groups"] = draw(st.sampled_from([groups for groups in (1, 2, 3) if hidden_size % groups == 0]))
         middle = st.integers(1, 4).map(lambda factor: factor * own["num_groups"])
-        own["summary_type"] = draw(st.sampled_from(nz.config.SUMMARIES))
+        own["summary_type"] = draw(st.sampled_from(nz.families.convbert.SUMMARIES))
         own["summary_use_proj"] = draw(st.booleans())
         own["summary_activation"] = draw(st.sampled_from([None, "tanh", "gelu"]))
         own["summary_first_dropout"] = draw(st.sampled_from([0.0, 0.2]))
         own["summary_last_dropout"] = draw(st.sampled_from([0.0, 0.3]))
-    config = nz.config.CONFIGS[family](
+    config = nz.families.family.FAMILIES[family].config(
         vocab_size=vocabulary,
         hidden_size=hidden_size,
         num_hidden_layers=draw(st.integers(1, 2)),
@@ -101,7 +101,7 @@ def cases(
         add_cross_attention=cross,
         tie_word_embeddings=draw(st.booleans()),
         num_labels=draw(st.integers(1, 4)) if head != "question_answering" else 2,
-        problem_type=draw(st.sampled_from([None, *nz.config.PROBLEM_TYPES]))
+        problem_type=draw(st.sampled_from([None, *nz.families.config.PROBLEM_TYPES]))
         if head == "sequence_classification"
         else None,
         **own,

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import nezha_np as nz
-from nezha_np.families import family_of
+from nezha_np.families.family import family_of
 from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 

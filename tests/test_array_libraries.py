@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pages import run_examples
 
 import nezha_np as nz
-from nezha_np.arrays import library, like, namespace, sum_rows, to_numpy
+from nezha_np.arrays import asarray_like, library, namespace, sum_rows, to_numpy
 
 strict = pytest.importorskip("array_api_strict", reason="array-api-strict is the GPU's stand-in")
 
@@ -173,7 +173,7 @@ def test_rows_that_share_an_index_are_added_up_there(move):
 @pytest.mark.parametrize("move", LIBRARIES)
 def test_a_new_array_lands_beside_its_neighbour(move):
     neighbour = move(np.zeros(2, "float32"))
-    found = like(neighbour, np.array([1.0, 2.0]))
+    found = asarray_like(neighbour, np.array([1.0, 2.0]))
     assert found.device == neighbour.device and found.dtype == neighbour.dtype
     assert namespace(found) is not np
 

@@ -14,7 +14,7 @@ from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, FAMILIES, NO_DECODER
 
 import nezha_np as nz
 from nezha_np.arrays import to_numpy
-from nezha_np.parameters import head_shapes
+from nezha_np.families.parameters import task_shapes
 
 torch = pytest.importorskip("torch", reason="a user may hand over PyTorch's tensors")
 
@@ -379,7 +379,7 @@ def test_more_tokens_than_learned_positions_are_refused(family, head):
     getattr(nz, head)(weights, [[2] * 6], position_ids=[[0, 1, 2, 3, 4, 4]])  # it is said where each stands
 
 
-@pytest.mark.parametrize("kind", nz.config.POSITION_KINDS)
+@pytest.mark.parametrize("kind", nz.families.bert.POSITION_KINDS)
 def test_more_tokens_than_learned_positions_or_distances_are_refused_with_a_cache_too(kind):
     encoder = weights_for(config=CONFIGS["bert"].replace(position_embedding_type=kind))
     with refuses(ValueError, MORE, "6", "input_ids"):
@@ -638,7 +638,7 @@ def test_convbert_refuses_what_a_decoder_takes(head, error, expected, got, argum
 def test_convbert_names_the_heads_that_it_has_instead_of_one_that_it_does_not_have(head):
     has = "ConvBERT, which has masked_lm, sequence_classification, multiple_choice, token_classification, "
     config = CONFIGS["convbert"]
-    for run in (nz.init, head_shapes):
+    for run in (nz.init, task_shapes):
         with pytest.raises(ValueError, match=f"^{head}: expected a model with this head, got {has}question_"):
             run(config, head)
     weights = weights_for(config=config)

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
+from nezha_np.families.parameters import tasks_of
+from nezha_np.model.tasks import TASKS
 from nezha_np.oracle import bundle as bundle_module
 from nezha_np.oracle import standard
 from nezha_np.oracle.bundle import KEY
 from nezha_np.oracle.differences import difference, largest
 from nezha_np.oracle.recording import rerun
 from nezha_np.oracle.rounding import ARITHMETICS, rounded
-from nezha_np.parameters import heads_of
 
 ROOT = Path(__file__).parents[1]
 CONFIG = nz.NezhaConfig(vocab_size=11, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=6)
@@ -308,7 +309,7 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
     names = standard.names()
     assert len(set(names)) == len(names)
     for config in (standard.NEZHA, standard.BERT, standard.CONVBERT):
-        for head in ("forward", *heads_of(config)):
+        for head in ("forward", *tasks_of(config)):
             assert f"{config.model_type}-{head}" in names
     for family in ("nezha", "bert", "convbert"):
         for what in (
@@ -560,7 +561,7 @@ def test_the_page_names_every_key_of_the_document_every_head_and_every_variant(s
     text = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
     header, _ = header_of(small)
     assert list(header["__metadata__"]) == ["nezha_np_golden"]
-    for word in (*json.loads(header["__metadata__"][KEY]), *bundle_module.HEADS, *bundle_module.RECIPES):
+    for word in (*json.loads(header["__metadata__"][KEY]), *TASKS, *bundle_module.RECIPES):
         assert f"`{word}`" in text or f'"{word}"' in text, word
     for name in standard.names():
         for what in name.split("-")[2:]:
@@ -589,7 +590,7 @@ def test_a_bundle_that_was_cut_off_is_refused_in_one_sentence(small, tmp_path, s
 
 def test_a_safetensors_file_that_is_no_bundle_is_refused():
     with pytest.raises(ValueError, match=r"expected a golden bundle, got a safetensors file without nezha_np_golden"):
-        nz.oracle.load(nz.checkpoint.SHIPPED / "model.safetensors")
+        nz.oracle.load(nz.weights.checkpoint.SHIPPED / "model.safetensors")
 
 
 def remove(*keys):

@@ -13,13 +13,15 @@ import pytest
 import safetensors.numpy
 
 import nezha_np as nz
-from nezha_np.checkpoint import list_files, read_headers
-from nezha_np.config import BertConfig, Config, ConvBertConfig
-from nezha_np.files.npz_file import read_header as read_npz_header
-from nezha_np.files.tensor_bytes import Entry, map_tensors
-from nezha_np.files.tensor_names import name_tensor, wrong_family
+from nezha_np.families.bert import BertConfig
+from nezha_np.families.config import Config
+from nezha_np.families.convbert import ConvBertConfig
+from nezha_np.families.parameters import backbone_shapes, pretraining_shapes
 from nezha_np.layers.relative_position import relative_position_table
-from nezha_np.parameters import backbone_shapes, drawn_shapes
+from nezha_np.weights.checkpoint import list_files, read_headers
+from nezha_np.weights.formats.entry import Entry, map_tensors
+from nezha_np.weights.formats.npz import read_header as read_npz_header
+from nezha_np.weights.names import name_tensor, wrong_family
 
 SIZES: dict[str, Any] = {
     "vocab_size": 11,
@@ -42,7 +44,7 @@ TABLE = "encoder.layer.{}.attention.self.relative_positions_encoding.positions_e
 def filled(config: Config = NEZHA, dtype: str = "float32") -> dict[str, np.ndarray]:
     """Fill every tensor that a model is pretrained with by numbers that matter."""
     generator = np.random.default_rng(0)
-    return {name: generator.normal(size=shape).astype(dtype) for name, shape in drawn_shapes(config).items()}
+    return {name: generator.normal(size=shape).astype(dtype) for name, shape in pretraining_shapes(config).items()}
 
 
 def prefixed(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -113,7 +115,7 @@ def test_what_transformers_saves_as_pytorch_model_bin_is_loaded(tmp_path, family
     theirs = {re.sub(r"^(nezha|bert|convbert)\.", "", name): value for name, value in model.named_parameters()}
     theirs.pop("cls.predictions.decoder.bias", None)
     assert_same(weights, {name: value.detach().numpy() for name, value in theirs.items()})
-    assert set(weights) == set(drawn_shapes(config))
+    assert set(weights) == set(pretraining_shapes(config))
     assert_same(nz.load(tmp_path / "pytorch_model.bin"), weights)
 
 

@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "学生"
     nz.load().save(folder)
     for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(nz.checkpoint.SHIPPED / name, folder)
+        shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder)
     return folder
 
 
@@ -133,15 +133,15 @@ def test_a_model_without_a_language_model_head_or_a_tokenizer_is_refused(capsys,
 
 def test_inspect_says_what_the_shipped_model_holds(capsys):
     printed = lines(capsys, "inspect")
-    assert printed == lines(capsys, "inspect", str(nz.checkpoint.SHIPPED))
-    assert printed[0] == f"nezha in {nz.checkpoint.SHIPPED}"
+    assert printed == lines(capsys, "inspect", str(nz.weights.checkpoint.SHIPPED))
+    assert printed[0] == f"nezha in {nz.weights.checkpoint.SHIPPED}"
     for key, value in nz.load().config.to_dict().items():
         assert f"{key}: {value}" in printed
     assert "77 tensors, 1,730,138 parameters, 3,460,276 bytes" in printed
     assert {"forward: complete", "pretraining: complete", "masked_lm: complete", "causal_lm: complete"} <= set(printed)
     assert "sequence_classification: missing classifier.weight, classifier.bias" in printed
     assert "question_answering: missing qa_outputs.weight, qa_outputs.bias" in printed
-    assert {line.split(":")[0] for line in printed[-9:]} == {"forward", *nz.parameters.HEADS}
+    assert {line.split(":")[0] for line in printed[-9:]} == {"forward", *nz.families.parameters.every_task()}
 
 
 def test_inspect_lists_every_tensor_with_shape_dtype_and_bytes(capsys):

@@ -9,7 +9,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.alignment import align
-from nezha_np.oracle.patterns import see
+from nezha_np.oracle.visible import see
 
 CONFIG = nz.NezhaConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,

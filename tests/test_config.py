@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.config import FrozenDict, config_from_dict, read_config
+from nezha_np.families.config import FrozenDict, config_from_dict, read_config
 from nezha_np.layers.activations import ACTIVATIONS
 
 transformers = pytest.importorskip("transformers", reason="its configurations are the reference")
@@ -25,11 +25,11 @@ AUTHORS_OWN = Path(__file__).parents[2] / "shared" / "data" / "nezha-cn-base-voc
 KINDS = (nz.NezhaConfig, nz.BertConfig, nz.ConvBertConfig)
 
 
-def fields_of(kind: type[nz.config.Config]) -> list[str]:
+def fields_of(kind: type[nz.families.config.Config]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.name != "extra"]
 
 
-def theirs_of(kind: type[nz.config.Config]) -> type:
+def theirs_of(kind: type[nz.families.config.Config]) -> type:
     return getattr(transformers, kind.__name__)
 
 
@@ -113,7 +113,7 @@ SUMMARY = {
 UNSAID = SUMMARY | {"use_cache": True}
 
 
-def assert_same_fields(ours: nz.config.Config, theirs: object) -> None:
+def assert_same_fields(ours: nz.families.config.Config, theirs: object) -> None:
     assert ours.model_type == theirs.model_type
     for name in fields_of(type(ours)):
         said = getattr(theirs, name, UNSAID[name]) if type(ours) is nz.ConvBertConfig and name in UNSAID else None
@@ -190,7 +190,7 @@ def test_we_read_what_transformers_writes_to_equal_fields(tmp_path, kind, option
     assert ours.extra["torch_dtype"] == "float16" and ours.extra["finetuning_task"] == "新闻"
 
 
-@pytest.mark.parametrize("family", nz.config.CONFIGS)
+@pytest.mark.parametrize("family", nz.families.family.FAMILIES)
 def test_unknown_keys_survive_reading_and_writing(tmp_path, family):
     values = {"model_type": family, "directionality": "bidi", "extra": [1], "task_specific_params": {"a": {"b": None}}}
     config = read_config(written(tmp_path, values))
@@ -212,8 +212,8 @@ def test_the_authors_own_config_is_read_and_nothing_of_it_is_lost(tmp_path):
 
 def test_the_shipped_config_is_the_references_format():
     assert_same_fields(
-        read_config(nz.checkpoint.SHIPPED / "config.json"),
-        transformers.NezhaConfig.from_pretrained(nz.checkpoint.SHIPPED),
+        read_config(nz.weights.checkpoint.SHIPPED / "config.json"),
+        transformers.NezhaConfig.from_pretrained(nz.weights.checkpoint.SHIPPED),
     )
 
 
@@ -222,7 +222,7 @@ ACTIVATION = st.sampled_from(sorted(ACTIVATIONS))
 
 
 @st.composite
-def configurations(draw: st.DrawFn, kind: type[nz.config.Config]) -> nz.config.Config:
+def configurations(draw: st.DrawFn, kind: type[nz.families.config.Config]) -> nz.families.config.Config:
     """Draw any configuration of a family."""
     known = [*fields_of(kind), "model_type"]
     heads, size = draw(st.integers(1, 4)), draw(st.integers(1, 8))
@@ -240,7 +240,7 @@ def configurations(draw: st.DrawFn, kind: type[nz.config.Config]) -> nz.config.C
         "pad_token_id": draw(st.none() | st.integers(0, 2)),
         "eos_token_id": draw(st.none() | st.integers(0, 2)),
         "id2label": dict(enumerate(labels)),
-        "problem_type": draw(st.sampled_from([None, *nz.config.PROBLEM_TYPES])),
+        "problem_type": draw(st.sampled_from([None, *nz.families.config.PROBLEM_TYPES])),
         "extra": draw(
             st.dictionaries(
                 st.text().filter(lambda key: key not in known),
@@ -255,7 +255,7 @@ def configurations(draw: st.DrawFn, kind: type[nz.config.Config]) -> nz.config.C
             "conv_kernel_size": draw(st.sampled_from([1, 3, 9])),
             "num_groups": draw(st.sampled_from([1, 2])),
             "intermediate_size": 2 * draw(st.integers(1, 9)),
-            "summary_type": draw(st.sampled_from(nz.config.SUMMARIES)),
+            "summary_type": draw(st.sampled_from(nz.families.convbert.SUMMARIES)),
             "summary_use_proj": draw(st.booleans()),
             "summary_activation": draw(st.none() | ACTIVATION),
             "summary_first_dropout": draw(RATE),
@@ -264,7 +264,7 @@ def configurations(draw: st.DrawFn, kind: type[nz.config.Config]) -> nz.config.C
         options |= {"pruned_heads": {0: list(range(1, heads))}, "is_decoder": draw(st.booleans())}
         options["add_cross_attention"] = options["is_decoder"] and draw(st.booleans())
     if kind is nz.BertConfig:
-        options["position_embedding_type"] = draw(st.sampled_from(nz.config.POSITION_KINDS))
+        options["position_embedding_type"] = draw(st.sampled_from(nz.families.bert.POSITION_KINDS))
     if kind is nz.NezhaConfig:
         options["max_relative_position"] = draw(st.integers(1, 100))
     return kind(**options)
@@ -543,7 +543,7 @@ def wrong_rates(*names: str) -> list[tuple[str, object, type[Exception]]]:
     ]
 
 
-OWN: dict[type[nz.config.Config], list[tuple[str, object, type[Exception]]]] = {  # in one family
+OWN: dict[type[nz.families.config.Config], list[tuple[str, object, type[Exception]]]] = {  # in one family
     nz.NezhaConfig: [
         *wrong_sizes("max_relative_position"),
         ("hidden_size", 12 * 3, ValueError),  # heads of an odd size
@@ -633,7 +633,7 @@ def test_what_the_families_share_is_no_configuration_itself():
     expected = "^Config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got what they share$"
     for options in ({}, {"hidden_size": 24}):
         with pytest.raises(TypeError, match=expected):
-            nz.config.Config(**options)
+            nz.families.config.Config(**options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -700,10 +700,12 @@ def test_convbert_has_fewer_heads_by_the_ratio_as_in_the_reference(ratio, heads,
 
 def test_only_positions_that_are_added_to_the_words_are_learned_positions():
     assert [kind().learns_positions for kind in KINDS] == [False, True, True]
-    kinds = [nz.BertConfig(position_embedding_type=kind) for kind in nz.config.POSITION_KINDS]
+    kinds = [nz.BertConfig(position_embedding_type=kind) for kind in nz.families.bert.POSITION_KINDS]
     assert [config.learns_positions for config in kinds] == [True, False, False]
 
 
 def test_what_the_reference_takes_as_none_is_none():
-    config = nz.config.config_from_dict({"model_type": "convbert", "pruned_heads": None, "summary_activation": ""})
+    config = nz.families.config.config_from_dict(
+        {"model_type": "convbert", "pruned_heads": None, "summary_activation": ""}
+    )
     assert config == nz.ConvBertConfig() and config.pruned_heads == {} and config.summary_activation is None

@@ -25,8 +25,8 @@ from test_checkpoint import (
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.convert import convert
-from nezha_np.files.safetensors_file import read_header
+from nezha_np.weights.convert import convert
+from nezha_np.weights.formats.safetensors import read_header
 
 
 def run(capsys, *arguments: object) -> list[str]:
@@ -157,7 +157,7 @@ def test_bfloat16_becomes_float32_and_mixed_dtypes_need_one_to_be_named(tmp_path
 
 
 def test_a_file_is_written_with_its_config_and_tokenizer_beside_it(tmp_path):
-    done = convert(nz.checkpoint.SHIPPED, tmp_path / "models" / "学生.safetensors", dtype="float32")
+    done = convert(nz.weights.checkpoint.SHIPPED, tmp_path / "models" / "学生.safetensors", dtype="float32")
     assert sorted(os.listdir(tmp_path / "models")) == [
         "config.json", "tokenizer_config.json", "vocab.txt", "学生.safetensors"
     ]  # fmt: skip
@@ -191,7 +191,7 @@ def test_the_source_is_never_overwritten(tmp_path, capsys, how):
 @pytest.mark.parametrize("held", ["config.json", "vocab.txt", "pytorch_model.bin", "model.safetensors.index.json"])
 def test_another_checkpoint_is_replaced_by_force_alone(tmp_path, capsys, held):
     source = put(tmp_path / "source", filled())
-    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
+    shutil.copy(nz.weights.checkpoint.SHIPPED / "vocab.txt", source)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "README.md").write_text("about")
     (tmp_path / "out" / held).write_text("another's")
@@ -212,7 +212,7 @@ def test_another_checkpoint_is_replaced_by_force_alone(tmp_path, capsys, held):
 
 def test_a_file_in_the_sources_own_folder_is_replaced_by_force_alone(tmp_path):
     source = put(tmp_path / "source", filled(dtype="float64"))
-    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
+    shutil.copy(nz.weights.checkpoint.SHIPPED / "vocab.txt", source)
     assert convert(source, source / "half.safetensors", dtype="float16").copied == ()
     before = contents(source)
     with pytest.raises(FileExistsError, match=r"found half\.safetensors in .*source; force"):
@@ -235,7 +235,7 @@ def test_force_does_not_replace_the_tensors_that_are_read(tmp_path, force):
 
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     source = put(tmp_path / "source", filled())
-    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", source)
+    shutil.copy(nz.weights.checkpoint.SHIPPED / "vocab.txt", source)
     put(tmp_path / "out", filled(dtype="float64"))
     before = contents(tmp_path / "out")
 
@@ -269,7 +269,7 @@ def test_converting_says_in_one_line_what_is_wrong(tmp_path, capsys):
 
 
 def test_arguments_of_a_wrong_type_are_refused(tmp_path):
-    shipped = nz.checkpoint.SHIPPED
+    shipped = nz.weights.checkpoint.SHIPPED
     for arguments, name in (((None, tmp_path), "source"), ((5, tmp_path), "source"), ((shipped, None), "destination")):
         with pytest.raises(TypeError, match=f"^{name}: expected a path, got "):
             convert(*arguments)
@@ -277,7 +277,7 @@ def test_arguments_of_a_wrong_type_are_refused(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"^source: expected "):
             convert(missing, tmp_path / "out")
     with pytest.raises(ValueError, match="dtype: expected one of"):
-        convert(nz.checkpoint.SHIPPED, tmp_path / "out", dtype="int8")
+        convert(nz.weights.checkpoint.SHIPPED, tmp_path / "out", dtype="int8")
 
 
 def test_inspect_reads_files_of_pytorch_and_says_which_family_they_look_like(capsys, circulating):

@@ -24,12 +24,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np import arrays, mechanism, model
+from nezha_np import arrays, mechanism
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import position_context, relative_position_table
+from nezha_np.model import model
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 NVCC = shutil.which("nvcc")
@@ -524,7 +525,7 @@ def test_a_block_takes_several_rows_where_there_are_more_than_blocks(kernels, mo
 
 
 def small(family, **options):
-    return nz.config.CONFIGS[family](
+    return nz.families.family.FAMILIES[family].config(
         vocab_size=11,
         hidden_size=16,
         num_hidden_layers=2,
@@ -602,7 +603,7 @@ def test_self_attention(kernels, title, dtype, seed, batch, queries, past, cross
             return tuple(map(take, value)) if isinstance(value, tuple) else convert(value)
 
         there = {name: take(value) for name, value in given_.items()}
-        table = model.kept_table(weights)
+        table = model.cached_table(weights)
         found = model.self_attention(take(x), weights.at(path), table=table, position=position, **there, **options)
         return found, there
 

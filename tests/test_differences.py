@@ -41,7 +41,7 @@ def theirs_of(config, head="forward", **others):
     """Make the reference's model with fields that ours refuses."""
     torch.manual_seed(0)  # it draws its weights from a stream that other tests draw from too
     kind = getattr(transformers, type(config).__name__)
-    model = getattr(transformers, nz.families.family_of(config).architectures[head])
+    model = getattr(transformers, nz.families.family.family_of(config).architectures[head])
     return model(kind(**config.to_dict() | others)).eval()
 
 
@@ -237,7 +237,7 @@ def test_an_additive_mask_is_taken_there_and_refused_here(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_config_asks_for_attentions_there_and_the_call_does_here(config):
-    config = nz.config.config_from_dict({**config.to_dict(), "output_attentions": True})
+    config = nz.families.config.config_from_dict({**config.to_dict(), "output_attentions": True})
     model, weights = both(config)
     assert model(torch.tensor(IDS)).attentions is not None
     assert config.extra["output_attentions"] and nz.forward(weights, IDS).attentions is None

@@ -10,8 +10,8 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks, relative_position
 from nezha_np.oracle.differences import difference, largest
-from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES
+from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
 from nezha_np.oracle.replay import CANNOT, At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.standard import (
@@ -258,19 +258,23 @@ OWN_NUMBERS = {
     ),
     "a trained table": (
         "another table, trained instead of fixed",
-        {masks.given: At("relative_positions", lambda step, table: numbers(table.shape, "table"))},
+        {masks.as_constant: At("relative_positions", lambda step, table: numbers(table.shape, "table"))},
     ),
     "a table of another base": (
         "other wavelengths in the table",
-        {masks.given: At("relative_positions", lambda step, table: waves(2e4, table.shape))},
+        {masks.as_constant: At("relative_positions", lambda step, table: waves(2e4, table.shape))},
     ),
     "a table of frequencies of its own": (
         "other wavelengths in the table",
-        {masks.given: At("relative_positions", lambda step, table: sines(np.array([1.0, 0.3, 0.2, 0.1]), table.shape))},
+        {
+            masks.as_constant: At(
+                "relative_positions", lambda step, table: sines(np.array([1.0, 0.3, 0.2, 0.1]), table.shape)
+            )
+        },
     ),
     "a table turned round": (
         "row of the table off",
-        {masks.given: At("relative_positions", lambda step, table: np.roll(table, 2, axis=0))},
+        {masks.as_constant: At("relative_positions", lambda step, table: np.roll(table, 2, axis=0))},
     ),
     "another residual": (
         "another input",
@@ -405,7 +409,7 @@ def test_a_trained_table_is_recognised_by_its_position_terms(last, dtype):
 @pytest.mark.parametrize("known", [True, False], ids=["table", "position terms"])
 def test_another_table_is_named_by_what_it_is_made_of(table, name, way, known):
     bundle = bundle_of("nezha-masked_lm-holes")
-    changes = {masks.given: At("relative_positions", lambda step, right: table(right))}
+    changes = {masks.as_constant: At("relative_positions", lambda step, right: table(right))}
     theirs = plant(bundle, changes, "float32", within=lambda name: known or name != "relative_positions")
     if not known and way == "rows from the last to the first":
         name, way = "relative distance reversed", ""  # the same, for the position terms
@@ -427,7 +431,9 @@ def test_the_table_of_transformers_is_recognised_as_computed_in_float32(dtype):
     frequency = np.exp(np.arange(0, 64, 2, dtype=np.float32) * np.float32(-np.log(10000.0) / 64))
     angle = np.arange(129, dtype=np.float32)[:, None] * frequency
     table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(129, 64)
-    theirs = plant(bundle, {masks.given: At("relative_positions", lambda step, right: table.astype(dtype))}, dtype)
+    theirs = plant(
+        bundle, {masks.as_constant: At("relative_positions", lambda step, right: table.astype(dtype))}, dtype
+    )
     assert nz.oracle.diagnose(bundle, theirs).names == ("table computed in float32",)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.sentence_embeddings import POOLINGS
+from nezha_np.text.embed import POOLINGS
 
 TEXTS = [
     "房间很干净。",
@@ -32,7 +32,9 @@ def tokenizer():
 def model(family="nezha", dtype="float64", **options):
     """Make a small model for the shipped tokenizer, with weights large enough for texts to differ."""
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 12}
-    config = FAMILIES[family](vocab_size=7000, initializer_range=0.5, max_position_embeddings=40, **sizes, **options)
+    config = FAMILIES[family].config(
+        vocab_size=7000, initializer_range=0.5, max_position_embeddings=40, **sizes, **options
+    )
     return nz.init(config, dtype=dtype)
 
 
@@ -164,7 +166,7 @@ def test_an_array_library_of_another_device_is_read_back_once_for_each_batch(mon
     )
     shapes = []
 
-    def watched(array, original=nz.sentence_embeddings.to_numpy):
+    def watched(array, original=nz.text.embed.to_numpy):
         shapes.append(array.shape)
         return original(array)
 

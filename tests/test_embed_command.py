@@ -20,8 +20,8 @@ import pytest
 import safetensors.numpy
 
 import nezha_np as nz
-from nezha_np import embed_command
 from nezha_np.cli import main
+from nezha_np.commands import embed as embed_command
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
@@ -41,11 +41,11 @@ TEXTS = [
 SIZE = 8  # of a vector
 
 
-def save_model(folder: Path, config: nz.config.Config, **options) -> Path:
+def save_model(folder: Path, config: nz.families.config.Config, **options) -> Path:
     """Save a small model with the shipped tokenizer."""
     nz.init(config, **options).save(folder)
     for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(nz.checkpoint.SHIPPED / name, folder)
+        shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder)
     return folder
 
 
@@ -120,7 +120,7 @@ def break_at(monkeypatch, batch: int, error: BaseException) -> None:
     """Have something happen before a batch is embedded."""
     count = iter(range(10**9))
 
-    def embed_batch(*arguments, original=nz.sentence_embeddings.embed_batch, **options):
+    def embed_batch(*arguments, original=nz.text.embed.embed_batch, **options):
         if next(count) == batch:
             raise error
         return original(*arguments, **options)
@@ -370,7 +370,7 @@ def test_a_file_that_comes_in_the_meantime_is_not_lost(capsysbinary, tmp_path, m
     out = tmp_path / "v.npy"
     run = [texts, "-o", out, "--model", model, "--batch-size", 2]
 
-    def embed_batch(*arguments, original=nz.sentence_embeddings.embed_batch, **options):
+    def embed_batch(*arguments, original=nz.text.embed.embed_batch, **options):
         out.write_bytes(b"mine")
         return original(*arguments, **options)
 
@@ -406,7 +406,7 @@ STOPS = [
 def test_a_run_that_stops_and_goes_on_writes_the_same_file_byte_for_byte(
     capsysbinary, tmp_path, monkeypatch, texts, family, stop, status, message, format
 ):
-    model = save_model(tmp_path / "model", nz.config.CONFIGS[family](**SMALL))
+    model = save_model(tmp_path / "model", nz.families.family.FAMILIES[family].config(**SMALL))
     whole, out = tmp_path / f"whole.{format}", tmp_path / f"v.{format}"
     run = [texts, "--model", model, "--batch-size", 2]
     succeed(capsysbinary, *run, "-o", whole)

@@ -25,8 +25,8 @@ from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.explanation import LONGEST, SMALL, TOP, pack
-from nezha_np.families import family_of
+from nezha_np.explanation.explain import LONGEST, SMALL, TOP, pack
+from nezha_np.families.family import family_of
 from nezha_np.mechanism import View
 
 ROOT = Path(__file__).parents[1]
@@ -281,7 +281,7 @@ def test_thirty_tokens_take_less_than_two_megabytes_with_as_many_heads_as_publis
 
 def test_attention_that_takes_more_in_sixteen_bits_is_rounded_to_eight(monkeypatch):
     assert SMALL == 1_500_000
-    monkeypatch.setattr("nezha_np.explanation.SMALL", 1000)
+    monkeypatch.setattr("nezha_np.explanation.explain.SMALL", 1000)
     shown = read(nz.explain(TEXT))
     assert shown["bits"] == 8 and {packed["bits"] for layer in shown["layers"] for packed in layer.values()} == {8}
 
@@ -360,7 +360,9 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_loaded():
 
 
 def test_importing_the_package_does_not_load_the_page():
-    code = "import sys, nezha_np as nz; before = 'nezha_np.explanation' in sys.modules; nz.explain; print(before)"
+    code = (
+        "import sys, nezha_np as nz; before = 'nezha_np.explanation.explain' in sys.modules; nz.explain; print(before)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"
 
@@ -498,7 +500,7 @@ def test_the_command_writes_the_page_that_the_function_returns(capsys, tmp_path)
 def test_the_command_takes_another_model_with_its_tokenizer(capsys, tmp_path):
     weights = model(CONFIGS["convbert"])
     weights.save(tmp_path / "model")
-    shutil.copy(nz.checkpoint.SHIPPED / "vocab.txt", tmp_path / "model")
+    shutil.copy(nz.weights.checkpoint.SHIPPED / "vocab.txt", tmp_path / "model")
     assert run(capsys, TEXT, "--model", tmp_path / "model", "-o", tmp_path / "page.html")[0] == 0
     assert read((tmp_path / "page.html").read_text(encoding="utf-8"))["model"]["title"] == "ConvBERT"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.arrays import library, to_numpy
-from nezha_np.generation import drawn
+from nezha_np.model.generation import drawn
 
 CONFIG = nz.NezhaConfig(
     vocab_size=11,

@@ -19,7 +19,7 @@ SIZES = {
     "pad_token_id": 0,
 }
 # The length of a head's name chooses between these, so that each is seen with several heads.
-BERT_KINDS, ACTS = nz.config.POSITION_KINDS, ("relu", "silu", "tanh")
+BERT_KINDS, ACTS = nz.families.bert.POSITION_KINDS, ("relu", "silu", "tanh")
 ATOL = 1e-10
 
 
@@ -45,7 +45,9 @@ def config_for(family, head, kind=None):
         options |= {"position_embedding_type": kind or BERT_KINDS[len(head) % 3], "is_decoder": head == "causal_lm"}
     else:
         options |= {"embedding_size": 6, "conv_kernel_size": 3, "num_groups": 2, "head_ratio": 1}
-    return nz.config.CONFIGS[family](**SIZES, **options, num_labels=2 if head == "question_answering" else 3)
+    return nz.families.family.FAMILIES[family].config(
+        **SIZES, **options, num_labels=2 if head == "question_answering" else 3
+    )
 
 
 def arguments_for(head, config):

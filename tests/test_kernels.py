@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np import model
 from nezha_np.kernels import numpy as kernels
 from nezha_np.kernels import threads
 from nezha_np.layers.activations import ACTIVATIONS, gelu
@@ -25,6 +24,7 @@ from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.mechanism import View
+from nezha_np.model import model
 
 TOLERANCES = {"float32": 2e-6, "float64": 1e-12}  # relative to the largest number that goes in or comes out
 DTYPES = st.sampled_from(sorted(TOLERANCES))

@@ -25,7 +25,10 @@ from nezha_np.layers.span_convolution import (
     separable_convolution_gradient,
 )
 
-POSITIONS = ("nezha", *nz.config.POSITION_KINDS)  # all ways to know where a token stands, in families with a decoder
+POSITIONS = (
+    "nezha",
+    *nz.families.bert.POSITION_KINDS,
+)  # all ways to know where a token stands, in families with a decoder
 
 
 @st.composite
@@ -199,7 +202,7 @@ def test_a_bert_that_is_told_where_each_token_stands_reads_them_in_any_order(dat
     np.testing.assert_allclose(shuffled, plain[:, order], atol=1e-10)
 
 
-@pytest.mark.parametrize("positions", nz.config.POSITION_KINDS)
+@pytest.mark.parametrize("positions", nz.families.bert.POSITION_KINDS)
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_bert_whose_position_vectors_are_zero_does_not_know_where_a_token_stands(positions, data):
@@ -433,7 +436,7 @@ def test_an_array_under_two_names_gets_a_gradient_under_each(family, head):
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
     if family == "convbert":
         sizes |= {"embedding_size": 8, "pad_token_id": 0}
-    config = nz.config.CONFIGS[family](**sizes, intermediate_size=8)
+    config = nz.families.family.FAMILIES[family].config(**sizes, intermediate_size=8)
     apart = dict(nz.init(config, head=head, dtype="float64"))
     zeros = np.zeros(8)
     shared = {name: zeros if array.shape == (8,) and name.endswith("bias") else array for name, array in apart.items()}

@@ -9,7 +9,7 @@ from nezha_np import mechanism
 from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.mechanism import View, composite, gradient_of, primitive
-from nezha_np.model import feed_forward
+from nezha_np.model.model import feed_forward
 
 
 @primitive
@@ -47,7 +47,7 @@ def test_a_kernel_takes_the_place_of_its_definition_for_its_library_and_dtypes(m
         calls.append(x)
         return np.full_like(x, 7.0)
 
-    monkeypatch.setitem(mechanism._kernels, np.ndarray, {double: (kernel, (np.dtype("float32"),))})
+    monkeypatch.setitem(mechanism.layer._kernels, np.ndarray, {double: (kernel, (np.dtype("float32"),))})
     assert double(np.ones(1, "float32")).tolist() == [7.0]
     assert double(np.ones(1, "float64")).tolist() == [2.0]
     with nz.definitions():
@@ -61,9 +61,9 @@ def test_a_kernel_may_decline_and_may_replace_a_composite_whole(monkeypatch, wei
     dtypes = (np.dtype("float64"),)
     x, view = np.ones((1, 4)), weights.at("pooler")
     plain = block(x, view)
-    monkeypatch.setitem(mechanism._kernels, np.ndarray, {block: (lambda x, w: NotImplemented, dtypes)})
+    monkeypatch.setitem(mechanism.layer._kernels, np.ndarray, {block: (lambda x, w: NotImplemented, dtypes)})
     assert np.array_equal(block(x, view), plain)
-    monkeypatch.setitem(mechanism._kernels, np.ndarray, {block: (lambda x, w: x, dtypes)})
+    monkeypatch.setitem(mechanism.layer._kernels, np.ndarray, {block: (lambda x, w: x, dtypes)})
     assert block(x, view) is x
 
 
@@ -88,7 +88,7 @@ def test_names_are_the_paths_of_the_references_modules_and_hold_what_these_retur
         "bert": {"position_embedding_type": "absolute" if head == "forward" else "relative_key_query"},
         "convbert": {"embedding_size": 6, "num_groups": 2, "conv_kernel_size": 3, "summary_use_proj": True},
     }[family]
-    config = nz.config.CONFIGS[family](
+    config = nz.families.family.FAMILIES[family].config(
         vocab_size=11,
         hidden_size=8,
         num_attention_heads=2,
@@ -139,7 +139,7 @@ def test_a_trace_covers_one_pass(weights):
 def test_after_an_error_inside_a_trace_nothing_is_recorded_any_more(weights):
     with pytest.raises(ZeroDivisionError), nz.trace():
         raise ZeroDivisionError
-    assert mechanism._recorder.get() is None
+    assert mechanism.recorder._active.get() is None
 
 
 def test_a_float_array_that_no_layer_made_is_refused_by_the_tape(weights):
@@ -154,7 +154,7 @@ def test_a_float_array_that_no_layer_made_is_refused_by_the_tape(weights):
         nz.value_and_grad(head)(weights)
 
     def second(weights):
-        x = nz.layers.masks.given(np.ones((1, 4)))
+        x = nz.layers.masks.as_constant(np.ones((1, 4)))
         return lossy(x, weights.at("pooler"))
 
     with pytest.raises(ValueError, match=r"double in pooler\. got a float array that no layer made"):
@@ -167,7 +167,7 @@ def test_a_float_array_given_by_keyword_is_refused_by_the_tape(weights):
         return linear(x, w["dense.weight"], bias=w["dense.bias"])
 
     with pytest.raises(ValueError, match=r"linear in pooler\. got a float array by keyword"):
-        nz.value_and_grad(lambda w: careless(nz.layers.masks.given(np.ones((1, 4))), w.at("pooler")))(weights)
+        nz.value_and_grad(lambda w: careless(nz.layers.masks.as_constant(np.ones((1, 4))), w.at("pooler")))(weights)
 
 
 def test_a_layer_may_be_called_by_keyword_alone_where_nothing_is_recorded():
@@ -177,7 +177,7 @@ def test_a_layer_may_be_called_by_keyword_alone_where_nothing_is_recorded():
 def test_a_loss_that_no_layer_made_is_refused(weights):
     def twice(weights):
         out = nz.masked_lm(weights, [[1]], labels=[[1]])
-        return nz.heads.HeadOutput(2.0 * out.loss, out.logits)
+        return nz.model.heads.HeadOutput(2.0 * out.loss, out.logits)
 
     with pytest.raises(ValueError, match="expected a loss that a layer made"):
         nz.value_and_grad(twice)(weights)

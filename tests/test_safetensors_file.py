@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.files.safetensors_file import read_header, write_beside, write_tensors
-from nezha_np.files.tensor_bytes import DTYPES, FLOATS, Entry, map_tensors
+from nezha_np.files.atomic import write_atomically
+from nezha_np.weights.formats.entry import DTYPES, FLOATS, Entry, map_tensors
+from nezha_np.weights.formats.safetensors import read_header, write_tensors
 
 TENSORS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -423,7 +424,7 @@ def test_loading_a_mutated_checkpoint_works_or_raises_a_value_error(checkpoint, 
     else:
         expected = nz.load(checkpoint)
         assert {name: array.shape for name, array in weights.items()}.items() >= {
-            name: expected[name].shape for name in nz.parameters.backbone_shapes(expected.config)
+            name: expected[name].shape for name in nz.families.parameters.backbone_shapes(expected.config)
         }.items()
 
 
@@ -452,7 +453,7 @@ def test_arrays_in_any_order_and_byte_order_are_written_by_value(path):
 def test_a_written_file_is_as_readable_as_any_new_file(tmp_path):
     (tmp_path / "new").touch()
     write_tensors(tmp_path / "x.safetensors", TENSORS)
-    write_beside(tmp_path / "made", lambda beside: write_tensors(beside / "x.safetensors", TENSORS))
+    write_atomically(tmp_path / "made", lambda beside: write_tensors(beside / "x.safetensors", TENSORS))
     for file in (tmp_path / "x.safetensors", tmp_path / "made" / "x.safetensors"):
         assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "new").stat().st_mode)
 
@@ -465,7 +466,7 @@ def test_files_written_beside_replace_the_old_ones_together(tmp_path):
         assert (tmp_path / "a").read_text() == "old"
         (beside / "b").write_text("new")
 
-    write_beside(tmp_path, write)
+    write_atomically(tmp_path, write)
     assert {file: (tmp_path / file).read_text() for file in os.listdir(tmp_path)} == {"a": "new", "b": "new"}
 
 
@@ -477,7 +478,7 @@ def test_a_failure_while_writing_beside_leaves_the_old_files_and_nothing_else(tm
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="the disk is full"):
-        write_beside(tmp_path, write)
+        write_atomically(tmp_path, write)
     assert {file: (tmp_path / file).read_text() for file in os.listdir(tmp_path)} == {"a": "old"}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
-from nezha_np.checkpoint import SHIPPED
+from nezha_np.weights.checkpoint import SHIPPED
 
 SENTENCES = [
     "房间很[MASK]净。",

@@ -10,7 +10,7 @@ import nezha_np as nz
 
 
 def small(family, **changes):
-    return nz.config.CONFIGS[family](
+    return nz.families.family.FAMILIES[family].config(
         vocab_size=12, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=8, **changes
     )
 

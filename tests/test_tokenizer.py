@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from nezha_np.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
+from nezha_np.text.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
@@ -207,7 +207,7 @@ def test_a_vocab_file_is_read_line_by_line_as_the_reference_reads_it(tmp_path, r
 
 
 def test_importing_the_module_does_not_import_tokenizers():
-    code = "import sys, nezha_np.tokenizer; sys.exit('tokenizers' in sys.modules)"
+    code = "import sys, nezha_np.text.tokenizer; sys.exit('tokenizers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -22,13 +22,13 @@ import safetensors.numpy
 from test_array_libraries import on_gpu
 
 import nezha_np as nz
-from nezha_np.checkpoint import list_files
-from nezha_np.families import family_of
-from nezha_np.files.safetensors_file import read_header
-from nezha_np.inputs import DTYPES
+from nezha_np.arrays import DTYPES
+from nezha_np.families.family import family_of
+from nezha_np.families.parameters import backbone_shapes, every_task, pooler_shapes, task_shapes, tasks_of
 from nezha_np.layers.relative_position import relative_position_table
-from nezha_np.parameters import HEADS, backbone_shapes, head_shapes, heads_of, pooler_shapes
-from nezha_np.weights import as_weights
+from nezha_np.weights.checkpoint import list_files
+from nezha_np.weights.formats.safetensors import read_header
+from nezha_np.weights.weights import as_weights
 
 torch = pytest.importorskip("torch", reason="what is saved is read by the reference, which is PyTorch's")
 transformers = pytest.importorskip("transformers", reason="what is saved is read by the reference")
@@ -66,7 +66,8 @@ KINDS = {
         **SIZES, embedding_size=8, head_ratio=1, num_groups=2, summary_use_proj=True
     ),
 }
-EVERY_HEAD = [(kind, head) for kind, config in KINDS.items() for head in (None, *heads_of(config))]
+EVERY_HEAD = [(kind, head) for kind, config in KINDS.items() for head in (None, *tasks_of(config))]
+HEADS = every_task()
 FREE_HEADS = [head for head in HEADS if head != "question_answering"]  # whose shape does not depend on num_labels
 
 
@@ -173,7 +174,7 @@ def test_links_are_followed_as_a_hubs_cache_lays_them(tmp_path):
 
 def test_without_a_path_the_shipped_model_is_loaded():
     weights = nz.load()
-    assert weights.source == nz.checkpoint.SHIPPED and len(weights) == 77 and weights.dtype == np.float32
+    assert weights.source == nz.weights.checkpoint.SHIPPED and len(weights) == 77 and weights.dtype == np.float32
 
 
 @pytest.mark.parametrize("path", [5, 5.0, b"folder", ["folder"], True])
@@ -444,7 +445,7 @@ def test_a_wrong_shape_in_a_head_is_refused_by_the_head(head):
     config = CONFIG.replace(is_decoder=head == "causal_lm")
     weights = filled(config, head)
     inputs = {"input_ids": IDS[:, None] if head == "multiple_choice" else IDS}
-    for name, shape in head_shapes(CONFIG, head).items():
+    for name, shape in task_shapes(CONFIG, head).items():
         if name.startswith("pooler."):
             continue  # refused when the weights are made
         tensors = {**weights, name: np.zeros((*shape[:-1], shape[-1] + 1), np.float32)}
@@ -457,7 +458,7 @@ def test_a_missing_tensor_of_a_head_is_named_by_the_head(head):
     config = CONFIG.replace(is_decoder=head == "causal_lm")
     weights = filled(config, head)
     inputs = {"input_ids": IDS[:, None] if head == "multiple_choice" else IDS}
-    for missing in head_shapes(CONFIG, head):
+    for missing in task_shapes(CONFIG, head):
         tensors = {name: array for name, array in weights.items() if name != missing}
         if missing.startswith("pooler."):
             tensors = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
@@ -792,7 +793,7 @@ def reference_of(kind: str, head: str | None) -> type:
     return getattr(transformers, family_of(KINDS[kind]).architectures[head or "forward"])
 
 
-def make_reference(config: nz.config.Config, kind: str, head: str | None) -> torch.nn.Module:
+def make_reference(config: nz.families.config.Config, kind: str, head: str | None) -> torch.nn.Module:
     """Make a reference model with every parameter filled: its grouped layers have none to begin with."""
     torch.manual_seed(0)
     model = reference_of(kind, head)(getattr(transformers, type(config).__name__)(**config.to_dict()))
@@ -810,15 +811,15 @@ def parameters_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def config_for(kind: str, head: str | None, tied: bool = True) -> nz.config.Config:
+def config_for(kind: str, head: str | None, tied: bool = True) -> nz.families.config.Config:
     decoder = head == "causal_lm"
     labels = {"num_labels": 2} if head == "question_answering" else {}
     return KINDS[kind].replace(is_decoder=decoder, add_cross_attention=decoder, tie_word_embeddings=tied, **labels)
 
 
-def shapes_for(config: nz.config.Config, head: str | None) -> dict[str, tuple[int, ...]]:
+def shapes_for(config: nz.families.config.Config, head: str | None) -> dict[str, tuple[int, ...]]:
     """List what the reference's class for a head is made of."""
-    return backbone_shapes(config) | (pooler_shapes(config) if head is None else head_shapes(config, head))
+    return backbone_shapes(config) | (pooler_shapes(config) if head is None else task_shapes(config, head))
 
 
 def first_logits(head: str | None, model, weights: nz.Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -976,9 +977,9 @@ def test_drawn_weights_are_the_same_bits_on_every_machine(dtype, seed):
 def test_a_tensor_is_the_same_whatever_head_is_drawn(head):
     plain, other = nz.init(CONFIG), nz.init(CONFIG, head)
     assert_same({name: other[name] for name in plain}, plain)
-    assert set(other) == set(plain) | set(head_shapes(CONFIG, head))
-    assert set(plain) == set(backbone_shapes(CONFIG)) | set(head_shapes(CONFIG, "pretraining"))
-    assert {name: other[name].shape for name in head_shapes(CONFIG, head)} == head_shapes(CONFIG, head)
+    assert set(other) == set(plain) | set(task_shapes(CONFIG, head))
+    assert set(plain) == set(backbone_shapes(CONFIG)) | set(task_shapes(CONFIG, "pretraining"))
+    assert {name: other[name].shape for name in task_shapes(CONFIG, head)} == task_shapes(CONFIG, head)
     assert other.config.architectures == (family_of(CONFIG).architectures[head],)
     assert other.config.replace(architectures=None) == CONFIG
 

@@ -1,1 +1,1 @@
-"""What is read from files and written to them, one format a file: tensors and their names, lines of text, vectors."""
+"""Files that are not tensors: texts line by line, vectors row by row; and how none of them is lost by a failure."""

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from nezha_np.files.atomic import check_target
+
 SECONDS = 1.0  # between two times of saving
 
 
@@ -87,7 +89,7 @@ class PartialFile:
         force: bool = False,
         restart: bool = False,
     ) -> None:
-        refuse_target(target, force=force)
+        check_target(target, force=force)
         self.target = target
         self.path = target.with_name(target.name + ".partial")
         self.state_path = target.with_name(target.name + ".partial.json")
@@ -153,7 +155,7 @@ class PartialFile:
         self._file.seek(0)
         _write_all(self._file, header)
         os.fsync(self._file.fileno())
-        refuse_target(self.target, force=self._force)  # which may have come in the meantime
+        check_target(self.target, force=self._force)  # which may have come in the meantime
         self.path.replace(self.target)
         self.state_path.unlink(missing_ok=True)
         self._file.close()
@@ -207,43 +209,6 @@ class PartialFile:
         if size < length:
             raise ValueError(f"{self.path}: expected at least {length} bytes, got {size}; --restart begins anew")
         self._done, self.saved_rows = _Done(rows, length, digest), rows
-
-
-def refuse_target(target: Path, *, force: bool) -> None:
-    """Refuse to write where something is that would be lost.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no folder for it.
-    FileExistsError
-        If there is a file and `force` is not given, or something other than a file.
-
-    Examples
-    --------
-    >>> refuse_target(Path("/"), force=True)
-    Traceback (most recent call last):
-    ...
-    FileExistsError: /: expected a new file, found something that is no file
-    """
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: expected a folder to write into, found no {target.parent}")
-    if target.exists() and not target.is_file():
-        raise FileExistsError(f"{target}: expected a new file, found something that is no file")
-    if target.exists() and not force:
-        raise FileExistsError(f"{target}: expected a new file, found one; --force replaces it")
-
-
-def free_target(target: Path, *, force: bool) -> Path:
-    """Refuse as `refuse_target` does, and return what is to be written: the file that a link leads to, not the link.
-
-    Examples
-    --------
-    >>> free_target(Path("new.npy"), force=False).name
-    'new.npy'
-    """
-    refuse_target(target, force=force)
-    return target.resolve() if target.is_symlink() else target
 
 
 def _open_alone(path: Path) -> BinaryIO:

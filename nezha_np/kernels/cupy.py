@@ -26,10 +26,9 @@ from typing import Any
 import cupy
 import numpy as np
 
-from nezha_np import model
 from nezha_np.arrays import Array
-from nezha_np.call import KeysAndValues
-from nezha_np.families import bert_scores, family_of
+from nezha_np.families.bert import bert_scores
+from nezha_np.families.family import family_of
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.grouped_linear import grouped_linear
@@ -38,6 +37,8 @@ from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import position_context
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import Kernel, Layer, View
+from nezha_np.model import model
+from nezha_np.model.arguments import KeysAndValues
 
 # ---------------------------------------------------------------------------------------------------------- CUDA C
 

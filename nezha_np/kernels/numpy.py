@@ -24,15 +24,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nezha_np import model
-from nezha_np.call import Call, KeysAndValues
-from nezha_np.families import bert_scores, family_of
+from nezha_np.families.bert import bert_scores
+from nezha_np.families.family import family_of
 from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import flat_rows, linear
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import Kernel, Layer, View
+from nezha_np.model import model
+from nezha_np.model.arguments import Call, KeysAndValues
 
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances beside them; one head may have more
@@ -105,7 +106,7 @@ def gelu_in_place(x: np.ndarray, s: np.ndarray, p: np.ndarray) -> None:
         x *= p
 
 
-def bend_in_place(x: np.ndarray, bias: np.ndarray | None, function: Layer) -> None:
+def activate_in_place(x: np.ndarray, bias: np.ndarray | None, function: Layer) -> None:
     """Add a bias, if there is one, to (rows, F) and apply an activation, block by block."""
     fast = function is gelu and x.dtype == np.float32
     pieces = blocks(*x.shape)
@@ -129,7 +130,7 @@ def gelu_kernel(x: np.ndarray) -> np.ndarray:
     array([-0.1587,  0.    ,  0.8413], dtype=float32)
     """
     y = np.array(x, order="C")
-    bend_in_place(flat_rows(y) if y.ndim > 1 else y.reshape(-1, 1), None, gelu)
+    activate_in_place(flat_rows(y) if y.ndim > 1 else y.reshape(-1, 1), None, gelu)
     return y
 
 
@@ -176,13 +177,13 @@ def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
     weight = w["dense.weight"]
     if weight.ndim != 2 or not same_dtype(x, residual, weight):  # in groups
         return NotImplemented
-    source, beside = flat_rows(x), flat_rows(residual)
-    y = np.empty_like(beside, order="C")
+    source, residual_rows = flat_rows(x), flat_rows(residual)
+    y = np.empty_like(residual_rows, order="C")
 
     def run(part: int, parts: int) -> None:
         rows = part_of(len(source), part, parts)
         np.matmul(source[rows], weight.T, out=y[rows])
-        finish_in_place(y[rows], beside[rows], w)
+        finish_in_place(y[rows], residual_rows[rows], w)
 
     share_out(len(source) // TOKENS, run)
     return y.reshape(residual.shape)
@@ -204,7 +205,7 @@ def feed_forward_kernel(x: np.ndarray, w: View) -> Any:
             tile = slice(start, min(start + ROWS, own.stop))
             bent = middle[: tile.stop - start]  # (rows, F)
             np.matmul(source[tile], wide.T, out=bent)
-            bend_in_place(bent, w["intermediate.dense.bias"], function)
+            activate_in_place(bent, w["intermediate.dense.bias"], function)
             np.matmul(bent, narrow.T, out=y[tile])
             finish_in_place(y[tile], source[tile], w.at("output"))
 

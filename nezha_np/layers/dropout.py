@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from nezha_np.arrays import Array, like
+from nezha_np.arrays import Array, asarray_like
 from nezha_np.mechanism import constant, dropout_key, gradient_of, primitive
 from nezha_np.randomness import uniform
 
@@ -67,7 +67,7 @@ def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
            [2., 0., 0., 2.]])
     """
     keep = uniform(math.prod(x.shape), *key) >= rate
-    return like(x, keep.reshape(x.shape) / (1.0 - rate))
+    return asarray_like(x, keep.reshape(x.shape) / (1.0 - rate))
 
 
 @primitive

@@ -59,13 +59,13 @@ def additive_mask(weight: Array, attended: Array | None, *, queries: int, keys: 
 
 
 @constant
-def given(array: Array) -> Array:
+def as_constant(array: Array) -> Array:
     """Let an array of the caller's into the model: a cache, embeddings, encoder states, a head mask, float labels.
 
     Examples
     --------
     >>> import numpy as np
-    >>> given(np.zeros(2))
+    >>> as_constant(np.zeros(2))
     array([0., 0.])
     """
     return array

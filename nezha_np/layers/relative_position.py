@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nezha_np.arrays import Array, device_of, like, namespace
+from nezha_np.arrays import Array, asarray_like, device_of, namespace
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -76,7 +76,7 @@ def relative_position_table(weight: Array, *, head_size: int, max_relative_posit
     frequency = 10000.0 ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)  # (D/2)
     angle = row * frequency  # (2K+1, D/2)
     table = np.stack([np.sin(angle), np.cos(angle)], axis=-1)  # (2K+1, D/2, 2): each sine beside its cosine
-    return like(weight, table.reshape(-1, head_size))  # (2K+1, D)
+    return asarray_like(weight, table.reshape(-1, head_size))  # (2K+1, D)
 
 
 @primitive

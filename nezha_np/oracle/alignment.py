@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import is_array, library, to_numpy
-from nezha_np.families import family_of
-from nezha_np.files import npz_file, safetensors_file
-from nezha_np.files.tensor_bytes import map_tensors
-from nezha_np.inputs import as_path, listed
+from nezha_np.checks import check_path, listed
+from nezha_np.families.family import family_of
 from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.patterns import is_square
+from nezha_np.oracle.visible import is_square
+from nezha_np.weights.formats import npz as npz_file
+from nezha_np.weights.formats import safetensors as safetensors_file
+from nezha_np.weights.formats.entry import map_tensors
 
 PREFIXES = ("nezha.", "bert.", "convbert.")
 Rename = list[tuple[re.Pattern[str], str]]
@@ -146,7 +147,7 @@ def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
     Those of a file that is a golden bundle have all their names, and its dtype.
     """
-    path = as_path(path, "theirs")
+    path = check_path(path, "theirs")
     reader = {".safetensors": safetensors_file, ".npz": npz_file}.get(path.suffix)
     if reader is None:
         raise ValueError(f"theirs: expected a .safetensors or a .npz file, got {path}")

@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
-import nezha_np.heads
-import nezha_np.model
-from nezha_np.checkpoint import SHIPPED, list_files, load
-from nezha_np.config import Config, config_from_dict
-from nezha_np.files.safetensors_file import read_header, read_metadata, write_beside, write_tensors
-from nezha_np.files.tensor_bytes import map_tensors
-from nezha_np.inputs import DTYPES, as_path
-from nezha_np.weights import Weights, init
+from nezha_np.arrays import DTYPES
+from nezha_np.checks import check_path
+from nezha_np.families.config import Config, config_from_dict
+from nezha_np.files.atomic import write_atomically
+from nezha_np.model.tasks import TASKS
+from nezha_np.weights.checkpoint import SHIPPED, list_files, load
+from nezha_np.weights.formats.entry import map_tensors
+from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
+from nezha_np.weights.init import init
+from nezha_np.weights.weights import Weights
 
 FORMAT = 1  # the number of the format; a reader refuses other numbers
 KEY = "nezha_np_golden"  # where the metadata hold the JSON document
@@ -45,22 +47,6 @@ KINDS: dict[str, type] = {
 }
 TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
 RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
-HEADS = {
-    "forward": nezha_np.model.forward,
-    **{
-        name: getattr(nezha_np.heads, name)
-        for name in (
-            "pretraining",
-            "masked_lm",
-            "causal_lm",
-            "next_sentence_prediction",
-            "sequence_classification",
-            "multiple_choice",
-            "token_classification",
-            "question_answering",
-        )
-    },
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +144,7 @@ class Bundle:
             case "init":
                 drawn = init(self.config, self.recipe["head"], self.recipe["seed"])
                 return Weights(dict(drawn.to(dtype=self.dtype)), self.config)
-        path = SHIPPED if checkpoint is None else as_path(checkpoint, "checkpoint")
+        path = SHIPPED if checkpoint is None else check_path(checkpoint, "checkpoint")
         found = checkpoint_hash(path, name="checkpoint")
         if found != self.recipe["sha256"]:
             got = "the shipped model, because none was given," if checkpoint is None else f"{path}"
@@ -217,7 +203,7 @@ class Bundle:
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.
-        write_beside(path.parent, lambda beside: write_tensors(beside / path.name, tensors, {KEY: text}))
+        write_atomically(path.parent, lambda beside: write_tensors(beside / path.name, tensors, {KEY: text}))
 
     def _named(self) -> dict[str, Any]:
         """Give everything the name of its tensor."""
@@ -254,7 +240,7 @@ def bundle_path(path: str | Path) -> Path:
     ...
     ValueError: path: expected a name that ends in .safetensors, got golden.npz
     """
-    path = as_path(path)
+    path = check_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: expected a name that ends in .safetensors, got {path}")
     return path
@@ -345,7 +331,7 @@ def load_bundle(path: str | Path) -> Bundle:
     >>> nz.oracle.load(path).head
     'forward'
     """
-    path = as_path(path)
+    path = check_path(path)
     header = read_header(path)
     try:
         return _as_bundle(_read_document(read_metadata(path)), map_tensors(path, header))
@@ -373,8 +359,8 @@ def _read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(document.get(key), kind):
             got = type(document[key]).__name__ if key in document else "nothing"
             raise ValueError(f"expected {kind.__name__} under {key} in the bundle's metadata, got {got}")
-    if document["head"] not in HEADS:
-        raise ValueError(f"expected one of the heads {', '.join(HEADS)}, got {document['head']!r}")
+    if document["head"] not in TASKS:
+        raise ValueError(f"expected one of the heads {', '.join(TASKS)}, got {document['head']!r}")
     if document["dtype"] not in DTYPES:
         raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
     recipe, tolerances = document["weights"], document["tolerances"]

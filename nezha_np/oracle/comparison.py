@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.inputs import listed
+from nezha_np.checks import listed
+from nezha_np.mechanism.summary import format_table
 from nezha_np.oracle.alignment import Theirs, align, dtype_told
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
-from nezha_np.tables import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Comparison:
             numbers = (f"{row.absolute:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.2e}")
             mark = "✗" if not row.agrees else "✓" if row.telling else "~"
             rows.append((mark, row.name, shape, *numbers, str(list(row.where)), *([str(row.axes)] if row.axes else [])))
-        return aligned(rows, right=(3, 4, 5))
+        return format_table(rows, right=(3, 4, 5))
 
     def summary(self) -> str:
         """Say in a few lines whether they agree, and where they part first."""

@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.inputs import listed
+from nezha_np.checks import listed
 from nezha_np.layers import losses
 from nezha_np.layers.dropout import unchanged
 from nezha_np.oracle.alignment import Theirs, align
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.comparison import compare_aligned, describe
 from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.gradient_mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
-from nezha_np.oracle.patterns import see
+from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
 from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
-from nezha_np.weights import Weights
+from nezha_np.oracle.visible import see
+from nezha_np.weights.weights import Weights
 
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 import nezha_np
-from nezha_np.arrays import is_array, to_numpy
-from nezha_np.checkpoint import SHIPPED, load
-from nezha_np.config import Config
-from nezha_np.inputs import check_switches, dtype_name, kind_of, listed, whole
+from nezha_np.arrays import check_dtype, is_array, kind_of, to_numpy
+from nezha_np.checks import check_integer, check_switches, listed
+from nezha_np.families.config import Config
 from nezha_np.layers import losses
-from nezha_np.mechanism import Tape, definitions, matches, patterns, recording
-from nezha_np.oracle.bundle import HEADS, Bundle, bundle_path, checkpoint_hash, flattened
+from nezha_np.mechanism import Tape, definitions, recording
+from nezha_np.mechanism.patterns import check_patterns, matches
+from nezha_np.model.tasks import TASKS
+from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash, flattened
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, Rounded, inputs_in, weights_in
-from nezha_np.weights import Weights, init
+from nezha_np.weights.checkpoint import SHIPPED, load
+from nezha_np.weights.init import init
+from nezha_np.weights.weights import Weights
 
 NUDGES = range(8)  # one pass rounded as it is, and seven that are nudged
 # How much more than what these passes show is still taken for rounding: right ports were seen to need 4.3.
@@ -82,17 +85,17 @@ def record(
     >>> list(bundle.gradients)[:3]
     ['loss', 'cls.predictions.decoder', 'cls.predictions']
     """
-    if head not in tuple(HEADS):
-        raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {head!r}")
+    if head not in tuple(TASKS):
+        raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {head!r}")
     if "config" in inputs:
         raise TypeError(
             "config: expected none, because weights bring their own: give nezha_np.Weights(weights, config)"
         )
-    name, kept = dtype_name(dtype), None if output is None else patterns("output", output)
+    name, kept = check_dtype(dtype), None if output is None else check_patterns("output", output)
     check_switches(gradients=gradients)
     if path is not None:
         path = bundle_path(path)
-    weights, recipe = _weights_and_recipe(weights, head, whole("seed", seed), name)
+    weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
     arguments = {"input_ids": input_ids, **inputs}
     given = {key: _as_given(key, value, name) for key, value in arguments.items() if value is not None}
     tape, out = run(Tape(None), head, weights, given)
@@ -153,7 +156,7 @@ def _as_given(name: str, value: Any, dtype: str) -> Any:
 def run(tape: Tape, head: str, weights: Weights, inputs: Mapping[str, Any]) -> tuple[Tape, Any]:
     """Run a head on a tape; overflow and the like are for the comparison to find."""
     with np.errstate(all="ignore"), recording(tape):
-        return tape, HEADS[head](weights, **inputs)
+        return tape, TASKS[head].function(weights, **inputs)
 
 
 def outputs_of(out: Any) -> dict[str, np.ndarray]:

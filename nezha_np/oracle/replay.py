@@ -16,11 +16,13 @@ import numpy as np
 
 from nezha_np.arrays import to_numpy
 from nezha_np.layers.masks import additive_mask
-from nezha_np.mechanism import Layer, Trace, definitions, matches, recording
-from nezha_np.oracle.bundle import HEADS, Bundle
+from nezha_np.mechanism import Layer, Trace, definitions, recording
+from nezha_np.mechanism.patterns import matches
+from nezha_np.model.tasks import TASKS
+from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.recording import order_of_gradients
 from nezha_np.oracle.rounding import Arithmetic, Rounded, rounded_result
-from nezha_np.weights import Weights
+from nezha_np.weights.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,7 +215,7 @@ def replay(
     """Run a bundle's head in a replay: what was made of their numbers is in its `made`."""
     recorder = Replay(weights, inputs, theirs, **options)
     with np.errstate(all="ignore"), recording(recorder), contextlib.suppress(Reached):
-        HEADS[bundle.head](weights, **inputs)
+        TASKS[bundle.head].function(weights, **inputs)
     return recorder
 
 
@@ -267,7 +269,7 @@ def replay_gradients(
     recorder = GradientReplay(weights, inputs, theirs, arithmetic, **options)
     with np.errstate(all="ignore"):
         with recording(recorder):
-            out = HEADS[bundle.head](weights, **inputs)
+            out = TASKS[bundle.head].function(weights, **inputs)
         with definitions():
             found = recorder.walk_back(out.loss)
     made = {**found, **recorder.made_gradients}

@@ -18,7 +18,7 @@ from nezha_np.arrays import to_numpy
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Tape
 from nezha_np.randomness import uniform
-from nezha_np.weights import Weights
+from nezha_np.weights.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.config import BertConfig, Config, ConvBertConfig, NezhaConfig
-from nezha_np.inputs import as_path
+from nezha_np.checks import check_path
+from nezha_np.families.bert import BertConfig
+from nezha_np.families.config import Config
+from nezha_np.families.convbert import ConvBertConfig
+from nezha_np.families.nezha import NezhaConfig
+from nezha_np.families.parameters import backbone_shapes, pooler_shapes, task_shapes, tasks_of
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.recording import record
-from nezha_np.parameters import backbone_shapes, head_shapes, heads_of, pooler_shapes
 from nezha_np.randomness import uniform
-from nezha_np.weights import Weights
+from nezha_np.weights.weights import Weights
 
 SEED = 0
 SIZES: dict[str, Any] = {
@@ -114,7 +117,7 @@ def lively_weights(config: Config, head: str = "forward") -> Weights:
     >>> lively_weights(NEZHA, "question_answering")["qa_outputs.bias"]
     array([-0.22692871, -0.06817627])
     """
-    shapes = backbone_shapes(config) | (pooler_shapes(config) if head == "forward" else head_shapes(config, head))
+    shapes = backbone_shapes(config) | (pooler_shapes(config) if head == "forward" else task_shapes(config, head))
     return Weights({name: _lively(name, shape) for name, shape in shapes.items()}, config)
 
 
@@ -275,7 +278,7 @@ def _of_family(config: Config) -> Iterator[tuple[str, Config, str, dict[str, Any
     of_pairs, one_layer = pairs(config), config.replace(num_hidden_layers=1)  # where the layers are not the point
     yield "", config, "forward", {"input_ids": of_pairs["input_ids"]}
     yield "pairs", config, "forward", {**of_pairs, "output_hidden_states": True, "output_attentions": True}
-    for head in heads_of(config):
+    for head in tasks_of(config):
         if head in ("pretraining", "masked_lm"):
             yield "", config, head, of_pairs
         elif head != "causal_lm":  # which `_of_decoder` lists
@@ -419,7 +422,7 @@ def record_all(folder: str | Path) -> list[Path]:
     FileExistsError
         If a file is where the folder is to be.
     """
-    folder = as_path(folder, "folder")
+    folder = check_path(folder, "folder")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"folder: expected a folder, found a file: {folder}")
     paths = []

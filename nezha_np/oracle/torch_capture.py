@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.inputs import kind_of
+from nezha_np.arrays import kind_of
 from nezha_np.oracle.alignment import Rename, check_rename, renamed, without_prefix
 from nezha_np.oracle.bundle import flattened
 

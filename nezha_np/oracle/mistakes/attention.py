@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np import model
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import (
     append_keys,
@@ -22,6 +21,7 @@ from nezha_np.layers.relative_key import key_distance_scores, query_distance_sco
 from nezha_np.layers.relative_position import position_scores
 from nezha_np.layers.softmax import softmax
 from nezha_np.layers.span_convolution import convolution_kernels
+from nezha_np.model import model
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways, first
 from nezha_np.oracle.mistakes.narrowing import HALF, narrow, recognised_as_rounded
 from nezha_np.oracle.replay import At, Change, Changes, Step

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np import families, model
+from nezha_np.families import nezha
 from nezha_np.layers import activations, selection
 from nezha_np.layers.linear import linear
 from nezha_np.layers.softmax import softmax
+from nezha_np.model import model
 from nezha_np.oracle.mistakes.linear import another_decoder
 from nezha_np.oracle.mistakes.mistake import CONVBERT, DECODERS, Mistake, first
 from nezha_np.oracle.mistakes.narrowing import HALF, narrow
@@ -78,7 +79,7 @@ HEADS = (
     Mistake(
         "transform of the language model missing",
         "the decoder reads the last layer; right is to put linear layer, activation and norm of the transform between",
-        {"": {families.transform: first}},
+        {"": {nezha.transform: first}},
         ("nezha", "bert"),
     ),
     Mistake(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np import model
 from nezha_np.layers.addition import add
 from nezha_np.layers.dropout import dropout
 from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.model import model
 from nezha_np.oracle.mistakes.mistake import ENOUGH, Evidence, Mistake, Ways, first
 from nezha_np.oracle.replay import At, Changes, Step
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.layers.addition import add
-from nezha_np.layers.masks import given
+from nezha_np.layers.masks import as_constant
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.layers.relative_position import collect, position_context, position_scores, relative_position_table
 from nezha_np.oracle.mistakes.embeddings import past_of, positions_from
@@ -54,7 +54,11 @@ def within_reach(step: Step, *arguments: Any, **options: Any) -> Any:
 
 def with_table(make: Callable[[Any, int, int], Any]) -> Changes:
     """Another table, made from the configuration, K and D."""
-    return {given: At("relative_positions", lambda step, table: make(step.config, table.shape[0] // 2, table.shape[1]))}
+    return {
+        as_constant: At(
+            "relative_positions", lambda step, table: make(step.config, table.shape[0] // 2, table.shape[1])
+        )
+    }
 
 
 def with_angles(
@@ -91,8 +95,8 @@ def their_table(evidence: Evidence) -> np.ndarray | None:
 
 def of_table(evidence: Evidence, table: np.ndarray) -> Changes:
     """Another table where it is made, or in both position terms."""
-    if evidence.layer is given:
-        return {given: At(evidence.step.name, lambda step, right: table)}
+    if evidence.layer is as_constant:
+        return {as_constant: At(evidence.step.name, lambda step, right: table)}
     change: Change = lambda step, x, right, **options: step.right(x, table, **options)  # noqa: E731
     return {position_scores: change, position_context: change}
 
@@ -100,7 +104,7 @@ def of_table(evidence: Evidence, table: np.ndarray) -> Changes:
 def makes_theirs(evidence: Evidence, table: np.ndarray) -> bool:
     """Whether a table makes their numbers."""
     x = evidence.arguments[0]
-    made = table if evidence.layer is given else evidence.step.right(x, table, **evidence.options)
+    made = table if evidence.layer is as_constant else evidence.step.right(x, table, **evidence.options)
     return evidence.is_explained_by(made)
 
 
@@ -109,7 +113,7 @@ def other_rows(evidence: Evidence) -> Ways:
     table = their_table(evidence)
     if table is None:
         return {}
-    right = evidence.right if evidence.layer is given else evidence.arguments[1]
+    right = evidence.right if evidence.layer is as_constant else evidence.arguments[1]
     count = len(right)
     table = np.where(np.isnan(table), right, table)
     order = np.array([np.abs(right - row).max(axis=-1).argmin() for row in table])
@@ -186,7 +190,7 @@ def fitted_table(evidence: Evidence) -> Ways:
     table = their_table(evidence)
     if table is None or other_rows(evidence) or other_waves(evidence):
         return {}
-    right = evidence.right if evidence.layer is given else evidence.arguments[1]
+    right = evidence.right if evidence.layer is as_constant else evidence.arguments[1]
     return {"": of_table(evidence, np.where(np.isnan(table), right, table))}
 
 

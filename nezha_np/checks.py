@@ -1,0 +1,69 @@
+"""Checks of plain arguments: an integer, a switch, a path.
+
+An error names the argument, what was expected, and what came.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def check_switches(**switches: Any) -> None:
+    """Check options that are True, False or None.
+
+    Examples
+    --------
+    >>> check_switches(use_cache="no")
+    Traceback (most recent call last):
+    ...
+    TypeError: use_cache: expected True, False or None, got 'no'
+    """
+    for name, value in switches.items():
+        if value is not None and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True, False or None, got {value!r}")
+
+
+def check_integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Check an option that is a whole number, and return it as Python's.
+
+    Examples
+    --------
+    >>> check_integer("top_k", 0, least=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: top_k: expected a number from 1 on, got 0
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if (least is not None and value < least) or (most is not None and value > most):
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected a number {bounds}, got {value}")
+    return int(value)
+
+
+def listed(names: list[str], most: int = 20) -> str:
+    """List names for an error, not more than can be read.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_path(path: Any, name: str = "path") -> Path:
+    """Check a path; `name` is the argument's.
+
+    Examples
+    --------
+    >>> check_path("folder").name
+    'folder'
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
+    return Path(path)

@@ -1,0 +1,1 @@
+"""The subcommands of ``nezha-np``, one a file."""

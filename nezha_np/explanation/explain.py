@@ -1,0 +1,294 @@
+"""A sentence's journey through the model: one traced pass, and the page that draws it.
+
+`explain` runs the model once inside `nezha_np.trace`, asks the language model what it would say after each layer (the
+logit lens: nostalgebraist 2020), and puts the arrays into ``page.html``, which draws them. The page is one
+file: no server, no library, nothing is loaded.
+
+    attention of one head, query i and key j, both parts divided by √D:
+        score(i, j) = content(i, j) + position(i, j)        content = q_i · k_j / √D,   position = q_i · t_ij / √D
+        prob(i, j)  = softmax over j of score(i, j)
+
+Arrays are rounded, so that the page stays small, to whole numbers of 16 or 8 bits between the least and the greatest
+value of each head or token (`pack`): `SMALL` says when. Norms, cosines and probabilities of word pieces have four
+decimals.
+
+Dimension letters: L length, N heads, D head size, E and H features.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nezha_np.arrays import Array, to_numpy
+from nezha_np.families.config import Config
+from nezha_np.families.family import family_of
+from nezha_np.families.parameters import task_shapes
+from nezha_np.layers.softmax import softmax
+from nezha_np.mechanism import View, trace
+from nezha_np.model.model import ModelOutput, forward
+from nezha_np.text.defaults import choose_model
+from nezha_np.text.tokenizer import check_text, encode
+from nezha_np.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LONGEST = 128  # tokens; with more a map of attention shows nothing that can be read
+TOP = 5  # word pieces for each token and layer
+SMALL = 1_500_000  # characters: attention that would take more in 16 bits is rounded to 8
+PAGE = Path(__file__).with_name("page.html")
+
+# The parts of the embeddings by their trace names, in the order in which they are put together.
+EMBEDDINGS = {
+    "embeddings.word_embeddings": "word",
+    "embeddings.token_type_embeddings": "token type",
+    "embeddings.position_embeddings": "position",
+    "embeddings.sum_with_positions": "sum",
+    "embeddings.sum": "sum",
+    "embeddings.LayerNorm": "norm",
+    "embeddings_project": "projection",
+}
+
+
+def explain(
+    text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, pair: str | None = None
+) -> str:
+    """Make a page that shows what the model computes for a text, layer by layer and head by head.
+
+    Parameters
+    ----------
+    text : str
+        A text of up to 128 tokens, special tokens included.
+    weights : Weights, optional
+        A model; None: the one that ships with the package. Without a language-model head the page has no guesses.
+    tokenizer : tokenizers.Tokenizer, optional
+        Its tokenizer; None: the one in the folder that the weights were loaded from.
+    pair : str, optional
+        A second text, with which the first is read as a pair.
+
+    Returns
+    -------
+    str
+        HTML, to be written as UTF-8: one self-contained page.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If a text has no token, or the two more than 128 or than a model with learned positions has positions; there is
+        no tokenizer, or it does not fit the weights; or what the model computes is not finite.
+    FileNotFoundError
+        If there is no tokenizer in the folder that the weights were loaded from.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> page = nz.explain("房间很[MASK]净。")
+    >>> page[:15], len(page) < 200_000
+    ('<!doctype html>', True)
+    """
+    return fill_page(journey(text, weights, tokenizer, pair=pair))
+
+
+def journey(
+    text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, pair: str | None = None
+) -> dict[str, Any]:
+    """Compute what the page shows, as values that JSON can hold; the arguments are those of `explain`.
+
+    Examples
+    --------
+    >>> shown = journey("房间很[MASK]净。")
+    >>> shown["tokens"], len(shown["layers"]), shown["layers"][0]["position"]["shape"]
+    (['[CLS]', '房', '间', '很', '[MASK]', '净', '。', '[SEP]'], 4, [4, 8, 8])
+    """
+    check_text("text", text)
+    if pair is not None:
+        check_text("pair", pair)
+    weights, tokenizer = choose_model(weights, tokenizer)
+    batch: dict[str, Any] = dict(encode(tokenizer, [text], None if pair is None else [pair]))
+    _check_tokens({"text": text, "pair": pair}, batch["input_ids"], tokenizer, weights.config)
+    with trace() as t:
+        out = forward(weights, **batch, output_hidden_states=True)
+    arrays = {"embeddings": _embeddings(t), **_attention(t, weights.config), **_changes(out)}
+    ids = batch["input_ids"][0].tolist()
+    lens = _lens(out, weights)
+    named = {*ids, *(index for layer in lens or [] for guesses in layer for index, _ in guesses)}
+    return {
+        "text": text,
+        "pair": pair,
+        "model": _describe(weights),
+        "ids": ids,
+        "types": batch["token_type_ids"][0].tolist(),
+        "tokens": [tokenizer.id_to_token(index) for index in ids],
+        "pieces": {str(index): tokenizer.id_to_token(index) or f"#{index}" for index in sorted(named)},
+        **arrays,
+        "lens": lens,
+    }
+
+
+def fill_page(shown: dict[str, Any]) -> str:
+    """Put what `journey` returns into the page, as text that no browser takes for anything else.
+
+    Examples
+    --------
+    >>> "</script><b>" in fill_page({"text": "</script><b>"})
+    False
+    """
+    import base64  # here, because a script that makes no page needs none of them
+    import hashlib
+    import html
+    import re
+
+    page = PAGE.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    texts = {
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),  # no other script runs
+        "title": html.escape(" · ".join(part for part in (shown["text"], shown.get("pair")) if part)),
+        "data": data,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], page)  # in one step: no text is read as a place
+
+
+def pack(array: np.ndarray, bits: int) -> dict[str, Any]:
+    """Round an array to whole numbers of 16 or 8 bits, in base64: value = low + step · number, for each block.
+
+    Parameters
+    ----------
+    array : (N, …) float array
+        N blocks, each of which has its own range.
+    bits : int
+        16 or 8.
+
+    Returns
+    -------
+    dict
+        ``shape``, ``bits``, for each block ``low`` and ``step``, and ``data``, little-endian. A value is half a step
+        off at most, and a step is the block's range divided by 65,535 or 255.
+
+    Examples
+    --------
+    >>> pack(np.array([[0.0, 1.0, 2.0]]), 8)
+    {'shape': [1, 3], 'bits': 8, 'low': [0.0], 'step': [0.00784313725490196], 'data': 'AID/'}
+    """
+    import base64
+
+    blocks = array.reshape(array.shape[0], -1).astype(np.float64)
+    low = blocks.min(axis=1)
+    step = (blocks.max(axis=1) - low) / (2**bits - 1)
+    numbers = np.rint((blocks - low[:, None]) / np.where(step == 0.0, 1.0, step)[:, None])
+    return {
+        "shape": list(array.shape),
+        "bits": bits,
+        "low": low.tolist(),
+        "step": step.tolist(),
+        "data": base64.b64encode(numbers.astype(f"<u{bits // 8}").tobytes()).decode(),
+    }
+
+
+def _check_tokens(texts: dict[str, str | None], ids: np.ndarray, tokenizer: Tokenizer, config: Config) -> None:
+    special = tokenizer.num_special_tokens_to_add(False)
+    for name, text in texts.items():
+        if text is not None and encode(tokenizer, [text])["input_ids"].size <= special:
+            raise ValueError(f"{name}: expected at least one token, got none in {text!r}")
+    most, why = LONGEST, "a page of more cannot be read"
+    if config.longest_text is not None and config.longest_text < most:
+        most, why = config.longest_text, "the model has no more positions"
+    if ids.size > most:
+        what = "text" if texts["pair"] is None else "text and pair"
+        raise ValueError(f"{what}: expected at most {most} tokens, special tokens included, got {ids.size}; {why}")
+    if ids.max() >= config.vocab_size:
+        raise ValueError(f"tokenizer: expected ids from 0 to {config.vocab_size - 1}, got id {ids.max()}")
+
+
+def _describe(weights: Weights) -> dict[str, Any]:
+    """Say what the page needs to know of the model, as the configuration names it."""
+    config = weights.config
+    return {
+        "family": config.model_type,
+        "title": family_of(config).title,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "head_size": config.head_size,
+        "vocab_size": config.vocab_size,
+        "learns_positions": config.learns_positions,
+        "max_relative_position": getattr(config, "max_relative_position", None),
+        "position_embedding_type": getattr(config, "position_embedding_type", None),
+        "is_decoder": config.is_decoder,
+        "dtype": str(to_numpy(weights.word_embeddings[:1, :1]).dtype),
+    }
+
+
+def _embeddings(t: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """Pack the parts of the embeddings, (L, E) or (L, H), in the order in which they are put together."""
+    names = [name for name in EMBEDDINGS if name in t]
+    if "embeddings.sum_with_positions" in names:
+        names.remove("embeddings.sum")  # of word and token type alone
+    arrays = {name: _finite(name, t[name]) for name in names}
+    norms = {name: np.linalg.norm(array, axis=-1).round(4).tolist() for name, array in arrays.items()}
+    return [
+        {"name": name, "part": EMBEDDINGS[name], "norms": norms[name], "values": pack(array, 8)}
+        for name, array in arrays.items()
+    ]
+
+
+def _attention(t: Mapping[str, Array], config: Config) -> dict[str, Any]:
+    """Pack each layer's scores in their parts and the probabilities, (N, L, L), and what else the family has."""
+    layers: list[dict[str, np.ndarray]] = []
+    for index in range(config.num_hidden_layers):
+        at = f"encoder.layer.{index}.attention.self."
+        scaled = {"content": "content_scores", "position": "position_scores"}
+        found = {key: _finite(at + name, t[at + name]) for key, name in scaled.items() if at + name in t}
+        layer = {key: scores / np.sqrt(config.head_size) for key, scores in found.items()}
+        layer["probs"] = _finite(at + "probs", t[at + "probs"])
+        if at + "conv_kernels" in t:
+            layer["kernels"] = _finite(at + "conv_kernels", t[at + "conv_kernels"]).swapaxes(0, 1)  # (N, L, k)
+        if at + "position_context" in t:
+            parts = [_finite(at + name, t[at + name]) for name in ("content_context", "position_context")]
+            layer["context"] = np.stack([np.linalg.norm(part, axis=-1) for part in parts], axis=-1)  # (N, L, 2)
+        layers.append(layer)
+    characters = sum(array.size for layer in layers for array in layer.values()) * 2 * 4 / 3
+    bits = 16 if characters <= SMALL else 8
+    return {"bits": bits, "layers": [{key: pack(array, bits) for key, array in layer.items()} for layer in layers]}
+
+
+def _changes(out: ModelOutput) -> dict[str, Any]:
+    """Measure the hidden states after the embeddings and after each layer: norms, and cosines to those before."""
+    states = np.stack([_finite("the hidden states", state) for state in out.hidden_states or ()])  # (layers + 1, L, H)
+    norms = np.linalg.norm(states, axis=-1)
+    lengths = np.maximum(norms[1:] * norms[:-1], np.finfo(np.float64).tiny)
+    cosines = np.sum(states[1:] * states[:-1], axis=-1) / lengths
+    return {"norms": norms.round(4).tolist(), "cosines": cosines.round(4).tolist()}
+
+
+def _lens(out: ModelOutput, weights: Weights) -> list[list[list[tuple[int, float]]]] | None:
+    """Ask the language model what it would say after each layer: for each token its likeliest ids, and probabilities.
+
+    None where the weights have no language-model head.
+    """
+    if any(name not in weights for name in task_shapes(weights.config, "masked_lm")):
+        return None
+    weights.require("masked_lm")
+    language_model, layers = family_of(weights.config).language_model, []
+    for state in out.hidden_states or ():  # one after the other: (layers, L, V) may be large
+        probs = softmax(_finite("the language model", language_model(state, View(weights))))  # (L, V)
+        best = np.argsort(-probs, axis=-1, kind="stable")[:, :TOP]
+        rows = zip(probs, best, strict=True)
+        layers.append([[(int(index), round(float(row[index]), 4)) for index in order] for row, order in rows])
+    return layers
+
+
+def _finite(name: str, array: Array) -> np.ndarray:
+    """Take the one text's numbers, in float64."""
+    numbers = to_numpy(array)[0].astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"weights: expected finite numbers all the way, got NaN or infinity in {name}")
+    return numbers

@@ -1,0 +1,435 @@
+"""Configurations: immutable dataclasses that read and write the reference's ``config.json``."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from nezha_np.checks import check_integer
+from nezha_np.families.family import FAMILIES
+from nezha_np.layers.activations import ACTIVATIONS
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+SWITCHES = ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings")
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that cannot be changed after it is made: the mappings of a frozen dataclass."""
+
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
+        raise TypeError("a configuration cannot be changed: make another with config.replace(...)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[Any, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What the configurations of the three families share, checked when one is made.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, the number of word pieces.
+    hidden_size : int
+        H, the features of a token.
+    num_hidden_layers : int
+        The number of encoder layers.
+    num_attention_heads : int
+        N; it divides `hidden_size` into heads of size D.
+    intermediate_size : int
+        F, the width of the feed-forward's middle.
+    hidden_act : str or callable
+        The activation: "gelu", "gelu_new", "relu", "silu" or "swish", "selu", "tanh", or a function of one array.
+    hidden_dropout_prob, attention_probs_dropout_prob : float
+        Dropout rates while training, from 0 to less than 1.
+    max_position_embeddings : int
+        The longest text a model with learned positions takes.
+    type_vocab_size : int
+        The number of token types.
+    initializer_range : float
+        The standard deviation of the normal distribution that `nezha_np.init` truncates.
+    layer_norm_eps : float
+        ε of the layer normalisations.
+    classifier_dropout : float or None
+        The dropout rate before a classifier; None: `hidden_dropout_prob`.
+    pad_token_id, bos_token_id, eos_token_id : int or None
+        Ids of special tokens. The row of the padding id gets no gradient from look-ups.
+    use_cache : bool
+        Whether a decoder returns its keys and values.
+    is_decoder : bool
+        Whether a token attends to itself and those before it alone.
+    add_cross_attention : bool
+        Whether a decoder's layers attend to an encoder too.
+    tie_word_embeddings : bool
+        Whether the language-model head uses the word embeddings as its matrix.
+    pruned_heads : mapping of int to sequence of int
+        The heads that each layer has lost.
+    num_labels : int, optional
+        The number of classes; None: that of `id2label`, or 2.
+    id2label : mapping of int to str, optional
+        Names of the classes; None: LABEL_0, LABEL_1 …
+    label2id : mapping of str to int, optional
+        The classes by name; None: `id2label` turned round.
+    problem_type : str or None
+        "regression", "single_label_classification", "multi_label_classification"; None: told by the labels.
+    architectures : sequence of str or None
+        The reference's class names.
+    extra : mapping
+        The keys of a ``config.json`` that are none of the above: kept, and written again.
+
+    Raises
+    ------
+    TypeError
+        If a field has a wrong type.
+    ValueError
+        If a field has a value that no model can have; the message names the field.
+    """
+
+    model_type: ClassVar[str]
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str | Callable[[Any], Any] = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    classifier_dropout: float | None = None
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    use_cache: bool = True
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+    pruned_heads: Mapping[int, Any] = dataclasses.field(default_factory=dict, hash=False)
+    num_labels: int | None = None
+    id2label: Mapping[int, str] | None = dataclasses.field(default=None, hash=False)
+    label2id: Mapping[str, int] | None = dataclasses.field(default=None, hash=False)
+    problem_type: str | None = None
+    architectures: tuple[str, ...] | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in SIZES:
+            self._set(name, check_integer(name, getattr(self, name), least=1))
+        for name in RATES:
+            if not (name == "classifier_dropout" and self.classifier_dropout is None):
+                self._set(name, _number(name, getattr(self, name), below=1))
+        for name in ("initializer_range", "layer_norm_eps"):
+            self._set(name, _number(name, getattr(self, name)))
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        for name in TOKENS:
+            if getattr(self, name) is not None:
+                self._set(name, check_integer(name, getattr(self, name), least=0))
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
+            )
+        if not callable(self.hidden_act) and self.hidden_act not in tuple(ACTIVATIONS):
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"hidden_act: expected one of {known}, or a function, got {self.hidden_act!r}")
+        if self.add_cross_attention and not self.is_decoder:
+            raise ValueError("add_cross_attention: expected is_decoder=True with it, got is_decoder=False")
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            known = ", ".join(PROBLEM_TYPES)
+            raise ValueError(f"problem_type: expected one of {known} or None, got {self.problem_type!r}")
+        self._set_labels()
+        self._set_pruned_heads()
+        if self.architectures is not None:
+            names = self.architectures
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"architectures: expected a list of class names or None, got {names!r}")
+            self._set("architectures", tuple(names))
+        if fields := [key for key in _mapping("extra", self.extra) if key in _keys(type(self))]:
+            raise ValueError(f"extra: expected keys that are no fields of the configuration, got {fields}")
+        self._set("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
+        self._check_family()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # how a frozen dataclass sets its own fields while it is made
+
+    def _check_family(self) -> None:
+        """Check what only one family has."""
+        raise TypeError("Config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got what they share")
+
+    def _check_heads(self, *, of_even_size: str = "") -> None:
+        if self.hidden_size % self.num_attention_heads or (of_even_size and self.head_size % 2):
+            even = f" with an even quotient ({of_even_size})" if of_even_size else ""
+            raise ValueError(
+                f"hidden_size: expected a multiple of num_attention_heads{even}, got hidden_size {self.hidden_size} "
+                f"and num_attention_heads {self.num_attention_heads}"
+            )
+
+    def _choose(self, name: str, choices: tuple[Any, ...]) -> None:
+        if getattr(self, name) not in choices:
+            known = ", ".join(map(str, choices))
+            raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+
+    def _set_labels(self) -> None:
+        if self.num_labels is not None:
+            self._set("num_labels", check_integer("num_labels", self.num_labels, least=1))
+        if self.id2label is None:
+            count = 2 if self.num_labels is None else self.num_labels
+            id2label = {index: f"LABEL_{index}" for index in range(count)}
+        else:
+            id2label = {index: str(label) for index, label in _numbered("id2label", self.id2label).items()}
+        if not id2label:
+            raise ValueError("id2label: expected at least one label, got none")
+        if self.num_labels not in (None, len(id2label)):
+            raise ValueError(
+                f"num_labels: expected one for each entry of id2label ({len(id2label)}), got {self.num_labels}"
+            )
+        if self.label2id is None:
+            label2id = {label: index for index, label in id2label.items()}
+        else:
+            label2id = {
+                str(label): check_integer("label2id", index)
+                for label, index in _mapping("label2id", self.label2id).items()
+            }
+        self._set("num_labels", len(id2label))
+        self._set("id2label", FrozenDict(id2label))
+        self._set("label2id", FrozenDict(label2id))
+
+    def _set_pruned_heads(self) -> None:
+        pruned = {}
+        for layer, heads in _numbered("pruned_heads", self.pruned_heads).items():
+            if not isinstance(heads, Iterable):
+                raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {heads!r}")
+            gone = sorted({check_integer("pruned_heads", head) for head in heads})
+            rightly_numbered = 0 <= layer < self.num_hidden_layers and set(gone) < set(range(self.num_attention_heads))
+            if not rightly_numbered:
+                raise ValueError(
+                    f"pruned_heads: expected some but not all of the {self.num_attention_heads} heads of a layer "
+                    f"from 0 to {self.num_hidden_layers - 1}, got {layer}: {gone}"
+                )
+            pruned[layer] = tuple(gone)
+        self._set("pruned_heads", FrozenDict(pruned))
+
+    @property
+    def attention_heads(self) -> int:
+        """N, the heads of a layer that has lost none."""
+        return self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """D, the features of a head."""
+        return self.hidden_size // self.attention_heads
+
+    @property
+    def learns_positions(self) -> bool:
+        """Whether each position of a text has a learned vector, which is added to its word."""
+        return False
+
+    @property
+    def longest_text(self) -> int | None:
+        """The number of tokens that a learned position or distance is there for; None: any number."""
+        return self.max_position_embeddings
+
+    def heads(self, layer: int) -> int:
+        """Return the number of heads that a layer still has."""
+        return self.attention_heads - len(self.pruned_heads.get(layer, ()))
+
+    def replace(self, **changes: Any) -> Self:
+        """Make a configuration that differs in some fields; another `num_labels` brings new label names.
+
+        Examples
+        --------
+        >>> from nezha_np.families.nezha import NezhaConfig
+        >>> NezhaConfig().replace(num_labels=5).num_labels
+        5
+        """
+        if changes.get("num_labels", self.num_labels) != self.num_labels:
+            changes = {"id2label": None} | changes
+        if "id2label" in changes:
+            changes = {"num_labels": None, "label2id": None} | changes
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds: every field, and the keys of `extra`.
+
+        Raises
+        ------
+        ValueError
+            If `hidden_act` is a function, which no file can hold.
+
+        Examples
+        --------
+        >>> from nezha_np.families.nezha import NezhaConfig
+        >>> NezhaConfig().to_dict()["model_type"]
+        'nezha'
+        """
+        if not isinstance(self.hidden_act, str):
+            raise ValueError(f"hidden_act: expected a name, to write it into a file, got {self.hidden_act!r}")
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["extra"], fields["num_labels"]  # id2label says how many, as in the reference's files
+        values = {"model_type": self.model_type, **copy.deepcopy(dict(self.extra)), **fields}
+        values["pruned_heads"] = {layer: list(heads) for layer, heads in self.pruned_heads.items()}
+        values["architectures"] = None if self.architectures is None else list(self.architectures)
+        return {key: dict(value) if isinstance(value, FrozenDict) else value for key, value in values.items()}
+
+
+def check_config(config: Any) -> None:
+    """Check that an argument is a configuration.
+
+    Raises
+    ------
+    TypeError
+        If not.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> check_config(NezhaConfig())
+    """
+    if not isinstance(config, Config):
+        known = "a NezhaConfig, a BertConfig or a ConvBertConfig"
+        raise TypeError(f"config: expected {known}, got {type(config).__name__}")
+
+
+def _keys(kind: type[Config]) -> set[str]:
+    """Return the keys of a config.json that a family's fields hold."""
+    return {"model_type", *(field.name for field in dataclasses.fields(kind))} - {"extra"}
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Make a configuration from what a ``config.json`` holds.
+
+    Parameters
+    ----------
+    values : mapping
+        The keys of the file. ``model_type`` chooses the family; a file without it (the authors' own has none) is
+        NEZHA's where it has ``max_relative_position`` or ``use_relative_position``, and ConvBERT's where it has
+        ``conv_kernel_size``.
+
+    Returns
+    -------
+    NezhaConfig, BertConfig or ConvBertConfig
+        The configuration; keys that it has no field for are in ``extra``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the family is not known, or a field is wrong.
+
+    Examples
+    --------
+    >>> config = config_from_dict({"max_relative_position": 64, "hidden_size": 24, "directionality": "bidi"})
+    >>> config.model_type, config.hidden_size, config.extra["directionality"]
+    ('nezha', 24, 'bidi')
+    """
+    values = _mapping("config", values)
+    family = values.get("model_type")
+    if family is None:
+        if {"max_relative_position", "use_relative_position"} & set(values):
+            family = "nezha"
+        elif "conv_kernel_size" in values:
+            family = "convbert"
+        else:
+            raise ValueError(
+                "config: expected model_type (nezha, bert, convbert), or max_relative_position or "
+                "use_relative_position as NEZHA's own files have, or conv_kernel_size (ConvBERT), got none of them"
+            )
+    if values.get("use_relative_position") is False and family == "nezha":
+        raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")
+    if family not in tuple(FAMILIES):
+        raise ValueError(f"model_type: expected one of {', '.join(FAMILIES)}, got {family!r}")
+    kind = FAMILIES[family].config
+    known = _keys(kind)
+    fields = {key: value for key, value in values.items() if key in known - {"model_type"}}
+    if fields.get("pruned_heads", {}) is None:  # which the reference takes as none
+        del fields["pruned_heads"]
+    if fields.get("id2label") is not None:
+        fields.pop("num_labels", None)  # the names decide, as in the reference
+    return kind(**fields, extra={key: value for key, value in values.items() if key not in known})
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a ``config.json``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    NezhaConfig, BertConfig or ConvBertConfig
+        The configuration.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a JSON object, or not a configuration; the message names the file.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> read_config(nz.weights.checkpoint.SHIPPED / "config.json").num_hidden_layers
+    4
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, got a file that is not: {error}") from None
+    try:
+        return config_from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _number(name: str, value: Any, below: int | None = None) -> float:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not 0 <= value < (sys.float_info.max if below is None else below):
+        raise ValueError(f"{name}: expected a number from 0 {f'to less than {below}' if below else 'on'}, got {value}")
+    return float(value)
+
+
+def _numbered(name: str, value: Any) -> dict[int, Any]:
+    """Turn the keys of a mapping, which JSON makes strings, into numbers again."""
+    items = _mapping(name, value).items()
+    try:
+        return {int(key) if isinstance(key, str) else operator.index(key): item for key, item in items}
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected whole numbers as keys, got {list(value)}") from None
+
+
+def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
+    return value

@@ -1,0 +1,130 @@
+"""Who gets each call of a layer while a pass is recorded.
+
+While no recorder is active, a layer runs its kernel or its definition. Inside ``with recording(recorder):`` the
+recorder gets the call instead: a trace runs the definition and keeps the result, a tape keeps the call too, and
+`definitions` runs the definition and keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from nezha_np.mechanism.layer import Layer
+
+
+class Recorder(Protocol):
+    """What is asked for the result of each call of a layer inside ``with recording(recorder):``.
+
+    Attributes
+    ----------
+    exclusive : bool
+        Whether no other recorder may become active inside its block, because this one would miss what that one gets.
+    """
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other recorder may become active inside its block."""
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        """Return the array that a primitive makes; `name` is the call's ``name=``."""
+
+    def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        """Return what a composite makes: an array, or a tuple with an array first."""
+
+    def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        """Return the array that a constant layer makes."""
+
+    def dropout_key(self, name: str) -> tuple[Any, ...] | None:
+        """Return the key of the random stream of a dropout layer, or None where there is no dropout."""
+
+
+R = TypeVar("R", bound=Recorder)
+_active: ContextVar[Recorder | None] = ContextVar("nezha_np_recorder", default=None)
+active_recorder = _active.get  # bound once: every call of a layer asks for it
+
+
+@contextmanager
+def recording(recorder: R) -> Iterator[R]:
+    """Give a recorder every call of a layer inside the block.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        A trace, a tape, or another recorder.
+
+    Yields
+    ------
+    Recorder
+        The recorder itself.
+
+    Raises
+    ------
+    ValueError
+        If the active recorder is exclusive: a trace or a tape would miss what this one gets.
+    """
+    active = _active.get()
+    if active is not None and active.exclusive:
+        raise ValueError("trace, value_and_grad and definitions: expected none inside a trace, which would miss it")
+    token = _active.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _active.reset(token)
+
+
+class _Definitions:
+    """A recorder that records nothing: its presence switches the kernels off."""
+
+    exclusive = False
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        return layer.definition(*arguments, **options)
+
+    composite = constant = primitive
+
+    def dropout_key(self, name: str) -> None:
+        return None
+
+
+def definitions() -> AbstractContextManager[Recorder]:
+    """Switch the kernels off: inside ``with definitions():`` every layer runs as it is written.
+
+    Returns
+    -------
+    context manager
+        For this thread alone.
+
+    Raises
+    ------
+    ValueError
+        When it is entered inside a trace or a tape, which run definitions anyway.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> with nz.definitions():
+    ...     out = nz.forward(weights, [[2, 3]])
+    """
+    return recording(_Definitions())
+
+
+def dropout_key(name: str) -> tuple[Any, ...] | None:
+    """Return the key of the random stream of a dropout mask.
+
+    Parameters
+    ----------
+    name : str
+        The name of the dropout layer in its scope.
+
+    Returns
+    -------
+    tuple or None
+        Seed, step and full name; None where there is no dropout, because no tape with a seed is active.
+    """
+    recorder = _active.get()
+    return None if recorder is None else recorder.dropout_key(name)

@@ -1,0 +1,55 @@
+"""Named arrays as text: what a trace, a bundle or a checkpoint holds, a line for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Write rows below one another, each column as wide as its widest cell.
+
+    Parameters
+    ----------
+    rows : iterable of sequences of str
+        The rows, the heading first; a row may have fewer cells.
+    right : sequence of int
+        The columns that are flush right.
+
+    Returns
+    -------
+    str
+        A line for each row, without spaces at its end.
+
+    Examples
+    --------
+    >>> print(format_table([("tensor", "bytes"), ("bias", "512"), ("weight", "65,536")], right=[1]))
+    tensor   bytes
+    bias       512
+    weight  65,536
+    """
+    rows = list(rows)
+    columns = max(map(len, rows), default=0)
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def min_max_mean_norm(values: np.ndarray) -> tuple[float, ...]:
+    """Describe an array by four numbers, without an overflow on the way: a sum of a mask's numbers would be one."""
+    if not values.size:
+        return ()
+    values = values.astype("float64")
+    with np.errstate(all="ignore"):
+        least, most = float(values.min()), float(values.max())
+        scale = max(abs(least), abs(most))
+        scaled = values / scale if 0.0 < scale < math.inf else values
+        scale = scale if 0.0 < scale < math.inf else 1.0
+        return least, most, float(scaled.mean()) * scale, float((scaled * scaled).sum() ** 0.5) * scale

@@ -1,0 +1,143 @@
+"""Every intermediate array of one pass by its full name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from nezha_np.arrays import Array, to_numpy
+from nezha_np.mechanism.layer import Layer
+from nezha_np.mechanism.patterns import check_patterns, matches
+from nezha_np.mechanism.recorder import recording
+from nezha_np.mechanism.summary import format_table, min_max_mean_norm
+from nezha_np.mechanism.view import View
+
+
+class Trace(Mapping[str, Array]):
+    """Every intermediate of one pass by its full name, in the order in which they were made.
+
+    With `output`, patterns like ``encoder.layer.*.output``, the arrays whose names fit none of them are let go.
+
+    A recorder that does more than record overrides `compute` and `compose` (how a layer's result is made) or `keep`
+    (what happens to a result, and what the pass goes on with): `nezha_np.oracle` does.
+    """
+
+    exclusive = True
+
+    def __init__(self, output: tuple[str, ...] | None = None) -> None:
+        self.output = output
+        self.arrays: dict[str, Array] = {}
+        self.made_by: dict[str, int] = {}  # name -> identity of its array, for those that were let go too
+        self.parameters: dict[int, str] = {}  # identity of a weight -> its name
+        self.scope = ""
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def summary(self) -> str:
+        """Return a table of what was recorded: name, shape, dtype, and min, max, mean and norm, taken in float64."""
+        rows: list[tuple[str, ...]] = [("name", "shape", "dtype", "min", "max", "mean", "norm")]
+        for name, array in self.arrays.items():
+            values = to_numpy(array)
+            shape, dtype = " × ".join(map(str, values.shape)) or "()", str(values.dtype)
+            rows.append((name, shape, dtype, *(f"{number:.4g}" for number in min_max_mean_norm(values))))
+        return format_table(rows, right=(3, 4, 5, 6))
+
+    def full_name(self, layer: Layer, arguments: tuple[Any, ...], name: str | None) -> str:
+        """Name a result: scope and `name`, else the parent of its parameter, else scope and the layer's own name."""
+        if name is None:
+            for argument in arguments:
+                if id(argument) in self.parameters:
+                    return self.parameters[id(argument)].rpartition(".")[0]
+        return self.scope + (name or layer.__name__)
+
+    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a primitive or a constant, which is to have this name."""
+        return layer.definition(*arguments, **options)
+
+    def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a composite, the first array of which is to have this name."""
+        return layer.definition(*arguments, **options)
+
+    def keep(self, name: str, array: Array) -> Array:
+        """Record an array, and return what the pass goes on with. An array may have several names, a name one array."""
+        if self.made_by.setdefault(name, id(array)) != id(array):
+            raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
+        if self.output is None or matches(name, self.output):
+            self.arrays[name] = array
+        return array
+
+    def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
+        """Run a primitive, and record its result."""
+        full_name = self.full_name(layer, arguments, name)
+        return self.keep(full_name, self.compute(full_name, layer, arguments, options))
+
+    constant = primitive
+
+    def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
+        """Run a composite in the scope of its view, and record its first array under the view's prefix."""
+        view = next((argument for argument in arguments if isinstance(argument, View)), None)
+        if view is None:
+            return layer.definition(*arguments, **options)
+        if not self.parameters:
+            self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
+        full_name = view.prefix.removesuffix(".")
+        outer, self.scope = self.scope, view.prefix
+        try:
+            result = self.compose(full_name, layer, arguments, options)
+        finally:
+            self.scope = outer
+        if not full_name:
+            return result
+        if isinstance(result, tuple):
+            return self.keep(full_name, result[0]), *result[1:]
+        return self.keep(full_name, result)
+
+    def dropout_key(self, name: str) -> tuple[Any, ...] | None:
+        """Return what a dropout mask is drawn from, or None where there is no dropout."""
+        return None
+
+
+def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[Trace]:
+    """Record every intermediate of one forward pass, of any head, by its full name.
+
+    Parameters
+    ----------
+    output : str or sequence of str, optional
+        Patterns of the names to record, so that a pass of a large model need not hold everything: ``*`` is any text
+        within a part of a name, ``**`` any text with dots too (`nezha_np.mechanism.patterns`). None: all.
+
+    Returns
+    -------
+    context manager
+        Its value is a read-only mapping from names to arrays, in the order in which they were made, with a method
+        `summary`. It covers one pass: a second one inside the same block raises ValueError.
+
+    Raises
+    ------
+    TypeError
+        If `output` is no text and no sequence of texts.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> with nz.trace() as t:
+    ...     out = nz.forward(weights, [[2, 3, 4]])
+    >>> t["encoder.layer.0.attention.self.probs"].shape
+    (1, 4, 3, 3)
+    >>> with nz.trace(output="encoder.layer.*") as t:
+    ...     out = nz.forward(weights, [[2, 3, 4]])
+    >>> list(t)
+    ['encoder.layer.0', 'encoder.layer.1', 'encoder.layer.2', 'encoder.layer.3']
+    >>> print(t.summary()[:38])
+    name             shape        dtype
+    """
+    return recording(Trace(None if output is None else check_patterns("output", output)))

@@ -1,0 +1,1 @@
+"""What is computed: the arguments of a call, the model from embeddings to `forward`, its heads, generation."""

@@ -1,0 +1,322 @@
+"""What a call is given: checked, and moved to where the weights are.
+
+Ids, masks and labels may be lists or NumPy arrays: they are checked before any transfer, and moved to the library and
+device of the weights. Arrays that are there already are checked by shape and dtype alone, because reading their values
+would make the host wait for the device. Float inputs that a model computes with must be there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nezha_np.arrays import (
+    Array,
+    asarray_like,
+    device_of,
+    dtype_named,
+    has_kind,
+    is_array,
+    kind_of,
+    library,
+    namespace,
+)
+from nezha_np.layers.losses import IGNORE_INDEX
+
+Shape = tuple[int | None, ...]  # None: any size from 1 on
+
+
+def check_integers(
+    name: str, value: Any, like: Array, shape: Shape, *, below: int, ignored: int | None = None
+) -> Array:
+    """Check ids or class labels and bring them like the weights.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in an error.
+    value : array_like of int
+        Lists, a NumPy array, or an array of the library of `like`.
+    like : array
+        Any weight.
+    shape : tuple of (int or None)
+        The expected shape.
+    below : int
+        Every value lies from 0 to ``below - 1``.
+    ignored : int, optional
+        A value that is allowed too.
+
+    Returns
+    -------
+    array of int64
+        The checked values.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers, or belong to another array library.
+    ValueError
+        If shape or values are not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_integers("input_ids", [[1, 2]], np.zeros(1), (None, None), below=3)
+    array([[1, 2]])
+    """
+    array, on_host = _array(name, value, like)
+    if not has_kind(array, "integral"):
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    _check_shape(name, array, shape)
+    if on_host and array.size:
+        allowed = (array >= 0) & (array < below)
+        also = ""
+        if ignored is not None:
+            allowed |= array == ignored
+            also = f" or {ignored}"
+        _refuse_values(name, array, ~allowed, f"values from 0 to {below - 1}{also}")
+    return _moved(name, array, on_host, like, "int64")
+
+
+def check_numbers(name: str, value: Any, like: Array, shape: Shape, *, from_0_to_1: bool = False) -> Array:
+    """Check numbers (a mask, targets of a regression) and bring them like the weights, in their dtype.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in an error.
+    value : array_like
+        Lists, a NumPy array, or an array of the library of `like`; integers and booleans count as numbers.
+    like : array
+        Any weight.
+    shape : tuple of (int or None)
+        The expected shape.
+    from_0_to_1 : bool
+        Refuse values outside.
+
+    Returns
+    -------
+    float array
+        The checked values.
+
+    Raises
+    ------
+    TypeError
+        If they are not real numbers, or belong to another array library.
+    ValueError
+        If shape or values are not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_numbers("attention_mask", [[1, 0]], np.zeros(1, "float32"), (None, None), from_0_to_1=True)
+    array([[1., 0.]], dtype=float32)
+    """
+    array, on_host = _array(name, value, like)
+    if not any(has_kind(array, kind) for kind in ("bool", "integral", "real floating")):
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    _check_shape(name, array, shape)
+    if on_host and from_0_to_1:  # written so that NaN is refused too
+        _refuse_values(name, array, ~((array >= 0) & (array <= 1)), "values from 0 (left out) to 1 (attended to)")
+    return _moved(name, array, on_host, like, like.dtype)
+
+
+def check_floats(name: str, value: Any, like: Array, shape: Shape) -> Array:
+    """Check a float input that the model computes with: it belongs to the weights' library already.
+
+    Raises
+    ------
+    TypeError
+        If it is not a float array of that library.
+    ValueError
+        If its shape is not as expected.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_floats("inputs_embeds", np.zeros((1, 2, 3)), np.zeros(1), (None, None, 3)).shape
+    (1, 2, 3)
+    """
+    _refuse_all_but_floats(name, value, like)
+    _check_shape(name, value, shape)
+    return _moved(name, value, False, like, like.dtype)
+
+
+def check_classes(name: str, labels: Any, logits: Array) -> Array:
+    """Check class labels: one for each row of the logits, or `IGNORE_INDEX`; (B, 1) labels count as (B,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_classes("labels", [2, -100], np.zeros((2, 3)))
+    array([   2, -100])
+    """
+    labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
+    return check_integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORE_INDEX)
+
+
+def check_positions(name: str, value: Any, logits: Array) -> Array:
+    """Check positions in a text, (B,) or (B, 1), and clamp them to 0 … L, where L means outside, as the reference does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_positions("start_positions", [-3, 1, 9], np.zeros((3, 4)))
+    array([0, 1, 4])
+    """
+    array, on_host = _array(name, _without_last_axis(name, value, logits, 1), logits)
+    if not has_kind(array, "integral"):
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    _check_shape(name, array, (logits.shape[0],))
+    array = _moved(name, array, on_host, logits, "int64")
+    return namespace(array).clip(array, 0, logits.shape[1])
+
+
+def which_tokens(input_ids: Any, inputs_embeds: Any) -> str:
+    """Say which of the two was given; one of them must be.
+
+    Examples
+    --------
+    >>> which_tokens([[1, 2]], None)
+    'input_ids'
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        both = "neither" if input_ids is None else "both"
+        raise ValueError(f"input_ids: expected either input_ids or inputs_embeds, got {both}")
+    return "input_ids" if inputs_embeds is None else "inputs_embeds"
+
+
+def fold_choices(name: str, value: Any, like: Array, rows: tuple[int, int] | None) -> tuple[Array, tuple[int, int]]:
+    """Fold the axis of the choices into the batch, (B, C, …) -> (B·C, …), and return (B, C) too.
+
+    `rows` is what (B, C) has to be; None: whatever comes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fold_choices("attention_mask", [[[1, 0], [1, 1]]], np.zeros(1), (1, 2))
+    (array([[1, 0],
+           [1, 1]]), (1, 2))
+    """
+    if name == "inputs_embeds":  # lists of them are refused here, where they would become an array
+        _refuse_all_but_floats(name, value, like)
+    array = value if name == "inputs_embeds" else _array(name, value, like)[0]
+    shape = tuple(array.shape)
+    axes = 4 if name == "inputs_embeds" else 3
+    if (len(shape) != axes if rows is None else len(shape) < axes) or rows not in (None, shape[:2]):
+        batch, choices = rows or ("batch", "choices")
+        hidden = ", hidden" if axes == 4 else ""
+        raise ValueError(f"{name}: expected shape ({batch}, {choices}, length{hidden}), got {shape}")
+    return namespace(array).reshape(array, (shape[0] * shape[1], *shape[2:])), (shape[0], shape[1])
+
+
+def count_axes(value: Any) -> int:
+    """Count the axes of an array or of nested lists.
+
+    Examples
+    --------
+    >>> count_axes([[1, 2], [3, 4]])
+    2
+    """
+    if is_array(value):
+        return len(value.shape)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return 1 + (count_axes(value[0]) if len(value) else 0)
+    return 0
+
+
+def count_rows(value: Any) -> int:
+    """Count the rows of an array or of nested lists, 0 where there are none.
+
+    Examples
+    --------
+    >>> count_rows([[1, 2], [3, 4]])
+    2
+    """
+    if is_array(value):
+        return value.shape[0] if value.shape else 0
+    return len(value) if count_axes(value) else 0
+
+
+def are_integers(name: str, value: Any, like: Array) -> bool:
+    """Say whether a value holds integers: any integer dtype, or lists of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> are_integers("labels", [1, 0], np.zeros(1)), are_integers("labels", [1.0, 0.0], np.zeros(1))
+    (True, False)
+    """
+    return has_kind(_array(name, value, like)[0], "integral")
+
+
+def _without_last_axis(name: str, value: Any, like: Array, axes: int) -> Any:
+    if axes == 1 and count_axes(value) == 2:
+        array, _ = _array(name, value, like)
+        if array.shape[1] == 1:
+            return array[:, 0]
+    return value
+
+
+def _array(name: str, value: Any, like: Array) -> tuple[Array, bool]:
+    if is_array(value) and not isinstance(value, (np.ndarray, np.generic)):
+        if library(value) != library(like):
+            raise TypeError(f"{name}: expected lists, NumPy or {library(like)} arrays, got {kind_of(value)}")
+        return value, False
+    if not isinstance(value, (np.ndarray, np.generic, Sequence, int, float)) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last: lists of another device's arrays
+        raise ValueError(
+            f"{name}: expected rows of the same length, got lists of different lengths or no numbers"
+        ) from None
+    if array.dtype.kind not in "biufc" and not is_array(value):
+        _refuse_items(name, array)
+    if not array.size and array.dtype == np.float64:
+        array = array.astype(np.int64)  # empty lists hold no floats
+    return array, True
+
+
+def _refuse_items(name: str, array: np.ndarray) -> None:
+    """Say what it is that made NumPy find no number type for lists."""
+    for item in array.flat:
+        if not isinstance(item, (int, float)):
+            raise TypeError(f"{name}: expected numbers in the lists, got {kind_of(item)}")
+    raise ValueError(f"{name}: expected numbers of 64 bits, got {max(array.flat, key=abs)}")
+
+
+def _refuse_values(name: str, array: np.ndarray, refused: np.ndarray, expected: str) -> None:
+    if refused.any():
+        raise ValueError(f"{name}: expected {expected}, got {array[refused].flat[0]}")
+
+
+def _refuse_all_but_floats(name: str, value: Any, like: Array) -> None:
+    if not is_array(value) or library(value) != library(like) or not has_kind(value, "real floating"):
+        raise TypeError(f"{name}: expected a float array of {library(like)}, as the weights are, got {kind_of(value)}")
+
+
+def _check_shape(name: str, array: Array, shape: Shape) -> None:
+    fits = len(array.shape) == len(shape) and all(
+        size >= 1 if expected is None else size == expected for size, expected in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "")
+        hint = ""
+        if len(array.shape) == len(shape) - 1 and name == "input_ids":
+            hint = ": add an axis for the batch"
+        elif len(array.shape) == len(shape) and 0 in array.shape:
+            hint = ": nothing in it"
+        raise ValueError(f"{name}: expected shape ({expected}), got {tuple(array.shape)}{hint}")
+
+
+def _moved(name: str, array: Array, on_host: bool, like: Array, dtype: Any) -> Array:
+    if on_host:
+        return asarray_like(like, array, dtype)
+    here, there = device_of(array), device_of(like)
+    if here != there and None not in (here, there):
+        raise ValueError(f"{name}: expected an array on {there}, as the weights are, got one on {here}")
+    xp = namespace(array)
+    return xp.astype(array, dtype_named(array, dtype) if isinstance(dtype, str) else dtype, copy=False)

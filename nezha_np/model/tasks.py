@@ -1,0 +1,117 @@
+"""The registry of tasks: what the model can be asked for, in one table.
+
+The command line, golden bundles, the doctor and the tables of the documentation are made from it. A family says which
+tasks it has, and for each the tensors that it needs and the reference's class (`nezha_np.families.family.Family`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from nezha_np.families.config import Config
+from nezha_np.families.family import FAMILIES, family_of
+from nezha_np.families.parameters import Shapes, task_shapes
+from nezha_np.model import heads
+from nezha_np.model.arguments import Inputs
+from nezha_np.model.model import forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task: the model alone (`forward`), or a head with its loss.
+
+    Attributes
+    ----------
+    function : callable
+        The public function of `nezha_np`.
+    labels : tuple of str
+        The arguments that its loss needs, all of them; () for `forward`, which has none.
+    label_is : str
+        What the labels are, in a few words.
+    loss : str
+        The loss, in a few words.
+    """
+
+    function: Callable[..., Any]
+    labels: tuple[str, ...] = ()
+    label_is: str = ""
+    loss: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the task, that of its function."""
+        return self.function.__name__
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the function takes besides weights and configuration: inputs, then labels."""
+        return ("input_ids", *Inputs.__annotations__, *self.labels)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that have the task, by the `model_type` of their configurations."""
+        return tuple(name for name, family in FAMILIES.items() if self.name in family.architectures)
+
+    def tensors(self, config: Config) -> Shapes:
+        """Return the name and the shape of every tensor that it needs besides embeddings and encoder.
+
+        Parameters
+        ----------
+        config : Config
+            The configuration.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shapes; none for `forward`.
+
+        Raises
+        ------
+        ValueError
+            If the family does not have the task.
+        """
+        return {} if self.name == "forward" else task_shapes(config, self.name)
+
+    def architecture(self, config: Config) -> str:
+        """Return the name of the reference's class.
+
+        Parameters
+        ----------
+        config : Config
+            The configuration.
+
+        Returns
+        -------
+        str
+            The class of transformers.
+        """
+        return family_of(config).architectures[self.name]
+
+
+_ENDS = ("start_positions", "end_positions")
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(forward),
+        Task(
+            heads.pretraining,
+            ("labels", "next_sentence_label"),
+            "a token for each token, 0 or 1 for each pair",
+            "sum of the next two",
+        ),
+        Task(heads.masked_lm, ("labels",), "a token for each token", "cross-entropy"),
+        Task(heads.next_sentence_prediction, ("labels",), "0 or 1 for each pair", "cross-entropy"),
+        Task(
+            heads.sequence_classification,
+            ("labels",),
+            "numbers, a class, or several labels for each text",
+            "squared error, cross-entropy, or binary cross-entropy",
+        ),
+        Task(heads.multiple_choice, ("labels",), "the right choice", "cross-entropy over the choices"),
+        Task(heads.token_classification, ("labels",), "a class for each token", "cross-entropy"),
+        Task(heads.question_answering, _ENDS, "first and last token of the answer", "mean of two cross-entropies"),
+        Task(heads.causal_lm, ("labels",), "a token for each token, shifted by one", "cross-entropy"),
+    )
+}

@@ -1,0 +1,1 @@
+"""From text and to text: tokenizers, `encode`, `fill_mask`, `embed`."""

@@ -1,0 +1,147 @@
+"""Where a tensor lies in a file, and arrays on a mapping of the file: what every checkpoint format comes down to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# What the arrays of each dtype are, by safetensors' names; bfloat16, which NumPy does not have, as its 16 bits.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+# What a file begins with that Git left in the place of a large one, and what to say of it.
+GIT_LFS = b"version https://git-lfs"
+POINTER = "it is a Git LFS pointer, which stands for the file: fetch the file itself (git lfs pull)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A tensor as a file describes it: its dtype (safetensors' name), its shape, and its bytes, `start` to `stop`.
+
+    `strides` says for each axis how many elements lie between one index and the next; None: rows follow one another
+    without gaps. With strides, `start` to `stop` is the span from the first element to the last.
+
+    Examples
+    --------
+    >>> Entry("F32", (2, 3), 0, 24).transposed(1, 0)
+    Entry(dtype='F32', shape=(3, 2), start=0, stop=24, strides=(1, 3))
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        if self.strides is None or self.dtype not in DTYPES:
+            return self.stop - self.start
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def at(self, index: int) -> Entry:
+        """Describe the part at an index of the first axis."""
+        strides = row_strides(self.shape) if self.strides is None else self.strides
+        size = DTYPES[self.dtype].itemsize
+        start = self.start + index * strides[0] * size
+        shape, rest = self.shape[1:], strides[1:]
+        reach = sum((length - 1) * step for length, step in zip(shape, rest, strict=True))
+        return Entry(self.dtype, shape, start, start + (reach + 1) * size, None if self.strides is None else rest)
+
+    def transposed(self, *axes: int) -> Entry:
+        """Describe the same bytes with the axes in another order."""
+        strides = row_strides(self.shape) if self.strides is None else self.strides
+        return dataclasses.replace(
+            self, shape=tuple(self.shape[axis] for axis in axes), strides=tuple(strides[axis] for axis in axes)
+        )
+
+    def with_last_axis(self) -> Entry:
+        """Describe the same bytes with one more axis, of size 1."""
+        strides = None if self.strides is None else (*self.strides, 1)
+        return dataclasses.replace(self, shape=(*self.shape, 1), strides=strides)
+
+
+def row_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of rows that follow one another.
+
+    Examples
+    --------
+    >>> row_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """Map the tensors of a file into memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    entries : mapping of str to Entry
+        The tensors that are wanted, as the reader of the file's format describes them.
+
+    Returns
+    -------
+    dict of str to array
+        Read-only arrays on the mapped file, in the dtypes of the file; bfloat16 becomes float32, because NumPy does not
+        have it. A tensor that does not lie on a multiple of its element's size is copied.
+
+    Raises
+    ------
+    ValueError
+        If NumPy cannot hold a tensor: it has no such dtype (F8, for example) or shape; the message names the tensor.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> from nezha_np.weights.formats.safetensors import read_header
+    >>> path = nz.weights.checkpoint.SHIPPED / "model.safetensors"
+    >>> map_tensors(path, read_header(path))["nezha.pooler.dense.bias"].dtype
+    dtype('float16')
+    """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    tensors = {}
+    for name, entry in entries.items():
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {name}")
+        dtype = DTYPES[entry.dtype]
+        array = np.frombuffer(mapped, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
+        if entry.dtype == "BF16":
+            array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        elif not array.flags.aligned:
+            array = array.copy()
+        try:
+            if entry.strides is None:
+                array = array.reshape(entry.shape)
+            else:
+                steps = [step * array.itemsize for step in entry.strides]
+                array = np.lib.stride_tricks.as_strided(array, entry.shape, steps, writeable=False)
+        except ValueError:  # more than 64 axes, or an axis of 0 beside an enormous one
+            raise ValueError(f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {name}") from None
+        array.flags.writeable = False
+        tensors[name] = array
+    return tensors

@@ -1,0 +1,80 @@
+"""NumPy's ``.npz`` files: zip archives of arrays, in which people keep TensorFlow checkpoints."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from nezha_np.weights.formats.entry import DTYPES, Entry, row_strides
+from nezha_np.weights.formats.stored_zip import stored_files
+
+NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Find the arrays of an ``.npz`` file, as `numpy.savez` writes it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to Entry
+        The arrays. The dtype of one that no weight can have is NumPy's name of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is broken, is compressed (`numpy.savez_compressed`), or holds Python objects, which are never read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "x.npz"
+    >>> np.savez(path, **{"bert/pooler/dense/bias": np.zeros(3)})
+    >>> read_header(path)["bert/pooler/dense/bias"].shape
+    (3,)
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected an .npz file, found no such file")
+    entries = {}
+    try:
+        places = stored_files(path, compressed="write it with numpy.savez, not numpy.savez_compressed")
+        with path.open("rb") as file:
+            for name, (start, stop) in places.items():
+                file.seek(start)
+                try:
+                    entry = _read_array_header(file, stop)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+                entries[name.removesuffix(".npy")] = entry
+    except ValueError as error:
+        raise ValueError(f"{path}: expected an .npz file as numpy.savez writes it, got another: {error}") from None
+    return entries
+
+
+def _read_array_header(file: BinaryIO, stop: int) -> Entry:
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"expected version 1.0 or 2.0 of the array format, got {version[0]}.{version[1]}")
+    try:
+        shape, by_columns, dtype = readers[version](file)
+    except Exception:  # NumPy has Python's parser and tokenizer read the header, and these raise what they like
+        raise ValueError("expected the header of an array") from None
+    start = file.tell()
+    if dtype.hasobject:
+        raise ValueError("expected numbers, got pickled Python objects, which are never read")
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != stop - start:
+        raise ValueError(f"expected the bytes of {dtype} {shape}, got {stop - start}")
+    strides = None
+    if by_columns and len(shape) > 1 and 0 not in shape:
+        strides = row_strides(shape[::-1])[::-1]
+    return Entry(NAMES.get(dtype, str(dtype)), shape, start, stop, strides)

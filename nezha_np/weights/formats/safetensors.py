@@ -1,0 +1,132 @@
+"""Safetensors files: where their tensors lie, and how they are written.
+
+A file is eight bytes with the header's length (little-endian), the header in JSON, and the data. The safetensors
+library checks the header (its length, every dtype, shape and range: no overlap, no gap, nothing outside the file)
+without reading the data. It lets three things pass that the format forbids, which are refused here: a name that stands
+twice, a header that does not begin with ``{``, and descriptions in other JSON than the format's. Its NumPy loader
+copies every tensor, so the arrays are made by `tensor_bytes.map_tensors`, on a mapping of the file: no weight is read
+before it is used, and none is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.weights.formats.entry import GIT_LFS, POINTER, Entry
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Read and check the header of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to Entry
+        The tensors; `start` and `stop` count from the beginning of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file breaks a promise of the format; the message names the file and says which.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> read_header(nz.weights.checkpoint.SHIPPED / "model.safetensors")["nezha.pooler.dense.bias"].shape
+    (128,)
+    """
+    import safetensors  # here, because most of a short script's life is spent importing
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a safetensors file, found no such file")
+    with path.open("rb") as file:
+        try:
+            with safetensors.safe_open(path, framework="numpy"):
+                pass
+            (length,) = struct.unpack("<Q", file.read(8))
+            return _parse(file.read(length).decode(), data=8 + length)
+        except (safetensors.SafetensorError, ValueError, OSError) as error:
+            file.seek(0)
+            if file.read(len(GIT_LFS)) == GIT_LFS:
+                raise ValueError(f"{path}: expected a safetensors file, got another: {POINTER}") from None
+            raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {error}") from None
+
+
+def _parse(header: str, *, data: int) -> dict[str, Entry]:
+    """Read a header that the library accepted; `data` is where its offsets count from."""
+    if not header.startswith("{"):
+        raise ValueError("the header does not begin with {")
+    entries = {}
+    for name, fields in json.loads(header, object_pairs_hook=_without_duplicates).items():
+        if name == "__metadata__":
+            continue
+        match fields:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(stop)]}:
+                entries[name] = Entry(dtype, tuple(shape), data + start, data + stop)
+            case _:
+                raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
+    return entries
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in the header")
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file that `read_header` has accepted: texts by name.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> read_metadata(nz.weights.checkpoint.SHIPPED / "model.safetensors")
+    {'format': 'pt'}
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)).get("__metadata__") or {}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tensors : mapping of str to array
+        The tensors.
+    metadata : mapping of str to str, optional
+        Texts by name; None: what transformers asks for, which refuses a file that does not say for which framework it
+        was written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> write_tensors(path, {"x": np.zeros(3)})
+    >>> read_header(path)["x"].shape
+    (3,)
+    """
+    import safetensors.numpy
+
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode
+    safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
+    path.chmod(mode)  # newer versions of the library make private files; a model is as readable as any new file

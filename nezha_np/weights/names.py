@@ -1,0 +1,223 @@
+"""The names that tensors have in files, and what they are called in memory.
+
+In memory every tensor goes by the reference's name without the model's prefix. Files say more than that:
+
+    in a file                                             in memory
+    nezha.… or bert.…, convbert.…, module.bert.…          …
+    …LayerNorm.gamma, …LayerNorm.beta                     …LayerNorm.weight, …LayerNorm.bias
+    bert/encoder/layer_0/attention/self/query/kernel      encoder.layer.0.attention.self.query.weight, transposed
+    cls/predictions/output_bias                           cls.predictions.bias
+    …/adam_m, global_step, …                              dropped: the optimiser's
+    …embeddings.position_ids                              dropped: 0, 1, 2 …
+    ….relative_positions_encoding.positions_encoding      dropped: computed, once it is compared with our table
+
+The names with slashes are TensorFlow's, as the authors of NEZHA, BERT and ConvBERT published their models. Its kernels
+are (in, out), ours are (out, in): the same bytes, described with the axes in another order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from nezha_np.families.config import Config
+from nezha_np.families.family import FAMILIES, family_of
+from nezha_np.families.parameters import without_aliases
+from nezha_np.weights.formats.entry import Entry
+
+# A wrapper's prefix (of data parallelism, of compilation), then the model's.
+PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*(?:(?:nezha|bert|convbert)\.)?")
+OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+POSITION_TABLE = ".relative_positions_encoding.positions_encoding"
+# What old files hold though it is computed, beside tables of positions: ids of positions and token types.
+COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+# TensorFlow's names, part by part.
+SCOPES = ("bert", "nezha", "convbert", "electra")  # ConvBERT's authors began with ELECTRA
+OPTIMISER = re.compile(
+    r"(adam|lamb)_[mv]|Adam(_\d+)?|(AdamWeightDecay|LAMB)\w*|Momentum|beta[12]_power|global_step|(current_)?loss_scale"
+    r"|(num_)?good_steps"
+)
+RENAMED = {
+    "conv_attn_key": "key_conv_attn_layer",
+    "conv_attn_kernel": "conv_kernel_layer",
+    "conv_attn_point": "conv_out_layer",
+    "g_dense": "dense",
+}
+WHOLE_NAMES = {  # in TensorFlow and in memory
+    "output_weights": "classifier.weight",
+    "output_bias": "classifier.bias",
+    "cls/squad/output_weights": "qa_outputs.weight",
+    "cls/squad/output_bias": "qa_outputs.bias",
+    "generator_predictions/output_bias": "generator_lm_head.bias",
+}
+# How TensorFlow orders the axes of a kernel.
+AXES = {"kernel": (1, 0), "depthwise_kernel": (1, 2, 0), "pointwise_kernel": (2, 1, 0)}
+LAST = {
+    "kernel": "weight",
+    "depthwise_kernel": "depthwise.weight",
+    "pointwise_kernel": "pointwise.weight",
+    "gamma": "weight",
+    "output_weights": "weight",
+    "beta": "bias",
+    "output_bias": "bias",
+}
+
+
+def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
+    """Give a tensor of a file its name in memory.
+
+    Parameters
+    ----------
+    raw : str
+        The name in the file.
+    entry : Entry
+        What the file says of the tensor.
+
+    Returns
+    -------
+    (str, Entry) or None
+        The name in memory, and the entry with the axes in our order; None for what belongs to no model: it is computed,
+        or the optimiser's.
+
+    Examples
+    --------
+    >>> name_tensor("bert/pooler/dense/kernel", Entry("F32", (2, 3), 0, 24))
+    ('pooler.dense.weight', Entry(dtype='F32', shape=(3, 2), start=0, stop=24, strides=(1, 3)))
+    """
+    name = raw.removesuffix(":0")
+    if any(OPTIMISER.fullmatch(part) for part in name.split("/")):
+        return None
+    if "/" in name or name in WHOLE_NAMES:
+        name, entry = _from_tensorflow(name, entry)
+    else:
+        name = name[PREFIX.match(name).end() :]  # type: ignore[union-attr]  # which matches nothing, too
+        for old, new in OLD_NORMS.items():
+            if name.endswith(old):
+                name = name.removesuffix(old) + new
+    return None if name in COMPUTED or name.endswith(POSITION_TABLE) else (name, entry)
+
+
+def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
+    parts = name.split("/")
+    if parts[0] in SCOPES:
+        del parts[0]
+    name = "/".join(parts)
+    if name in WHOLE_NAMES:
+        return WHOLE_NAMES[name], entry
+    *scope, last = parts
+    scope = [RENAMED.get(part, re.sub(r"^layer_(\d+)$", r"layer.\1", part)) for part in scope]
+    # A kernel in groups (of g_dense) has three axes and stays as it is: the groups come first, here and there.
+    if len(entry.shape) == len(AXES.get(last, ())):
+        entry = entry.transposed(*AXES[last])
+    if last == "bias" and scope[-1:] == ["key_conv_attn_layer"]:
+        entry = entry.with_last_axis()
+    last = f"{last}.weight" if last.endswith("_embeddings") else LAST.get(last, last)
+    return ".".join([*scope, last]), entry
+
+
+def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) -> dict[str, tuple[Path, str, Entry]]:
+    """Give the tensors of files their names in memory.
+
+    Parameters
+    ----------
+    headers : mapping of Path to (mapping of str to Entry)
+        What is known of each file's tensors.
+    config : Config
+        The configuration.
+
+    Returns
+    -------
+    dict of str to (Path, str, Entry)
+        For each name in memory the file, the name in the file, and the entry; without what is computed, tied, or the
+        optimiser's.
+
+    Raises
+    ------
+    ValueError
+        If two tensors get the same name.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> entry = Entry("F32", (2,), 0, 8)
+    >>> named = name_tensors({Path("f"): {"bert.embeddings.LayerNorm.gamma": entry}}, NezhaConfig())
+    >>> list(named)
+    ['embeddings.LayerNorm.weight']
+    """
+    named: dict[str, tuple[Path, str, Entry]] = {}
+    for file, header in headers.items():
+        for raw, entry in header.items():
+            found = name_tensor(raw, entry)
+            if found is None:
+                continue
+            name, entry = found
+            if name in named:
+                raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
+            named[name] = (file, raw, entry)
+    return without_aliases(named, config)
+
+
+def position_tables(names: Iterable[str]) -> list[str]:
+    """List the names of saved tables of relative positions.
+
+    Examples
+    --------
+    >>> position_tables(["a.relative_positions_encoding.positions_encoding", "a.query.weight"])
+    ['a.relative_positions_encoding.positions_encoding']
+    """
+    return [name for name in names if name.endswith(POSITION_TABLE)]
+
+
+def wrong_family(names: Iterable[str], config: Config) -> str | None:
+    """Say of what other family than the configuration's the tensors of a checkpoint look, and what to change.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in the files.
+    config : Config
+        The configuration.
+
+    Returns
+    -------
+    str or None
+        A message; None where they look right, or like none.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> names = ["bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"]
+    >>> print(wrong_family(names, NezhaConfig()))
+    expected the tensors of NEZHA, as config.json says, got what looks like BERT, because there is
+    embeddings.position_embeddings.weight, which NEZHA has not: set "model_type": "bert" in config.json
+    """
+    names = list(names)
+
+    def are_there(part: str) -> bool:
+        return any(part in name for name in names)
+
+    positions = "embeddings.position_embeddings.weight"
+    if are_there("key_conv_attn_layer") or are_there("conv_attn_key"):
+        family, why = "convbert", f"there is key_conv_attn_layer, which {family_of(config).title} has not"
+        change = "together with its conv_kernel_size, head_ratio and embedding_size"
+    elif are_there("position_embeddings"):
+        if position_tables(names):
+            return None  # it has both kinds of positions: what that is, nobody knows
+        family, why = "bert", f"there is {positions}, which NEZHA has not"
+        change = ""
+        if config.model_type == "convbert":
+            why = f"there is {positions} but no key_conv_attn_layer"
+    elif are_there("word_embeddings"):
+        family, why = "nezha", f"there is no {positions}"
+        change = "and max_relative_position (64 in the authors' models)"
+    else:
+        return None
+    if family == config.model_type:
+        return None
+    change = f" {change}".rstrip()
+    return (
+        f"expected the tensors of {family_of(config).title}, as config.json says, got what looks like "
+        f'{FAMILIES[family].title}, because {why}: set "model_type": "{family}"{change} in config.json'
+    )

@@ -1,0 +1,129 @@
+"""Plant every mistake of the catalogue in a pass, and write down what the doctor says.
+
+    python tools/make_mistakes_table.py
+
+writes docs/mistakes.md. The tests plant the same mistakes, in more bundles.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import nezha_np as nz
+from nezha_np.oracle.mistakes import PARTS
+from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
+from nezha_np.oracle.rounding import ARITHMETICS
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY / "tests"))  # the tests plant the same mistakes
+
+import test_gradient_mistakes  # noqa: E402
+from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant  # noqa: E402
+
+PAGE = REPOSITORY / "docs" / "mistakes.md"
+HEADING = "| way | shows at | float32 | float16 |\n| --- | --- | --- | --- |"
+TOP = """# The mistakes that the doctor knows
+
+`nezha-np doctor` names the mistake that makes another implementation's numbers. This is its catalogue: what each
+mistake is, in which ways it is made, and what the doctor says of a pass in which it was planted: all steps computed in
+float32 or in float16, with the mistake and with roundings of their own. *Shows at* is the first step that is wrong; the
+two numbers are its largest difference from the right result, and from that under the mistake. Where several mistakes
+make the same numbers all are named, those first that explain most of what follows. A dash: the mistake moves no step by
+more than the dtype's roundings. What is recognised by fitting (dropout, another table or weight) was planted with
+random numbers.
+
+The bundles are those of the standard set, which `nezha-np golden record --all` writes.
+`python tools/make_mistakes_table.py` writes this page anew.
+"""
+GRADIENTS = """## Gradients
+
+These are made walking back: the forward pass is right, and the first wrong gradient is named, of an intermediate array
+or of a weight. They were planted in the bundles of `tests/test_gradient_mistakes.py`, which have two layers.
+"""
+
+
+def first_seen(mistake, changes, dtype):
+    """The first bundle in which the doctor sees a mistake, and what it says."""
+    for name in bundles_for(mistake):
+        theirs = plant(bundle_of(name), changes, dtype)
+        if theirs is not None:
+            diagnosis = nz.oracle.diagnose(bundle_of(name), theirs, dtype=dtype)
+            if diagnosis.step is not None:
+                return name, diagnosis
+    return None
+
+
+def said(mistake, found):
+    """What the doctor says, in the cell of a table."""
+    if found is None:
+        return "—"
+    _, diagnosis = found
+    if not diagnosis.findings:
+        return "not in the catalogue"
+    finding = next((one for one in diagnosis.findings if one.name == mistake.name), diagnosis.findings[0])
+    others = [name for name in diagnosis.names if name != mistake.name]
+    words = "named" if finding.name == mistake.name else "not named"
+    if others:
+        words += (", first" if diagnosis.names[0] == mistake.name else "") + ", with " + ", ".join(others)
+    before = "another shape" if np.isinf(finding.before) else f"{finding.before:.1e}"
+    return f"{words}: {before} → {finding.after:.1e}"
+
+
+def rows_of(mistake):
+    """The rows of a mistake's table, one for each way to make it."""
+    fitted = {what: changes for what, (name, changes) in OWN_NUMBERS.items() if name == mistake.name}
+    for way, changes in {**mistake.ways, **fitted}.items():
+        found = {dtype: first_seen(mistake, changes, dtype) for dtype in ("float32", "float16")}
+        if (mistake.name, way) in UNSEEN:
+            found["float64"] = first_seen(mistake, changes, "float64")
+        shown = found["float32"] or found.get("float64")
+        where = f"`{shown[1].step}` of {shown[0]}" if shown else ""
+        float32 = said(mistake, found["float32"])
+        if "float64" in found:
+            float32 += f"; in float64 {said(mistake, found['float64'])}"
+        yield f"| {way or 'as it says'} | {where} | {float32} | {said(mistake, found['float16'])} |"
+
+
+def first_gradient_seen(bundles, changes, dtype):
+    """The first bundle in which the doctor sees a mistake of walking back, and what it says."""
+    for what, bundle in bundles.items():
+        theirs = test_gradient_mistakes.plant(bundle, changes, ARITHMETICS[dtype])
+        diagnosis = nz.oracle.diagnose(bundle, theirs, dtype=dtype)
+        if diagnosis.step is not None:
+            return what, diagnosis
+    return None
+
+
+def rows_of_gradients(mistake, bundles):
+    """The rows of the table of a mistake of walking back."""
+    for way, changes in mistake.ways.items():
+        found = {dtype: first_gradient_seen(bundles, changes, dtype) for dtype in ("float32", "float16")}
+        what, diagnosis = found["float32"]
+        where = f"`{diagnosis.step.removeprefix('gradients/')}` of {what}"
+        float32, float16 = (said(mistake, found[dtype]) for dtype in ("float32", "float16"))
+        yield f"| {way or 'as it says'} | {where} | {float32} | {float16} |"
+
+
+def main():
+    lines = [TOP]
+    for part, mistakes in PARTS.items():
+        lines.append(f"## {part}\n")
+        for mistake in mistakes:
+            families = "" if len(mistake.families) == 3 else f" ({', '.join(mistake.families)})"
+            lines += [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
+            rows = list(rows_of(mistake))
+            if rows:
+                lines += [HEADING, *rows, ""]
+    lines.append(GRADIENTS)
+    bundles = test_gradient_mistakes.make_bundles()
+    for mistake in GRADIENT_MISTAKES:
+        rows = rows_of_gradients(mistake, bundles)
+        lines += [f"**{mistake.name}**: {mistake.sentence}.\n", HEADING, *rows, ""]
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
