@@ -29,8 +29,9 @@ from nezha_np.model.heads import (
 )
 from nezha_np.model.model import forward
 from nezha_np.text.embed import embed
+from nezha_np.text.encode import encode, get_special_tokens_mask
 from nezha_np.text.fill_mask import fill_mask
-from nezha_np.text.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
+from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights

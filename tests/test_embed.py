@@ -32,9 +32,7 @@ def tokenizer():
 def model(family="nezha", dtype="float64", **options):
     """Make a small model for the shipped tokenizer, with weights large enough for texts to differ."""
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 12}
-    config = FAMILIES[family].config(
-        vocab_size=7000, initializer_range=0.5, max_position_embeddings=40, **sizes, **options
-    )
+    config = FAMILIES[family](vocab_size=7000, initializer_range=0.5, max_position_embeddings=40, **sizes, **options)
     return nz.init(config, dtype=dtype)
 
 
@@ -170,7 +168,7 @@ def test_an_array_library_of_another_device_is_read_back_once_for_each_batch(mon
         shapes.append(array.shape)
         return original(array)
 
-    monkeypatch.setattr(nz.sentence_embeddings, "to_numpy", watched)
+    monkeypatch.setattr(nz.text.embed, "to_numpy", watched)
     for pooling in POOLINGS:
         shapes.clear()
         found = nz.embed(TEXTS, strict_weights, tokenizer(), pooling=pooling, normalize=True, batch_size=4)

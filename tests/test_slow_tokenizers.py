@@ -18,7 +18,9 @@ from count_tokenizer_differences import SETTINGS, difference, every_character, f
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nezha_np.text.tokenizer import SPECIAL_TOKENS, encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
+from nezha_np.text.encode import encode, get_special_tokens_mask
+from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
+from nezha_np.text.tokenizer_config import SPECIAL_TOKENS
 
 SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-zh"
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from nezha_np.text.tokenizer import encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
+from nezha_np.text.encode import encode, get_special_tokens_mask
+from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
@@ -207,7 +208,7 @@ def test_a_vocab_file_is_read_line_by_line_as_the_reference_reads_it(tmp_path, r
 
 
 def test_importing_the_module_does_not_import_tokenizers():
-    code = "import sys, nezha_np.text.tokenizer; sys.exit('tokenizers' in sys.modules)"
+    code = "import sys, nezha_np.text.tokenizer, nezha_np.text.wordpiece; sys.exit('tokenizers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -810,7 +811,9 @@ def test_a_setting_of_a_wrong_type_in_the_call_is_named(options, error, message)
 def test_settings_for_a_tokenizer_json_are_refused(tmp_path, shipped, options):
     shipped.save(str(tmp_path / "tokenizer.json"))
     [name] = options
-    with pytest.raises(ValueError, match=rf"^{name}: expected None beside .*tokenizer\.json, which says it all"):
+    with pytest.raises(
+        ValueError, match=rf"^{name}: expected None with .*tokenizer\.json, which holds all its settings"
+    ):
         load_tokenizer(tmp_path, **options)
     folder_with(tmp_path)
     assert load_tokenizer(tmp_path / "vocab.txt", **options).to_str() == shipped.to_str()

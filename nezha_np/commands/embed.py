@@ -32,7 +32,7 @@ from nezha_np.files.text_lines import Line, parse_line, read_lines
 from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options, embed_batch
-from nezha_np.text.tokenizer import check_text
+from nezha_np.text.encode import check_text
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 

@@ -22,7 +22,8 @@ from nezha_np.oracle.comparison import compare
 from nezha_np.oracle.doctor import diagnose
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.standard import record_all
-from nezha_np.text.tokenizer import encode, load_tokenizer
+from nezha_np.text.encode import encode
+from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.weights.checkpoint import SHIPPED, list_files
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file

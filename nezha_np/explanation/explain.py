@@ -32,7 +32,7 @@ from nezha_np.layers.softmax import softmax
 from nezha_np.mechanism import View, trace
 from nezha_np.model.model import ModelOutput, forward
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.tokenizer import check_text, encode
+from nezha_np.text.encode import check_text, encode
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:

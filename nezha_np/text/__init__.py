@@ -1,1 +1,1 @@
-"""From text and to text: tokenizers, `encode`, `fill_mask`, `embed`."""
+"""From text to arrays and to results: tokenizers, `encode`, `fill_mask`, `embed`."""

@@ -1,9 +1,10 @@
-"""The model and the tokenizer of a call that leaves them out."""
+"""The default model and the default tokenizer of a call."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING
 
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.weights.checkpoint import load
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 @functools.cache
 def shipped_weights() -> Weights:
-    """Load the model that ships with the package, once.
+    """Load the model that ships with the package; later calls return the same weights.
+
+    Returns
+    -------
+    Weights
+        The weights.
 
     Examples
     --------
@@ -26,7 +32,7 @@ def shipped_weights() -> Weights:
 
 
 def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[Weights, Tokenizer]:
-    """Choose what was left out: the shipped model, and the tokenizer in the folder that the weights came from.
+    """Fill in the defaults: the shipped model, and the tokenizer in the folder that the weights were loaded from.
 
     Parameters
     ----------
@@ -37,15 +43,15 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
 
     Returns
     -------
-    Weights, tokenizers.Tokenizer
-        What was given or chosen.
+    tuple of (Weights, tokenizers.Tokenizer)
+        The arguments, or their defaults.
 
     Raises
     ------
     TypeError
-        If the weights are no `Weights`.
+        If `weights` is not `Weights`.
     ValueError
-        If there is no tokenizer, and the weights were not loaded from a folder.
+        If `tokenizer` is None and the weights were not loaded from a folder.
     FileNotFoundError
         If there is no tokenizer in that folder.
 
@@ -62,10 +68,10 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
     if tokenizer is None:
         if weights.source is None:
             raise ValueError("tokenizer: expected one, because the weights were not loaded from a folder, got None")
-        tokenizer = _tokenizer_of(weights.source)
+        tokenizer = _load_tokenizer_once(weights.source)
     return weights, tokenizer
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer_of(folder: Any) -> Tokenizer:
+def _load_tokenizer_once(folder: str | os.PathLike[str]) -> Tokenizer:
     return load_tokenizer(folder)

@@ -1,7 +1,7 @@
 """Sentence embeddings: one vector for each text.
 
-A text's vector is the mean of its tokens' last hidden states, its first token's, or what the pooler makes of that
-(Reimers and Gurevych 2019, section 3; ``Pooling`` and ``Normalize`` of sentence-transformers).
+A text's vector is the mean of the last hidden states of its tokens, the last hidden state of its first token, or the
+pooler's output (Reimers and Gurevych 2019, section 3; ``Pooling`` and ``Normalize`` of sentence-transformers).
 
 Dimension letters: n texts, B batch, L length, H hidden size.
 """
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nezha_np.arrays import asarray_like, in_statistics_dtype, namespace, to_numpy
+from nezha_np.arrays import Array, asarray_like, in_statistics_dtype, namespace, to_numpy
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of
 from nezha_np.model.model import ModelOutput, forward
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.tokenizer import check_text, encode
+from nezha_np.text.encode import check_text, encode
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 POOLINGS = ("mean", "cls", "pooler")
-SHORTEST = 1e-12  # a vector shorter than this is divided by this, as torch.nn.functional.normalize does
+SHORTEST = 1e-12  # a vector that is shorter is divided by this number, as torch.nn.functional.normalize does
 
 
 def embed(
@@ -49,20 +49,20 @@ def embed(
     tokenizer : tokenizers.Tokenizer, optional
         Its tokenizer; None: the one in the folder that the weights were loaded from.
     pooling : str
-        "mean": the mean of the last hidden states of all tokens, special tokens included. "cls": that of the first
-        token. "pooler": the pooler's output.
+        "mean": the mean of the last hidden states of all tokens, special tokens included. "cls": the last hidden
+        state of the first token. "pooler": the pooler's output.
     normalize : bool
-        Scale each vector to length 1, so that the product of two is their cosine.
+        Scale each vector to norm 1, so that the dot product of two is their cosine similarity.
     batch_size : int
-        How many texts go through the model together. Texts of similar length do, whatever their order; a ConvBERT's
-        stay in their order, because its convolution reads the padding.
+        How many texts go through the model together. Texts are sorted by length first, which saves padding; not for
+        ConvBERT, whose convolution reads the padding, so that a text's vector depends on the other texts of its batch.
     max_length : int, optional
-        The most tokens of a text, special tokens included; the rest is cut off. None: no cut.
+        The largest number of tokens of a text, special tokens included; longer texts are cut. None: no text is cut.
 
     Returns
     -------
     (n, H) NumPy array
-        A vector for each text, in the order of the texts; float64 where the weights are, else float32. No texts give
+        A vector for each text, in the order of the texts; float64 for float64 weights, else float32. For no texts
         (0, H).
 
     Raises
@@ -70,9 +70,9 @@ def embed(
     TypeError
         If an argument has a wrong type.
     ValueError
-        If a text has no token, or more than a model with learned positions has positions; an option has another value
-        than those above; the weights have no pooler and `pooling` asks for it; there is no tokenizer, or it does not
-        fit the weights.
+        If a text has no token, or more tokens than a model with learned positions has positions; an option has a value
+        that is not listed above; `pooling` is "pooler" and the weights have no pooler; there is no tokenizer, or it
+        does not fit the weights.
     FileNotFoundError
         If there is no tokenizer in the folder that the weights were loaded from.
 
@@ -94,8 +94,8 @@ def embed(
         check_text(f"texts[{index}]", text)
 
     order = list(range(len(texts)))
-    if not family_of(weights.config).reads_padding:  # else a text's vector depends on what it is padded to
-        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: what fails, fails soon
+    if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
+        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
     dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
     vectors = np.empty((len(texts), weights.config.hidden_size), dtype)
     for start in range(0, len(texts), int(batch_size)):
@@ -108,7 +108,23 @@ def embed(
 def check_options(
     weights: Weights, tokenizer: Tokenizer, *, pooling: str, normalize: bool, batch_size: int, max_length: int | None
 ) -> None:
-    """Check the options of `embed`, which describes them.
+    """Check the options of `embed`.
+
+    Parameters
+    ----------
+    weights : Weights
+        The model.
+    tokenizer : tokenizers.Tokenizer
+        Its tokenizer.
+    pooling, normalize, batch_size, max_length
+        The options of `embed`, which describes them.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+    ValueError
+        If an option has a wrong value; `embed` says which.
 
     Examples
     --------
@@ -128,7 +144,7 @@ def check_options(
     if not isinstance(normalize, (bool, np.bool_)):
         raise TypeError(f"normalize: expected True or False, got {normalize!r}")
     check_integer("batch_size", batch_size, least=1)
-    encode(tokenizer, "", max_length=max_length)  # says what is wrong with either, also where there are no texts
+    encode(tokenizer, "", max_length=max_length)  # checks both, also where there are no texts
 
 
 def embed_batch(
@@ -141,12 +157,12 @@ def embed_batch(
     normalize: bool,
     max_length: int | None,
 ) -> np.ndarray:
-    """Turn texts that go through the model together into vectors; `embed` describes the options, checked before.
+    """Turn one batch of texts into vectors; the options are those of `embed`, and were checked before.
 
     Parameters
     ----------
     texts : sequence of str
-        B texts, at least one, checked before.
+        B texts, at least one; `check_text` was called on each.
     names : sequence of str
         What to call each of them in an error.
     weights : Weights
@@ -159,7 +175,7 @@ def embed_batch(
     Returns
     -------
     (B, H) NumPy array
-        Their vectors.
+        A vector for each text.
 
     Raises
     ------
@@ -178,7 +194,7 @@ def embed_batch(
     highest = batch["input_ids"].max()
     if highest >= weights.config.vocab_size:
         raise ValueError(f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}")
-    # Pooled where the weights are, so that a GPU sends back one vector for each text.
+    # Pooling runs on the device of the weights, so that a GPU sends back one vector for each text.
     vectors = to_numpy(_pool(forward(weights, **batch), batch["attention_mask"], pooling))
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST) if normalize else vectors
 
@@ -194,11 +210,13 @@ def _check_lengths(names: Sequence[str], lengths: np.ndarray, most: int | None) 
             )
 
 
-def _pool(out: ModelOutput, attention_mask: np.ndarray, pooling: str) -> Any:
+def _pool(out: ModelOutput, attention_mask: np.ndarray, pooling: str) -> Array:
     if pooling == "pooler":
+        assert out.pooler_output is not None  # check_options asks for a pooler
         return in_statistics_dtype(out.pooler_output)
     if pooling == "cls":
         return in_statistics_dtype(out.last_hidden_state[:, 0, :])
     x = in_statistics_dtype(out.last_hidden_state)  # (B, L, H)
     xp, mask = namespace(x), asarray_like(x, attention_mask[:, :, None])  # (B, L, 1)
-    return xp.sum(x * mask, axis=1) / xp.sum(mask, axis=1)
+    mean: Array = xp.sum(x * mask, axis=1) / xp.sum(mask, axis=1)
+    return mean

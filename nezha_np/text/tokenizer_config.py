@@ -1,0 +1,260 @@
+"""The settings of a tokenizer: those of a call, and those that stand in tokenizer_config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nezha_np.text.encode import check_text
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken
+
+# The special tokens by their settings, with the reference's names.
+SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+
+
+def check_settings(**settings: Any) -> dict[str, Any]:
+    """Check the settings of a call, which `load_tokenizer` describes.
+
+    Parameters
+    ----------
+    **settings
+        The settings by name; None: the call does not set it.
+
+    Returns
+    -------
+    dict
+        Those that are set.
+
+    Raises
+    ------
+    TypeError
+        A setting has a wrong type.
+    ValueError
+        The name of a special token is empty.
+
+    Examples
+    --------
+    >>> check_settings(do_lower_case=False, never_split=("ok!",), mask_token=None)
+    {'do_lower_case': False, 'never_split': ['ok!']}
+    """
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    for name, value in chosen.items():
+        if name == "never_split":
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise TypeError(f"{name}: expected a collection of str, got {type(value).__name__}")
+            for word in value:
+                if not isinstance(word, str):
+                    raise TypeError(f"{name}: expected a collection of str, got one with {type(word).__name__} in it")
+        elif name in SPECIAL_TOKENS:
+            if not isinstance(value, str):
+                raise TypeError(f"{name}: expected a str or None, got {type(value).__name__}")
+            if not value:
+                raise ValueError(f"{name}: expected a name, got ''")
+        elif not isinstance(value, bool):
+            raise TypeError(f"{name}: expected a bool or None, got {type(value).__name__}")
+    if "never_split" in chosen:
+        chosen["never_split"] = list(chosen["never_split"])
+    return chosen
+
+
+def read_text(file: Path) -> str:
+    """Read a file of a tokenizer.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+
+    Returns
+    -------
+    str
+        Its text, line ends as ``\\n``.
+
+    Raises
+    ------
+    ValueError
+        The file is not UTF-8.
+
+    Examples
+    --------
+    >>> from nezha_np.weights.checkpoint import SHIPPED
+    >>> read_text(SHIPPED / "vocab.txt")[:12]
+    '[PAD]\\n[UNK]\\n'
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path: expected UTF-8 in {file}: {error}") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a tokenizer_config.json.
+
+    Parameters
+    ----------
+    file : Path
+        The file, which need not exist.
+
+    Returns
+    -------
+    dict
+        What it holds; nothing where there is no file.
+
+    Raises
+    ------
+    ValueError
+        The file is not UTF-8, not JSON or not an object.
+
+    Examples
+    --------
+    >>> read_config(Path("nowhere/tokenizer_config.json"))
+    {}
+    """
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"path: {file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"path: expected a JSON object in {file}, got {type(config).__name__}")
+    return config
+
+
+def get_setting(config: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    """Look up one setting and check its type.
+
+    Parameters
+    ----------
+    config : dict
+        What tokenizer_config.json holds, and the settings of the call, which go first.
+    key : str
+        The name of the setting.
+    kind : type
+        What its value must be.
+    default : object
+        Its value where it is absent or null.
+
+    Returns
+    -------
+    object
+        Its value.
+
+    Raises
+    ------
+    ValueError
+        The value has another type.
+
+    Examples
+    --------
+    >>> get_setting({"do_lower_case": None}, "do_lower_case", bool, True)
+    True
+    """
+    value = default if config.get(key) is None else config[key]
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"path: expected {kind.__name__} for {key} in tokenizer_config.json, got {value!r}")
+    return value
+
+
+def get_never_split(config: dict[str, Any]) -> list[str]:
+    """Look up the words that are never split.
+
+    Parameters
+    ----------
+    config : dict
+        What tokenizer_config.json holds, and the settings of the call.
+
+    Returns
+    -------
+    list of str
+        The words, sorted, each once.
+
+    Raises
+    ------
+    ValueError
+        The setting is not a list of str, or a word is not valid Unicode.
+
+    Examples
+    --------
+    >>> get_never_split({"never_split": ["ok!", "a-b", "ok!"]})
+    ['a-b', 'ok!']
+    """
+    words = get_setting(config, "never_split", list, [])
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"path: expected a list of str for never_split in tokenizer_config.json, got {words!r}")
+    for word in words:
+        check_text("never_split", word)
+    return sorted({word for word in words if word})
+
+
+def get_token(entry: Any, key: str, default: str | None = None) -> AddedToken:
+    """Make a token of what tokenizer_config.json says of it.
+
+    Parameters
+    ----------
+    entry : str, dict or None
+        The token's name, or an object with its name and flags.
+    key : str
+        The name of the setting, for errors.
+    default : str, optional
+        The token's name where `entry` is None.
+
+    Returns
+    -------
+    tokenizers.AddedToken
+        The token, with the reference's defaults for the flags that are not set.
+
+    Raises
+    ------
+    ValueError
+        It has no name.
+
+    Examples
+    --------
+    >>> token = get_token({"content": "[E1]", "lstrip": True}, "mask_token")
+    >>> token.content, token.lstrip, token.special
+    ('[E1]', True, False)
+    """
+    from tokenizers import AddedToken
+
+    named = default if entry is None else entry
+    fields: dict[str, Any] = named if isinstance(named, dict) else {"content": named, "special": True}
+    if not isinstance(fields.get("content"), str) or not fields["content"]:
+        raise ValueError(f"path: expected a token for {key} in tokenizer_config.json, got {entry!r}")
+    flags = {flag: bool(fields.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "special")}
+    normalized = bool(fields.get("normalized", not flags["special"]))  # the reference's default
+    return AddedToken(fields["content"], normalized=normalized, **flags)
+
+
+def get_added_tokens(config: dict[str, Any]) -> list[AddedToken]:
+    """Look up the tokens in ``added_tokens_decoder``.
+
+    Parameters
+    ----------
+    config : dict
+        What tokenizer_config.json holds.
+
+    Returns
+    -------
+    list of tokenizers.AddedToken
+        The tokens, ordered by id.
+
+    Raises
+    ------
+    ValueError
+        An entry is not a token.
+
+    Examples
+    --------
+    >>> entries = {"7001": {"content": "[E2]"}, "7000": {"content": "[E1]"}}
+    >>> [token.content for token in get_added_tokens({"added_tokens_decoder": entries})]
+    ['[E1]', '[E2]']
+    """
+    key = "added_tokens_decoder"
+    by_id = get_setting(config, key, dict, {})
+    in_order = sorted(by_id, key=lambda id: (len(id), id))  # ids are strings here: "9" before "10"
+    return [get_token(by_id[id], key) for id in in_order]
