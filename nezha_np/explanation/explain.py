@@ -145,13 +145,14 @@ def fill_page(shown: dict[str, Any]) -> str:
     import html
     import re
 
-    page = PAGE.read_text(encoding="utf-8")
-    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    page, style, script = (PAGE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".html", ".css", ".js"))
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     texts = {
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),  # no other script runs
+        "script_hash": base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),  # no other script runs
+        "style": style,
+        "script": script,
         "title": html.escape(" · ".join(part for part in (shown["text"], shown.get("pair")) if part)),
         "data": data,
     }

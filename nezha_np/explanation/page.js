@@ -1,0 +1,754 @@
+"use strict";
+// ------------------------------------------------------------------------------------------------ what is shown
+
+const shown = JSON.parse(document.getElementById("data").textContent);
+const { tokens, model } = shown;
+const L = tokens.length;
+const hasPosition = shown.layers.some((layer) => layer.position);
+
+// An array that was rounded to whole numbers of 8 or 16 bits: value = low + step * number, for each block.
+function unpack({ shape, bits, low, step, data }) {
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const size = shape.slice(1).reduce((product, axis) => product * axis, 1);
+  const view = new DataView(bytes.buffer);
+  const values = new Float64Array(shape[0] * size);
+  for (let i = 0; i < values.length; i++) {
+    const block = Math.floor(i / size);
+    values[i] = low[block] + step[block] * (bits === 8 ? bytes[i] : view.getUint16(2 * i, true));
+  }
+  return { shape, block: (index) => values.subarray(index * size, (index + 1) * size) };
+}
+
+const layers = shown.layers.map((layer) =>
+  Object.fromEntries(Object.entries(layer).map(([name, packed]) => [name, unpack(packed)])));
+const embeddings = shown.embeddings.map((part) => ({ ...part, values: unpack(part.values) }));
+const heads = (layer) => layers[layer].probs.shape[0];
+
+// What attention would be if one part of the scores were all there is; both: what it is.
+function attention(layer, head, part) {
+  const { probs, content, position } = layers[layer];
+  if (part === "both" || !(part === "position" ? position : content)) return probs.block(head);
+  const scores = (part === "position" ? position : content).block(head);
+  const result = new Float64Array(L * L);
+  for (let i = 0; i < L; i++) {
+    const keys = model.is_decoder ? i + 1 : L;
+    const row = scores.subarray(i * L, i * L + keys);
+    const most = Math.max(...row);
+    const total = row.reduce((sum, score) => sum + Math.exp(score - most), 0);
+    row.forEach((score, j) => { result[i * L + j] = Math.exp(score - most) / total; });
+  }
+  return result;
+}
+
+// Softmax sees only differences within a row: so the maps of scores show these.
+function withoutRowMeans(scores) {
+  const result = new Float64Array(L * L);
+  for (let i = 0; i < L; i++) {
+    const keys = model.is_decoder ? i + 1 : L;
+    const mean = scores.subarray(i * L, i * L + keys).reduce((sum, score) => sum + score, 0) / keys;
+    for (let j = 0; j < keys; j++) result[i * L + j] = scores[i * L + j] - mean;
+  }
+  return result;
+}
+
+function positionShare(layer, head) {
+  const { content, position } = layers[layer];
+  const square = (part) => withoutRowMeans(part.block(head)).reduce((sum, score) => sum + score * score, 0);
+  const [ofContent, ofPosition] = [square(content), square(position)];
+  return ofContent + ofPosition ? ofPosition / (ofContent + ofPosition) : 0;
+}
+
+// The page opens at the head that looks most sharply, and at the first gap of the text.
+function sharpestHead() {
+  let best = { layer: 0, head: 0, sharpness: -1 };
+  layers.forEach((_, layer) => {
+    for (let head = 0; head < heads(layer); head++) {
+      const probs = attention(layer, head, "both");
+      let sharpness = 0;
+      for (let i = 0; i < L; i++) sharpness += Math.max(...probs.subarray(i * L, i * L + L));
+      if (sharpness > best.sharpness) best = { layer, head, sharpness };
+    }
+  });
+  return best;
+}
+
+const state = { ...sharpestHead(), token: 0, key: 0, part: "both" };
+state.token = tokens.includes("[MASK]") ? tokens.indexOf("[MASK]") : Math.min(1, L - 1);
+
+function strongestKey() {
+  const probs = attention(state.layer, state.head, "both");
+  let best = 0;
+  for (let j = 1; j < L; j++) if (probs[state.token * L + j] > probs[state.token * L + best]) best = j;
+  return best;
+}
+
+// Change what is shown; what the new choice does not have gives way to what it has.
+function choose(change) {
+  Object.assign(state, change);
+  state.layer = Math.min(Math.max(state.layer, 0), layers.length - 1);
+  state.head = Math.min(Math.max(state.head, 0), heads(state.layer) - 1);
+  state.token = Math.min(Math.max(state.token, 0), L - 1);
+  state.key = "key" in change ? Math.min(Math.max(state.key, 0), L - 1) : strongestKey();
+  draw();
+}
+
+// A link may say where to begin: page.html#layer=2&head=0&token=5
+function followLink() {
+  const link = new URLSearchParams(location.hash.slice(1));
+  const change = {};
+  for (const name of ["layer", "head", "token"]) if (/^\d+$/.test(link.get(name) ?? "")) change[name] = Number(link.get(name));
+  if (["light", "dark"].includes(link.get("theme"))) document.documentElement.dataset.theme = link.get("theme");
+  choose(change);
+}
+
+// ------------------------------------------------------------------------------------------------ elements, colours
+
+const $ = (id) => document.getElementById(id);
+
+function element(name, attributes = {}, ...children) {
+  const made = name.startsWith("svg:")
+    ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4)) : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value); else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// A text or token in Chinese, in a page in English, is read aloud and drawn as Chinese.
+const language = (text) => (/\p{Script=Han}/u.test(text) ? { lang: "zh" } : {});
+
+let colours = {};
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of ["panel", "ink", "soft", "line", "content", "position", "both", "minus"]) {
+    const hex = style.getPropertyValue(`--${name}`).trim();
+    colours[name] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  }
+}
+const mix = (from, to, share) => from.map((value, i) => Math.round(value + (to[i] - value) * Math.min(Math.max(share, 0), 1)));
+const css = (rgb) => `rgb(${rgb.join(" ")})`;
+const byProbability = (probability, hue = "both") => mix(colours.panel, colours[hue], Math.sqrt(probability));
+const bySign = (value, bound, hue) =>
+  mix(colours.panel, colours[value > 0 ? hue : "minus"], bound ? Math.pow(Math.abs(value) / bound, 0.75) : 0);
+function inkOn(rgb) {
+  const light = rgb.map((value) => value / 255).reduce((sum, value, i) => sum + value ** 2.2 * [0.2126, 0.7152, 0.0722][i], 0);
+  return light > 0.2 ? "#16181c" : "#ffffff";
+}
+const greatest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+
+const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
+const percent = (share) => `${Math.round(100 * share)} %`;
+const signed = (value) => (value > 0 ? `+${value}` : String(value).replace("-", "−"));
+const short = (token, most = 7) => ([...token].length > most ? `${[...token].slice(0, most - 1).join("")}…` : token);
+const CLASSES = { content: "in-content", position: "in-position", both: "in-both" };
+const named = (part, text = part) => element("b", { class: CLASSES[part] }, text);
+
+// ------------------------------------------------------------------------------------------------ drawing
+
+// How wide a picture may be in its figure, in which it stands directly.
+function room(picture) {
+  const figure = picture.parentElement;
+  return Math.max(figure.clientWidth - 2 * parseFloat(getComputedStyle(figure).paddingLeft), 160);
+}
+
+// A canvas of the width that there is, and of the height that is asked for; returns what to draw with.
+function prepare(canvas, height) {
+  const width = room(canvas);
+  const scale = window.devicePixelRatio || 1;
+  const wanted = height(width);
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(wanted * scale);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${wanted}px`;
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  return { context, width };
+}
+
+const FONT = '"PingFang SC", "Noto Sans CJK SC", "Microsoft YaHei", "WenQuanYi Zen Hei", system-ui, sans-serif';
+
+const LABEL = 11;  // the size of a label of several characters, which stands upright where it is a single one
+const upright = (label) => [...label].length === 1 || /^[−+]?\d$/.test(label);
+
+// A map of rows and columns with their labels. `canvas.place` says where a point is.
+function drawMap(canvas, { rows, columns, colour, rowLabels, columnLabels, row, column, cellHeight }) {
+  const measure = canvas.getContext("2d");
+  measure.font = `${LABEL}px ${FONT}`;
+  const widest = (labels) => Math.max(...labels.map((label) => measure.measureText(short(label)).width));
+  const left = widest(rowLabels) + 8;
+  const top = columnLabels.length ? Math.max(widest(columnLabels.filter((label) => !upright(label)).concat("")), LABEL) + 8 : 0;
+  let size = 0;
+  const { context, width } = prepare(canvas, (available) => {
+    size = (available - left) / columns;
+    if (!cellHeight) size = Math.min(size, 34);
+    return top + rows * (cellHeight ?? size);
+  });
+  const tall = cellHeight ?? size;
+  const gap = Math.min(size, tall) > 7 ? 1 : 0;
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      context.fillStyle = css(colour(i, j));
+      context.fillRect(left + j * size, top + i * tall, size - gap + (gap ? 0 : 0.5), tall - gap + (gap ? 0 : 0.5));
+    }
+  }
+  const label = (text, chosen, extent, at) => {
+    if (extent < 7.5 && !chosen) return;
+    context.save();
+    at();
+    context.font = `${chosen ? "bold " : ""}${upright(text) ? Math.min(14, Math.max(extent, 8)) : Math.min(LABEL, Math.max(extent, 8))}px ${FONT}`;
+    context.fillStyle = css(chosen ? colours.ink : colours.soft);
+    context.textBaseline = "middle";
+    context.fillText(short(text), 0, 0);
+    context.restore();
+  };
+  rowLabels.forEach((text, i) => label(text, i === row, tall, () => {
+    context.textAlign = "right";
+    context.translate(left - 6, top + (i + 0.5) * tall);
+  }));
+  columnLabels.forEach((text, j) => label(text, j === column, size, () => {
+    context.translate(left + (j + 0.5) * size, top - 5);
+    if (upright(text)) { context.textAlign = "center"; context.translate(0, -5); } else context.rotate(-Math.PI / 2);
+  }));
+  context.strokeStyle = css(colours.ink);
+  if (row !== undefined) context.strokeRect(left - 0.5, top + row * tall - 0.5, columns * size, tall);
+  if (column !== undefined && row !== undefined) {
+    context.lineWidth = 2;
+    context.strokeRect(left + column * size, top + row * tall, size - gap, tall - gap);
+  }
+  canvas.place = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const [i, j] = [Math.floor((event.clientY - box.top - top) / tall), Math.floor((event.clientX - box.left - left) / size)];
+    return i >= 0 && i < rows && j < columns ? { token: i, key: Math.max(j, 0) } : null;
+  };
+  return width;
+}
+
+function ticks(low, high, count = 4) {
+  const rough = (high - low || 1) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const found = [];
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + 1e-9 * step; value += step) found.push([value, digits]);
+  return found;
+}
+
+// Lines over a common axis. Each line: points [x, y], a class of colour, and whether it is the bold one.
+function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTitle = "", choose: picked }) {
+  const width = room(svg);
+  const [left, right, top, bottom] = [38, 12, dots.length ? 22 : 10, 40];
+  const xs = lines.flatMap(({ points }) => points.map(([x]) => x));
+  const [first, last] = [Math.min(...xs), Math.max(...xs)];
+  const [from, to] = [left + 18, width - right - 12];
+  const x = (value) => from + ((value - first) / (last - first || 1)) * (to - from);
+  const y = (value) => top + ((high - value) / (high - low || 1)) * (height - top - bottom);
+  svg.replaceChildren();
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  for (const [value, digits] of ticks(low, high)) {
+    svg.append(element("svg:line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
+    svg.append(element("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)));
+  }
+  for (const [value, text, chosen] of xTicks) {
+    svg.append(element("svg:text", { x: x(value), y: height - bottom + 17, "text-anchor": "middle", class: chosen ? "chosen" : "" }, text));
+  }
+  svg.append(element("svg:text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xTitle));
+  for (const { points, hue, bold, dashed, token } of lines) {
+    const path = element("svg:polyline", {
+      points: points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" "), fill: "none",
+      stroke: `var(--${hue})`, "stroke-width": bold ? 3 : 1.2, "stroke-opacity": bold ? 1 : 0.3, "stroke-linejoin": "round",
+      ...(dashed ? { "stroke-dasharray": "5 4", "stroke-opacity": 0.9, "stroke-width": 1.6 } : {}),
+    });
+    svg.append(path);
+    if (bold && points.length === 1) svg.append(element("svg:circle", { cx: x(points[0][0]), cy: y(points[0][1]), r: 3.5, fill: `var(--${hue})` }));
+    if (picked && token !== undefined) {
+      const wide = path.cloneNode();
+      wide.setAttribute("stroke-width", 10); wide.setAttribute("stroke-opacity", 0); wide.style.cursor = "pointer";
+      wide.addEventListener("click", () => picked(token));
+      wide.append(element("svg:title", {}, tokens[token]));
+      svg.append(wide);
+    }
+  }
+  for (const { at: [px, py], text, hue, chosen } of dots) {
+    svg.append(element("svg:circle", { cx: x(px), cy: y(py), r: chosen ? 5 : 3.2, fill: `var(--${hue})` }));
+    if (text) svg.append(element("svg:text", { x: x(px), y: y(py) - 9, "text-anchor": "middle", class: chosen ? "chosen" : "" }, text));
+  }
+}
+
+// Buttons of which one is chosen, and arrow keys that move the choice; only the chosen one is a stop of the Tab key.
+function arrows(event, moves) {
+  const move = moves[event.key];
+  if (!move || event.altKey || event.ctrlKey || event.metaKey) return false;
+  event.preventDefault();
+  move();
+  return true;
+}
+
+// ------------------------------------------------------------------------------------------------ the bar, the theme
+
+const THEMES = ["auto", "light", "dark"];
+function setTheme(theme) {
+  if (theme === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
+  draw();
+}
+
+const CHOICES = [
+  ["layer", "Layer", () => layers.length, () => String(state.layer)],
+  ["head", "Head", () => heads(state.layer), () => String(state.head)],
+  ["token", "Token", () => L, () => tokens[state.token]],
+];
+
+function buildBar() {
+  for (const [key, title, count] of CHOICES) {
+    const step = (by) => choose({ [key]: (state[key] + by + count()) % count() });
+    const button = (by, sign, word) =>
+      element("button", { type: "button", "aria-label": `${word} ${key}`, onclick: () => step(by) }, sign);
+    const group = element("div", { class: "stepper", role: "group", "aria-label": title },
+      element("span", { "aria-hidden": "true" }, title), button(-1, "‹", "Previous"),
+      element("output", { id: `bar-${key}` }), button(1, "›", "Next"));
+    const moves = { ArrowLeft: () => step(-1), ArrowDown: () => step(1), ArrowRight: () => step(1), ArrowUp: () => step(-1) };
+    group.addEventListener("keydown", (event) => arrows(event, moves));
+    $("steppers").append(group);
+  }
+  $("theme").addEventListener("click", () => {
+    const now = document.documentElement.dataset.theme ?? "auto";
+    setTheme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
+  });
+}
+
+function drawBar() {
+  for (const [key, , , text] of CHOICES) $(`bar-${key}`).textContent = text();
+  const theme = document.documentElement.dataset.theme ?? "auto";
+  $("theme").textContent = { auto: "◐ auto", light: "○ light", dark: "● dark" }[theme];
+  $("theme").setAttribute("aria-label", `Theme: ${theme}`);
+}
+
+// ------------------------------------------------------------------------------------------------ 1 and 2
+
+function buildTokens() {
+  $("title").textContent = shown.pair === null ? shown.text : `${shown.text} · ${shown.pair}`;
+  Object.assign($("title"), language($("title").textContent));
+  $("model").textContent = `through ${model.title}: ${model.layers} layers, ${heads(0)} heads, ${model.hidden_size} features, ` +
+    `computed in ${model.dtype}.`;
+  $("tokens-text").textContent = `The tokenizer cuts the text into ${L} tokens. Below each is its id, the place it has in a ` +
+    `vocabulary of ${model.vocab_size.toLocaleString("en")}` +
+    (shown.pair === null ? "." : "; a double line marks the second text (token type 1).") +
+    " Choose one: all pictures follow it.";
+  tokens.forEach((token, index) => $("chips").append(element("button", {
+    type: "button", role: "radio", class: `chip${shown.types[index] ? " second" : ""}`,
+    "aria-label": `${token}, id ${shown.ids[index]}, token type ${shown.types[index]}`,
+    onclick: () => choose({ token: index }),
+  }, element("b", language(token), token), element("small", {}, String(shown.ids[index])))));
+  const move = (to) => { choose({ token: (to + L) % L }); $("chips").children[state.token].focus(); };
+  const moves = {
+    ArrowLeft: () => move(state.token - 1), ArrowRight: () => move(state.token + 1), ArrowUp: () => move(state.token - 1),
+    ArrowDown: () => move(state.token + 1), Home: () => move(0), End: () => move(L - 1),
+  };
+  $("chips").addEventListener("keydown", (event) => arrows(event, moves));
+  const positions = model.learns_positions
+    ? `${model.title} also adds a learned vector for the position, the same for every word.`
+    : `${model.title} adds nothing for the position here: a word begins as the same vector wherever it stands.`;
+  $("embeddings-text").textContent =
+    `Each id looks up its row of trained numbers, a vector for the token type is added, and the sum is normalised. ${positions}`;
+}
+
+function drawTokens() {
+  [...$("chips").children].forEach((chip, index) => {
+    chip.setAttribute("aria-checked", String(index === state.token));
+    chip.tabIndex = index === state.token ? 0 : -1;
+  });
+  $("strips-title").textContent = `The vector of ${tokens[state.token]}`;
+  const summed = (part) => !["norm", "projection"].includes(part);
+  const bound = Math.max(...embeddings.filter(({ part }) => summed(part)).map(({ values }) => greatest(values.block(state.token))));
+  const signs = { word: "", "token type": "+ ", position: "+ ", sum: "= ", norm: "→ ", projection: "→ " };
+  $("strips").replaceChildren(...embeddings.map(({ name, part, norms, values }) => {
+    const vector = values.block(state.token);
+    const norm = norms[state.token];
+    const canvas = element("canvas", { width: vector.length, height: 1, role: "img", "aria-label": `${part}: ${vector.length} features, norm ${number(norm)}` });
+    const context = canvas.getContext("2d");
+    vector.forEach((value, feature) => {
+      context.fillStyle = css(bySign(value, summed(part) ? bound : greatest(vector), "both"));
+      context.fillRect(feature, 0, 1, 1);
+    });
+    return element("div", { class: "strip", title: name }, element("span", {}, signs[part] + part), canvas,
+      element("span", {}), element("small", { class: "soft" }, `norm ${number(norm)} · `, element("code", {}, name)));
+  }));
+  const { values, name } = embeddings.at(-1);
+  const width = values.shape[1];
+  const all = greatest(Array.from({ length: L }, (_, index) => greatest(values.block(index)))) * 0.7;
+  $("matrix").setAttribute("aria-label", `${L} tokens, ${width} features each`);
+  drawMap($("matrix"), {
+    rows: L, columns: width, rowLabels: tokens, columnLabels: [], row: state.token, cellHeight: Math.max(6, Math.min(24, 320 / L)),
+    colour: (i, j) => bySign(values.block(i)[j], all, "both"),
+  });
+  $("matrix-where").textContent = `${name}: (1, ${L}, ${width})`;
+}
+
+// ------------------------------------------------------------------------------------------------ 3
+
+const SCALE = `√${model.head_size}`;
+const LETTER = model.family === "nezha" ? "T" : "E";
+const OF_BOTH = model.position_embedding_type === "relative_key_query"; // the query's and the key's
+const OF_POSITION = OF_BOTH ? "(q·E + k·E)" : `q·${LETTER}`;
+const MAPS = [
+  ["content", "Content", `Does the token to the left ask for what the token above offers? q·k / ${SCALE}`, "content_scores"],
+  ["position", "Position", `${OF_BOTH ? "What the distance adds, for what the query asks and for what the key offers" : "How much it wants a token at that distance, whatever stands there"}: ${OF_POSITION} / ${SCALE}`, "position_scores"],
+  ["probs", "Probability", hasPosition ? "Both are added, and softmax makes each row sum to 1." : "Softmax makes each row sum to 1.", "probs"],
+];
+
+function describePositions() {
+  if (model.family === "nezha") {
+    return ["Every head asks two questions at once: ", named("content", "what is there"), " (content), and ",
+      named("position", "how far away is it"), " (position). NEZHA answers the second with T, a fixed table of sines and cosines " +
+      "that nobody trained: only the distance counts."];
+  }
+  if (hasPosition) {
+    return ["Every head asks two questions at once: ", named("content", "what is there"), " (content), and ",
+      named("position", "how far away is it"), ` (position). This ${model.title} answers the second with E, a learned vector for each distance.`];
+  }
+  const beside = model.family === "convbert" ? " Beside each head stands a convolution, which reads a few neighbours: its kernels are drawn below." : "";
+  return ["A head lets each token ask, and look at the tokens that answer. ", named("content", "Content"),
+    ` is all there is: ${model.title}'s heads have no position part, because the positions were added to the words before the first layer.${beside}`];
+}
+
+function buildAttention() {
+  $("attention-text").append(...describePositions());
+  if (model.is_decoder) $("attention-text").append(" This model is a decoder: no token looks at those after it.");
+  const parts = hasPosition ? [["both", "both parts"], ["content", "content alone"], ["position", "position alone"]] : [];
+  if (!parts.length) $("parts").remove();
+  for (const [part, text] of parts) {
+    const input = element("input", { type: "radio", name: "part", value: part, onchange: () => choose({ part }) });
+    input.checked = part === state.part;
+    $("parts").append(element("label", { class: CLASSES[part] }, input, text));
+  }
+  for (const [name, title, text, where] of MAPS) {
+    if (name === "position" && !hasPosition) continue;
+    const canvas = element("canvas", { class: "map", id: `map-${name}`, tabindex: "0", role: "application", "aria-roledescription": "heat map", "aria-describedby": "readout" });
+    const hear = (event) => { const place = canvas.place(event); if (place) choose(place); };
+    canvas.addEventListener("click", hear);
+    canvas.addEventListener("mousemove", (event) => { const place = canvas.place(event); if (place) drawReadout(place.token, place.key); });
+    canvas.addEventListener("mouseleave", () => drawReadout(state.token, state.key));
+    const move = (token, key) => choose({ token: state.token + token, key: state.key + key });
+    const moves = { ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1), ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0) };
+    canvas.addEventListener("keydown", (event) => arrows(event, moves));
+    $("maps").append(element("figure", {},
+      element("figcaption", {}, element("h3", { class: CLASSES[name] ?? "in-both" }, title), text),
+      canvas, element("code", { class: "where", "data-name": where })));
+  }
+  const figure = (id, title, text) => $("more").append(element("figure", {},
+    element("figcaption", {}, element("h3", {}, title), text, ...(id === "curve" ? [element("div", { id: "share" })] : [])),
+    element("svg:svg", { id, role: "img" })));
+  if (hasPosition) {
+    figure("curve", "Position against distance", "The position part as a curve for each token: the chosen one's is bold, the others' are thin, the mean is dashed.");
+  }
+  if (layers.some((layer) => layer.context)) {
+    figure("context", "What each token takes home", "The probabilities average the values (content) and the table's rows (position); a bar is the length of such an average.");
+  }
+  if (layers.some((layer) => layer.kernels)) {
+    $("more").append(element("figure", {},
+      element("figcaption", {}, element("h3", { id: "kernels-title" }), "How much each token takes from its neighbours: every token makes its own kernel, of its span and its query."),
+      element("canvas", { class: "map", id: "kernels", role: "img" }), element("code", { class: "where", "data-name": "conv_kernels" })));
+    $("kernels").addEventListener("click", (event) => { const place = $("kernels").place(event); if (place) choose({ token: place.token }); });
+  }
+}
+
+let buildHeadsFor = null;
+function buildHeads() {
+  const most = Math.max(...layers.map((_, layer) => heads(layer)));
+  const grid = $("heads");
+  grid.style.gridTemplateColumns = `auto repeat(${most}, minmax(0, ${Math.max(20, Math.min(104, 480 / most))}px))`;
+  grid.replaceChildren(element("div", { role: "row" }, element("span", { class: "name", role: "columnheader" }, "layer"),
+    ...Array.from({ length: most }, (_, head) => element("span", { class: "name", role: "columnheader" }, most > 8 ? String(head) : `head ${head}`))));
+  layers.forEach((_, layer) => {
+    const cells = Array.from({ length: most }, (_, head) => {
+      if (head >= heads(layer)) return element("span", {});
+      const canvas = element("canvas", { width: L, height: L, "aria-hidden": "true" });
+      return element("div", {
+        role: "gridcell", id: `head-${layer}-${head}`, "aria-label": `layer ${layer}, head ${head}`, onclick: () => choose({ layer, head }),
+      }, canvas);
+    });
+    grid.append(element("div", { role: "row" }, element("span", { class: "name", role: "rowheader" }, String(layer)), ...cells));
+  });
+  const move = (layer, head) => {
+    choose({ layer: state.layer + layer, head: state.head + head });
+    $(`head-${state.layer}-${state.head}`).focus();
+  };
+  const moves = {
+    ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1), ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0),
+    Home: () => move(0, -state.head), End: () => move(0, heads(state.layer)),
+  };
+  grid.addEventListener("keydown", (event) => arrows(event, moves));
+}
+
+function drawHeads() {
+  const shades = Array.from({ length: 256 }, (_, at) => [...byProbability(at / 255, state.part), 255]);
+  const drawn = `${state.part} ${colours.panel} ${colours.both}`;
+  layers.forEach((_, layer) => {
+    for (let head = 0; head < heads(layer); head++) {
+      const cell = $(`head-${layer}-${head}`);
+      const chosen = layer === state.layer && head === state.head;
+      cell.setAttribute("aria-selected", String(chosen));
+      cell.tabIndex = chosen ? 0 : -1;
+      if (buildHeadsFor === drawn) continue;
+      const image = new ImageData(L, L);
+      attention(layer, head, state.part).forEach((prob, at) => image.data.set(shades[Math.round(255 * prob)], 4 * at));
+      cell.firstChild.getContext("2d").putImageData(image, 0, 0);
+    }
+  });
+  buildHeadsFor = drawn;
+}
+
+function drawLines() {
+  const svg = $("lines");
+  const probs = attention(state.layer, state.head, state.part);
+  const width = room(svg);
+  const tall = L <= 48 ? Math.max(16, Math.min(40, 420 / L)) : 12;
+  const [from, to] = [Math.min(78, width * 0.22), width - Math.min(118, width * 0.33)];
+  const y = (index) => (index + 0.5) * tall;
+  const reach = (to - from) / 2.2;
+  svg.replaceChildren();
+  svg.setAttribute("viewBox", `0 0 ${width} ${L * tall + 4}`);
+  svg.setAttribute("aria-label", describeRow(probs));
+  const chosen = [];
+  for (let i = 0; i < L; i++) {
+    for (let j = 0; j < L; j++) {
+      const prob = probs[i * L + j];
+      if (prob < (i === state.token ? 0.01 : 0.06)) continue;
+      const line = element("svg:path", {
+        d: `M${from},${y(i)} C${from + reach},${y(i)} ${to - reach},${y(j)} ${to},${y(j)}`, fill: "none", "stroke-linecap": "round",
+        stroke: `var(--${i === state.token ? state.part : "soft"})`,
+        "stroke-width": (i === state.token ? 1 + 6 * prob : 0.6 + 1.6 * prob).toFixed(2),
+        "stroke-opacity": (i === state.token ? 0.3 + 0.7 * prob : 0.06 + 0.22 * prob).toFixed(3),
+      });
+      if (i === state.token) chosen.push(line); else svg.append(line);
+    }
+  }
+  svg.append(...chosen);
+  tokens.forEach((token, index) => {
+    const prob = probs[state.token * L + index];
+    const left = element("svg:text", { x: from - 10, y: y(index) + 4.5, "text-anchor": "end", class: index === state.token ? "chosen" : "" }, short(token));
+    const right = element("svg:text", { x: to + 10, y: y(index) + 4.5, class: prob >= 0.05 ? "chosen" : "" },
+      short(token), element("svg:tspan", { dx: 6, "font-weight": 400 }, prob >= 0.01 ? number(prob) : ""));
+    for (const text of [left, right]) text.style.fontSize = tall >= 22 ? "15px" : tall > 12 ? "12px" : "10px";
+    right.lastChild.style.fontSize = "11px";
+    const area = element("svg:rect", { x: 0, y: index * tall, width: from, height: tall, fill: "transparent", onclick: () => choose({ token: index }) });
+    area.style.cursor = "pointer";
+    svg.append(left, right, area);
+  });
+  $("lines-title").textContent = `Layer ${state.layer}, head ${state.head}`;
+  const told = { both: "Each token, left, looks at all tokens, right: the thicker the line, the more.",
+    content: "Where the tokens would look if they asked for content alone.", position: "Where the tokens would look if the distance alone counted." };
+  $("lines-text").textContent = `${told[state.part]} ${describeRow(probs)}`;
+}
+
+function describeRow(probs) {
+  const row = Array.from(probs.subarray(state.token * L, state.token * L + L), (prob, index) => [prob, index]);
+  const most = row.sort((a, b) => b[0] - a[0]).slice(0, 2).map(([prob, index]) => `${tokens[index]} (${number(prob)})`);
+  return `${tokens[state.token]} looks most at ${most.join(", then at ")}.`;
+}
+
+function drawReadout(token, key) {
+  const { content, position, probs } = layers[state.layer];
+  const at = token * L + key;
+  const [c, p] = [content.block(state.head)[at], position?.block(state.head)[at]];
+  const prob = probs.block(state.head)[at];
+  $("readout").replaceChildren(
+    element("b", language(tokens[token]), tokens[token]), " → ", element("b", language(tokens[key]), tokens[key]), ` (distance ${signed(key - token)}):  `,
+    named("content", `content ${number(c)}`), ...(position ? [" + ", named("position", `position ${number(p)}`), ` = ${number(c + p)}`] : []),
+    "  →  ", named("both", `probability ${number(prob, 3)}`),
+    ...(model.is_decoder && key > token ? [" (hidden by the causal mask)"] : []));
+}
+
+function drawMaps() {
+  const layer = layers[state.layer];
+  const scores = Object.fromEntries(["content", "position"].filter((name) => layer[name])
+    .map((name) => [name, withoutRowMeans(layer[name].block(state.head))]));
+  const bound = Math.max(...Object.values(scores).map(greatest));  // one scale for both parts: so they can be compared
+  for (const [name, title] of MAPS) {
+    const canvas = $(`map-${name}`);
+    if (!canvas) continue;
+    const probs = layer.probs.block(state.head);
+    canvas.setAttribute("aria-label", `${title}, ${L} by ${L} tokens: arrow keys move the choice`);
+    drawMap(canvas, {
+      rows: L, columns: L, rowLabels: tokens, columnLabels: tokens, row: state.token, column: state.key,
+      colour: (i, j) => (name === "probs" ? byProbability(probs[i * L + j]) : bySign(scores[name][i * L + j], bound, name)),
+    });
+  }
+  for (const where of document.querySelectorAll("code[data-name]")) {
+    const divided = where.dataset.name.endsWith("scores") ? ` / ${SCALE}` : "";
+    const index = where.dataset.name === "conv_kernels" ? `[0, :, ${state.head}]` : `[0, ${state.head}]`;
+    where.textContent = `encoder.layer.${state.layer}.attention.self.${where.dataset.name}${index}${divided}`;
+  }
+}
+
+function drawCurve() {
+  const position = layers[state.layer].position.block(state.head);
+  // A decoder's token sees no later key: what is hidden is no part of the curve.
+  const line = (i) => Array.from({ length: model.is_decoder ? i + 1 : L }, (_, j) => [j - i, position[i * L + j]]);
+  const sums = new Map();
+  for (let i = 0; i < L; i++) for (const [distance, score] of line(i)) sums.set(distance, [...(sums.get(distance) ?? []), score]);
+  const mean = [...sums].sort((a, b) => a[0] - b[0]).map(([distance, all]) => [distance, all.reduce((a, b) => a + b) / all.length]);
+  const seen = [...sums.values()].flat(), [low, high] = [Math.min(...seen), Math.max(...seen)];
+  const step = Math.ceil((2 * L - 1) / (room($("curve")) / 45));
+  const few = L <= 16;
+  drawChart($("curve"), {
+    low, high, height: 250, xTitle: "distance: key − query",
+    lines: [...Array.from({ length: L }, (_, i) => ({ points: line(i), hue: "position", token: i })),
+      { points: mean, hue: "ink", dashed: true }, { points: line(state.token), hue: "position", bold: true }],
+    dots: line(state.token).map((at, j) => ({ at, hue: "position", text: few || j === state.key ? short(tokens[j], 5) : "", chosen: j === state.key })),
+    xTicks: mean.filter(([distance]) => distance % step === 0).map(([distance]) => [distance, signed(distance), distance === state.key - state.token]),
+    choose: (token) => choose({ token }),
+  });
+  const share = positionShare(state.layer, state.head);
+  const often = mean.filter(([distance]) => sums.get(distance).length >= L / 2);  // of far distances there are few
+  const best = often.reduce((most, point) => (point[1] > most[1] ? point : most));
+  const [content, part] = [element("i"), element("i")];
+  content.style.flex = 1 - share; part.style.flex = share;
+  $("share").replaceChildren(element("div", { class: "share", "aria-hidden": "true" }, content, part),
+    "In this head ", named("position", `position makes ${percent(share)}`), " of the differences between scores, ",
+    named("content", `content ${percent(1 - share)}`), `; on average it likes distance ${signed(best[0])} best.`);
+  $("curve").setAttribute("aria-label", `Position part against distance, from ${number(low)} to ${number(high)}; on average highest at distance ${best[0]}`);
+}
+
+function drawContext() {
+  const norms = layers[state.layer].context.block(state.head);
+  const svg = $("context");
+  const width = room(svg);
+  const [height, left, bottom] = [250, 38, 56];
+  const most = greatest(norms) || 1;
+  const y = (value) => 10 + (1 - value / most) * (height - bottom - 10);
+  const slot = (width - left) / L;
+  svg.replaceChildren();
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("aria-label", `${tokens[state.token]}: content ${number(norms[2 * state.token])}, position ${number(norms[2 * state.token + 1])}`);
+  for (const [value, digits] of ticks(0, most)) {
+    svg.append(element("svg:line", { class: "axis", x1: left, x2: width, y1: y(value), y2: y(value) }));
+    svg.append(element("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)));
+  }
+  tokens.forEach((token, index) => {
+    const chosen = index === state.token;
+    ["content", "position"].forEach((part, at) => svg.append(element("svg:rect", {
+      x: left + slot * (index + 0.12 + 0.38 * at), width: slot * 0.36, y: y(norms[2 * index + at]), height: height - bottom - y(norms[2 * index + at]),
+      fill: `var(--${part})`, "fill-opacity": chosen ? 1 : 0.45, rx: Math.min(2, slot * 0.1),
+    })));
+    if (slot >= 10 || chosen) {
+      const upright = [...token].length === 1;
+      const at = `translate(${left + slot * (index + 0.5)} ${height - bottom + (upright ? 16 : 8)})`;
+      svg.append(element("svg:text", { transform: upright ? at : `${at} rotate(-60)`, "text-anchor": upright ? "middle" : "end", class: chosen ? "chosen" : "" }, short(token)));
+    }
+    svg.append(element("svg:rect", { x: left + slot * index, width: slot, y: 0, height, fill: "transparent", onclick: () => choose({ token: index }) },
+      element("svg:title", {}, `${token}: content ${number(norms[2 * index])}, position ${number(norms[2 * index + 1])}`)));
+  });
+}
+
+function drawKernels() {
+  const { kernels } = layers[state.layer];
+  const size = kernels.shape[2];
+  const values = kernels.block(state.head);
+  $("kernels-title").textContent = `The convolution beside head ${state.head}`;
+  $("kernels").setAttribute("aria-label", `Kernels of ${size} weights for ${L} tokens`);
+  drawMap($("kernels"), {
+    rows: L, columns: size, rowLabels: tokens, columnLabels: Array.from({ length: size }, (_, at) => signed(at - (size - 1) / 2)),
+    row: state.token, cellHeight: Math.max(10, Math.min(26, 360 / L)), colour: (i, j) => byProbability(values[i * size + j]),
+  });
+}
+
+// ------------------------------------------------------------------------------------------------ 4 and 5
+
+const stages = ["emb.", ...layers.map((_, layer) => String(layer))];
+
+function drawHidden() {
+  const chart = (svg, values, first, low, high) => {
+    const line = (token) => values.map((row, at) => [at + first, row[token]]);
+    const wide = room(svg) / values.length, every = Math.ceil(34 / wide); // what there is for each, which labels fit
+    drawChart(svg, {
+      low, high, xTitle: "after layer", choose: (token) => choose({ token }),
+      lines: [...tokens.map((_, token) => ({ points: line(token), hue: "soft", token })), { points: line(state.token), hue: "both", bold: true }],
+      dots: line(state.token).map((at) => ({ at, hue: "both", text: at[0] === state.layer + 1 || wide >= 38 ? number(at[1]) : "", chosen: at[0] === state.layer + 1 })),
+      xTicks: values.map((_, at) => [at + first, stages[at + first], at + first === state.layer + 1])
+        .filter(([at,, chosen]) => chosen || (at % every === 0 && Math.abs(at - state.layer - 1) * wide >= 24)),
+    });
+    svg.setAttribute("aria-label", `${tokens[state.token]}: ${values.map((row, at) => `${stages[at + first]}: ${number(row[state.token])}`).join(", ")}`);
+  };
+  const flat = shown.cosines.flat();
+  chart($("cosines"), shown.cosines, 1, Math.min(...flat, 0.9), 1);
+  chart($("norms"), shown.norms, 0, Math.min(...shown.norms.flat()), Math.max(...shown.norms.flat()));
+}
+
+const piece = (id) => shown.pieces[id];
+
+function buildLens() {
+  if (!shown.lens) {
+    $("lens-text").textContent = "These weights have no language-model head, so the model has no guesses to show.";
+    $("lens").remove();
+    return;
+  }
+  const head = model.is_decoder ? "The head that predicts the next token" : "The head that fills masks";
+  $("lens-text").textContent = `${head} reads the last layer. Here it reads every layer, as if the model ended there: ` +
+    "so one sees when a guess comes up. In between it reads what it was not trained for.";
+  const table = element("table", { id: "overview" });
+  table.append(element("tr", {}, element("th", { scope: "col" }, "token"), ...stages.map((stage, at) => element("th", { scope: "col", "data-stage": at }, stage))));
+  tokens.forEach((token, index) => table.append(element("tr", { onclick: () => choose({ token: index }) }, element("th", { scope: "row", ...language(token) }, token),
+    ...shown.lens.map((guesses) => {
+      const [id, prob] = guesses[index][0];
+      return element("td", { ...language(piece(id)), "data-prob": prob, title: `${piece(id)} ${number(prob, 4)}` }, short(piece(id)));
+    }))));
+  $("lens").append(
+    element("figure", {}, element("figcaption", {}, element("h3", { id: "guesses-title" }), "The five likeliest word pieces after the embeddings and after each layer, with their probabilities."),
+      element("table", { class: "guesses", id: "guesses" })),
+    element("figure", {}, element("figcaption", {}, element("h3", {}, "All tokens"), "The likeliest word piece for each token: the stronger the colour, the surer."),
+      element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The likeliest word piece for each token and layer" }, table)));
+}
+
+function paint(cell, probability) {
+  const rgb = byProbability(probability);
+  cell.style.background = css(rgb);
+  cell.style.color = inkOn(rgb);
+}
+
+function drawLens() {
+  const last = shown.lens.at(-1)[state.token][0];
+  $("guesses-title").textContent = `${tokens[state.token]}: the model says ${piece(last[0])} (${number(last[1], 3)})`;
+  $("guesses").replaceChildren(...shown.lens.map((guesses, stage) => {
+    const row = element("tr", { "aria-selected": String(stage === state.layer + 1) }, element("th", { scope: "row" }, stage ? `layer ${stage - 1}` : "emb."));
+    for (const [id, prob] of guesses[state.token]) {
+      const cell = element("td", { ...language(piece(id)), title: `${piece(id)}, id ${id}` }, short(piece(id)), element("small", {}, number(prob, 3)));
+      paint(cell, prob);
+      row.append(cell);
+    }
+    return row;
+  }));
+  [...$("overview").rows].slice(1).forEach((row, index) => row.setAttribute("aria-selected", String(index === state.token)));
+  for (const head of $("overview").querySelectorAll("[data-stage]")) head.setAttribute("aria-selected", String(Number(head.dataset.stage) === state.layer + 1));
+  for (const cell of $("overview").querySelectorAll("td")) paint(cell, Number(cell.dataset.prob));
+}
+
+// ------------------------------------------------------------------------------------------------ all of it
+
+function draw() {
+  readColours();
+  drawBar();
+  drawTokens();
+  drawHeads();
+  drawLines();
+  drawMaps();
+  drawReadout(state.token, state.key);
+  if ($("curve") && layers[state.layer].position) drawCurve();
+  if ($("context")) drawContext();
+  if ($("kernels")) drawKernels();
+  drawHidden();
+  if (shown.lens) drawLens();
+}
+
+buildBar();
+buildTokens();
+buildAttention();
+buildHeads();
+buildLens();
+$("rounding").textContent = `Attention is rounded to 1/${(2 ** shown.bits - 1).toLocaleString("en")} of the range of each head's numbers, ` +
+  "embeddings to 1/255 of each token's; norms, cosines and probabilities of word pieces to four decimals. Colours of scores are " +
+  "differences from their row's mean, which is all that softmax sees; content and position share one scale.";
+followLink();
+window.addEventListener("hashchange", followLink);
+window.addEventListener("resize", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
