@@ -403,7 +403,7 @@ def test_a_tokenizer_that_is_set_to_pad_or_cut_does_so_to_no_page():
 def test_a_text_of_more_tokens_than_a_page_can_show_is_refused():
     assert len(read(nz.explain("好" * (LONGEST - 2)))["ids"]) == LONGEST == 128
     with pytest.raises(
-        ValueError, match=r"^text: expected at most 128 tokens, special tokens included, got 129; a page of more"
+        ValueError, match=r"^text: expected at most 128 tokens, special tokens included, got 129; maps of more"
     ):
         nz.explain("好" * 127)
     with pytest.raises(ValueError, match=r"^text and pair: expected at most 128 tokens, .*, got 133; "):
@@ -470,7 +470,7 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(tokenizer, nam
     with (
         np.errstate(all="ignore"),
         pytest.raises(
-            ValueError, match=rf"^weights: expected finite numbers all the way, got .* in {re.escape(where)}$"
+            ValueError, match=rf"^weights: expected finite numbers in every layer, got .* in {re.escape(where)}$"
         ),
     ):
         nz.explain(TEXT, nz.Weights(tensors, CONFIGS["nezha"]), tokenizer)

@@ -1,9 +1,9 @@
-"""Count the code points that transformers' slow and fast BERT tokenizers make different words of.
+"""Count the code points of which transformers' slow and fast BERT tokenizers make different words.
 
     python tools/count_tokenizer_differences.py
 
-prints the table in docs/tokenizers.md. Words are compared as they stand before they are cut into pieces, so that no
-vocabulary matters; each code point alone and between two letters.
+prints the table in docs/tokenizers.md. Each code point is split alone and between two letters. Words are compared
+before they are cut into pieces, so that no vocabulary matters.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tokenize_chinese_chars=False": {"tokenize_chinese_chars": False},
 }
 REASONS = {
-    "unassigned": "not assigned in Python's tables: the slow one drops it, the fast one keeps it",
-    "format": "a format character (Cf) that the fast one's tables lack: the same",
-    "mark": "a combining mark in one's tables alone: that one strips it, or takes it off its letter",
-    "chinese": "a Chinese character from U+2B820 to U+2B91F: for the slow one alone a word of its own",
-    "punctuation": "punctuation in one's tables alone: that one splits there",
-    "composed": "the slow one composes (NFC), the fast one does not",
+    "unassigned": "not assigned in Python's tables: the slow tokenizer drops it, the fast one keeps it",
+    "format": "a format character (Cf) that the fast one's tables lack: the slow one drops it, the fast one keeps it",
+    "mark": "a combining mark in the tables of only one: that one strips it, also from a letter that it is part of",
+    "chinese": "a Chinese character from U+2B820 to U+2B91F: a word of its own for the slow one only",
+    "punctuation": "punctuation in the tables of only one: that one splits there",
+    "composed": "the slow one composes characters (NFC), the fast one does not",
 }
 
 
 def slow_words(slow: Any, text: str) -> list[str]:
     """Split a text without special tokens as a BertTokenizer does."""
-    if slow.do_lower_case:  # character by character, before anything else: PreTrainedTokenizer.tokenize
+    if slow.do_lower_case:  # each character by itself, as PreTrainedTokenizer.tokenize does first
         text = "".join(map(str.lower, text))
     return slow.basic_tokenizer.tokenize(text)
 
@@ -67,7 +67,7 @@ def _reason(character: str, slow: list[str], fast: list[str]) -> str:
 
 
 def every_character() -> Iterator[str]:
-    """Give all of Unicode but the surrogates, which no text holds."""
+    """Return all code points but the surrogates, which are not valid in a text."""
     return (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 TEXT = "这家酒店的房间很[MASK]净，早餐也好吃。"
 PICTURE = Path(__file__).parents[1] / "docs" / "explain.png"
-# Nothing but the page: no profile of the user's, no updates, no network.
+# Chromium shows the page alone: without the user's profile, updates or network.
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -33,7 +33,7 @@ FLAGS = (
 
 
 def find_browser() -> tuple[str | None, str | None]:
-    """Find Chromium and its driver, as the distributions name them."""
+    """Find Chromium and its driver, under the names that distributions give them."""
     browsers = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, browsers)), None), shutil.which("chromedriver")
 
@@ -58,7 +58,7 @@ def open_browser(*flags: str) -> Iterator[Any]:
 
 
 def set_size(window: Any, width: int, height: int, *, dark: bool = False) -> None:
-    """Give the page a size, which a headless window may be too wide for, and a light or a dark theme."""
+    """Set the size of the page, which can be smaller than a headless window, and the system's theme."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     preferred = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]

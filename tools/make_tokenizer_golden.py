@@ -1,9 +1,9 @@
-"""Record what transformers' BertTokenizerFast makes of some texts with the shipped vocabulary.
+"""Record the ids that transformers' BertTokenizerFast gives some texts with the vocabulary that ships with the package.
 
     python tools/make_tokenizer_golden.py
 
-writes tests/data/tokenizer_golden.json. The tests compare `encode` with it under every version of tokenizers,
-also under those that transformers 4.37.2 cannot be imported with.
+writes tests/data/tokenizer_golden.json. The tests compare `encode` with it under every version of tokenizers, also
+under those with which transformers 4.37.2 cannot be imported.
 """
 
 from __future__ import annotations

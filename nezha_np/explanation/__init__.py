@@ -1,3 +1,4 @@
-"""The page that shows a sentence's way through the model: `nezha_np.explain`.
+"""The page that shows what the model computes for a text: `nezha_np.explain`.
 
-The room is not called ``explain``, because `nezha_np.explain` is the function."""
+The room is not called ``explain``, because `nezha_np.explain` is the function.
+"""

@@ -1,16 +1,18 @@
-"""A sentence's journey through the model: one traced pass, and the page that draws it.
+"""The page that shows what the model computes for a text: one traced pass, and the file that draws it.
 
-`explain` runs the model once inside `nezha_np.trace`, asks the language model what it would say after each layer (the
-logit lens: nostalgebraist 2020), and puts the arrays into ``page.html``, which draws them. The page is one
-file: no server, no library, nothing is loaded.
+`explain` runs the model once inside `nezha_np.trace`, applies the language-model head to the hidden states after each
+layer (the logit lens: nostalgebraist 2020), and puts the arrays into ``page.html``, whose style and script are
+``page.css`` and ``page.js``. The page is one self-contained file: it needs no server and no library, and loads nothing.
 
     attention of one head, query i and key j, both parts divided by √D:
         score(i, j) = content(i, j) + position(i, j)        content = q_i · k_j / √D,   position = q_i · t_ij / √D
         prob(i, j)  = softmax over j of score(i, j)
 
-Arrays are rounded, so that the page stays small, to whole numbers of 16 or 8 bits between the least and the greatest
-value of each head or token (`pack`): `SMALL` says when. Norms, cosines and probabilities of word pieces have four
-decimals.
+To make the page small, arrays are rounded to whole numbers of 16 or 8 bits between the smallest and the largest value
+of each head or token (`pack`): 16 bits, unless the attention would then take more than `SMALL` characters. Norms,
+cosines and probabilities of word pieces have four decimals.
+
+What a family has is read from the trace: an array is shown if it was recorded under its name.
 
 Dimension letters: L length, N heads, D head size, E and H features.
 """
@@ -38,12 +40,12 @@ from nezha_np.weights.weights import Weights
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-LONGEST = 128  # tokens; with more a map of attention shows nothing that can be read
+LONGEST = 128  # tokens; a map of more is too fine to read
 TOP = 5  # word pieces for each token and layer
-SMALL = 1_500_000  # characters: attention that would take more in 16 bits is rounded to 8
-PAGE = Path(__file__).with_name("page.html")
+SMALL = 1_500_000  # characters: attention that would take more in 16 bits is rounded to 8 bits
+PAGE = Path(__file__).with_name("page.html")  # page.css and page.js stand next to it
 
-# The parts of the embeddings by their trace names, in the order in which they are put together.
+# The parts of the embeddings by their trace names, in the order in which they are computed.
 EMBEDDINGS = {
     "embeddings.word_embeddings": "word",
     "embeddings.token_type_embeddings": "token type",
@@ -58,18 +60,18 @@ EMBEDDINGS = {
 def explain(
     text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, pair: str | None = None
 ) -> str:
-    """Make a page that shows what the model computes for a text, layer by layer and head by head.
+    """Write a page that shows what the model computes for a text, layer by layer and head by head.
 
     Parameters
     ----------
     text : str
         A text of up to 128 tokens, special tokens included.
     weights : Weights, optional
-        A model; None: the one that ships with the package. Without a language-model head the page has no guesses.
+        A model; None: the one that ships with the package. Without a language-model head the page shows no predictions.
     tokenizer : tokenizers.Tokenizer, optional
         Its tokenizer; None: the one in the folder that the weights were loaded from.
     pair : str, optional
-        A second text, with which the first is read as a pair.
+        A second text; the model gets the two as a pair.
 
     Returns
     -------
@@ -81,8 +83,9 @@ def explain(
     TypeError
         If an argument has a wrong type.
     ValueError
-        If a text has no token, or the two more than 128 or than a model with learned positions has positions; there is
-        no tokenizer, or it does not fit the weights; or what the model computes is not finite.
+        If a text has no token; if text and pair have more than 128 tokens, or more than a model with learned positions
+        has positions; if there is no tokenizer, or it does not fit the weights; or if the model computes NaN or
+        infinity.
     FileNotFoundError
         If there is no tokenizer in the folder that the weights were loaded from.
 
@@ -93,17 +96,32 @@ def explain(
     >>> page[:15], len(page) < 200_000
     ('<!doctype html>', True)
     """
-    return fill_page(journey(text, weights, tokenizer, pair=pair))
+    return fill_page(compute(text, weights, tokenizer, pair=pair))
 
 
-def journey(
+def compute(
     text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, pair: str | None = None
 ) -> dict[str, Any]:
-    """Compute what the page shows, as values that JSON can hold; the arguments are those of `explain`.
+    """Compute what the page shows.
+
+    Parameters
+    ----------
+    text, weights, tokenizer, pair
+        The arguments of `explain`, which describes them.
+
+    Returns
+    -------
+    dict
+        The data of the page, which can be written as JSON.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        As `explain` does.
 
     Examples
     --------
-    >>> shown = journey("房间很[MASK]净。")
+    >>> shown = compute("房间很[MASK]净。")
     >>> shown["tokens"], len(shown["layers"]), shown["layers"][0]["position"]["shape"]
     (['[CLS]', '房', '间', '很', '[MASK]', '净', '。', '[SEP]'], 4, [4, 8, 8])
     """
@@ -122,7 +140,7 @@ def journey(
     return {
         "text": text,
         "pair": pair,
-        "model": _describe(weights),
+        "model": _describe(weights, t),
         "ids": ids,
         "types": batch["token_type_ids"][0].tolist(),
         "tokens": [tokenizer.id_to_token(index) for index in ids],
@@ -133,14 +151,27 @@ def journey(
 
 
 def fill_page(shown: dict[str, Any]) -> str:
-    """Put what `journey` returns into the page, as text that no browser takes for anything else.
+    """Join the page's markup, style, script and data.
+
+    The content security policy allows this script alone, by its hash. The data is written so that a browser reads
+    nothing in it as markup.
+
+    Parameters
+    ----------
+    shown : dict
+        What `compute` returns.
+
+    Returns
+    -------
+    str
+        The page.
 
     Examples
     --------
     >>> "</script><b>" in fill_page({"text": "</script><b>"})
     False
     """
-    import base64  # here, because a script that makes no page needs none of them
+    import base64  # here, because only this function needs these modules
     import hashlib
     import html
     import re
@@ -149,31 +180,32 @@ def fill_page(shown: dict[str, Any]) -> str:
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
+    script = f"\n{script}"  # the hash is that of everything between the tags
     texts = {
-        "script_hash": base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),  # no other script runs
+        "title": html.escape(" · ".join(part for part in (shown["text"], shown.get("pair")) if part)),
         "style": style,
         "script": script,
-        "title": html.escape(" · ".join(part for part in (shown["text"], shown.get("pair")) if part)),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "data": data,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], page)  # in one step: no text is read as a place
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], page)  # in one step: a text may hold {{data}}
 
 
 def pack(array: np.ndarray, bits: int) -> dict[str, Any]:
-    """Round an array to whole numbers of 16 or 8 bits, in base64: value = low + step · number, for each block.
+    """Round an array to whole numbers of 16 or 8 bits, in base64: value = low + step · number in each block.
 
     Parameters
     ----------
     array : (N, …) float array
-        N blocks, each of which has its own range.
+        N blocks, each with its own range.
     bits : int
         16 or 8.
 
     Returns
     -------
     dict
-        ``shape``, ``bits``, for each block ``low`` and ``step``, and ``data``, little-endian. A value is half a step
-        off at most, and a step is the block's range divided by 65,535 or 255.
+        ``shape``, ``bits``, ``low`` and ``step`` of each block, and ``data``, little-endian. A step is the range of the
+        block divided by 65,535 or 255, and a value is at most half a step away from the array's.
 
     Examples
     --------
@@ -200,7 +232,7 @@ def _check_tokens(texts: dict[str, str | None], ids: np.ndarray, tokenizer: Toke
     for name, text in texts.items():
         if text is not None and encode(tokenizer, [text])["input_ids"].size <= special:
             raise ValueError(f"{name}: expected at least one token, got none in {text!r}")
-    most, why = LONGEST, "a page of more cannot be read"
+    most, why = LONGEST, "maps of more tokens are too fine to read"
     if config.longest_text is not None and config.longest_text < most:
         most, why = config.longest_text, "the model has no more positions"
     if ids.size > most:
@@ -210,26 +242,25 @@ def _check_tokens(texts: dict[str, str | None], ids: np.ndarray, tokenizer: Toke
         raise ValueError(f"tokenizer: expected ids from 0 to {config.vocab_size - 1}, got id {ids.max()}")
 
 
-def _describe(weights: Weights) -> dict[str, Any]:
-    """Say what the page needs to know of the model, as the configuration names it."""
+def _describe(weights: Weights, t: Mapping[str, Array]) -> dict[str, Any]:
+    """Describe the model, and how positions enter it."""
     config = weights.config
     return {
-        "family": config.model_type,
         "title": family_of(config).title,
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "head_size": config.head_size,
         "vocab_size": config.vocab_size,
-        "learns_positions": config.learns_positions,
-        "max_relative_position": getattr(config, "max_relative_position", None),
-        "position_embedding_type": getattr(config, "position_embedding_type", None),
+        "adds_positions": "embeddings.position_embeddings" in t,
+        "learns_distances": any(name.endswith("attention.self.distance_embedding.weight") for name in weights),
+        "keys_score_distances": any(name.endswith("attention.self.key_position_scores") for name in t),
         "is_decoder": config.is_decoder,
         "dtype": str(to_numpy(weights.word_embeddings[:1, :1]).dtype),
     }
 
 
 def _embeddings(t: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """Pack the parts of the embeddings, (L, E) or (L, H), in the order in which they are put together."""
+    """Pack the parts of the embeddings, (L, E) or (L, H), in the order in which they are computed."""
     names = [name for name in EMBEDDINGS if name in t]
     if "embeddings.sum_with_positions" in names:
         names.remove("embeddings.sum")  # of word and token type alone
@@ -242,7 +273,7 @@ def _embeddings(t: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 
 def _attention(t: Mapping[str, Array], config: Config) -> dict[str, Any]:
-    """Pack each layer's scores in their parts and the probabilities, (N, L, L), and what else the family has."""
+    """Pack of each layer the parts of the scores and the probabilities, (N, L, L), and what else was recorded."""
     layers: list[dict[str, np.ndarray]] = []
     for index in range(config.num_hidden_layers):
         at = f"encoder.layer.{index}.attention.self."
@@ -262,7 +293,7 @@ def _attention(t: Mapping[str, Array], config: Config) -> dict[str, Any]:
 
 
 def _changes(out: ModelOutput) -> dict[str, Any]:
-    """Measure the hidden states after the embeddings and after each layer: norms, and cosines to those before."""
+    """Compute the norms of the hidden states, and the cosine between those after a layer and those before it."""
     states = np.stack([_finite("the hidden states", state) for state in out.hidden_states or ()])  # (layers + 1, L, H)
     norms = np.linalg.norm(states, axis=-1)
     lengths = np.maximum(norms[1:] * norms[:-1], np.finfo(np.float64).tiny)
@@ -271,16 +302,17 @@ def _changes(out: ModelOutput) -> dict[str, Any]:
 
 
 def _lens(out: ModelOutput, weights: Weights) -> list[list[list[tuple[int, float]]]] | None:
-    """Ask the language model what it would say after each layer: for each token its likeliest ids, and probabilities.
+    """Apply the language-model head after each layer: for each token the likeliest ids and their probabilities.
 
-    None where the weights have no language-model head.
+    None if the weights have no language-model head.
     """
     if any(name not in weights for name in task_shapes(weights.config, "masked_lm")):
         return None
     weights.require("masked_lm")
     language_model, layers = family_of(weights.config).language_model, []
-    for state in out.hidden_states or ():  # one after the other: (layers, L, V) may be large
-        probs = softmax(_finite("the language model", language_model(state, View(weights))))  # (L, V)
+    for state in out.hidden_states or ():  # one layer at a time, because (layers, L, V) may be large
+        logits = _finite("the language model", language_model(state, View(weights)))
+        probs = to_numpy(softmax(logits))  # (L, V)
         best = np.argsort(-probs, axis=-1, kind="stable")[:, :TOP]
         rows = zip(probs, best, strict=True)
         layers.append([[(int(index), round(float(row[index]), 4)) for index in order] for row, order in rows])
@@ -288,8 +320,8 @@ def _lens(out: ModelOutput, weights: Weights) -> list[list[list[tuple[int, float
 
 
 def _finite(name: str, array: Array) -> np.ndarray:
-    """Take the one text's numbers, in float64."""
-    numbers = to_numpy(array)[0].astype(np.float64)
+    """Return the array of the one text of the batch, in float64; refuse NaN and infinity."""
+    numbers: np.ndarray = to_numpy(array)[0].astype(np.float64)
     if not np.isfinite(numbers).all():
-        raise ValueError(f"weights: expected finite numbers all the way, got NaN or infinity in {name}")
+        raise ValueError(f"weights: expected finite numbers in every layer, got NaN or infinity in {name}")
     return numbers

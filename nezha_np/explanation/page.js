@@ -1,4 +1,10 @@
+// biome-ignore lint/suspicious/noRedundantUseStrict: this runs as a classic script, not as a module.
 "use strict";
+// The script of the page that nezha_np.explain writes. It is longer than other files, because a page that loads nothing
+// holds one script: parts of it could not import each other.
+//
+// Lengths: L tokens. Indices: i query, j key.
+
 // ------------------------------------------------------------------------------------------------ what is shown
 
 const shown = JSON.parse(document.getElementById("data").textContent);
@@ -24,7 +30,7 @@ const layers = shown.layers.map((layer) =>
 const embeddings = shown.embeddings.map((part) => ({ ...part, values: unpack(part.values) }));
 const heads = (layer) => layers[layer].probs.shape[0];
 
-// What attention would be if one part of the scores were all there is; both: what it is.
+// The probabilities of a head: its own (both), or those that one part of its scores alone would give.
 function attention(layer, head, part) {
   const { probs, content, position } = layers[layer];
   if (part === "both" || !(part === "position" ? position : content)) return probs.block(head);
@@ -40,7 +46,7 @@ function attention(layer, head, part) {
   return result;
 }
 
-// Softmax sees only differences within a row: so the maps of scores show these.
+// Softmax depends only on the differences within a row, so the maps of scores show each row without its mean.
 function withoutRowMeans(scores) {
   const result = new Float64Array(L * L);
   for (let i = 0; i < L; i++) {
@@ -51,6 +57,7 @@ function withoutRowMeans(scores) {
   return result;
 }
 
+// How much of the sum of squares of the two parts, without the means of their rows, is the position part's.
 function positionShare(layer, head) {
   const { content, position } = layers[layer];
   const square = (part) => withoutRowMeans(part.block(head)).reduce((sum, score) => sum + score * score, 0);
@@ -58,7 +65,7 @@ function positionShare(layer, head) {
   return ofContent + ofPosition ? ofPosition / (ofContent + ofPosition) : 0;
 }
 
-// The page opens at the head that looks most sharply, and at the first gap of the text.
+// The page opens at the head whose largest probabilities are highest, and at the first [MASK] of the text.
 function sharpestHead() {
   let best = { layer: 0, head: 0, sharpness: -1 };
   layers.forEach((_, layer) => {
@@ -82,7 +89,7 @@ function strongestKey() {
   return best;
 }
 
-// Change what is shown; what the new choice does not have gives way to what it has.
+// Change what is shown. An index beyond the end becomes the last: a layer with pruned heads has fewer than others.
 function choose(change) {
   Object.assign(state, change);
   state.layer = Math.min(Math.max(state.layer, 0), layers.length - 1);
@@ -92,7 +99,7 @@ function choose(change) {
   draw();
 }
 
-// A link may say where to begin: page.html#layer=2&head=0&token=5
+// A link may choose layer, head, token and theme: page.html#layer=2&head=0&token=5&theme=dark
 function followLink() {
   const link = new URLSearchParams(location.hash.slice(1));
   const change = {};
@@ -115,10 +122,10 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// A text or token in Chinese, in a page in English, is read aloud and drawn as Chinese.
+// The page is in English; texts and tokens in Chinese are marked, so that they are read aloud and drawn as Chinese.
 const language = (text) => (/\p{Script=Han}/u.test(text) ? { lang: "zh" } : {});
 
-let colours = {};
+const colours = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["panel", "ink", "soft", "line", "content", "position", "both", "minus"]) {
@@ -130,7 +137,7 @@ const mix = (from, to, share) => from.map((value, i) => Math.round(value + (to[i
 const css = (rgb) => `rgb(${rgb.join(" ")})`;
 const byProbability = (probability, hue = "both") => mix(colours.panel, colours[hue], Math.sqrt(probability));
 const bySign = (value, bound, hue) =>
-  mix(colours.panel, colours[value > 0 ? hue : "minus"], bound ? Math.pow(Math.abs(value) / bound, 0.75) : 0);
+  mix(colours.panel, colours[value > 0 ? hue : "minus"], bound ? (Math.abs(value) / bound) ** 0.75 : 0);
 function inkOn(rgb) {
   const light = rgb.map((value) => value / 255).reduce((sum, value, i) => sum + value ** 2.2 * [0.2126, 0.7152, 0.0722][i], 0);
   return light > 0.2 ? "#16181c" : "#ffffff";
@@ -146,13 +153,13 @@ const named = (part, text = part) => element("b", { class: CLASSES[part] }, text
 
 // ------------------------------------------------------------------------------------------------ drawing
 
-// How wide a picture may be in its figure, in which it stands directly.
+// The width of a picture: the inner width of the figure that is its parent.
 function room(picture) {
   const figure = picture.parentElement;
   return Math.max(figure.clientWidth - 2 * parseFloat(getComputedStyle(figure).paddingLeft), 160);
 }
 
-// A canvas of the width that there is, and of the height that is asked for; returns what to draw with.
+// Give a canvas the width of its figure and the height that `height` computes from that; return its context.
 function prepare(canvas, height) {
   const width = room(canvas);
   const scale = window.devicePixelRatio || 1;
@@ -168,16 +175,18 @@ function prepare(canvas, height) {
 
 const FONT = '"PingFang SC", "Noto Sans CJK SC", "Microsoft YaHei", "WenQuanYi Zen Hei", system-ui, sans-serif';
 
-const LABEL = 11;  // the size of a label of several characters, which stands upright where it is a single one
+const LABEL = 11; // the font size of a label of several characters
+// A label of one character is not rotated.
 const upright = (label) => [...label].length === 1 || /^[−+]?\d$/.test(label);
 
-// A map of rows and columns with their labels. `canvas.place` says where a point is.
+// A heat map with labels at its rows and columns. `canvas.place` returns the row and the column of a mouse event.
 function drawMap(canvas, { rows, columns, colour, rowLabels, columnLabels, row, column, cellHeight }) {
   const measure = canvas.getContext("2d");
   measure.font = `${LABEL}px ${FONT}`;
   const widest = (labels) => Math.max(...labels.map((label) => measure.measureText(short(label)).width));
   const left = widest(rowLabels) + 8;
-  const top = columnLabels.length ? Math.max(widest(columnLabels.filter((label) => !upright(label)).concat("")), LABEL) + 8 : 0;
+  const rotated = columnLabels.filter((label) => !upright(label));
+  const top = columnLabels.length ? Math.max(widest([...rotated, ""]), LABEL) + 8 : 0;
   let size = 0;
   const { context, width } = prepare(canvas, (available) => {
     size = (available - left) / columns;
@@ -196,20 +205,25 @@ function drawMap(canvas, { rows, columns, colour, rowLabels, columnLabels, row, 
     if (extent < 7.5 && !chosen) return;
     context.save();
     at();
-    context.font = `${chosen ? "bold " : ""}${upright(text) ? Math.min(14, Math.max(extent, 8)) : Math.min(LABEL, Math.max(extent, 8))}px ${FONT}`;
+    const fontSize = Math.min(upright(text) ? 14 : LABEL, Math.max(extent, 8));
+    context.font = `${chosen ? "bold " : ""}${fontSize}px ${FONT}`;
     context.fillStyle = css(chosen ? colours.ink : colours.soft);
     context.textBaseline = "middle";
     context.fillText(short(text), 0, 0);
     context.restore();
   };
-  rowLabels.forEach((text, i) => label(text, i === row, tall, () => {
-    context.textAlign = "right";
-    context.translate(left - 6, top + (i + 0.5) * tall);
-  }));
-  columnLabels.forEach((text, j) => label(text, j === column, size, () => {
-    context.translate(left + (j + 0.5) * size, top - 5);
-    if (upright(text)) { context.textAlign = "center"; context.translate(0, -5); } else context.rotate(-Math.PI / 2);
-  }));
+  rowLabels.forEach((text, i) => {
+    label(text, i === row, tall, () => {
+      context.textAlign = "right";
+      context.translate(left - 6, top + (i + 0.5) * tall);
+    });
+  });
+  columnLabels.forEach((text, j) => {
+    label(text, j === column, size, () => {
+      context.translate(left + (j + 0.5) * size, top - 5);
+      if (upright(text)) { context.textAlign = "center"; context.translate(0, -5); } else context.rotate(-Math.PI / 2);
+    });
+  });
   context.strokeStyle = css(colours.ink);
   if (row !== undefined) context.strokeRect(left - 0.5, top + row * tall - 0.5, columns * size, tall);
   if (column !== undefined && row !== undefined) {
@@ -234,7 +248,8 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
-// Lines over a common axis. Each line: points [x, y], a class of colour, and whether it is the bold one.
+// A line chart. Each line has points [x, y] and a colour; the bold one is the chosen token's. A click on another line
+// chooses its token.
 function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTitle = "", choose: picked }) {
   const width = room(svg);
   const [left, right, top, bottom] = [38, 12, dots.length ? 22 : 10, 40];
@@ -250,7 +265,9 @@ function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTi
     svg.append(element("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)));
   }
   for (const [value, text, chosen] of xTicks) {
-    svg.append(element("svg:text", { x: x(value), y: height - bottom + 17, "text-anchor": "middle", class: chosen ? "chosen" : "" }, text));
+    svg.append(element("svg:text", {
+      x: x(value), y: height - bottom + 17, "text-anchor": "middle", class: chosen ? "chosen" : "",
+    }, text));
   }
   svg.append(element("svg:text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xTitle));
   for (const { points, hue, bold, dashed, token } of lines) {
@@ -260,7 +277,9 @@ function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTi
       ...(dashed ? { "stroke-dasharray": "5 4", "stroke-opacity": 0.9, "stroke-width": 1.6 } : {}),
     });
     svg.append(path);
-    if (bold && points.length === 1) svg.append(element("svg:circle", { cx: x(points[0][0]), cy: y(points[0][1]), r: 3.5, fill: `var(--${hue})` }));
+    if (bold && points.length === 1) {
+      svg.append(element("svg:circle", { cx: x(points[0][0]), cy: y(points[0][1]), r: 3.5, fill: `var(--${hue})` }));
+    }
     if (picked && token !== undefined) {
       const wide = path.cloneNode();
       wide.setAttribute("stroke-width", 10); wide.setAttribute("stroke-opacity", 0); wide.style.cursor = "pointer";
@@ -275,7 +294,7 @@ function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTi
   }
 }
 
-// Buttons of which one is chosen, and arrow keys that move the choice; only the chosen one is a stop of the Tab key.
+// Arrow keys move the choice within a group of buttons; the Tab key stops at the chosen one alone. True: a key was used.
 function arrows(event, moves) {
   const move = moves[event.key];
   if (!move || event.altKey || event.ctrlKey || event.metaKey) return false;
@@ -286,7 +305,7 @@ function arrows(event, moves) {
 
 // ------------------------------------------------------------------------------------------------ the bar, the theme
 
-const THEMES = ["auto", "light", "dark"];
+const THEMES = ["auto", "light", "dark"]; // auto: that of the system
 function setTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
   draw();
@@ -330,11 +349,11 @@ function buildTokens() {
   Object.assign($("title"), language($("title").textContent));
   $("model").textContent = `through ${model.title}: ${model.layers} layers, ${heads(0)} heads, ${model.hidden_size} features, ` +
     `computed in ${model.dtype}.`;
-  $("tokens-text").textContent = `The tokenizer cuts the text into ${L} tokens. Below each is its id, the place it has in a ` +
+  $("tokens-text").textContent = `The tokenizer splits the text into ${L} tokens. Below each is its id, its index in a ` +
     `vocabulary of ${model.vocab_size.toLocaleString("en")}` +
     (shown.pair === null ? "." : "; a double line marks the second text (token type 1).") +
-    " Choose one: all pictures follow it.";
-  tokens.forEach((token, index) => $("chips").append(element("button", {
+    " Choose a token, and all pictures show it.";
+  $("chips").append(...tokens.map((token, index) => element("button", {
     type: "button", role: "radio", class: `chip${shown.types[index] ? " second" : ""}`,
     "aria-label": `${token}, id ${shown.ids[index]}, token type ${shown.types[index]}`,
     onclick: () => choose({ token: index }),
@@ -345,11 +364,11 @@ function buildTokens() {
     ArrowDown: () => move(state.token + 1), Home: () => move(0), End: () => move(L - 1),
   };
   $("chips").addEventListener("keydown", (event) => arrows(event, moves));
-  const positions = model.learns_positions
-    ? `${model.title} also adds a learned vector for the position, the same for every word.`
-    : `${model.title} adds nothing for the position here: a word begins as the same vector wherever it stands.`;
+  const positions = model.adds_positions
+    ? `${model.title} also adds a learned vector for the position of the token.`
+    : `${model.title} adds nothing for the position here: a token has the same vector at every position.`;
   $("embeddings-text").textContent =
-    `Each id looks up its row of trained numbers, a vector for the token type is added, and the sum is normalised. ${positions}`;
+    `Each id selects a row of the word embeddings, a vector for the token type is added, and the sum is normalised. ${positions}`;
 }
 
 function drawTokens() {
@@ -359,12 +378,15 @@ function drawTokens() {
   });
   $("strips-title").textContent = `The vector of ${tokens[state.token]}`;
   const summed = (part) => !["norm", "projection"].includes(part);
-  const bound = Math.max(...embeddings.filter(({ part }) => summed(part)).map(({ values }) => greatest(values.block(state.token))));
+  const bounds = embeddings.filter(({ part }) => summed(part)).map(({ values }) => greatest(values.block(state.token)));
+  const bound = Math.max(...bounds); // one scale for what is added and for the sum
   const signs = { word: "", "token type": "+ ", position: "+ ", sum: "= ", norm: "→ ", projection: "→ " };
   $("strips").replaceChildren(...embeddings.map(({ name, part, norms, values }) => {
     const vector = values.block(state.token);
     const norm = norms[state.token];
-    const canvas = element("canvas", { width: vector.length, height: 1, role: "img", "aria-label": `${part}: ${vector.length} features, norm ${number(norm)}` });
+    const canvas = element("canvas", {
+      width: vector.length, height: 1, role: "img", "aria-label": `${part}: ${vector.length} features, norm ${number(norm)}`,
+    });
     const context = canvas.getContext("2d");
     vector.forEach((value, feature) => {
       context.fillStyle = css(bySign(value, summed(part) ? bound : greatest(vector), "both"));
@@ -378,7 +400,8 @@ function drawTokens() {
   const all = greatest(Array.from({ length: L }, (_, index) => greatest(values.block(index)))) * 0.7;
   $("matrix").setAttribute("aria-label", `${L} tokens, ${width} features each`);
   drawMap($("matrix"), {
-    rows: L, columns: width, rowLabels: tokens, columnLabels: [], row: state.token, cellHeight: Math.max(6, Math.min(24, 320 / L)),
+    rows: L, columns: width, rowLabels: tokens, columnLabels: [], row: state.token,
+    cellHeight: Math.max(6, Math.min(24, 320 / L)),
     colour: (i, j) => bySign(values.block(i)[j], all, "both"),
   });
   $("matrix-where").textContent = `${name}: (1, ${L}, ${width})`;
@@ -387,84 +410,122 @@ function drawTokens() {
 // ------------------------------------------------------------------------------------------------ 3
 
 const SCALE = `√${model.head_size}`;
-const LETTER = model.family === "nezha" ? "T" : "E";
-const OF_BOTH = model.position_embedding_type === "relative_key_query"; // the query's and the key's
-const OF_POSITION = OF_BOTH ? "(q·E + k·E)" : `q·${LETTER}`;
+const LETTER = model.learns_distances ? "E" : "T";
+const OF_POSITION = model.keys_score_distances ? "(q·E + k·E)" : `q·${LETTER}`;
+const SCORERS = model.keys_score_distances
+  ? "the query of the token on the left and the key of the token above score"
+  : "the query of the token on the left scores";
+// The maps of a head: name, title, text, and the name of the array in the trace.
 const MAPS = [
-  ["content", "Content", `Does the token to the left ask for what the token above offers? q·k / ${SCALE}`, "content_scores"],
-  ["position", "Position", `${OF_BOTH ? "What the distance adds, for what the query asks and for what the key offers" : "How much it wants a token at that distance, whatever stands there"}: ${OF_POSITION} / ${SCALE}`, "position_scores"],
-  ["probs", "Probability", hasPosition ? "Both are added, and softmax makes each row sum to 1." : "Softmax makes each row sum to 1.", "probs"],
+  ["content", "Content", "How well the query of the token on the left matches the key of the token above: " +
+    `q·k / ${SCALE}`, "content_scores"],
+  ["position", "Position", `How ${SCORERS} the distance between them, whatever the other token is: ` +
+    `${OF_POSITION} / ${SCALE}`, "position_scores"],
+  ["probs", "Probability", `The softmax of ${hasPosition ? "the sum of both parts" : "the scores"}: each row sums to 1.`,
+    "probs"],
 ];
 
 function describePositions() {
-  if (model.family === "nezha") {
-    return ["Every head asks two questions at once: ", named("content", "what is there"), " (content), and ",
-      named("position", "how far away is it"), " (position). NEZHA answers the second with T, a fixed table of sines and cosines " +
-      "that nobody trained: only the distance counts."];
-  }
   if (hasPosition) {
-    return ["Every head asks two questions at once: ", named("content", "what is there"), " (content), and ",
-      named("position", "how far away is it"), ` (position). This ${model.title} answers the second with E, a learned vector for each distance.`];
+    const vectors = model.learns_distances
+      ? "E, a learned vector for each distance."
+      : "T, a table with a row for each distance, which is computed once and not trained.";
+    return ["In every head the score of two tokens is a sum of two parts: ", named("content", "content"), ", what the tokens are, and ",
+      named("position", "position"), `, how far apart they are. ${model.title} computes the position part with ${vectors}`];
   }
-  const beside = model.family === "convbert" ? " Beside each head stands a convolution, which reads a few neighbours: its kernels are drawn below." : "";
-  return ["A head lets each token ask, and look at the tokens that answer. ", named("content", "Content"),
-    ` is all there is: ${model.title}'s heads have no position part, because the positions were added to the words before the first layer.${beside}`];
+  const why = model.adds_positions
+    ? "because the positions were added to the embeddings before the first layer."
+    : "that could be shown by itself.";
+  const convolution = layers.some((layer) => layer.kernels)
+    ? " Each head has a convolution over a few neighbouring tokens too; its kernels are drawn below." : "";
+  return ["In a head each token compares its query with the keys of all tokens, and attends to those that match. The scores have a ",
+    named("content", "content"), ` part alone: ${model.title}'s heads have no position part, ${why}${convolution}`];
 }
 
 function buildAttention() {
   $("attention-text").append(...describePositions());
-  if (model.is_decoder) $("attention-text").append(" This model is a decoder: no token looks at those after it.");
-  const parts = hasPosition ? [["both", "both parts"], ["content", "content alone"], ["position", "position alone"]] : [];
-  if (!parts.length) $("parts").remove();
-  for (const [part, text] of parts) {
+  if (model.is_decoder) $("attention-text").append(" This model is a decoder: no token attends to the tokens after it.");
+  buildParts();
+  for (const map of MAPS) if (map[0] !== "position" || hasPosition) buildMap(...map);
+  buildFurtherPictures();
+}
+
+function buildParts() {
+  if (!hasPosition) {
+    $("parts").remove();
+    return;
+  }
+  for (const [part, text] of [["both", "both parts"], ["content", "content alone"], ["position", "position alone"]]) {
     const input = element("input", { type: "radio", name: "part", value: part, onchange: () => choose({ part }) });
     input.checked = part === state.part;
     $("parts").append(element("label", { class: CLASSES[part] }, input, text));
   }
-  for (const [name, title, text, where] of MAPS) {
-    if (name === "position" && !hasPosition) continue;
-    const canvas = element("canvas", { class: "map", id: `map-${name}`, tabindex: "0", role: "application", "aria-roledescription": "heat map", "aria-describedby": "readout" });
-    const hear = (event) => { const place = canvas.place(event); if (place) choose(place); };
-    canvas.addEventListener("click", hear);
-    canvas.addEventListener("mousemove", (event) => { const place = canvas.place(event); if (place) drawReadout(place.token, place.key); });
-    canvas.addEventListener("mouseleave", () => drawReadout(state.token, state.key));
-    const move = (token, key) => choose({ token: state.token + token, key: state.key + key });
-    const moves = { ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1), ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0) };
-    canvas.addEventListener("keydown", (event) => arrows(event, moves));
-    $("maps").append(element("figure", {},
-      element("figcaption", {}, element("h3", { class: CLASSES[name] ?? "in-both" }, title), text),
-      canvas, element("code", { class: "where", "data-name": where })));
-  }
-  const figure = (id, title, text) => $("more").append(element("figure", {},
-    element("figcaption", {}, element("h3", {}, title), text, ...(id === "curve" ? [element("div", { id: "share" })] : [])),
-    element("svg:svg", { id, role: "img" })));
+}
+
+function buildMap(name, title, text, where) {
+  const canvas = element("canvas", {
+    class: "map", id: `map-${name}`, tabindex: "0", role: "application", "aria-roledescription": "heat map",
+    "aria-describedby": "readout",
+  });
+  canvas.addEventListener("click", (event) => {
+    const place = canvas.place(event);
+    if (place) choose(place);
+  });
+  canvas.addEventListener("mousemove", (event) => {
+    const place = canvas.place(event);
+    if (place) drawReadout(place.token, place.key);
+  });
+  canvas.addEventListener("mouseleave", () => drawReadout(state.token, state.key));
+  const move = (token, key) => choose({ token: state.token + token, key: state.key + key });
+  const moves = {
+    ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1), ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0),
+  };
+  canvas.addEventListener("keydown", (event) => arrows(event, moves));
+  $("maps").append(element("figure", {},
+    element("figcaption", {}, element("h3", { class: CLASSES[name] ?? "in-both" }, title), text),
+    canvas, element("code", { class: "where", "data-name": where })));
+}
+
+function buildFurtherPictures() {
+  const figure = (caption, ...content) => $("more").append(element("figure", {},
+    element("figcaption", {}, ...caption), ...content));
   if (hasPosition) {
-    figure("curve", "Position against distance", "The position part as a curve for each token: the chosen one's is bold, the others' are thin, the mean is dashed.");
+    figure([element("h3", {}, "Position against distance"),
+      "The position part of the scores as a curve for each token: the chosen token's is bold, the mean of all is dashed.",
+      element("div", { id: "share" })], element("svg:svg", { id: "curve", role: "img" }));
   }
   if (layers.some((layer) => layer.context)) {
-    figure("context", "What each token takes home", "The probabilities average the values (content) and the table's rows (position); a bar is the length of such an average.");
+    figure([element("h3", {}, "The context vector in its two parts"),
+      "The probabilities average the value vectors (content) and the rows of the table T (position); each bar is the norm " +
+      "of one average."], element("svg:svg", { id: "context", role: "img" }));
   }
   if (layers.some((layer) => layer.kernels)) {
-    $("more").append(element("figure", {},
-      element("figcaption", {}, element("h3", { id: "kernels-title" }), "How much each token takes from its neighbours: every token makes its own kernel, of its span and its query."),
-      element("canvas", { class: "map", id: "kernels", role: "img" }), element("code", { class: "where", "data-name": "conv_kernels" })));
-    $("kernels").addEventListener("click", (event) => { const place = $("kernels").place(event); if (place) choose({ token: place.token }); });
+    figure([element("h3", { id: "kernels-title" }),
+      "The weight of each neighbour. Each token has a kernel of its own, computed from the tokens around it and its query."],
+      element("canvas", { class: "map", id: "kernels", role: "img" }),
+      element("code", { class: "where", "data-name": "conv_kernels" }));
+    $("kernels").addEventListener("click", (event) => {
+      const place = $("kernels").place(event);
+      if (place) choose({ token: place.token });
+    });
   }
 }
 
-let buildHeadsFor = null;
+let drawnHeads = null; // part and colours of the small maps as they are drawn
 function buildHeads() {
   const most = Math.max(...layers.map((_, layer) => heads(layer)));
   const grid = $("heads");
   grid.style.gridTemplateColumns = `auto repeat(${most}, minmax(0, ${Math.max(20, Math.min(104, 480 / most))}px))`;
-  grid.replaceChildren(element("div", { role: "row" }, element("span", { class: "name", role: "columnheader" }, "layer"),
-    ...Array.from({ length: most }, (_, head) => element("span", { class: "name", role: "columnheader" }, most > 8 ? String(head) : `head ${head}`))));
+  const heading = (text) => element("span", { class: "name", role: "columnheader" }, text);
+  grid.replaceChildren(element("div", { role: "row" }, heading("layer"),
+    ...Array.from({ length: most }, (_, head) => heading(most > 8 ? String(head) : `head ${head}`))));
   layers.forEach((_, layer) => {
     const cells = Array.from({ length: most }, (_, head) => {
       if (head >= heads(layer)) return element("span", {});
       const canvas = element("canvas", { width: L, height: L, "aria-hidden": "true" });
       return element("div", {
-        role: "gridcell", id: `head-${layer}-${head}`, "aria-label": `layer ${layer}, head ${head}`, onclick: () => choose({ layer, head }),
+        role: "gridcell", id: `head-${layer}-${head}`, "aria-label": `layer ${layer}, head ${head}`,
+        onclick: () => choose({ layer, head }),
       }, canvas);
     });
     grid.append(element("div", { role: "row" }, element("span", { class: "name", role: "rowheader" }, String(layer)), ...cells));
@@ -489,13 +550,13 @@ function drawHeads() {
       const chosen = layer === state.layer && head === state.head;
       cell.setAttribute("aria-selected", String(chosen));
       cell.tabIndex = chosen ? 0 : -1;
-      if (buildHeadsFor === drawn) continue;
+      if (drawnHeads === drawn) continue;
       const image = new ImageData(L, L);
-      attention(layer, head, state.part).forEach((prob, at) => image.data.set(shades[Math.round(255 * prob)], 4 * at));
+      attention(layer, head, state.part).forEach((prob, at) => { image.data.set(shades[Math.round(255 * prob)], 4 * at); });
       cell.firstChild.getContext("2d").putImageData(image, 0, 0);
     }
   });
-  buildHeadsFor = drawn;
+  drawnHeads = drawn;
 }
 
 function drawLines() {
@@ -515,7 +576,8 @@ function drawLines() {
       const prob = probs[i * L + j];
       if (prob < (i === state.token ? 0.01 : 0.06)) continue;
       const line = element("svg:path", {
-        d: `M${from},${y(i)} C${from + reach},${y(i)} ${to - reach},${y(j)} ${to},${y(j)}`, fill: "none", "stroke-linecap": "round",
+        d: `M${from},${y(i)} C${from + reach},${y(i)} ${to - reach},${y(j)} ${to},${y(j)}`,
+        fill: "none", "stroke-linecap": "round",
         stroke: `var(--${i === state.token ? state.part : "soft"})`,
         "stroke-width": (i === state.token ? 1 + 6 * prob : 0.6 + 1.6 * prob).toFixed(2),
         "stroke-opacity": (i === state.token ? 0.3 + 0.7 * prob : 0.06 + 0.22 * prob).toFixed(3),
@@ -526,19 +588,26 @@ function drawLines() {
   svg.append(...chosen);
   tokens.forEach((token, index) => {
     const prob = probs[state.token * L + index];
-    const left = element("svg:text", { x: from - 10, y: y(index) + 4.5, "text-anchor": "end", class: index === state.token ? "chosen" : "" }, short(token));
+    const left = element("svg:text", {
+      x: from - 10, y: y(index) + 4.5, "text-anchor": "end", class: index === state.token ? "chosen" : "",
+    }, short(token));
     const right = element("svg:text", { x: to + 10, y: y(index) + 4.5, class: prob >= 0.05 ? "chosen" : "" },
       short(token), element("svg:tspan", { dx: 6, "font-weight": 400 }, prob >= 0.01 ? number(prob) : ""));
     for (const text of [left, right]) text.style.fontSize = tall >= 22 ? "15px" : tall > 12 ? "12px" : "10px";
     right.lastChild.style.fontSize = "11px";
-    const area = element("svg:rect", { x: 0, y: index * tall, width: from, height: tall, fill: "transparent", onclick: () => choose({ token: index }) });
+    const area = element("svg:rect", {
+      x: 0, y: index * tall, width: from, height: tall, fill: "transparent", onclick: () => choose({ token: index }),
+    });
     area.style.cursor = "pointer";
     svg.append(left, right, area);
   });
   $("lines-title").textContent = `Layer ${state.layer}, head ${state.head}`;
-  const told = { both: "Each token, left, looks at all tokens, right: the thicker the line, the more.",
-    content: "Where the tokens would look if they asked for content alone.", position: "Where the tokens would look if the distance alone counted." };
-  $("lines-text").textContent = `${told[state.part]} ${describeRow(probs)}`;
+  const explanation = {
+    both: "Each token on the left attends to all tokens on the right: the thicker the line, the higher the probability.",
+    content: "The probabilities that the scores would have with their content alone.",
+    position: "The probabilities that the scores would have with their position part alone.",
+  }[state.part];
+  $("lines-text").textContent = `${explanation} ${describeRow(probs)}`;
 }
 
 function describeRow(probs) {
@@ -553,8 +622,9 @@ function drawReadout(token, key) {
   const [c, p] = [content.block(state.head)[at], position?.block(state.head)[at]];
   const prob = probs.block(state.head)[at];
   $("readout").replaceChildren(
-    element("b", language(tokens[token]), tokens[token]), " → ", element("b", language(tokens[key]), tokens[key]), ` (distance ${signed(key - token)}):  `,
-    named("content", `content ${number(c)}`), ...(position ? [" + ", named("position", `position ${number(p)}`), ` = ${number(c + p)}`] : []),
+    element("b", language(tokens[token]), tokens[token]), " → ", element("b", language(tokens[key]), tokens[key]),
+    ` (distance ${signed(key - token)}):  `, named("content", `content ${number(c)}`),
+    ...(position ? [" + ", named("position", `position ${number(p)}`), ` = ${number(c + p)}`] : []),
     "  →  ", named("both", `probability ${number(prob, 3)}`),
     ...(model.is_decoder && key > token ? [" (hidden by the causal mask)"] : []));
 }
@@ -563,7 +633,7 @@ function drawMaps() {
   const layer = layers[state.layer];
   const scores = Object.fromEntries(["content", "position"].filter((name) => layer[name])
     .map((name) => [name, withoutRowMeans(layer[name].block(state.head))]));
-  const bound = Math.max(...Object.values(scores).map(greatest));  // one scale for both parts: so they can be compared
+  const bound = Math.max(...Object.values(scores).map(greatest)); // one scale, so that the two parts can be compared
   for (const [name, title] of MAPS) {
     const canvas = $(`map-${name}`);
     if (!canvas) continue;
@@ -583,11 +653,14 @@ function drawMaps() {
 
 function drawCurve() {
   const position = layers[state.layer].position.block(state.head);
-  // A decoder's token sees no later key: what is hidden is no part of the curve.
+  // A decoder's token does not attend to later keys, so the curve ends at its own position.
   const line = (i) => Array.from({ length: model.is_decoder ? i + 1 : L }, (_, j) => [j - i, position[i * L + j]]);
   const sums = new Map();
-  for (let i = 0; i < L; i++) for (const [distance, score] of line(i)) sums.set(distance, [...(sums.get(distance) ?? []), score]);
-  const mean = [...sums].sort((a, b) => a[0] - b[0]).map(([distance, all]) => [distance, all.reduce((a, b) => a + b) / all.length]);
+  for (let i = 0; i < L; i++) {
+    for (const [distance, score] of line(i)) sums.set(distance, [...(sums.get(distance) ?? []), score]);
+  }
+  const mean = [...sums].sort((a, b) => a[0] - b[0])
+    .map(([distance, all]) => [distance, all.reduce((a, b) => a + b) / all.length]);
   const seen = [...sums.values()].flat(), [low, high] = [Math.min(...seen), Math.max(...seen)];
   const step = Math.ceil((2 * L - 1) / (room($("curve")) / 45));
   const few = L <= 16;
@@ -595,19 +668,22 @@ function drawCurve() {
     low, high, height: 250, xTitle: "distance: key − query",
     lines: [...Array.from({ length: L }, (_, i) => ({ points: line(i), hue: "position", token: i })),
       { points: mean, hue: "ink", dashed: true }, { points: line(state.token), hue: "position", bold: true }],
-    dots: line(state.token).map((at, j) => ({ at, hue: "position", text: few || j === state.key ? short(tokens[j], 5) : "", chosen: j === state.key })),
-    xTicks: mean.filter(([distance]) => distance % step === 0).map(([distance]) => [distance, signed(distance), distance === state.key - state.token]),
+    dots: line(state.token).map((at, j) => (
+      { at, hue: "position", text: few || j === state.key ? short(tokens[j], 5) : "", chosen: j === state.key })),
+    xTicks: mean.filter(([distance]) => distance % step === 0)
+      .map(([distance]) => [distance, signed(distance), distance === state.key - state.token]),
     choose: (token) => choose({ token }),
   });
   const share = positionShare(state.layer, state.head);
-  const often = mean.filter(([distance]) => sums.get(distance).length >= L / 2);  // of far distances there are few
+  const often = mean.filter(([distance]) => sums.get(distance).length >= L / 2); // means over few pairs say little
   const best = often.reduce((most, point) => (point[1] > most[1] ? point : most));
   const [content, part] = [element("i"), element("i")];
   content.style.flex = 1 - share; part.style.flex = share;
   $("share").replaceChildren(element("div", { class: "share", "aria-hidden": "true" }, content, part),
     "In this head ", named("position", `position makes ${percent(share)}`), " of the differences between scores, ",
     named("content", `content ${percent(1 - share)}`), `; on average it likes distance ${signed(best[0])} best.`);
-  $("curve").setAttribute("aria-label", `Position part against distance, from ${number(low)} to ${number(high)}; on average highest at distance ${best[0]}`);
+  $("curve").setAttribute("aria-label",
+    `Position part against distance, from ${number(low)} to ${number(high)}; on average highest at distance ${best[0]}`);
 }
 
 function drawContext() {
@@ -620,24 +696,30 @@ function drawContext() {
   const slot = (width - left) / L;
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.setAttribute("aria-label", `${tokens[state.token]}: content ${number(norms[2 * state.token])}, position ${number(norms[2 * state.token + 1])}`);
+  const describe = (index) =>
+    `${tokens[index]}: content ${number(norms[2 * index])}, position ${number(norms[2 * index + 1])}`;
+  svg.setAttribute("aria-label", describe(state.token));
   for (const [value, digits] of ticks(0, most)) {
     svg.append(element("svg:line", { class: "axis", x1: left, x2: width, y1: y(value), y2: y(value) }));
     svg.append(element("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)));
   }
   tokens.forEach((token, index) => {
     const chosen = index === state.token;
-    ["content", "position"].forEach((part, at) => svg.append(element("svg:rect", {
-      x: left + slot * (index + 0.12 + 0.38 * at), width: slot * 0.36, y: y(norms[2 * index + at]), height: height - bottom - y(norms[2 * index + at]),
+    svg.append(...["content", "position"].map((part, at) => element("svg:rect", {
+      x: left + slot * (index + 0.12 + 0.38 * at), width: slot * 0.36,
+      y: y(norms[2 * index + at]), height: height - bottom - y(norms[2 * index + at]),
       fill: `var(--${part})`, "fill-opacity": chosen ? 1 : 0.45, rx: Math.min(2, slot * 0.1),
     })));
     if (slot >= 10 || chosen) {
       const upright = [...token].length === 1;
       const at = `translate(${left + slot * (index + 0.5)} ${height - bottom + (upright ? 16 : 8)})`;
-      svg.append(element("svg:text", { transform: upright ? at : `${at} rotate(-60)`, "text-anchor": upright ? "middle" : "end", class: chosen ? "chosen" : "" }, short(token)));
+      svg.append(element("svg:text", {
+        transform: upright ? at : `${at} rotate(-60)`, "text-anchor": upright ? "middle" : "end", class: chosen ? "chosen" : "",
+      }, short(token)));
     }
-    svg.append(element("svg:rect", { x: left + slot * index, width: slot, y: 0, height, fill: "transparent", onclick: () => choose({ token: index }) },
-      element("svg:title", {}, `${token}: content ${number(norms[2 * index])}, position ${number(norms[2 * index + 1])}`)));
+    svg.append(element("svg:rect", {
+      x: left + slot * index, width: slot, y: 0, height, fill: "transparent", onclick: () => choose({ token: index }),
+    }, element("svg:title", {}, describe(index))));
   });
 }
 
@@ -645,10 +727,11 @@ function drawKernels() {
   const { kernels } = layers[state.layer];
   const size = kernels.shape[2];
   const values = kernels.block(state.head);
-  $("kernels-title").textContent = `The convolution beside head ${state.head}`;
+  $("kernels-title").textContent = `Convolution kernels, head ${state.head}`;
   $("kernels").setAttribute("aria-label", `Kernels of ${size} weights for ${L} tokens`);
   drawMap($("kernels"), {
-    rows: L, columns: size, rowLabels: tokens, columnLabels: Array.from({ length: size }, (_, at) => signed(at - (size - 1) / 2)),
+    rows: L, columns: size, rowLabels: tokens,
+    columnLabels: Array.from({ length: size }, (_, at) => signed(at - (size - 1) / 2)),
     row: state.token, cellHeight: Math.max(10, Math.min(26, 360 / L)), colour: (i, j) => byProbability(values[i * size + j]),
   });
 }
@@ -660,15 +743,21 @@ const stages = ["emb.", ...layers.map((_, layer) => String(layer))];
 function drawHidden() {
   const chart = (svg, values, first, low, high) => {
     const line = (token) => values.map((row, at) => [at + first, row[token]]);
-    const wide = room(svg) / values.length, every = Math.ceil(34 / wide); // what there is for each, which labels fit
+    const wide = room(svg) / values.length; // the width of one layer
+    const every = Math.ceil(34 / wide); // each how many layers a label fits
     drawChart(svg, {
       low, high, xTitle: "after layer", choose: (token) => choose({ token }),
-      lines: [...tokens.map((_, token) => ({ points: line(token), hue: "soft", token })), { points: line(state.token), hue: "both", bold: true }],
-      dots: line(state.token).map((at) => ({ at, hue: "both", text: at[0] === state.layer + 1 || wide >= 38 ? number(at[1]) : "", chosen: at[0] === state.layer + 1 })),
+      lines: [...tokens.map((_, token) => ({ points: line(token), hue: "soft", token })),
+        { points: line(state.token), hue: "both", bold: true }],
+      dots: line(state.token).map((at) => {
+        const chosen = at[0] === state.layer + 1;
+        return { at, hue: "both", text: chosen || wide >= 38 ? number(at[1]) : "", chosen };
+      }),
       xTicks: values.map((_, at) => [at + first, stages[at + first], at + first === state.layer + 1])
         .filter(([at,, chosen]) => chosen || (at % every === 0 && Math.abs(at - state.layer - 1) * wide >= 24)),
     });
-    svg.setAttribute("aria-label", `${tokens[state.token]}: ${values.map((row, at) => `${stages[at + first]}: ${number(row[state.token])}`).join(", ")}`);
+    const told = values.map((row, at) => `${stages[at + first]}: ${number(row[state.token])}`);
+    svg.setAttribute("aria-label", `${tokens[state.token]}: ${told.join(", ")}`);
   };
   const flat = shown.cosines.flat();
   chart($("cosines"), shown.cosines, 1, Math.min(...flat, 0.9), 1);
@@ -679,25 +768,34 @@ const piece = (id) => shown.pieces[id];
 
 function buildLens() {
   if (!shown.lens) {
-    $("lens-text").textContent = "These weights have no language-model head, so the model has no guesses to show.";
+    $("lens-text").textContent = "These weights have no language-model head, so there are no predictions to show.";
     $("lens").remove();
     return;
   }
   const head = model.is_decoder ? "The head that predicts the next token" : "The head that fills masks";
-  $("lens-text").textContent = `${head} reads the last layer. Here it reads every layer, as if the model ended there: ` +
-    "so one sees when a guess comes up. In between it reads what it was not trained for.";
+  $("lens-text").textContent = `${head} is applied to the last layer. Here it is applied after every layer, as if the model ended ` +
+    "there (the logit lens), which shows at which layer a prediction appears. It was trained for the last layer alone.";
   const table = element("table", { id: "overview" });
-  table.append(element("tr", {}, element("th", { scope: "col" }, "token"), ...stages.map((stage, at) => element("th", { scope: "col", "data-stage": at }, stage))));
-  tokens.forEach((token, index) => table.append(element("tr", { onclick: () => choose({ token: index }) }, element("th", { scope: "row", ...language(token) }, token),
+  table.append(element("tr", {}, element("th", { scope: "col" }, "token"),
+    ...stages.map((stage, at) => element("th", { scope: "col", "data-stage": at }, stage))));
+  table.append(...tokens.map((token, index) => element("tr", { onclick: () => choose({ token: index }) },
+    element("th", { scope: "row", ...language(token) }, token),
     ...shown.lens.map((guesses) => {
       const [id, prob] = guesses[index][0];
-      return element("td", { ...language(piece(id)), "data-prob": prob, title: `${piece(id)} ${number(prob, 4)}` }, short(piece(id)));
+      const title = `${piece(id)} ${number(prob, 4)}`;
+      return element("td", { ...language(piece(id)), "data-prob": prob, title }, short(piece(id)));
     }))));
   $("lens").append(
-    element("figure", {}, element("figcaption", {}, element("h3", { id: "guesses-title" }), "The five likeliest word pieces after the embeddings and after each layer, with their probabilities."),
+    element("figure", {},
+      element("figcaption", {}, element("h3", { id: "guesses-title" }),
+        "The five likeliest word pieces after the embeddings and after each layer, with their probabilities."),
       element("table", { class: "guesses", id: "guesses" })),
-    element("figure", {}, element("figcaption", {}, element("h3", {}, "All tokens"), "The likeliest word piece for each token: the stronger the colour, the surer."),
-      element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The likeliest word piece for each token and layer" }, table)));
+    element("figure", {},
+      element("figcaption", {}, element("h3", {}, "All tokens"),
+        "The likeliest word piece for each token: the stronger the colour, the higher its probability."),
+      element("div", {
+        class: "scroll", tabindex: "0", role: "region", "aria-label": "The likeliest word piece for each token and layer",
+      }, table)));
 }
 
 function paint(cell, probability) {
@@ -710,16 +808,22 @@ function drawLens() {
   const last = shown.lens.at(-1)[state.token][0];
   $("guesses-title").textContent = `${tokens[state.token]}: the model says ${piece(last[0])} (${number(last[1], 3)})`;
   $("guesses").replaceChildren(...shown.lens.map((guesses, stage) => {
-    const row = element("tr", { "aria-selected": String(stage === state.layer + 1) }, element("th", { scope: "row" }, stage ? `layer ${stage - 1}` : "emb."));
+    const row = element("tr", { "aria-selected": String(stage === state.layer + 1) },
+      element("th", { scope: "row" }, stage ? `layer ${stage - 1}` : "emb."));
     for (const [id, prob] of guesses[state.token]) {
-      const cell = element("td", { ...language(piece(id)), title: `${piece(id)}, id ${id}` }, short(piece(id)), element("small", {}, number(prob, 3)));
+      const cell = element("td", { ...language(piece(id)), title: `${piece(id)}, id ${id}` },
+        short(piece(id)), element("small", {}, number(prob, 3)));
       paint(cell, prob);
       row.append(cell);
     }
     return row;
   }));
-  [...$("overview").rows].slice(1).forEach((row, index) => row.setAttribute("aria-selected", String(index === state.token)));
-  for (const head of $("overview").querySelectorAll("[data-stage]")) head.setAttribute("aria-selected", String(Number(head.dataset.stage) === state.layer + 1));
+  [...$("overview").rows].slice(1).forEach((row, index) => {
+    row.setAttribute("aria-selected", String(index === state.token));
+  });
+  for (const heading of $("overview").querySelectorAll("[data-stage]")) {
+    heading.setAttribute("aria-selected", String(Number(heading.dataset.stage) === state.layer + 1));
+  }
   for (const cell of $("overview").querySelectorAll("td")) paint(cell, Number(cell.dataset.prob));
 }
 
