@@ -25,7 +25,7 @@ from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.explanation.explain import LONGEST, SMALL, TOP, pack
+from nezha_np.explanation.explain import LONGEST, PAGE, SMALL, TOP, pack
 from nezha_np.families.family import family_of
 from nezha_np.mechanism import View
 
@@ -151,7 +151,11 @@ def test_content_and_position_add_up_to_the_scores_whose_softmax_is_the_probabil
 def test_the_families_have_a_position_part_a_context_in_two_parts_or_kernels(pass_and_page):
     weights, t, _, shown = pass_and_page
     config = weights.config
-    relative = config.model_type == "nezha" or getattr(config, "position_embedding_type", "absolute") != "absolute"
+    kind = getattr(config, "position_embedding_type", "absolute")
+    relative = config.model_type == "nezha" or kind != "absolute"
+    assert shown["model"]["adds_positions"] == config.learns_positions
+    assert shown["model"]["learns_distances"] == (kind != "absolute")
+    assert shown["model"]["keys_score_distances"] == (kind == "relative_key_query")
     for index, layer in enumerate(shown["layers"]):
         at = f"encoder.layer.{index}.attention.self."
         assert ("position" in layer) == relative
@@ -357,6 +361,18 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_loaded():
         assert attributes.get("src") is None and attributes.get("href") in (None, "data:,"), tag  # no icon
     for writes_html in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
         assert writes_html not in scripts[0]
+
+
+def test_style_and_script_are_put_into_the_page_as_their_files_have_them():
+    page = nz.explain(TEXT)
+    for name, tag in (("page.css", "style"), ("page.js", "script")):
+        text = PAGE.with_name(name).read_text(encoding="utf-8")
+        assert f"<{tag}>\n{text}</{tag}>" in page
+
+
+def test_the_script_asks_for_no_family_by_its_name():
+    code = re.sub(r"//.*", "", PAGE.with_name("page.js").read_text(encoding="utf-8"))
+    assert not re.search("nezha|bert", code, flags=re.IGNORECASE)
 
 
 def test_importing_the_package_does_not_load_the_page():

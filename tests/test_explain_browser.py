@@ -293,15 +293,15 @@ def test_in_a_map_keys_and_mouse_choose_a_pair_of_tokens_whose_numbers_are_read_
     canvas = browser.find_element(By.ID, name)
     ActionChains(browser).scroll_to_element(canvas).perform()
     before = picture(browser, name)
-    beside = (40, 70)  # of the middle
+    offset = (40, 70)  # from the middle
     cell = browser.execute_script(  # which cell is there: the page's own answer
         "const canvas = document.getElementById(arguments[0]), box = canvas.getBoundingClientRect();"
-        "const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];"
+        "const [x, y] = [box.left + box.width / 2, box.top + box.height / 2].map(Math.floor);"  # as the driver rounds
         "return canvas.place({clientX: x + arguments[1], clientY: y + arguments[2]})",
         name,
-        *beside,
+        *offset,
     )
-    ActionChains(browser).move_to_element_with_offset(canvas, *beside).perform()
+    ActionChains(browser).move_to_element_with_offset(canvas, *offset).perform()
     assert text(browser, "#readout") == told(cell["token"], cell["key"]) and picture(browser, name) == before
     ActionChains(browser).click().perform()
     assert text(browser, "#readout") == told(cell["token"], cell["key"]) and picture(browser, name) != before
