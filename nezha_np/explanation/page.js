@@ -412,15 +412,13 @@ function drawTokens() {
 const SCALE = `√${model.head_size}`;
 const LETTER = model.learns_distances ? "E" : "T";
 const OF_POSITION = model.keys_score_distances ? "(q·E + k·E)" : `q·${LETTER}`;
-const SCORERS = model.keys_score_distances
-  ? "the query of the token on the left and the key of the token above score"
-  : "the query of the token on the left scores";
+const SCORERS = model.keys_score_distances ? "query and key score" : "the query of the token on the left scores";
 // The maps of a head: name, title, text, and the name of the array in the trace.
 const MAPS = [
-  ["content", "Content", "How well the query of the token on the left matches the key of the token above: " +
-    `q·k / ${SCALE}`, "content_scores"],
-  ["position", "Position", `How ${SCORERS} the distance between them, whatever the other token is: ` +
-    `${OF_POSITION} / ${SCALE}`, "position_scores"],
+  ["content", "Content", `How well the query of the token on the left matches the key of the token above: q·k / ${SCALE}`,
+    "content_scores"],
+  ["position", "Position", `How ${SCORERS} the distance to the token above: ${OF_POSITION} / ${SCALE}`,
+    "position_scores"],
   ["probs", "Probability", `The softmax of ${hasPosition ? "the sum of both parts" : "the scores"}: each row sums to 1.`,
     "probs"],
 ];

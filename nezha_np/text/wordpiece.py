@@ -206,8 +206,9 @@ def _make_normalizer(
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     def bert(**steps: bool | None) -> Normalizer:
-        options = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
-        return normalizers.BertNormalizer(**options | steps)
+        off = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
+        options: dict[str, Any] = off | steps
+        return normalizers.BertNormalizer(**options)
 
     strips = lowercase if strip_accents is None else strip_accents
     strip = bert(strip_accents=strips)
