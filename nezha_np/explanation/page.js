@@ -432,12 +432,12 @@ function describePositions() {
       named("position", "position"), `, how far apart they are. ${model.title} computes the position part with ${vectors}`];
   }
   const why = model.adds_positions
-    ? "because the positions were added to the embeddings before the first layer."
-    : "that could be shown by itself.";
+    ? ", because the positions were added to the embeddings before the first layer."
+    : " that can be shown by itself.";
   const convolution = layers.some((layer) => layer.kernels)
     ? " Each head has a convolution over a few neighbouring tokens too; its kernels are drawn below." : "";
   return ["In a head each token compares its query with the keys of all tokens, and attends to those that match. The scores have a ",
-    named("content", "content"), ` part alone: ${model.title}'s heads have no position part, ${why}${convolution}`];
+    named("content", "content"), ` part alone: ${model.title}'s heads have no position part${why}${convolution}`];
 }
 
 function buildAttention() {
