@@ -8,8 +8,9 @@ Each file has
 
 ``golden``, which has subcommands of its own, has a ``run_…`` for each of them.
 
-At the top of these files stands only what ``import nezha_np`` imports too. What one subcommand alone needs (the oracle,
-the page of ``explain``, the conversion of checkpoints) is imported when it runs, so that no subcommand waits for another.
+At the top of these files stands only what ``import nezha_np`` imports too. What one subcommand alone needs (the
+oracle, the page of ``explain``, the conversion of checkpoints) is imported when it runs, so that no subcommand waits
+for another.
 """
 
 from __future__ import annotations

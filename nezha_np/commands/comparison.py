@@ -1,4 +1,4 @@
-"""What ``golden check`` and ``doctor`` share: a bundle, the arrays of another implementation, and how the two are matched."""
+"""What ``golden check`` and ``doctor`` share: a bundle, the arrays of another implementation, how the two are matched."""
 
 from __future__ import annotations
 

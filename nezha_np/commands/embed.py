@@ -27,7 +27,9 @@ def add(commands: Subparsers) -> None:
         metavar="OUT",
         help="a .npy, .safetensors or .jsonl file; JSON Lines on standard output if left out",
     )
-    parser.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
+    parser.add_argument(
+        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    )
     parser.add_argument(
         "--pooling", choices=POOLINGS, default="mean", help="what makes one vector of a text's tokens (mean)"
     )

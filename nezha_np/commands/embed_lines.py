@@ -1,8 +1,8 @@
-"""What ``nezha-np embed`` does: a stream of texts becomes a file of vectors, however long it is.
+"""The engine of ``nezha-np embed``: it reads texts from a stream and writes their vectors, however many there are.
 
-Texts go through the model batch by batch, so that memory does not grow with the input. Only whole batches are written,
-and a run that goes on from a partial file makes the same batches: the file is the same as if nothing had happened, byte
-for byte.
+Texts go through the model batch by batch, so memory does not grow with the input. Only complete batches are written,
+and a run that resumes a partial file makes the same batches as an uninterrupted run: the file is the same, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import signal
-import stat
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -26,6 +23,9 @@ import numpy as np
 
 import nezha_np
 from nezha_np.arrays import to_numpy
+from nezha_np.commands.exit_status import ERROR, INTERRUPTED, TERMINATED, Stopped
+from nezha_np.commands.output import write_bytes
+from nezha_np.commands.progress import Progress, print_message
 from nezha_np.files.atomic import resolve_target
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.text_lines import Line, parse_line, read_lines
@@ -39,8 +39,11 @@ from nezha_np.weights.weights import Weights
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Batches = Iterator[tuple[list[Line], bytes]]  # the lines of each batch, and their vectors as they are written
+
+
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is answered as SIGINT is."""
+    """SIGTERM, which is handled like SIGINT."""
 
 
 def embed_lines(
@@ -66,8 +69,8 @@ def embed_lines(
     source : str or None
         A file; "-" or None: standard input.
     target : str or None
-        The file to write, which is there once it is complete; until then there is a `PartialFile`. "-" or None: JSON
-        Lines to standard output.
+        The file to write, which appears once it is complete; until then there is a `PartialFile`. "-" or None: JSON
+        Lines to standard output, until its reader closes it.
     model : str or None
         A checkpoint with its tokenizer; None: the shipped model.
     pooling, normalize, batch_size, max_length
@@ -79,18 +82,16 @@ def embed_lines(
     field : str
         Where in a JSON object the text stands.
     force, restart : bool
-        Whether `target` may be replaced; whether to throw away what an earlier run has left.
+        Whether `target` may be replaced; whether to throw away what an earlier run has left behind.
     progress : bool
         Show progress on stderr even if that is no terminal.
 
     Raises
     ------
     OSError, TypeError, ValueError, ImportError
-        If it cannot begin; the message names what is wrong.
+        If it cannot begin, or something goes wrong on the way to standard output; the message names it.
     Stopped
-        If it was interrupted, or something went wrong on the way to a file.
-    OutputError
-        If standard output takes no more.
+        If it is interrupted, or something goes wrong on the way to a file, which can then be resumed.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def embed_lines(
     try:
         if path is not None:
             path = resolve_target(path, force=force)
-        with _answering(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
+        with _signal_handler(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
             weights, tokenizer = choose_model(None if model is None else load(model), None)
@@ -123,23 +124,21 @@ def embed_lines(
             lines = read_lines(stream, name, format=input_format)
             batches = _embed_batches(lines, weights, tokenizer, settings)
             if path is None:
-                _to_stdout(batches, _Progress(stream, wanted=progress))
+                _write_to_stdout(batches, Progress(stream, wanted=progress))
                 return
             made_with = _identify(weights, tokenizer) | settings
             width = weights.config.hidden_size
             header = file_header(output_format, 0, width)
             with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
-                digest = _skip(lines, file)
-                shown = _Progress(stream, wanted=progress, done=file.rows)
-                _to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
+                digest = _skip_done_lines(lines, file)
+                shown = Progress(stream, wanted=progress, lines=file.rows)
+                _write_to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
     except KeyboardInterrupt as interrupt:
         raise Stopped("interrupted", _status(interrupt)) from None
 
 
-def _embed_batches(
-    lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]
-) -> Iterator[tuple[list[Line], bytes]]:
-    """Yield batch after batch: its lines, and their vectors as they are written."""
+def _embed_batches(lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]) -> Batches:
+    """Yield batch after batch."""
     options = {key: settings[key] for key in ("pooling", "normalize", "max_length")}
     while batch := list(itertools.islice(lines, settings["batch_size"])):
         texts, records = [], []
@@ -152,26 +151,20 @@ def _embed_batches(
         yield batch, rows_as_bytes(settings["output_format"], vectors, records)
 
 
-def _to_stdout(batches: Iterator[tuple[list[Line], bytes]], progress: _Progress) -> None:
+def _write_to_stdout(batches: Batches, progress: Progress) -> None:
     if sys.stdout is None:
         raise ValueError("output: expected a file, because standard output is closed, got none")
     with progress:
         for batch, data in batches:
-            try:
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            except OSError as error:
-                raise OutputError from error
+            if not write_bytes(data):
+                return  # nobody reads what would follow
             progress.add(len(batch))
 
 
-def _to_file(
-    batches: Iterator[tuple[list[Line], bytes]],
-    file: PartialFile,
-    digest: Any,
-    progress: _Progress,
-    header: Callable[[int], bytes],
+def _write_to_file(
+    batches: Batches, file: PartialFile, digest: Any, progress: Progress, header: Callable[[int], bytes]
 ) -> None:
+    """Append the batches and finish the file; `digest` is the hash of the lines before them."""
     try:
         with progress:
             for batch, data in batches:
@@ -179,7 +172,8 @@ def _to_file(
                     digest.update(line.raw)
                 file.append(data, rows=len(batch), digest=digest.hexdigest())
                 progress.add(len(batch))
-        with _answering(signal.SIGINT, signal.SIG_IGN), _answering(signal.SIGTERM, signal.SIG_IGN):  # as good as done
+        # All rows are written: an interruption now would only keep them from their place.
+        with _signal_handler(signal.SIGINT, signal.SIG_IGN), _signal_handler(signal.SIGTERM, signal.SIG_IGN):
             file.finish(header(file.rows))
     except (OSError, TypeError, ValueError, MemoryError, KeyboardInterrupt) as error:
         file.close()
@@ -188,10 +182,10 @@ def _to_file(
         raise Stopped(f"{what}; {how if file.saved_rows else 'nothing is done'}", _status(error)) from error
 
 
-def _skip(lines: Iterator[Line], file: PartialFile) -> Any:
-    """Read over the lines that are done, and see that they are the same lines; those that follow may have changed.
+def _skip_done_lines(lines: Iterator[Line], file: PartialFile) -> Any:
+    """Skip the lines whose rows the partial file holds, check that they are unchanged, and return their hash.
 
-    Returns a hash of them, to go on with.
+    The lines after them may be others than in the run before.
     """
     digest = hashlib.sha256()
     for line in itertools.islice(lines, file.rows):
@@ -201,7 +195,7 @@ def _skip(lines: Iterator[Line], file: PartialFile) -> Any:
             raise ValueError(
                 f"{file.path}: expected the {file.rows:,} lines that it was made of, got others; --restart begins anew"
             )
-        _say(f"nezha-np: {file.path} holds {file.rows:,} lines: going on after them")
+        print_message(f"nezha-np: {file.path} holds {file.rows:,} lines: going on after them")
     return digest
 
 
@@ -219,12 +213,13 @@ def _identify(weights: Weights, tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def _output_format(path: Path | None, given: str | None) -> str:
+def _output_format(path: Path | None, format: str | None) -> str:
+    """Return the format of the output: the one that is asked for, or the one that the file's name says."""
     if path is None:
-        if given not in (None, "jsonl"):
-            raise ValueError(f"format: expected jsonl, which alone can go to standard output, got {given}")
+        if format not in (None, "jsonl"):
+            raise ValueError(f"format: expected jsonl, which alone can go to standard output, got {format}")
         return "jsonl"
-    found = given or path.suffix.lower().removeprefix(".")
+    found = format or path.suffix.lower().removeprefix(".")
     if found not in FORMATS:
         raise ValueError(
             f"output: expected a name that ends in {', '.join('.' + name for name in FORMATS)}, or --format, got {path}"
@@ -234,10 +229,10 @@ def _output_format(path: Path | None, given: str | None) -> str:
 
 @contextlib.contextmanager
 def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
-    """Open what is read, and say what it is called."""
-    if source not in (None, "-"):
-        with open(str(source), "rb") as file:
-            yield file, str(source)
+    """Open the input; yield it with its name for errors."""
+    if source is not None and source != "-":
+        with open(source, "rb") as file:
+            yield file, source
     elif sys.stdin is None:
         raise ValueError("input: expected a file, because standard input is closed, got none")
     else:
@@ -245,16 +240,16 @@ def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
 
 
 @contextlib.contextmanager
-def _answering(number: int, answer: Any) -> Iterator[None]:
-    """Answer a signal in another way for a while; only the main thread may."""
+def _signal_handler(number: int, handler: Any) -> Iterator[None]:
+    """Install the handler of a signal and restore the one before; only the main thread may do that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, answer)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: not Python's to say
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: it was not installed by Python
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -263,5 +258,5 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _status(error: BaseException) -> int:
     if isinstance(error, _Terminated):
-        return 128 + signal.SIGTERM
-    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 2
+        return TERMINATED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR

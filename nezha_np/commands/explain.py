@@ -22,7 +22,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("text", help="a text, with [MASK] for a gap or without")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
     parser.add_argument("--pair", metavar="TEXT", help="a second text, to be read as a pair with the first")
-    parser.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
+    parser.add_argument(
+        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.set_defaults(run=run)
 

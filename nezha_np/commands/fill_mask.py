@@ -15,8 +15,12 @@ def add(commands: Subparsers) -> None:
     """Add the parser of ``fill-mask``."""
     parser = commands.add_parser("fill-mask", help="fill the gaps of a text")
     parser.add_argument("text", help="a text with one [MASK] or more")
-    parser.add_argument("--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)")
+    parser.add_argument(
+        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)"
+    )
     parser.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
     parser.set_defaults(run=run)
 

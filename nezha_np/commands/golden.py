@@ -1,4 +1,4 @@
-"""``nezha-np golden``: record golden bundles (``record``), compare arrays with them (``check``), list them (``show``)."""
+"""``nezha-np golden``: record golden bundles (``record``), compare arrays with one (``check``), list one (``show``)."""
 
 from __future__ import annotations
 
@@ -114,6 +114,9 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
     model = _model(options.model)
     if options.seed is not None and not isinstance(model, Config):
         raise ValueError("--seed: expected with a config.json as --model, whose weights are drawn, got it without one")
+    tolerances: dict[str, Any] = {}  # the oracle's own choice where the option is left out
+    if options.tolerances is not None:
+        tolerances["tolerances"] = TOLERANCES[options.tolerances]
     bundle = nz.oracle.record(
         model,
         head=task.name,
@@ -121,7 +124,7 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
         dtype=options.dtype or "float64",
         output=options.output,
         path=options.output_file,
-        **({} if options.tolerances is None else {"tolerances": TOLERANCES[options.tolerances]}),
+        **tolerances,
         **_inputs_and_labels(options, model, task),
     )
     counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
