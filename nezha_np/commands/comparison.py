@@ -1,4 +1,4 @@
-"""What ``golden check`` and ``doctor`` share: a bundle, the arrays of another implementation, how the two are matched."""
+"""What ``golden check`` and ``doctor`` share: their options, and how a bundle and a file of renames are read."""
 
 from __future__ import annotations
 
