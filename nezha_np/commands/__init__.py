@@ -8,9 +8,8 @@ Each file has
 
 ``golden``, which has subcommands of its own, has a ``run_…`` for each of them.
 
-At the top of these files stands only what ``import nezha_np`` imports too. What one subcommand alone needs (the
-oracle, the page of ``explain``, the conversion of checkpoints) is imported when it runs, so that no subcommand waits
-for another.
+All of these files are imported for the help. So what takes long to import and one subcommand alone needs (the oracle,
+the page of ``explain``, the conversion of checkpoints, the engine of ``embed``) is imported when that subcommand runs.
 """
 
 from __future__ import annotations

@@ -34,11 +34,13 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
         "theirs", metavar="THEIRS", help="the implementation's arrays, a .safetensors or .npz file, or a bundle"
     )
     parser.add_argument(
-        "--rename", metavar="FILE", help="a JSON object from their names to ours; * is any part of a name"
+        "--rename",
+        metavar="FILE",
+        help="a JSON object from their names to ours; * is any text within a part of a name, ** any text",
     )
-    parser.add_argument("--transposed", action="store_true", help="take arrays with their axes in whatever order fits")
+    parser.add_argument("--transposed", action="store_true", help="accept arrays whose axes are in another order")
     parser.add_argument(
-        "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; seen by itself if left out"
+        "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; found from their arrays if left out"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 

@@ -19,12 +19,11 @@ from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
 from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config, read_config
-from nezha_np.families.parameters import every_task
 from nezha_np.mechanism.summary import format_table
+from nezha_np.model.tasks import TASKS, Task
 from nezha_np.weights.checkpoint import SHIPPED, list_files
 
 if TYPE_CHECKING:
-    from nezha_np.model.tasks import Task
     from nezha_np.oracle import Bundle
 
 # The options of `record` that go with one bundle and not with --all, by their names in the parsed options.
@@ -66,16 +65,16 @@ def _add_record(kinds: Subparsers) -> None:
     parser.add_argument(
         "--model",
         metavar="PATH",
-        help="a checkpoint, or a config.json, whose weights are drawn; the shipped model if left out",
+        help="a checkpoint, or a config.json for random weights; the shipped model if left out",
     )
-    parser.add_argument("--head", metavar="HEAD", help=f"forward, {', '.join(every_task())} (forward)")
+    parser.add_argument("--head", metavar="HEAD", help=f"{', '.join(TASKS)} (forward)")
     parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts, for the checkpoint's tokenizer")
     parser.add_argument("--pair", nargs="+", metavar="TEXT", help="a second text for each of the first")
     parser.add_argument(
         "--inputs", metavar="FILE", help="the head's arguments by name: a .json, .npz or .safetensors file"
     )
     parser.add_argument("--labels", metavar="JSON", help="labels, with which the gradients are recorded too")
-    parser.add_argument("--seed", type=int, metavar="N", help="what weights are drawn from (0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the random weights (0)")
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in (float64)")
     parser.add_argument("--output", action="append", metavar="PATTERN", help="intermediates to keep, all if left out")
     parser.add_argument(
@@ -132,8 +131,6 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _task(name: str) -> Task:
-    from nezha_np.model.tasks import TASKS
-
     if name not in TASKS:
         raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {name!r}")
     return TASKS[name]

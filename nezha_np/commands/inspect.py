@@ -12,6 +12,7 @@ from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import Shapes, backbone_shapes
 from nezha_np.mechanism.summary import format_table
+from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import name_tensors, wrong_family
@@ -64,8 +65,6 @@ def _lines(path: str | None) -> Iterator[str]:
 
 def _needed_tensors(config: Config) -> Iterator[tuple[str, Shapes]]:
     """Yield each task of the family, and the tensors that `forward` needs, or that the task needs besides those."""
-    from nezha_np.model.tasks import TASKS
-
     for name, task in TASKS.items():
         if config.model_type in task.families:
             yield name, backbone_shapes(config) if name == "forward" else task.tensors(config)
