@@ -60,14 +60,14 @@ class Progress:
         from tqdm import tqdm
 
         class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-            monitor_interval = 0  # no thread: every batch looks at the clock
+            monitor_interval = 0  # no thread that refreshes the bar: `add` does it
 
         terminal = stderr.isatty()
         measured = {"unit": " lines"} if self._size is None else {"unit": "B", "unit_scale": True}
         return Bar(
             initial=self._position(),
             total=self._size,
-            file=_Safe(stderr, terminal=terminal),
+            file=_SafeStderr(stderr, terminal=terminal),
             delay=QUIET_SECONDS,
             mininterval=TERMINAL_SECONDS if terminal else LOG_SECONDS,
             miniters=1,
@@ -110,7 +110,7 @@ class Progress:
         return self._lines if self._size is None else self._stream.tell()
 
 
-class _Safe:
+class _SafeStderr:
     """Standard error for tqdm: what cannot be written is dropped, and in a log each state is a line of its own."""
 
     def __init__(self, stderr: TextIO, *, terminal: bool) -> None:
