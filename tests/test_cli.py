@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
+import nezha_np.cli
 from nezha_np.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -251,12 +253,40 @@ def test_no_command_and_unknown_options_are_one_line_on_stderr(capsys):
     assert "unrecognized arguments: --all a b" in error(capsys, "inspect", "--all", "path", "a\nb")
 
 
-@pytest.mark.parametrize("command", [[], ["fill-mask"], ["inspect"], ["convert"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *([name] for name in ("fill-mask", "explain", "embed", "inspect", "convert", "golden", "doctor"))],
+    ids=" ".join,
+)
 def test_help_says_how_to_call_it(capsys, command):
     with pytest.raises(SystemExit) as exit:
         main([*command, "--help"])
     printed = capsys.readouterr()
     assert exit.value.code == 0 and printed.err == "" and printed.out.startswith("usage: nezha-np ")
+
+
+def test_a_command_imports_nothing_that_only_others_need():
+    code = (
+        "import sys; from nezha_np.cli import main; main(['fill-mask', '很[MASK]']); "
+        "print(*(name for name in sys.modules if name.startswith('nezha_np.') or name == 'tqdm'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert {"nezha_np.commands.embed", "nezha_np.commands.golden"} <= set(loaded)  # their parsers
+    others = (
+        "nezha_np.oracle", "nezha_np.explanation", "nezha_np.commands.embed_lines", "nezha_np.commands.progress",
+        "nezha_np.files.partial_file", "nezha_np.weights.convert", "nezha_np.weights.formats.torch",
+        "nezha_np.weights.formats.npz", "tqdm",
+    )  # fmt: skip
+    assert [name for name in loaded if name.startswith(others)] == []
+
+
+@pytest.mark.parametrize("command", nezha_np.cli.COMMANDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_file_of_a_command_adds_it_under_its_name(command):
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    command.add(commands)
+    assert list(commands.choices) == [command.__name__.rpartition(".")[2].replace("_", "-")]
 
 
 def test_version_is_the_packages(capsys):

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,9 @@ import safetensors.numpy
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.commands import embed as embed_command
+from nezha_np.commands import embed_lines as engine
+from nezha_np.commands import progress
+from nezha_np.commands.exit_status import Stopped
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
@@ -125,7 +128,7 @@ def break_at(monkeypatch, batch: int, error: BaseException) -> None:
             raise error
         return original(*arguments, **options)
 
-    monkeypatch.setattr(embed_command, "embed_batch", embed_batch)
+    monkeypatch.setattr(engine, "embed_batch", embed_batch)
 
 
 # ------------------------------------------------------------------------------------------------- reading and writing
@@ -375,7 +378,7 @@ def test_a_file_that_comes_in_the_meantime_is_not_lost(capsysbinary, tmp_path, m
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(embed_command, "embed_batch", embed_batch)
+        patch.setattr(engine, "embed_batch", embed_batch)
         error = fail(capsysbinary, *run)
     assert "--force replaces it; 9 lines are done" in error and out.read_bytes() == b"mine"
     go_on(capsysbinary, 9, *run, "--force")
@@ -394,7 +397,7 @@ def test_a_link_stays_a_link_to_the_new_file(capsysbinary, tmp_path, model, text
 
 STOPS = [
     (KeyboardInterrupt(), 130, "interrupted"),
-    (embed_command._Terminated(), 143, "interrupted"),
+    (engine._Terminated(), 143, "interrupted"),
     (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
     (MemoryError(), 2, "MemoryError"),
 ]
@@ -437,7 +440,7 @@ def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothin
     monkeypatch.setattr(partial_file, "SECONDS", 0.0)  # it saves after every batch
     whole, out = tmp_path / "whole.jsonl", tmp_path / "v.jsonl"
     run = {"model": model, "batch_size": 4}
-    embed_command.embed_lines(str(texts), str(whole), **run)
+    engine.embed_lines(str(texts), str(whole), **run)
 
     def interrupted_after(steps: int) -> bool:
         """Run it, and interrupt it once, after some lines of partial_file.py."""
@@ -456,8 +459,8 @@ def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothin
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            embed_command.embed_lines(str(texts), str(out), **run)
-        except embed_command.Stopped as stopped:
+            engine.embed_lines(str(texts), str(out), **run)
+        except Stopped as stopped:
             assert stopped.status == 130
         finally:
             sys.settrace(before)
@@ -466,7 +469,7 @@ def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothin
     steps = 0
     while interrupted_after(steps):
         if not out.exists():  # the last step of all comes after the file is in its place
-            embed_command.embed_lines(str(texts), str(out), **run)
+            engine.embed_lines(str(texts), str(out), **run)
         assert out.read_bytes() == whole.read_bytes(), f"interrupted after {steps} steps"
         out.unlink()
         steps += 1
@@ -708,43 +711,61 @@ def test_an_output_of_another_encoding_still_gets_utf_8(model, texts, monkeypatc
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == TEXTS and "房间".encode() in done.stdout
 
 
-def test_a_closed_stderr_stops_nothing(tmp_path, model, texts):
-    done = shell("2>&-", texts, "-o", tmp_path / "v.npy", "--model", model, "--progress")
+@pytest.mark.parametrize("stderr", ["2>&-", "2> /dev/full"])
+def test_a_stderr_that_is_closed_or_full_stops_nothing(tmp_path, model, texts, stderr):
+    if stderr.endswith("/dev/full") and not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    done = shell(stderr, texts, "-o", tmp_path / "v.npy", "--model", model, "--progress")
     assert (done.returncode, done.stdout) == (0, b"") and read(tmp_path / "v.npy").shape == (len(TEXTS), SIZE)
 
 
 # ------------------------------------------------------------------------------------------------- progress and memory
 
 
+def states(shown: str) -> list[tuple[str, str]]:
+    """Take tqdm's states of the bar apart: the percentage, and the lines that are done."""
+    return re.findall(r"(\d+)%\|[^|]*\|[^|]*, ([\d,]+) lines\]", shown)
+
+
 def test_progress_is_shown_where_it_is_wanted(capsysbinary, monkeypatch, tmp_path, model, texts):
     run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 4, "--force"]
     assert main(["embed", *map(str, run), "--progress"]) == 0
     (line,) = capsysbinary.readouterr().err.decode().splitlines()  # a short run: its end alone
-    assert line.startswith("9 lines, ") and line.endswith(" lines/s, 100% of the input")
-    monkeypatch.setattr(embed_command, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(embed_command, "LOG_SECONDS", 0.0)
+    assert line.startswith("100%|") and states(line) == [("100", "9")]
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     assert main(["embed", *map(str, run), "--progress"]) == 0
-    found = capsysbinary.readouterr().err.decode().splitlines()
-    assert [line.split(",")[0] for line in found] == ["4 lines", "8 lines", "9 lines", "9 lines"]
+    begin, *found = capsysbinary.readouterr().err.decode().splitlines()
+    assert begin.startswith("0%|")
+    assert [states(line) for line in found] == [[("56", "4")], [("94", "8")], [("100", "9")], [("100", "9")]]
     succeed(capsysbinary, *run)
+
+
+def test_progress_of_a_pipe_counts_lines_without_a_percentage(capsysbinary, monkeypatch, tmp_path, model, texts):
+    type_in(monkeypatch, texts.read_bytes())
+    assert main(["embed", "-o", str(tmp_path / "v.npy"), "--model", model, "--progress"]) == 0
+    (line,) = capsysbinary.readouterr().err.decode().splitlines()
+    assert line.startswith("9 lines [") and "%" not in line
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 def test_on_a_terminal_progress_stays_in_one_line_and_a_short_run_shows_none(
     capsysbinary, monkeypatch, tmp_path, model, texts
 ):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     run = ["embed", str(texts), "-o", str(tmp_path / "v.npy"), "--model", model, "--batch-size", "4", "--force"]
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(embed_command, "QUIET_SECONDS", 1e9)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 1e9)
     assert main(run) == 0 and sys.stderr.getvalue() == ""
-    monkeypatch.setattr(embed_command, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(embed_command, "TERMINAL_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "TERMINAL_SECONDS", 0.0)
     assert main(run) == 0
     shown = sys.stderr.getvalue()
-    assert shown.count("\n") == 1 and shown.endswith("\x1b[K\n") and shown.startswith("\r4 lines, ")
+    assert shown.count("\n") == 1 and shown.endswith("\n") and shown.startswith("\r")
+    assert [done for _, done in states(shown)] == ["4", "8", "9", "9"]
     type_in(monkeypatch, texts.read_bytes())  # nobody knows how much of it there is
     assert main(["embed", *run[2:]]) == 0 and "%" not in sys.stderr.getvalue().removeprefix(shown)
 
@@ -752,7 +773,23 @@ def test_on_a_terminal_progress_stays_in_one_line_and_a_short_run_shows_none(
 def test_what_goes_on_counts_the_lines_before_it(capsysbinary, partial):
     assert main(["embed", *map(str, partial), "--progress"]) == 0
     going_on, line = capsysbinary.readouterr().err.decode().splitlines()
-    assert "holds 4 lines" in going_on and line.startswith("9 lines, ") and line.endswith("100% of the input")
+    assert "holds 4 lines" in going_on and states(line) == [("100", "9")]
+
+
+def test_a_run_that_stops_ends_its_bar_before_its_error(capsysbinary, monkeypatch, tmp_path, model, texts):
+    break_at(monkeypatch, 2, KeyboardInterrupt())
+    run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2]
+    assert main(["embed", *map(str, run), "--progress"]) == 130
+    bar, error = capsysbinary.readouterr().err.decode().splitlines()
+    assert [done for _, done in states(bar)] == ["4"] and error.startswith("nezha-np: interrupted; 4 lines are done")
+
+
+def test_tqdm_is_imported_only_where_a_bar_may_be_shown(tmp_path, texts):
+    code = "import sys; from nezha_np.cli import main; main(sys.argv[1:]); print('tqdm' in sys.modules)"
+    for option, expected in (["--force"], b"False\n"), (["--force", "--progress"], b"True\n"):
+        command = [sys.executable, "-c", code, "embed", str(texts), "-o", str(tmp_path / "v.npy"), *option]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        assert done.stdout == expected
 
 
 def test_it_runs_in_a_thread_where_signals_cannot_be_answered(capsysbinary, tmp_path, model, texts):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import safetensors.numpy
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.model.tasks import TASKS
 from nezha_np.oracle import standard
 
 CONFIG = nz.NezhaConfig(vocab_size=11, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=6)
@@ -87,7 +89,7 @@ def test_record_takes_texts_for_the_shipped_model(capsys, tmp_path):
 
 def test_record_takes_pairs_a_checkpoint_a_head_patterns_and_a_dtype(capsys, tmp_path):
     out = tmp_path / "pair.safetensors"
-    options = ("--head", "next_sentence_prediction", "--dtype", "float32", "--output", "pooler", "--output", "*.probs")
+    options = ("--head", "next_sentence_prediction", "--dtype", "float32", "--output", "pooler", "--output", "**.probs")
     model = ("--model", nz.weights.checkpoint.SHIPPED)
     status, _ = run(capsys, "golden", "record", "--text", "你好", "--pair", "很好", *options, *model, "-o", out)
     bundle = nz.oracle.load(out)
@@ -130,6 +132,35 @@ def test_record_takes_inputs_from_files_of_arrays_caches_too(capsys, folder, tmp
     assert bundle.outputs["past_key_values.0.0"].shape == (1, 2, 5, 4)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {}),
+        (["--tolerances", "measured"], {"tolerances": "measured"}),
+        (["--tolerances", "quick"], {"tolerances": "quick"}),
+        (["--tolerances", "none"], {"tolerances": None}),
+    ],
+)
+def test_record_passes_tolerances_on_only_where_they_are_asked_for(monkeypatch, tmp_path, options, expected):
+    passed = {}
+
+    def record(weights, *, path, **others):
+        passed.update({name: value for name, value in others.items() if name == "tolerances"})
+        Path(path).touch()
+        return SimpleNamespace(trace={}, outputs={}, gradients={})
+
+    monkeypatch.setattr(nz.oracle, "record", record)
+    out = str(tmp_path / "a.safetensors")
+    assert main(["golden", "record", "--text", "你好", "-o", out, *options]) == 0 and passed == expected
+
+
+def test_help_of_record_names_every_task(capsys):
+    with pytest.raises(SystemExit):
+        main(["golden", "record", "--help"])
+    words = set(capsys.readouterr().out.replace(",", " ").split())
+    assert set(TASKS) <= words
+
+
 def test_record_all_writes_the_standard_set(capsys, tmp_path, monkeypatch):
     few = tuple(one for one in standard.STANDARD if one.name in ("nezha-forward", "convbert-question_answering"))
     monkeypatch.setattr(standard, "STANDARD", few)  # all of them: tests/test_bundles.py
@@ -155,6 +186,8 @@ def test_record_all_writes_the_standard_set(capsys, tmp_path, monkeypatch):
             ["-o", "a.safetensors", "--text", "a", "--model", "nowhere"],
             "--model: expected a folder or a file that ends in",
         ),
+        (["-o", "a.safetensors", "--text", "a", "--tolerances", "x"], "argument --tolerances: invalid choice: 'x'"),
+        (["--all", "set", "--tolerances", "quick"], "--all: expected no other option with it, got --tolerances"),
         (["-o", "a.safetensors", "--text", "a", "--seed", "1"], "--seed: expected with a config.json as --model"),
         (["-o", "a.safetensors", "--text", "a", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (["-o", "a.safetensors", "--text", "a", "--dtype", "float8"], "argument --dtype: invalid choice: 'float8'"),

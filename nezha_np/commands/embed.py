@@ -1,343 +1,69 @@
-"""What ``nezha-np embed`` does: a stream of texts becomes a file of vectors, however long it is.
-
-Texts go through the model batch by batch, so that memory does not grow with the input. Only whole batches are written,
-and a run that goes on from a partial file makes the same batches: the file is the same as if nothing had happened, byte
-for byte.
-"""
+"""``nezha-np embed``: turn a corpus of texts into a file of vectors."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
-import json
-import os
-import signal
-import stat
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+import argparse
 
-import numpy as np
-
-import nezha_np
-from nezha_np.arrays import to_numpy
-from nezha_np.files.atomic import resolve_target
-from nezha_np.files.partial_file import PartialFile
-from nezha_np.files.text_lines import Line, parse_line, read_lines
-from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
-from nezha_np.text.defaults import choose_model
-from nezha_np.text.embed import check_options, embed_batch
-from nezha_np.text.encode import check_text
-from nezha_np.weights.checkpoint import load
-from nezha_np.weights.weights import Weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-QUIET_SECONDS = 2.0  # a run that is over sooner shows no progress
-TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0  # between two lines of progress: one over the other, or one after the other
+from nezha_np.commands import Subparsers
+from nezha_np.commands.exit_status import SUCCESS
+from nezha_np.files import text_lines, vector_file
+from nezha_np.text.embed import POOLINGS
 
 
-class Stopped(Exception):
-    """A run that ended before its end; the message says how to go on.
-
-    Attributes
-    ----------
-    status : int
-        The exit status: 2 after an error, 130 and 143 after SIGINT and SIGTERM, as shells say it.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class OutputError(Exception):
-    """Standard output takes no more; ``__cause__`` says why."""
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is answered as SIGINT is."""
-
-
-def embed_lines(
-    source: str | None,
-    target: str | None,
-    *,
-    model: str | None = None,
-    pooling: str = "mean",
-    normalize: bool = False,
-    batch_size: int = 32,
-    max_length: int | None = None,
-    input_format: str | None = None,
-    output_format: str | None = None,
-    field: str = "text",
-    force: bool = False,
-    restart: bool = False,
-    progress: bool = False,
-) -> None:
-    """Read texts and write their vectors.
-
-    Parameters
-    ----------
-    source : str or None
-        A file; "-" or None: standard input.
-    target : str or None
-        The file to write, which is there once it is complete; until then there is a `PartialFile`. "-" or None: JSON
-        Lines to standard output.
-    model : str or None
-        A checkpoint with its tokenizer; None: the shipped model.
-    pooling, normalize, batch_size, max_length
-        What `nezha_np.embed` takes.
-    input_format : str or None
-        "lines" or "jsonl"; None: by the name of `source`.
-    output_format : str or None
-        "npy", "safetensors" or "jsonl"; None: by the name of `target`.
-    field : str
-        Where in a JSON object the text stands.
-    force, restart : bool
-        Whether `target` may be replaced; whether to throw away what an earlier run has left.
-    progress : bool
-        Show progress on stderr even if that is no terminal.
-
-    Raises
-    ------
-    OSError, TypeError, ValueError, ImportError
-        If it cannot begin; the message names what is wrong.
-    Stopped
-        If it was interrupted, or something went wrong on the way to a file.
-    OutputError
-        If standard output takes no more.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "texts.txt").write_text("房间\\n价格\\n", encoding="utf-8")
-    >>> embed_lines(str(folder / "texts.txt"), str(folder / "vectors.npy"))
-    >>> np.load(folder / "vectors.npy").shape
-    (2, 128)
-    """
-    path = None if target in (None, "-") else Path(str(target))
-    output_format = _output_format(path, output_format)
-    if output_format == "jsonl" and field == FIELD:
-        raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
-    try:
-        if path is not None:
-            path = resolve_target(path, force=force)
-        with _answering(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
-            if input_format is None:
-                input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
-            weights, tokenizer = choose_model(None if model is None else load(model), None)
-            options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
-            check_options(weights, tokenizer, batch_size=batch_size, **options)
-            settings = options | {
-                "batch_size": batch_size,
-                "input_format": input_format,
-                "field": field,
-                "output_format": output_format,
-            }
-            lines = read_lines(stream, name, format=input_format)
-            batches = _embed_batches(lines, weights, tokenizer, settings)
-            if path is None:
-                _to_stdout(batches, _Progress(stream, wanted=progress))
-                return
-            made_with = _identify(weights, tokenizer) | settings
-            width = weights.config.hidden_size
-            header = file_header(output_format, 0, width)
-            with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
-                digest = _skip(lines, file)
-                shown = _Progress(stream, wanted=progress, done=file.rows)
-                _to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
-    except KeyboardInterrupt as interrupt:
-        raise Stopped("interrupted", _status(interrupt)) from None
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``embed``."""
+    parser = commands.add_parser(
+        "embed",
+        help="turn texts into vectors",
+        description="Turn texts into vectors, one for each line. Interrupted, it leaves OUT.partial, and the same "
+        "command goes on from there.",
+    )
+    parser.add_argument(
+        "file", nargs="?", metavar="FILE", help="texts, one a line, or JSON Lines; standard input if left out"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a .npy, .safetensors or .jsonl file; JSON Lines on standard output if left out",
+    )
+    parser.add_argument(
+        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    )
+    parser.add_argument(
+        "--pooling", choices=POOLINGS, default="mean", help="what makes one vector of a text's tokens (mean)"
+    )
+    parser.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that are embedded together (32)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="cut each text after N tokens")
+    parser.add_argument(
+        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
+    )
+    parser.add_argument("--field", default="text", metavar="NAME", help="where in a JSON object the text stands (text)")
+    parser.add_argument("--format", choices=vector_file.FORMATS, help="of OUT; by its name if left out")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")
+    parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
+    parser.set_defaults(run=run)
 
 
-def _embed_batches(
-    lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]
-) -> Iterator[tuple[list[Line], bytes]]:
-    """Yield batch after batch: its lines, and their vectors as they are written."""
-    options = {key: settings[key] for key in ("pooling", "normalize", "max_length")}
-    while batch := list(itertools.islice(lines, settings["batch_size"])):
-        texts, records = [], []
-        for line in batch:
-            text, record = parse_line(line, format=settings["input_format"], field=settings["field"])
-            check_text(line.name, text)
-            texts.append(text)
-            records.append(record)
-        vectors = embed_batch(texts, [line.name for line in batch], weights, tokenizer, **options)
-        yield batch, rows_as_bytes(settings["output_format"], vectors, records)
+def run(options: argparse.Namespace) -> int:
+    """Embed the texts, batch by batch."""
+    from nezha_np.commands.embed_lines import embed_lines
 
-
-def _to_stdout(batches: Iterator[tuple[list[Line], bytes]], progress: _Progress) -> None:
-    if sys.stdout is None:
-        raise ValueError("output: expected a file, because standard output is closed, got none")
-    with progress:
-        for batch, data in batches:
-            try:
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            except OSError as error:
-                raise OutputError from error
-            progress.add(len(batch))
-
-
-def _to_file(
-    batches: Iterator[tuple[list[Line], bytes]],
-    file: PartialFile,
-    digest: Any,
-    progress: _Progress,
-    header: Callable[[int], bytes],
-) -> None:
-    try:
-        with progress:
-            for batch, data in batches:
-                for line in batch:
-                    digest.update(line.raw)
-                file.append(data, rows=len(batch), digest=digest.hexdigest())
-                progress.add(len(batch))
-        with _answering(signal.SIGINT, signal.SIG_IGN), _answering(signal.SIGTERM, signal.SIG_IGN):  # as good as done
-            file.finish(header(file.rows))
-    except (OSError, TypeError, ValueError, MemoryError, KeyboardInterrupt) as error:
-        file.close()
-        what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        how = f"{file.saved_rows:,} lines are done, in {file.path}: the same command goes on after them"
-        raise Stopped(f"{what}; {how if file.saved_rows else 'nothing is done'}", _status(error)) from error
-
-
-def _skip(lines: Iterator[Line], file: PartialFile) -> Any:
-    """Read over the lines that are done, and see that they are the same lines; those that follow may have changed.
-
-    Returns a hash of them, to go on with.
-    """
-    digest = hashlib.sha256()
-    for line in itertools.islice(lines, file.rows):
-        digest.update(line.raw)
-    if file.rows:
-        if digest.hexdigest() != file.digest:
-            raise ValueError(
-                f"{file.path}: expected the {file.rows:,} lines that it was made of, got others; --restart begins anew"
-            )
-        _say(f"nezha-np: {file.path} holds {file.rows:,} lines: going on after them")
-    return digest
-
-
-def _identify(weights: Weights, tokenizer: Tokenizer) -> dict[str, str]:
-    """Say by their content which model and tokenizer these are, wherever their files lie."""
-    model = hashlib.sha256(json.dumps(weights.config.to_dict(), sort_keys=True, default=repr).encode())
-    for name in sorted(weights):
-        array = np.ascontiguousarray(to_numpy(weights[name]))
-        model.update(f"{name} {array.dtype} {array.shape}".encode())
-        model.update(array.data)
-    return {
-        "nezha_np": nezha_np.__version__,
-        "model": model.hexdigest()[:16],
-        "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16],
-    }
-
-
-def _output_format(path: Path | None, given: str | None) -> str:
-    if path is None:
-        if given not in (None, "jsonl"):
-            raise ValueError(f"format: expected jsonl, which alone can go to standard output, got {given}")
-        return "jsonl"
-    found = given or path.suffix.lower().removeprefix(".")
-    if found not in FORMATS:
-        raise ValueError(
-            f"output: expected a name that ends in {', '.join('.' + name for name in FORMATS)}, or --format, got {path}"
-        )
-    return found
-
-
-@contextlib.contextmanager
-def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
-    """Open what is read, and say what it is called."""
-    if source not in (None, "-"):
-        with open(str(source), "rb") as file:
-            yield file, str(source)
-    elif sys.stdin is None:
-        raise ValueError("input: expected a file, because standard input is closed, got none")
-    else:
-        yield sys.stdin.buffer, "standard input"
-
-
-def _size(stream: BinaryIO) -> int | None:
-    """How many bytes there are to read; None where nobody knows, as of a pipe."""
-    try:
-        status = os.fstat(stream.fileno())
-    except OSError:  # no file at all, but something in memory
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-@contextlib.contextmanager
-def _answering(number: int, answer: Any) -> Iterator[None]:
-    """Answer a signal in another way for a while; only the main thread may."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, answer)
-    try:
-        yield
-    finally:
-        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: not Python's to say
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
-
-
-def _status(error: BaseException) -> int:
-    if isinstance(error, _Terminated):
-        return 128 + signal.SIGTERM
-    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 2
-
-
-def _say(message: str, end: str = "\n") -> None:
-    """Write to stderr; where that cannot be done, the run goes on all the same."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(message, end=end, file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """How far a run has come, on stderr: on a terminal once it has become a long run, elsewhere if it is wanted.
-
-    `done` lines were done by an earlier run.
-    """
-
-    def __init__(self, stream: BinaryIO, *, wanted: bool, done: int = 0) -> None:
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._stream, self._size = stream, _size(stream)
-        self._wanted, self._shown = wanted, False
-        self._before = self._lines = done
-        self._begun = time.monotonic()
-        self._next = self._begun + QUIET_SECONDS
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._wanted or self._shown:
-            self._show(end="\n")
-
-    def add(self, lines: int) -> None:
-        """Count lines that are done."""
-        self._lines += lines
-        now = time.monotonic()
-        if now >= self._next and (self._terminal or self._wanted):
-            self._next = now + (TERMINAL_SECONDS if self._terminal else LOG_SECONDS)
-            self._show(end="" if self._terminal else "\n")
-
-    def _show(self, end: str) -> None:
-        seconds = max(time.monotonic() - self._begun, 1e-9)
-        told = f"{self._lines:,} lines, {(self._lines - self._before) / seconds:,.0f} lines/s"
-        if self._size:
-            told += f", {self._stream.tell() / self._size:.0%} of the input"
-        _say(f"\r{told}\x1b[K" if self._terminal else told, end)  # over the line before, and no rest of it
-        self._shown = True
+    embed_lines(
+        options.file,
+        options.output,
+        model=options.model,
+        pooling=options.pooling,
+        normalize=options.normalize,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        input_format=options.input_format,
+        output_format=options.format,
+        field=options.field,
+        force=options.force,
+        restart=options.restart,
+        progress=options.progress,
+    )
+    return SUCCESS

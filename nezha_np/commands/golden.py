@@ -1,109 +1,229 @@
-"""What ``nezha-np golden`` and ``nezha-np doctor`` do: the lines that they print, and their exit status."""
+"""``nezha-np golden``: record golden bundles (``record``), compare arrays with one (``check``), list one (``show``)."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import nezha_np as nz
+from nezha_np.arrays import DTYPES
 from nezha_np.checks import listed
+from nezha_np.commands import Subparsers
+from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
+from nezha_np.commands.json_text import format_json, parse_json, read_json
+from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config, read_config
 from nezha_np.mechanism.summary import format_table
-from nezha_np.model.tasks import TASKS
-from nezha_np.oracle.bundle import Bundle, flattened, load_bundle, nested
-from nezha_np.oracle.comparison import compare
-from nezha_np.oracle.doctor import diagnose
-from nezha_np.oracle.recording import record
-from nezha_np.oracle.standard import record_all
-from nezha_np.text.encode import encode
-from nezha_np.text.tokenizer import load_tokenizer
+from nezha_np.model.tasks import TASKS, Task
 from nezha_np.weights.checkpoint import SHIPPED, list_files
-from nezha_np.weights.formats import npz as npz_file
-from nezha_np.weights.formats import safetensors as safetensors_file
-from nezha_np.weights.formats.entry import map_tensors
 
-# What `record` needs and what goes with --all, by the names of the options.
-OF_ONE = ("output_file", "model", "head", "text", "pair", "inputs", "labels", "seed", "dtype", "output")
+if TYPE_CHECKING:
+    from nezha_np.oracle import Bundle
+
+# The options of `record` that go with one bundle and not with --all, by their names in the parsed options.
+OF_ONE_BUNDLE = (
+    "output_file", "model", "head", "text", "pair", "inputs", "labels", "seed", "dtype", "output", "tolerances"
+)  # fmt: skip
+TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "none": None}  # as the oracle takes them
 
 
-def record_lines(options: argparse.Namespace) -> Iterator[str]:
-    """Record a bundle, or all of the standard set, and say what was written."""
-    if options.all is not None:
-        if given := [name for name in OF_ONE if getattr(options, name) is not None]:
-            raise ValueError(
-                f"--all: expected no other option with it, got {listed([_option(name) for name in given])}"
-            )
-        for path in record_all(options.all):
-            yield f"{path}  {path.stat().st_size:,} bytes"
-        return
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``golden``, with those of its three subcommands."""
+    parser = commands.add_parser("golden", help="record golden bundles, and check other implementations with them")
+    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_record(kinds)
+
+    check = kinds.add_parser(
+        "check",
+        help="compare arrays with a bundle",
+        description="Compare arrays with a bundle, in the order in which they are made. The exit status is 0 where all "
+        "agree, 1 where something differs, 2 after an error.",
+    )
+    add_comparison_options(check)
+    check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
+    check.set_defaults(run=run_check)
+
+    show = kinds.add_parser("show", help="say what a bundle holds")
+    show.add_argument("bundle", metavar="BUNDLE", help="a golden bundle")
+    show.set_defaults(run=run_show)
+
+
+def _add_record(kinds: Subparsers) -> None:
+    parser = kinds.add_parser(
+        "record",
+        help="record a pass",
+        description="Record a pass of the model, every number of it, in one safetensors file; a file that is there is "
+        "replaced.",
+    )
+    parser.add_argument("-o", dest="output_file", metavar="OUT", help="a .safetensors file")
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        help="a checkpoint, or a config.json for random weights; the shipped model if left out",
+    )
+    parser.add_argument("--head", metavar="HEAD", help=f"{', '.join(TASKS)} (forward)")
+    parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts, for the checkpoint's tokenizer")
+    parser.add_argument("--pair", nargs="+", metavar="TEXT", help="a second text for each of the first")
+    parser.add_argument(
+        "--inputs", metavar="FILE", help="the head's arguments by name: a .json, .npz or .safetensors file"
+    )
+    parser.add_argument("--labels", metavar="JSON", help="labels, with which the gradients are recorded too")
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the random weights (0)")
+    parser.add_argument("--dtype", choices=DTYPES, help="what to compute in (float64)")
+    parser.add_argument("--output", action="append", metavar="PATTERN", help="intermediates to keep, all if left out")
+    parser.add_argument(
+        "--tolerances",
+        choices=tuple(TOLERANCES),
+        help="how the tolerances are found: by many rounded passes, by one, or not at all (measured)",
+    )
+    parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
+    parser.set_defaults(run=run_record)
+
+
+# ------------------------------------------------------------------------------------------------------------- record
+
+
+def run_record(options: argparse.Namespace) -> int:
+    """Record one bundle, or the standard set, and print what was written."""
+    print_lines(_record_one(options) if options.all is None else _record_all(options))
+    return SUCCESS
+
+
+def _record_all(options: argparse.Namespace) -> Iterator[str]:
+    if others := [name for name in OF_ONE_BUNDLE if getattr(options, name) is not None]:
+        raise ValueError(f"--all: expected no other option with it, got {listed([_option(name) for name in others])}")
+    for path in nz.oracle.record_all(options.all):
+        yield f"{path}  {path.stat().st_size:,} bytes"
+
+
+def _option(name: str) -> str:
+    return {"output_file": "-o"}.get(name, f"--{name}")
+
+
+def _record_one(options: argparse.Namespace) -> Iterator[str]:
     if options.output_file is None:
         raise ValueError("-o: expected the name of a new file, or --all with a folder, got neither")
-    head = options.head or "forward"
+    task = _task(options.head or "forward")
     model = _model(options.model)
     if options.seed is not None and not isinstance(model, Config):
         raise ValueError("--seed: expected with a config.json as --model, whose weights are drawn, got it without one")
-    inputs = _inputs(options, model, head)
-    if options.labels is not None:
-        if "labels" in inputs:
-            raise ValueError(f"--labels: expected none, because {options.inputs} has labels, got some")
-        inputs["labels"] = _json(options.labels, "--labels", "JSON such as [[-100, 7]]")
-        if head in TASKS and "labels" not in TASKS[head].labels:
-            raise ValueError(f"--labels: expected a --head with a loss that takes labels, got {head}")
-    bundle = record(
+    tolerances: dict[str, Any] = {}  # the oracle's own choice where the option is left out
+    if options.tolerances is not None:
+        tolerances["tolerances"] = TOLERANCES[options.tolerances]
+    bundle = nz.oracle.record(
         model,
-        head=head,
+        head=task.name,
         seed=options.seed or 0,
         dtype=options.dtype or "float64",
         output=options.output,
         path=options.output_file,
-        **inputs,
+        **tolerances,
+        **_inputs_and_labels(options, model, task),
     )
     counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
     yield f"{options.output_file}  {counts}, {Path(options.output_file).stat().st_size:,} bytes"
 
 
-def check_lines(options: argparse.Namespace) -> Iterator[str]:
-    """Compare a file of arrays with a bundle: where they part first, then a table of all."""
-    found = compare(
-        _bundle(options.bundle),
-        options.theirs,
-        rename=_rename(options.rename),
-        transposed=options.transposed,
-        dtype=options.dtype,
-        tolerance=options.tolerance,
+def _task(name: str) -> Task:
+    if name not in TASKS:
+        raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {name!r}")
+    return TASKS[name]
+
+
+def _model(path: str | None) -> Config | Path:
+    """Return the checkpoint's path, or the configuration where the option names a file of one."""
+    if path is None:
+        return SHIPPED
+    if Path(path).suffix == ".json":
+        return read_config(path)
+    list_files(path, name="--model")
+    return Path(path)
+
+
+def _inputs_and_labels(options: argparse.Namespace, model: Config | Path, task: Task) -> dict[str, Any]:
+    """Return the arguments of the task by name: texts as ids, or what a file holds; then the labels."""
+    if (options.text is None) == (options.inputs is None):
+        got = "neither" if options.text is None else "both"
+        raise ValueError(f"--text, --inputs: expected one of them, got {got}")
+    inputs = _encode_texts(options, model) if options.inputs is None else _read_inputs(options, task)
+    if options.labels is not None:
+        if "labels" in inputs:
+            raise ValueError(f"--labels: expected none, because {options.inputs} has labels, got some")
+        inputs["labels"] = parse_json(options.labels, "--labels", "JSON such as [[-100, 7]]")
+        if "labels" not in task.labels:
+            raise ValueError(f"--labels: expected a --head with a loss that takes labels, got {task.name}")
+    return inputs
+
+
+def _encode_texts(options: argparse.Namespace, model: Config | Path) -> dict[str, Any]:
+    if isinstance(model, Config):
+        raise ValueError("--text: expected a checkpoint with its tokenizer as --model, got a configuration alone")
+    folder = model.parent if model.is_file() else model
+    return dict(nz.encode(nz.load_tokenizer(folder), options.text, options.pair))
+
+
+def _read_inputs(options: argparse.Namespace, task: Task) -> dict[str, Any]:
+    if options.pair is not None:
+        raise ValueError("--pair: expected with --text, got it without")
+    inputs = _read_arrays(Path(options.inputs))
+    if unknown := [name for name in inputs if name not in task.arguments]:
+        raise ValueError(f"{options.inputs}: expected the names of arguments of {task.name}, got {listed(unknown, 5)}")
+    return inputs
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """Read JSON lists, or arrays, by name; a cache is stored as ``past_key_values.0.0`` and so on."""
+    from nezha_np.oracle.bundle import nested
+    from nezha_np.weights.formats import npz, safetensors
+    from nezha_np.weights.formats.entry import map_tensors
+
+    if path.suffix == ".json":
+        values = read_json(path, "a JSON object of inputs by name")
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected a JSON object of inputs by name, got a {type(values).__name__}")
+        return values
+    reader = {".safetensors": safetensors, ".npz": npz}.get(path.suffix)
+    if reader is None:
+        raise ValueError(f"--inputs: expected a .json, .npz or .safetensors file, got {path}")
+    arrays: dict[str, Any] = dict(map_tensors(path, reader.read_header(path)))
+    values = {name: bool(array) if array.dtype == bool and not array.shape else array for name, array in arrays.items()}
+    cache = {name: value for name, value in values.items() if re.fullmatch(r"past_key_values\.\d+\.\d+", name)}
+    return {name: value for name, value in values.items() if name not in cache} | nested(cache)
+
+
+# -------------------------------------------------------------------------------------------------------------- check
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print where a file of arrays first differs from a bundle, then a table of all arrays."""
+    found = nz.oracle.compare(
+        read_bundle(options.bundle), options.theirs, tolerance=options.tolerance, **matching_options(options)
     )
-    options.status = 0 if found.agrees else 1
-    if options.json:
-        yield _as_json(found.to_dict())
-        return
-    yield found.summary()
-    yield ""
-    yield found.table()
+    print_lines([format_json(found.to_dict())] if options.json else [found.summary(), "", found.table()])
+    return SUCCESS if found.agrees else DIFFERENT
 
 
-def doctor_lines(options: argparse.Namespace) -> Iterator[str]:
-    """Say what an implementation does wrong; status 0 where every step is right and all numbers are in tolerance."""
-    bundle, theirs, rename = _bundle(options.bundle), options.theirs, _rename(options.rename)
-    how: dict[str, Any] = {"rename": rename, "transposed": options.transposed, "dtype": options.dtype}
-    found = diagnose(bundle, theirs, weights=options.model, **how)
-    agrees = found.step is None and compare(bundle, theirs, **how).agrees
-    options.status = 0 if agrees else 1
-    yield _as_json({"agrees": agrees, **dataclasses.asdict(found)}) if options.json else str(found)
+# --------------------------------------------------------------------------------------------------------------- show
 
 
-def show_lines(options: argparse.Namespace) -> Iterator[str]:
-    """Say what a bundle holds."""
-    bundle = _bundle(options.bundle)
+def run_show(options: argparse.Namespace) -> int:
+    """Print what a bundle holds."""
+    print_lines(_show(read_bundle(options.bundle), Path(options.bundle)))
+    return SUCCESS
+
+
+def _show(bundle: Bundle, path: Path) -> Iterator[str]:
+    from nezha_np.oracle.bundle import flattened
+
     made_by = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
     yield f"{bundle.head} of {bundle.config.model_type}, computed in {bundle.dtype} by {made_by}"
-    yield f"weights: {_recipe(bundle)}"
+    yield f"weights: {_where_weights_are(bundle)}"
     yield ""
     for key, value in bundle.config.to_dict().items():
         yield f"{key}: {value}"
@@ -122,7 +242,7 @@ def show_lines(options: argparse.Namespace) -> Iterator[str]:
     yield ""
     yield (
         f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients, "
-        f"{Path(options.bundle).stat().st_size:,} bytes"
+        f"{path.stat().st_size:,} bytes"
     )
 
 
@@ -130,7 +250,7 @@ def _shape(array: np.ndarray) -> str:
     return " × ".join(map(str, array.shape)) or "()"
 
 
-def _recipe(bundle: Bundle) -> str:
+def _where_weights_are(bundle: Bundle) -> str:
     match bundle.recipe["kind"]:
         case "inside":
             return f"inside, {len(bundle.tensors or {})} tensors"
@@ -138,101 +258,3 @@ def _recipe(bundle: Bundle) -> str:
             head = f", head {bundle.recipe['head']}" if bundle.recipe["head"] else ""
             return f"drawn by nezha_np.init with seed {bundle.recipe['seed']}{head}"
     return f"those of the checkpoint {bundle.recipe['name']}, SHA-256 {bundle.recipe['sha256']}"
-
-
-def _option(name: str) -> str:
-    return {"output_file": "-o"}.get(name, f"--{name}")
-
-
-# --------------------------------------------------------------------------------------------- what the options name
-
-
-def _model(path: str | None) -> Config | Path:
-    """Return the checkpoint, or the configuration where the option names a file of one."""
-    if path is None:
-        return SHIPPED
-    if Path(path).suffix == ".json":
-        return read_config(path)
-    list_files(path, name="--model")
-    return Path(path)
-
-
-def _inputs(options: argparse.Namespace, model: Config | Path, head: str) -> dict[str, Any]:
-    if (options.text is None) == (options.inputs is None):
-        got = "neither" if options.text is None else "both"
-        raise ValueError(f"--text, --inputs: expected one of them, got {got}")
-    if options.inputs is None:
-        if isinstance(model, Config):
-            raise ValueError("--text: expected a checkpoint with its tokenizer as --model, got a configuration alone")
-        folder = model.parent if model.is_file() else model
-        return dict(encode(load_tokenizer(folder), options.text, options.pair))
-    if options.pair is not None:
-        raise ValueError("--pair: expected with --text, got it without")
-    inputs = _read_inputs(Path(options.inputs))
-    known = TASKS[head if head in TASKS else "forward"].arguments
-    if unknown := [name for name in inputs if name not in known]:
-        raise ValueError(f"{options.inputs}: expected the names of arguments of {head}, got {listed(unknown, 5)}")
-    return inputs
-
-
-def _read_inputs(path: Path) -> dict[str, Any]:
-    """Read the arguments of a head: JSON lists, or arrays by name, those of a cache as ``past_key_values.0.0``, …."""
-    if path.suffix == ".json":
-        values = _json(_read_text(path), str(path), "a JSON object of inputs by name")
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected a JSON object of inputs by name, got a {type(values).__name__}")
-        return values
-    reader = {".safetensors": safetensors_file, ".npz": npz_file}.get(path.suffix)
-    if reader is None:
-        raise ValueError(f"--inputs: expected a .json, .npz or .safetensors file, got {path}")
-    arrays: dict[str, Any] = dict(map_tensors(path, reader.read_header(path)))
-    values = {name: bool(array) if array.dtype == bool and not array.shape else array for name, array in arrays.items()}
-    cache = {name: value for name, value in values.items() if re.fullmatch(r"past_key_values\.\d+\.\d+", name)}
-    return {name: value for name, value in values.items() if name not in cache} | nested(cache)
-
-
-def _bundle(path: str) -> Bundle:
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path}: expected a golden bundle, a .safetensors file, got a folder")
-    return load_bundle(path)
-
-
-def _rename(path: str | None) -> dict[str, str] | None:
-    if path is None:
-        return None
-    table = _json(_read_text(Path(path)), path, "a JSON object from their names to ours")
-    if not isinstance(table, dict) or not all(isinstance(ours, str) for ours in table.values()):
-        raise ValueError(f"{path}: expected a JSON object from their names to ours, got something else")
-    return table
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected JSON in UTF-8, got other bytes") from None
-
-
-def _json(text: str, name: str, expected: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: expected {expected}, got text that is not JSON: {error}") from None
-
-
-def _as_json(value: Any) -> str:
-    """Write JSON as its standard has it: NaN and infinities are null."""
-    return json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False, indent=2)
-
-
-def _without_infinities(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _without_infinities(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_without_infinities(part) for part in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -1,1 +1,1 @@
-"""Files that are not tensors: texts line by line, vectors row by row; and how none of them is lost by a failure."""
+"""Files that are not tensors: texts line by line, vectors row by row, and how a failure loses none of them."""

@@ -1,4 +1,4 @@
-"""Files that are written beside their places and moved there: a failure leaves what was there before."""
+"""Files that appear under their names only once they are complete: a failure leaves what was there before."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Refuse to write where something is that would be lost.
+    """Refuse to write a file where something would be lost.
+
+    Parameters
+    ----------
+    target : Path
+        The file that is to be written.
+    force : bool
+        Whether it may replace a file.
 
     Raises
     ------
     FileNotFoundError
-        If there is no folder for it.
+        If the folder of `target` does not exist.
     FileExistsError
-        If there is a file and `force` is not given, or something other than a file.
+        If `target` is a file and `force` is False, or it is something other than a file.
 
     Examples
     --------
@@ -33,7 +40,24 @@ def check_target(target: Path, *, force: bool) -> None:
 
 
 def resolve_target(target: Path, *, force: bool) -> Path:
-    """Refuse as `check_target` does, and return what is to be written: the file that a link leads to, not the link.
+    """Check a file that is to be written, and follow a symbolic link, so that the link itself is not replaced.
+
+    Parameters
+    ----------
+    target : Path
+        The file that is to be written.
+    force : bool
+        Whether it may replace a file.
+
+    Returns
+    -------
+    Path
+        `target`, or the file that the link leads to.
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError
+        As `check_target` does.
 
     Examples
     --------
@@ -45,25 +69,33 @@ def resolve_target(target: Path, *, force: bool) -> Path:
 
 
 def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write files beside their places and move them there once all are written: a failure leaves what was there.
+    """Write files into a temporary folder, and move them to their places once all are complete.
+
+    Each file is moved in one step, so that a reader finds the old file or the new one, and never half of one.
 
     Parameters
     ----------
     folder : Path
-        Where the files belong; it is made if need be.
+        Where the files belong; it is made if it does not exist.
     write : callable
-        Is given the path of an empty folder to write them into.
+        Is called with the path of an empty folder, and writes the files into it.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written; then none is moved.
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> write_atomically(folder, lambda beside: (beside / "note.txt").write_text("done"))
+    >>> write_atomically(folder, lambda temporary: (temporary / "note.txt").write_text("done"))
     >>> [file.name for file in folder.iterdir()]
     ['note.txt']
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".nezha-np-", dir=folder) as beside:
-        write(Path(beside))
-        for file in sorted(Path(beside).iterdir()):
+    # Inside `folder`, because files can be moved in one step only within one file system.
+    with tempfile.TemporaryDirectory(prefix=".nezha-np-", dir=folder) as temporary:
+        write(Path(temporary))
+        for file in sorted(Path(temporary).iterdir()):
             file.replace(folder / file.name)

@@ -1,10 +1,14 @@
-"""A file that takes long to write: it grows beside its place, is moved there once it is complete, and can be resumed.
+"""A file that takes long to write: it appears under its name once it is complete, and can be resumed until then.
 
-Beside ``OUT`` stand, while it is written and after an interruption, ``OUT.partial`` with the rows and
-``OUT.partial.json``, which says how many of them are done, what they were made with, and a hash of the input they were
-made of. Nothing is added to rows that were made with anything else. What is written is saved about once a second:
-first the rows, then, in one step, the file that says they are there. So it never promises a row that is not there, and
-bytes beyond what it promises are cut off.
+While ``OUT`` is written, and after an interruption, there are two files next to it:
+
+- ``OUT.partial`` holds the rows;
+- ``OUT.partial.json``, the saved state, holds how many rows are done and how many bytes they take, the settings that
+  they were made with, and a hash of the input that they were made from.
+
+A run with other settings does not append to these rows. About once a second the file is saved: first the rows are
+flushed to the disk, then the state is replaced in one step. So the state never counts a row that is not on the disk;
+bytes that it does not count are cut off when the file is resumed.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from typing import Any, BinaryIO
 
 from nezha_np.files.atomic import check_target
 
-SECONDS = 1.0  # between two times of saving
+SECONDS = 1.0  # at least, between two saves
 
 
 @dataclasses.dataclass(frozen=True)
 class _Done:
-    """How far a file is, in one piece, because an interruption may come between any two steps."""
+    """How far the file is: one object, replaced in one step, because an interruption may come between any two steps."""
 
     rows: int
     bytes: int
@@ -34,36 +38,36 @@ class _Done:
 
 
 class PartialFile:
-    """Open the partial file of `target`, to begin it or to go on with it.
+    """The partial file of `target`, opened to begin it or to resume it.
 
     Parameters
     ----------
     target : Path
         Where the complete file belongs.
     settings : mapping of str to (str, int, bool or None)
-        All that the bytes of a row depend on besides the input.
+        Everything besides the input that the bytes of a row depend on.
     header : bytes
-        What the file begins with; `finish` replaces it by as many bytes.
+        The beginning of the file; `finish` replaces it by another of the same length.
     force : bool
-        Whether `target` may be there already; it is replaced by `finish`.
+        Whether `target` may exist already; `finish` then replaces it.
     restart : bool
-        Whether to throw away what an earlier run has left.
+        Whether to throw away the rows that an earlier run has left behind.
 
     Attributes
     ----------
     rows : int
         How many rows are written.
     saved_rows : int
-        How many of them a later run will find, whatever happens to this one.
+        How many of them are saved: a later run finds them, whatever happens to this one.
     digest : str or None
-        What came with the last of them: a hash of the input so far.
+        The hash of the input up to the last row, as it was given to `append`.
 
     Raises
     ------
     OSError
-        If `target` exists, is no place for a file, or another run is writing it.
+        If `target` exists, cannot be a file, or is being written by another run.
     ValueError
-        If an earlier run has left rows that were made with other settings, or something that is no partial file.
+        If an earlier run has left rows that were made with other settings, or a file that is no partial file.
 
     Examples
     --------
@@ -102,7 +106,7 @@ class PartialFile:
             if not restart:
                 self._read_state()
             if not self._done.rows:
-                self._save()  # before the first byte: rows without a word on what they are are nobody's
+                self._save()  # before the first row: rows without saved state cannot be resumed
                 self._file.truncate(0)
                 _write_all(self._file, header)
             self._file.truncate(self._done.bytes)
@@ -118,7 +122,7 @@ class PartialFile:
 
     @property
     def digest(self) -> str | None:
-        """What came with the last of them: a hash of the input so far."""
+        """The hash of the input up to the last row, as it was given to `append`."""
         return self._done.digest
 
     def __enter__(self) -> PartialFile:
@@ -130,16 +134,31 @@ class PartialFile:
         self.close()
 
     def append(self, data: bytes, *, rows: int, digest: str) -> None:
-        """Add rows; `digest` is a hash of the input up to them."""
+        """Append rows; save them if the last save is a second ago.
+
+        Parameters
+        ----------
+        data : bytes
+            The rows.
+        rows : int
+            How many they are.
+        digest : str
+            A hash of the input up to the last of them.
+
+        Raises
+        ------
+        OSError
+            If they cannot be written.
+        """
         _write_all(self._file, data)
         self._done = _Done(self._done.rows + rows, self._done.bytes + len(data), digest)
         if time.monotonic() - self._saved_at >= SECONDS:
             self._save()
 
     def close(self) -> None:
-        """Save what is written, for a later run to go on from, or remove what has no row yet.
+        """Save the rows, so that a later run can resume; a file without rows is removed.
 
-        Where that fails, on a full disk for example, `saved_rows` says how many rows were saved before.
+        Where saving fails, on a full disk for example, `saved_rows` says how many rows were saved before.
         """
         if self._file.closed:
             return
@@ -151,11 +170,22 @@ class PartialFile:
                 self.state_path.unlink(missing_ok=True)
 
     def finish(self, header: bytes) -> None:
-        """Replace the header and move the file into its place."""
+        """Replace the header and move the file to its place.
+
+        Parameters
+        ----------
+        header : bytes
+            The final header, as long as the first one.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, or there is a file at its place by now that may not be replaced.
+        """
         self._file.seek(0)
         _write_all(self._file, header)
         os.fsync(self._file.fileno())
-        check_target(self.target, force=self._force)  # which may have come in the meantime
+        check_target(self.target, force=self._force)  # another file may have appeared there in the meantime
         self.path.replace(self.target)
         self.state_path.unlink(missing_ok=True)
         self._file.close()
@@ -164,20 +194,20 @@ class PartialFile:
         done = self._done
         os.fsync(self._file.fileno())
         state = {"settings": self._settings, "rows": done.rows, "bytes": done.bytes, "input": done.digest}
-        beside = self.state_path.with_name(self.state_path.name + ".new")
+        new = self.state_path.with_name(self.state_path.name + ".new")
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with new.open("w", encoding="utf-8") as file:
                 json.dump(state, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(self.state_path)
+            new.replace(self.state_path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
         self.saved_rows, self._saved_at = done.rows, time.monotonic()
 
     def _read_state(self) -> None:
-        """Take up what an earlier run has left, if it goes with this one."""
+        """Read the state that an earlier run has saved, and check that this run can resume it."""
         size = os.fstat(self._file.fileno()).st_size
         if not size:
             return
@@ -212,7 +242,7 @@ class PartialFile:
 
 
 def _open_alone(path: Path) -> BinaryIO:
-    """Open a file to write to it, which no other run does at the same time."""
+    """Open a file for writing and lock it, so that no other run writes it at the same time."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     try:
         _lock(file, path)
@@ -225,22 +255,26 @@ def _open_alone(path: Path) -> BinaryIO:
 def _lock(file: BinaryIO, path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # a system without these locks
+    except ImportError:  # not on Windows
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another run may have finished between our opening and locking: then this is its complete file.
+        # Another run may have finished between our opening and our locking: then the file that we have opened is its
+        # complete file, which it has moved to its place.
         alone = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
     except BlockingIOError:
         alone = False
-    except OSError:  # a file system without locks
+    except OSError:  # the file system has no locks
         return
     if not alone:
         raise BlockingIOError(f"{path}: expected to be the only one to write it, but another run does")
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write without a buffer, which would try once more, and fail once more, when the file is closed."""
+    """Write all bytes to an unbuffered file, which may take fewer at a time.
+
+    A buffer would try to write the rest once more when the file is closed, and would fail once more.
+    """
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,7 +1,7 @@
 """Texts from a stream, line by line: plain lines, or JSON Lines.
 
-Every line is one text and so one row of what is made of them: an empty line of plain text is an empty text. Lines end
-at newlines alone, not at the other characters that Unicode counts as line ends and that stand inside of texts.
+Every line is one text, and so one row of the result: an empty line of plain text is an empty text. Only a newline ends
+a line; the other characters that Unicode counts as line ends may be part of a text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Line:
     Attributes
     ----------
     name : str
-        What to call it in an error: where it stands.
+        How an error names it: the input and the number of the line.
     raw : bytes
-        Its bytes, the line end included.
+        Its bytes, with the line end.
     """
 
     name: str
@@ -37,16 +37,16 @@ def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
     Parameters
     ----------
     stream : binary file
-        What to read.
+        The input.
     name : str
-        What to call it in an error.
+        How an error names the input.
     format : str
-        "lines" or "jsonl", where empty lines at the end are left out.
+        "lines", or "jsonl", whose empty lines at the end are left out.
 
     Yields
     ------
     Line
-        Each line, as it is.
+        Each line, unchanged.
 
     Examples
     --------
@@ -60,34 +60,34 @@ def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
         if format == "jsonl" and not raw.strip():
             empty = empty or line
             continue
-        if empty is not None:  # it was not at the end: an error, but of what takes it for a text
+        if empty is not None:  # it was not at the end: `parse_line` refuses it
             yield empty
         yield line
 
 
 def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, Any]]:
-    """Find the text in a line.
+    """Return the text of a line.
 
     Parameters
     ----------
     line : Line
         The line.
     format : str
-        "lines": the line is the text. "jsonl": it is JSON, a string or an object.
+        "lines": the line is the text. "jsonl": the line is JSON, a string or an object.
     field : str
-        Where in an object the text stands.
+        The field of an object that holds the text.
 
     Returns
     -------
     text : str
         The text.
     record : dict
-        The object that it stands in, or would stand in.
+        The object of the line; for a text without an object, one with the text as its only field.
 
     Raises
     ------
     ValueError
-        If the line is not UTF-8, not JSON, or has no text where it should; the message names the line.
+        If the line is not UTF-8, not JSON, or has no text in its field; the message names the line.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     ('hello', {'id': 3, 'text': 'hello'})
     """
     try:
-        # Some programs begin a file with a byte order mark, which is no part of a text.
+        # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
         content = line.raw.removeprefix(codecs.BOM_UTF8).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise ValueError(f"{line.name}: expected UTF-8, got byte 0x{line.raw[error.start]:02x}") from None
@@ -112,11 +112,13 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     if not isinstance(value, dict):
         raise ValueError(f"{line.name}: expected a string or an object, got {type(value).__name__}")
     if not isinstance(value.get(field), str):
-        found = f"one where it is {type(value[field]).__name__}" if field in value else f"one with {_some(value)}"
+        found = (
+            f"one where it is {type(value[field]).__name__}" if field in value else f"one with {_some_fields(value)}"
+        )
         raise ValueError(f"{line.name}: expected an object with a string as {field!r}, got {found}")
     return value[field], value
 
 
-def _some(value: dict[str, Any]) -> str:
+def _some_fields(value: dict[str, Any]) -> str:
     names = [repr(key) for key in value]
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing in it"

@@ -1,7 +1,7 @@
 """Files of vectors that are written row by row: ``.npy``, safetensors, and JSON Lines.
 
-The first two begin with a header that says how many rows there are. Room is kept for it, because only the end knows:
-both formats allow a header to be filled up with blanks.
+The first two begin with a header that holds the number of rows, which is known only at the end. So the header has a
+fixed length, filled up with blanks as both formats allow, and is replaced in place when the last row is written.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 FORMATS = ("npy", "safetensors", "jsonl")
-TENSOR, FIELD = "embeddings", "embedding"  # what they are called in a safetensors file, and what each is in a line
-ROOM = 192  # bytes: more than either header needs with 20-digit numbers, and a multiple of 64, as .npy wants it
+TENSOR = "embeddings"  # the name of the tensor in a safetensors file
+FIELD = "embedding"  # the field of a vector in a line of JSON
+ROOM = 192  # the length of a header in bytes: enough for 20-digit numbers, and a multiple of 64, as .npy needs
 
 
 def file_header(format: str, rows: int, width: int) -> bytes:
-    """Make the beginning of a file: as long for few rows as for many.
+    """Make the header of a file, of the same length for any number of rows.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def file_header(format: str, rows: int, width: int) -> bytes:
 
 
 def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, Any]]) -> bytes:
-    """Make the bytes of some rows.
+    """Make the bytes of rows.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, 
     vectors : (B, H) array
         The vectors; they are written as float32.
     records : sequence of dict
-        For "jsonl", the object that each vector is added to, as "embedding"; one that has that field gets it replaced.
+        For "jsonl": the object of each line, to which the vector is added as the field "embedding", in place of one of
+        that name. Not used for the other formats.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, 
     """
     if format != "jsonl":
         return vectors.astype("<f4").tobytes()
-    # The shortest decimals that are the same float32: half the length of those that float64 would need.
+    # The shortest decimals that give the same float32: half as long as those of float64.
     decimals = vectors.astype(np.float32).astype(str)
     return b"".join(
         _as_line(record | {FIELD: list(map(float, row))})
@@ -85,5 +87,5 @@ def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, 
 def _as_line(record: dict[str, Any]) -> bytes:
     try:
         return (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # a field beside the text may hold half a character, which has no UTF-8
+    except UnicodeEncodeError:  # another field may hold half a surrogate pair, which UTF-8 cannot encode
         return (json.dumps(record) + "\n").encode()

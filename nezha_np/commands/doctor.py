@@ -1,0 +1,35 @@
+"""``nezha-np doctor``: say what another implementation does wrong."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import nezha_np as nz
+from nezha_np.commands import Subparsers
+from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
+from nezha_np.commands.json_text import format_json
+from nezha_np.commands.output import print_lines
+
+
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what an implementation does wrong",
+        description="Find the first step that does not follow from its inputs, and the mistake that makes its numbers. "
+        "The exit status is 0 where all is right, 1 where something is wrong, 2 after an error.",
+    )
+    add_comparison_options(parser)
+    parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the diagnosis; succeed where every step is right and all numbers are within their tolerances."""
+    bundle, matching = read_bundle(options.bundle), matching_options(options)
+    found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, **matching)
+    agrees = found.step is None and nz.oracle.compare(bundle, options.theirs, **matching).agrees
+    print_lines([format_json({"agrees": agrees, **dataclasses.asdict(found)}) if options.json else str(found)])
+    return SUCCESS if agrees else DIFFERENT

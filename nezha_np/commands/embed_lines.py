@@ -1,0 +1,262 @@
+"""The engine of ``nezha-np embed``: it reads texts from a stream and writes their vectors, however many there are.
+
+Texts go through the model batch by batch, so memory does not grow with the input. Only complete batches are written,
+and a run that resumes a partial file makes the same batches as an uninterrupted run: the file is the same, byte for
+byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import numpy as np
+
+import nezha_np
+from nezha_np.arrays import to_numpy
+from nezha_np.commands.exit_status import ERROR, INTERRUPTED, TERMINATED, Stopped
+from nezha_np.commands.output import write_bytes
+from nezha_np.commands.progress import Progress, print_message
+from nezha_np.files.atomic import resolve_target
+from nezha_np.files.partial_file import PartialFile
+from nezha_np.files.text_lines import Line, parse_line, read_lines
+from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
+from nezha_np.text.defaults import choose_model
+from nezha_np.text.embed import check_options, embed_batch
+from nezha_np.text.encode import check_text
+from nezha_np.weights.checkpoint import load
+from nezha_np.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Batches = Iterator[tuple[list[Line], bytes]]  # the lines of each batch, and their vectors as they are written
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is handled like SIGINT."""
+
+
+def embed_lines(
+    source: str | None,
+    target: str | None,
+    *,
+    model: str | None = None,
+    pooling: str = "mean",
+    normalize: bool = False,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    input_format: str | None = None,
+    output_format: str | None = None,
+    field: str = "text",
+    force: bool = False,
+    restart: bool = False,
+    progress: bool = False,
+) -> None:
+    """Read texts and write their vectors.
+
+    Parameters
+    ----------
+    source : str or None
+        A file; "-" or None: standard input.
+    target : str or None
+        The file to write, which appears once it is complete; until then there is a `PartialFile`. "-" or None: JSON
+        Lines to standard output, until its reader closes it.
+    model : str or None
+        A checkpoint with its tokenizer; None: the shipped model.
+    pooling, normalize, batch_size, max_length
+        What `nezha_np.embed` takes.
+    input_format : str or None
+        "lines" or "jsonl"; None: by the name of `source`.
+    output_format : str or None
+        "npy", "safetensors" or "jsonl"; None: by the name of `target`.
+    field : str
+        Where in a JSON object the text stands.
+    force, restart : bool
+        Whether `target` may be replaced; whether to throw away what an earlier run has left behind.
+    progress : bool
+        Show progress on stderr even if that is no terminal.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError, ImportError
+        If it cannot begin, or something goes wrong on the way to standard output; the message names it.
+    Stopped
+        If it is interrupted, or something goes wrong on the way to a file, which can then be resumed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "texts.txt").write_text("房间\\n价格\\n", encoding="utf-8")
+    >>> embed_lines(str(folder / "texts.txt"), str(folder / "vectors.npy"))
+    >>> np.load(folder / "vectors.npy").shape
+    (2, 128)
+    """
+    path = None if target in (None, "-") else Path(str(target))
+    output_format = _output_format(path, output_format)
+    if output_format == "jsonl" and field == FIELD:
+        raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
+    try:
+        if path is not None:
+            path = resolve_target(path, force=force)
+        with _signal_handler(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
+            if input_format is None:
+                input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
+            weights, tokenizer = choose_model(None if model is None else load(model), None)
+            options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
+            check_options(weights, tokenizer, batch_size=batch_size, **options)
+            settings = options | {
+                "batch_size": batch_size,
+                "input_format": input_format,
+                "field": field,
+                "output_format": output_format,
+            }
+            lines = read_lines(stream, name, format=input_format)
+            batches = _embed_batches(lines, weights, tokenizer, settings)
+            if path is None:
+                _write_to_stdout(batches, Progress(stream, wanted=progress))
+                return
+            made_with = _identify(weights, tokenizer) | settings
+            width = weights.config.hidden_size
+            header = file_header(output_format, 0, width)
+            with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
+                digest = _skip_done_lines(lines, file)
+                shown = Progress(stream, wanted=progress, lines=file.rows)
+                _write_to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
+    except KeyboardInterrupt as interrupt:
+        raise Stopped("interrupted", _status(interrupt)) from None
+
+
+def _embed_batches(lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]) -> Batches:
+    """Yield batch after batch."""
+    options = {key: settings[key] for key in ("pooling", "normalize", "max_length")}
+    while batch := list(itertools.islice(lines, settings["batch_size"])):
+        texts, records = [], []
+        for line in batch:
+            text, record = parse_line(line, format=settings["input_format"], field=settings["field"])
+            check_text(line.name, text)
+            texts.append(text)
+            records.append(record)
+        vectors = embed_batch(texts, [line.name for line in batch], weights, tokenizer, **options)
+        yield batch, rows_as_bytes(settings["output_format"], vectors, records)
+
+
+def _write_to_stdout(batches: Batches, progress: Progress) -> None:
+    if sys.stdout is None:
+        raise ValueError("output: expected a file, because standard output is closed, got none")
+    with progress:
+        for batch, data in batches:
+            if not write_bytes(data):
+                return  # nobody reads what would follow
+            progress.add(len(batch))
+
+
+def _write_to_file(
+    batches: Batches, file: PartialFile, digest: Any, progress: Progress, header: Callable[[int], bytes]
+) -> None:
+    """Append the batches and finish the file; `digest` is the hash of the lines before them."""
+    try:
+        with progress:
+            for batch, data in batches:
+                for line in batch:
+                    digest.update(line.raw)
+                file.append(data, rows=len(batch), digest=digest.hexdigest())
+                progress.add(len(batch))
+        # All rows are written: an interruption now would only keep them from their place.
+        with _signal_handler(signal.SIGINT, signal.SIG_IGN), _signal_handler(signal.SIGTERM, signal.SIG_IGN):
+            file.finish(header(file.rows))
+    except (OSError, TypeError, ValueError, MemoryError, KeyboardInterrupt) as error:
+        file.close()
+        what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        how = f"{file.saved_rows:,} lines are done, in {file.path}: the same command goes on after them"
+        raise Stopped(f"{what}; {how if file.saved_rows else 'nothing is done'}", _status(error)) from error
+
+
+def _skip_done_lines(lines: Iterator[Line], file: PartialFile) -> Any:
+    """Skip the lines whose rows the partial file holds, check that they are unchanged, and return their hash.
+
+    The lines after them may be others than in the run before.
+    """
+    digest = hashlib.sha256()
+    for line in itertools.islice(lines, file.rows):
+        digest.update(line.raw)
+    if file.rows:
+        if digest.hexdigest() != file.digest:
+            raise ValueError(
+                f"{file.path}: expected the {file.rows:,} lines that it was made of, got others; --restart begins anew"
+            )
+        print_message(f"nezha-np: {file.path} holds {file.rows:,} lines: going on after them")
+    return digest
+
+
+def _identify(weights: Weights, tokenizer: Tokenizer) -> dict[str, str]:
+    """Say by their content which model and tokenizer these are, wherever their files lie."""
+    model = hashlib.sha256(json.dumps(weights.config.to_dict(), sort_keys=True, default=repr).encode())
+    for name in sorted(weights):
+        array = np.ascontiguousarray(to_numpy(weights[name]))
+        model.update(f"{name} {array.dtype} {array.shape}".encode())
+        model.update(array.data)
+    return {
+        "nezha_np": nezha_np.__version__,
+        "model": model.hexdigest()[:16],
+        "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16],
+    }
+
+
+def _output_format(path: Path | None, format: str | None) -> str:
+    """Return the format of the output: the one that is asked for, or the one that the file's name says."""
+    if path is None:
+        if format not in (None, "jsonl"):
+            raise ValueError(f"format: expected jsonl, which alone can go to standard output, got {format}")
+        return "jsonl"
+    found = format or path.suffix.lower().removeprefix(".")
+    if found not in FORMATS:
+        raise ValueError(
+            f"output: expected a name that ends in {', '.join('.' + name for name in FORMATS)}, or --format, got {path}"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
+    """Open the input; yield it with its name for errors."""
+    if source is not None and source != "-":
+        with open(source, "rb") as file:
+            yield file, source
+    elif sys.stdin is None:
+        raise ValueError("input: expected a file, because standard input is closed, got none")
+    else:
+        yield sys.stdin.buffer, "standard input"
+
+
+@contextlib.contextmanager
+def _signal_handler(number: int, handler: Any) -> Iterator[None]:
+    """Install the handler of a signal and restore the one before; only the main thread may do that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: it was not installed by Python
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, _Terminated):
+        return TERMINATED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR

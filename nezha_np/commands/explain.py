@@ -1,0 +1,43 @@
+"""``nezha-np explain``: write a page that shows what the model computes for a text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nezha_np as nz
+from nezha_np.commands import Subparsers
+from nezha_np.commands.exit_status import SUCCESS
+from nezha_np.commands.output import print_lines
+from nezha_np.files.atomic import resolve_target, write_atomically
+
+
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``explain``."""
+    parser = commands.add_parser(
+        "explain",
+        help="make a page that shows a text's way through the model",
+        description="Make one self-contained HTML page that shows what the model computes for a text, layer by layer.",
+    )
+    parser.add_argument("text", help="a text, with [MASK] for a gap or without")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
+    parser.add_argument("--pair", metavar="TEXT", help="a second text, to be read as a pair with the first")
+    parser.add_argument(
+        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page, to a file or to standard output."""
+    path = None if options.output == "-" else resolve_target(Path(options.output), force=options.force)
+    weights = None if options.model is None else nz.load(options.model)
+    page = nz.explain(options.text, weights, pair=options.pair)
+    if path is None:
+        print_lines([page.removesuffix("\n")])
+        return SUCCESS
+    name, data = path.name, page.encode()
+    write_atomically(path.parent, lambda folder: (folder / name).write_bytes(data))
+    print_lines([f"wrote {path}: {len(data):,} bytes"])
+    return SUCCESS

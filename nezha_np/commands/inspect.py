@@ -1,0 +1,82 @@
+"""``nezha-np inspect``: say what a checkpoint holds, and for which tasks it is complete."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping
+
+from nezha_np.commands import Subparsers
+from nezha_np.commands.exit_status import SUCCESS
+from nezha_np.commands.output import print_lines
+from nezha_np.families.config import Config
+from nezha_np.families.parameters import Shapes, backbone_shapes
+from nezha_np.mechanism.summary import format_table
+from nezha_np.model.tasks import TASKS
+from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
+from nezha_np.weights.formats.entry import FLOATS, Entry
+from nezha_np.weights.names import name_tensors, wrong_family
+
+
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``inspect``."""
+    parser = commands.add_parser("inspect", help="say what a checkpoint holds")
+    parser.add_argument("path", nargs="?", help="a folder or a file of weights; the shipped model if left out")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the configuration, a table of the tensors, and what each task lacks."""
+    print_lines(_lines(options.path))
+    return SUCCESS
+
+
+def _lines(path: str | None) -> Iterator[str]:
+    """Make the lines from the headers of the files; the tensors themselves are not read."""
+    files = list_files(path)
+    config = read_config_beside(files[0])
+    headers = read_headers(files)
+    named = name_tensors(headers, config)
+    entries = {name: entry for name, (_, _, entry) in named.items()}
+
+    yield f"{config.model_type} in {files[0].parent}"
+    yield ""
+    for key, value in config.to_dict().items():
+        yield f"{key}: {value}"
+    yield ""
+    rows = [("tensor", "shape", "dtype", "bytes")]
+    for name, entry in entries.items():
+        rows.append((name, " x ".join(map(str, entry.shape)), entry.dtype, f"{entry.nbytes:,}"))
+    yield format_table(rows, right=[3])
+    yield ""
+    parameters = sum(math.prod(entry.shape) for entry in entries.values())
+    total = sum(entry.nbytes for entry in entries.values())
+    yield f"{len(entries)} tensors, {parameters:,} parameters, {total:,} bytes"
+    names_in_files = [raw for header in headers.values() for raw in header]
+    left_out = sorted(set(names_in_files) - {raw for _, raw, _ in named.values()})
+    if left_out:
+        yield f"not needed, because computed or tied: {', '.join(left_out)}"
+    yield ""
+    if message := wrong_family(names_in_files, config):
+        yield f"wrong model_type: {message}"
+    for name, needed in _needed_tensors(config):
+        yield f"{name}: {_what_is_wrong(entries, needed)}"
+
+
+def _needed_tensors(config: Config) -> Iterator[tuple[str, Shapes]]:
+    """Yield each task of the family, and the tensors that `forward` needs, or that the task needs besides those."""
+    for name, task in TASKS.items():
+        if config.model_type in task.families:
+            yield name, backbone_shapes(config) if name == "forward" else task.tensors(config)
+
+
+def _what_is_wrong(found: Mapping[str, Entry], needed: Shapes) -> str:
+    """Say which tensors are missing, and which have another shape or are not floating-point numbers."""
+    missing = [name for name in needed if name not in found]
+    wrong = [
+        f"{name} is {found[name].dtype} {found[name].shape} instead of floats {shape}"
+        for name, shape in needed.items()
+        if name in found and (found[name].shape != shape or found[name].dtype not in FLOATS)
+    ]
+    problems = [f"missing {', '.join(missing)}"] if missing else []
+    return "; ".join(problems + wrong) or "complete"
