@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.weights.formats.entry import DTYPES, map_tensors
-from nezha_np.weights.formats.torch import MAGIC_NUMBER, PROTOCOL, STORAGES, read_header
+from nezha_np.weights.formats.torch import MAGIC_NUMBER, PROTOCOL, read_header
+from nezha_np.weights.formats.torch_tensors import STORAGES
 
 # ------------------------------------------------------------------------------- files made by hand, without PyTorch
 
@@ -331,8 +332,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a function left over": ({"a": SIMPLE["a"], "f": SYSTEM}, "import os.system"),
     "an attribute of a module": (Name("os", "path.join"), "import os.path.join"),
     "a class of this package": (
-        Call(Name("nezha_np.weights.formats.torch", "_Global"), ("os.system",)),
-        "call nezha_np.weights.formats.torch._Global('os.system')",
+        Call(Name("nezha_np.weights.formats.pickle_machine", "Name"), ("os.system",)),
+        "call nezha_np.weights.formats.pickle_machine.Name('os.system')",
     ),
     "no tuple": (Call(SYSTEM, [COMMAND]), "call os.system("),
     "a call of a call": (Call(Call(ORDERED_DICT), (COMMAND,)), "call {}("),
@@ -528,7 +529,7 @@ def test_many_views_cannot_take_more_memory_together_than_one(path):
 
 
 def test_a_small_file_takes_little_memory_whatever_it_says(path, monkeypatch):
-    monkeypatch.setattr("nezha_np.weights.formats.torch.MOST_INSTRUCTIONS", 100_000)
+    monkeypatch.setattr("nezha_np.weights.formats.pickle_machine.MOST_INSTRUCTIONS", 100_000)
     # Ten times the same tuple in a tuple, 300 times: quickly written, and never hashed, copied or printed as a whole.
     nested = b"N" + b"".join(b"q\x01" + b"(" + b"h\x01" * 10 + b"t" for _ in range(300))
     contents = {
@@ -650,7 +651,7 @@ def test_a_tensor_that_is_marked_as_meaning_other_numbers_is_refused(path, metad
 
 
 def test_endless_instructions_are_refused(path, monkeypatch):
-    monkeypatch.setattr("nezha_np.weights.formats.torch.MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("nezha_np.weights.formats.pickle_machine.MOST_INSTRUCTIONS", 1000)
     assert "at most 1,000 instructions" in refused(path, zip_of(Raw(b"N0" * 501 + b"N"), {}))
     assert "a dictionary of tensors" in refused(path, zip_of(Raw(b"N0" * 400 + b"N"), {}))
 
