@@ -6,7 +6,6 @@ The tables, which differ from family to family, stand in `nezha_np.families`; he
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from nezha_np.families.config import Config
@@ -160,31 +159,3 @@ def aliases(config: Config) -> dict[str, str]:
     family = family_of(config)
     tied = {family.decoder: "embeddings.word_embeddings.weight"} if config.tie_word_embeddings else {}
     return family.second_names | tied
-
-
-def without_aliases(named: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own.
-
-    Examples
-    --------
-    >>> from nezha_np.families.nezha import NezhaConfig
-    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
-    {'cls.predictions.bias': 1}
-    """
-    kept = dict(named)
-    for alias, name in aliases(config).items():
-        if alias in kept:
-            kept.setdefault(name, kept[alias])
-            del kept[alias]
-    return kept
-
-
-def is_backbone(name: str) -> bool:
-    """Say whether a tensor belongs to embeddings, encoder or pooler, not to a head.
-
-    Examples
-    --------
-    >>> is_backbone("pooler.dense.bias"), is_backbone("classifier.bias")
-    (True, False)
-    """
-    return name.startswith(("embeddings.", "embeddings_project.", "encoder.", "pooler."))

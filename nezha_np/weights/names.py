@@ -1,18 +1,21 @@
-"""The names that tensors have in files, and what they are called in memory.
+"""The names of tensors: in files that are read, in memory, and in files that are written.
 
-In memory every tensor goes by the reference's name without the model's prefix. Files say more than that:
+In memory every tensor has one name, the reference's without the model's prefix. Files that are read have others:
 
     in a file                                             in memory
     nezha.… or bert.…, convbert.…, module.bert.…          …
     …LayerNorm.gamma, …LayerNorm.beta                     …LayerNorm.weight, …LayerNorm.bias
+    cls.predictions.decoder.bias                          cls.predictions.bias, of which it is an alias
     bert/encoder/layer_0/attention/self/query/kernel      encoder.layer.0.attention.self.query.weight, transposed
     cls/predictions/output_bias                           cls.predictions.bias
-    …/adam_m, global_step, …                              dropped: the optimiser's
-    …embeddings.position_ids                              dropped: 0, 1, 2 …
-    ….relative_positions_encoding.positions_encoding      dropped: computed, once it is compared with our table
+    …/adam_m, global_step, …                              left out: the optimiser's
+    …embeddings.position_ids                              left out: 0, 1, 2 …
+    ….relative_positions_encoding.positions_encoding      left out: it is computed, and only compared with our table
 
-The names with slashes are TensorFlow's, as the authors of NEZHA, BERT and ConvBERT published their models. Its kernels
-are (in, out), ours are (out, in): the same bytes, described with the axes in another order.
+The names with slashes are TensorFlow's, in which the authors of NEZHA, BERT and ConvBERT published their models. Its
+matrices are (in, out) and ours are (out, in): the same bytes, described with the axes in another order.
+
+Files that are written have the reference's names, so that transformers reads them.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
-from nezha_np.families.parameters import without_aliases
+from nezha_np.families.parameters import aliases, backbone_shapes
 from nezha_np.weights.formats.entry import Entry
+
+T = TypeVar("T")
 
 # A wrapper's prefix (of data parallelism, of compilation), then the model's.
 PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*(?:(?:nezha|bert|convbert)\.)?")
@@ -45,14 +51,14 @@ RENAMED = {
     "conv_attn_point": "conv_out_layer",
     "g_dense": "dense",
 }
-WHOLE_NAMES = {  # in TensorFlow and in memory
+FULL_NAMES = {  # which are not made from their parts
     "output_weights": "classifier.weight",
     "output_bias": "classifier.bias",
     "cls/squad/output_weights": "qa_outputs.weight",
     "cls/squad/output_bias": "qa_outputs.bias",
     "generator_predictions/output_bias": "generator_lm_head.bias",
 }
-# How TensorFlow orders the axes of a kernel.
+# Where each of our axes is in TensorFlow's tensor of this name.
 AXES = {"kernel": (1, 0), "depthwise_kernel": (1, 2, 0), "pointwise_kernel": (2, 1, 0)}
 LAST = {
     "kernel": "weight",
@@ -78,8 +84,8 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     Returns
     -------
     (str, Entry) or None
-        The name in memory, and the entry with the axes in our order; None for what belongs to no model: it is computed,
-        or the optimiser's.
+        The name in memory, and the entry with the axes in our order; None for a tensor that is left out, because it is
+        computed or the optimiser's.
 
     Examples
     --------
@@ -89,7 +95,7 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     name = raw.removesuffix(":0")
     if any(OPTIMISER.fullmatch(part) for part in name.split("/")):
         return None
-    if "/" in name or name in WHOLE_NAMES:
+    if "/" in name or name in FULL_NAMES:
         name, entry = _from_tensorflow(name, entry)
     else:
         name = name[PREFIX.match(name).end() :]  # type: ignore[union-attr]  # which matches nothing, too
@@ -100,15 +106,16 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
 
 
 def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
+    """Give a variable of TensorFlow its name in memory, and its axes our order."""
     parts = name.split("/")
     if parts[0] in SCOPES:
         del parts[0]
     name = "/".join(parts)
-    if name in WHOLE_NAMES:
-        return WHOLE_NAMES[name], entry
+    if name in FULL_NAMES:
+        return FULL_NAMES[name], entry
     *scope, last = parts
     scope = [RENAMED.get(part, re.sub(r"^layer_(\d+)$", r"layer.\1", part)) for part in scope]
-    # A kernel in groups (of g_dense) has three axes and stays as it is: the groups come first, here and there.
+    # The kernel of a linear layer in groups (g_dense) has three axes, groups first, in TensorFlow and here.
     if len(entry.shape) == len(AXES.get(last, ())):
         entry = entry.transposed(*AXES[last])
     if last == "bias" and scope[-1:] == ["key_conv_attn_layer"]:
@@ -123,15 +130,15 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
     Parameters
     ----------
     headers : mapping of Path to (mapping of str to Entry)
-        What is known of each file's tensors.
+        The tensors of each file.
     config : Config
         The configuration.
 
     Returns
     -------
     dict of str to (Path, str, Entry)
-        For each name in memory the file, the name in the file, and the entry; without what is computed, tied, or the
-        optimiser's.
+        For each name in memory the file, the name in the file, and the entry. Tensors that are computed, tied or the
+        optimiser's are left out.
 
     Raises
     ------
@@ -157,6 +164,67 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
                 raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
             named[name] = (file, raw, entry)
     return without_aliases(named, config)
+
+
+def without_aliases(named: Mapping[str, T], config: Config) -> dict[str, T]:
+    """Leave out the second names of tensors; a tensor that has only its second name gets the first.
+
+    Parameters
+    ----------
+    named : mapping of str to object
+        Tensors, or what is known of them, by name.
+    config : Config
+        The configuration, which says whether the decoder is tied.
+
+    Returns
+    -------
+    dict of str to object
+        The same under one name each.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
+    {'cls.predictions.bias': 1}
+    """
+    unique = dict(named)
+    for alias, name in aliases(config).items():
+        if alias in unique:
+            unique.setdefault(name, unique[alias])
+            del unique[alias]
+    return unique
+
+
+def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:
+    """Return the name of each tensor in a file that is written.
+
+    transformers expects the model's prefix on every tensor of embeddings, encoder and pooler as soon as the file holds
+    a tensor of a task head, and no prefix otherwise.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in memory.
+    config : Config
+        The configuration, which says what the embeddings consist of.
+
+    Returns
+    -------
+    dict of str to str
+        For each name in memory that in the file.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> names_in_file(["pooler.dense.bias", "classifier.bias"], NezhaConfig())
+    {'pooler.dense.bias': 'nezha.pooler.dense.bias', 'classifier.bias': 'classifier.bias'}
+    >>> names_in_file(["pooler.dense.bias"], NezhaConfig())
+    {'pooler.dense.bias': 'pooler.dense.bias'}
+    """
+    modules = {"embeddings", "encoder", "pooler", *(name.partition(".")[0] for name in backbone_shapes(config))}
+    is_backbone = {name: name.partition(".")[0] in modules for name in names}
+    prefix = "" if all(is_backbone.values()) else f"{config.model_type}."
+    return {name: prefix + name if is_backbone[name] else name for name in is_backbone}
 
 
 def position_tables(names: Iterable[str]) -> list[str]:

@@ -346,7 +346,7 @@ def shown(value: Any) -> str:
     Examples
     --------
     >>> shown(2**1000), shown([[[[1]]]])
-    ('an enormous number', '[[[...]]]')
+    ('an enormous number', '[[[[...]]]]')
     """
     short = _Short()
     short.maxlevel, short.maxstring, short.maxother = 3, 80, 80
