@@ -6,8 +6,8 @@ unpickles a file runs what its author chose. So nothing is unpickled here. The i
 name in the file stays a text and is never looked up in Python. A call is compared with the few that a subclass knows,
 each of which has its meaning there; any other is refused with what it would have called, arguments included.
 
-A small file can ask for a lot of work: instructions that copy, hash, compare or print something large again and again.
-Each of them counts as that many instructions, and there is a limit on their number.
+A small file can ask for a lot of work, by instructions that copy, hash, compare or print something large again and
+again. Such an instruction is refused, or its cost is counted as further instructions, whose number is limited.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Key:
 class PickleMachine:
     """Carries out the instructions of one pickle: a stack, marks on it, and a memo of values that are used again.
 
-    A subclass adds names to `names` and `calls`, and says in `call` and `persistent` what they stand for.
+    A subclass adds names to `names` and `calls`, and says in `call` and `persistent` what they mean.
 
     Attributes
     ----------
@@ -125,11 +125,11 @@ class PickleMachine:
     # ---------------------------------------------------------------------------------- what a subclass gives a meaning
 
     def call(self, function: str, arguments: Any) -> Any:
-        """Return what the call of a function of `calls` stands for; ``OrderedDict`` is not among them."""
+        """Return what the call of a function means; it is one of `calls`, but not ``OrderedDict``."""
         refuse_arguments(function, arguments)
 
     def persistent(self, description: Any) -> Any:
-        """Return what a persistent id stands for."""
+        """Return what a persistent id means."""
         raise ValueError(f"expected no persistent id in the pickle, got {shown(description)}")
 
     # ------------------------------------------------------------------------------------------------ the instructions
@@ -271,7 +271,7 @@ class PickleMachine:
         self.push(found)
 
     def reduced(self, function: Any, arguments: Any) -> Any:
-        """Return what a call stands for; refuse one that is not known."""
+        """Return what a call means; refuse one that is not known."""
         if not isinstance(function, Name) or function.name not in self.calls:
             refuse("call", function, arguments)
         if function.name != ORDERED_DICT:

@@ -140,7 +140,7 @@ class TensorMachine(PickleMachine):
         raise ValueError(f"expected a part of storage {shown(key)}, got {shown(view)}")
 
     def call(self, function: str, arguments: Any) -> Tensor:
-        """Return the tensor that a call stands for."""
+        """Return the tensor that a call makes."""
         match function.rpartition(".")[2], arguments:
             case "_rebuild_parameter", (Tensor() as tensor, *_):
                 return tensor
