@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.weights.formats.entry import DTYPES, map_tensors
+from nezha_np.weights.formats.pickle_machine import PickleMachine, Refused
 from nezha_np.weights.formats.torch import MAGIC_NUMBER, PROTOCOL, read_header
 from nezha_np.weights.formats.torch_tensors import STORAGES
 
@@ -394,6 +395,7 @@ def test_reading_hostile_files_imports_and_runs_nothing(tmp_path):
     script = """
 import json, pickletools, sys, zipfile
 from pathlib import Path
+from nezha_np.weights.formats.pickle_machine import PickleMachine, Refused
 from nezha_np.weights.formats.torch import read_header
 for codec in ("cp437", "raw-unicode-escape"):  # which Python loads when a name or a string is decoded
     b"x".decode(codec)
@@ -421,6 +423,15 @@ print(json.dumps([refused, seen]))
     command = [sys.executable, "-c", script, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert json.loads(done.stdout) == [len(files), []]
+
+
+def test_the_machine_by_itself_knows_no_tensors():
+    with pytest.raises(ValueError, match="expected no persistent id"):
+        PickleMachine().run(io.BytesIO(instructions(storage("FloatStorage", "0", 24)) + b"."))
+    with pytest.raises(Refused, match=r"would call torch\._utils\._rebuild_parameter\(1\)"):
+        PickleMachine().run(io.BytesIO(instructions(Call(Name("torch._utils", "_rebuild_parameter"), (1,))) + b"."))
+    items = [["a", 1], ["b", (2, 3)]]
+    assert PickleMachine().run(io.BytesIO(instructions(Call(ORDERED_DICT, (items,))) + b".")) == {"a": 1, "b": (2, 3)}
 
 
 def test_terminal_codes_in_a_name_are_not_printed(path):

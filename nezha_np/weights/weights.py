@@ -82,7 +82,7 @@ class Weights(Mapping[str, Array]):
         _check_tensors(unique, config)
         self._tensors = _distinct_objects(unique)
 
-    # Weights are equal when they are the same object; whether their numbers are equal, the caller may compare.
+    # Two Weights are equal only if they are the same object: so they can be keys, and no comparison reads all numbers.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
