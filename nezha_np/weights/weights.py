@@ -1,8 +1,8 @@
 """Weights: a read-only mapping from the reference's parameter names to arrays, with the model's configuration.
 
-The names are those of the reference without the model's prefix: ``encoder.layer.0.attention.self.query.weight``. What
-happens to weights is described here, in methods, and done in files of its own: `surgery`, `saving`; `checkpoint` and
-`init` make weights.
+The names are those of the reference without the model's prefix: ``encoder.layer.0.attention.self.query.weight``. Here
+stands what can be done with weights, as methods; how it is done stands in files of their own: `tensor_checks`,
+`surgery`, `saving`. `checkpoint` and `init` make weights.
 """
 
 from __future__ import annotations
@@ -13,31 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import (
-    DTYPES,
-    Array,
-    check_device,
-    check_dtype,
-    device_of,
-    has_kind,
-    is_array,
-    namespace,
-    to_numpy,
-)
-from nezha_np.checks import check_path, listed
+from nezha_np.arrays import Array, check_device, check_dtype, device_of, namespace, to_numpy
+from nezha_np.checks import check_path
 from nezha_np.families.config import Config, check_config
-from nezha_np.families.family import family_of
-from nezha_np.families.parameters import (
-    Shapes,
-    aliases,
-    backbone_shapes,
-    pooler_shapes,
-    task_shapes,
-)
+from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.mechanism import View
 from nezha_np.weights.names import without_aliases
 from nezha_np.weights.saving import write_checkpoint
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
+from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
 
 class Weights(Mapping[str, Array]):
@@ -79,7 +63,7 @@ class Weights(Mapping[str, Array]):
         self._cached: dict[object, Array] = {}
         self._complete_tasks: set[str] = set()
         unique = without_aliases(tensors, config)
-        _check_tensors(unique, config)
+        check_tensors(unique, config)
         self._tensors = _distinct_objects(unique)
 
     # Two Weights are equal only if they are the same object: so they can be keys, and no comparison reads all numbers.
@@ -197,7 +181,7 @@ class Weights(Mapping[str, Array]):
         missing = [name for name in shapes if name not in self._tensors]
         if missing:
             raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
-        _check_shapes(self._tensors, shapes)
+        check_shapes(self._tensors, shapes)
         self._complete_tasks.add(task)
 
     def to(self, *, device: str | None = None, dtype: Any = None) -> Weights:
@@ -377,57 +361,6 @@ def _distinct_objects(tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Give each name its own array object, where two names share one: the tape tells weights apart by identity."""
     first: dict[int, str] = {}
     return {name: array if first.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
-
-
-# What some models are made of and others have not: to leave it out would silently compute something else.
-OF_SOME_MODELS = (
-    "embeddings.position_embeddings.",
-    "embeddings_project.",
-    ".distance_embedding.",
-    ".key_conv_attn_layer.",
-    ".conv_kernel_layer.",
-    ".conv_out_layer.",
-)
-
-
-def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
-    if strange := [name for name in tensors if not isinstance(name, str)]:
-        raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
-    needed, parts = backbone_shapes(config), "embeddings and encoder"
-    pooler = pooler_shapes(config)
-    if any(name in tensors for name in pooler):  # which may be left out as a whole
-        needed, parts = needed | pooler, "embeddings, encoder and pooler"
-    missing = [name for name in needed if name not in tensors]
-    if missing:
-        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
-    foreign = [part for part in OF_SOME_MODELS if not any(part in name for name in needed)]
-    superfluous = [name for name in tensors if any(part in name for part in foreign)]
-    if superfluous:
-        kind = f"{family_of(config).title} as the configuration describes it"
-        raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
-    wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
-    if wrong:
-        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
-    for name, array in tensors.items():
-        if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
-            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
-    _check_shapes(tensors, needed)
-    first = next(iter(needed))
-    for name, array in tensors.items():
-        for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
-            one, other = getattr(tensors[first], what, None), getattr(array, what, None)
-            if one != other:
-                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
-
-
-def _check_shapes(tensors: Mapping[str, Any], shapes: Shapes) -> None:
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if tuple(tensors[name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}")
 
 
 def _to_gpu(array: Array, gpu: int) -> Array:
