@@ -280,7 +280,7 @@ def reference(weights: nz.Weights, dtype: str) -> Any:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     config = weights.config
-    kind = getattr(transformers, family_of(config).architectures["forward"])
+    kind = getattr(transformers, family_of(config).tasks["forward"].reference)
     model = kind(getattr(transformers, type(config).__name__)(**config.to_dict()))
     tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in weights.items()}
     left = model.load_state_dict(tensors, strict=False)

@@ -27,7 +27,7 @@ def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torc
     """Make a fresh reference model with every parameter filled, in evaluation mode."""
     kind = getattr(transformers, type(config).__name__)
     # NEZHA's causal head is its masked one as a decoder, whose loss is shifted by `run_reference`.
-    model = getattr(transformers, family_of(config).architectures[head])(kind(**config.to_dict())).eval()
+    model = getattr(transformers, family_of(config).tasks[head].reference)(kind(**config.to_dict())).eval()
     generator = np.random.default_rng(seed)
     for parameter in model.parameters():
         values = 0.4 * generator.normal(size=parameter.shape)

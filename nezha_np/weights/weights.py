@@ -25,7 +25,7 @@ from nezha_np.arrays import (
 )
 from nezha_np.checks import check_path, listed
 from nezha_np.families.config import Config, check_config
-from nezha_np.families.family import family_of
+from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import (
     Shapes,
     aliases,
@@ -309,7 +309,7 @@ class Weights(Mapping[str, Array]):
         values["torch_dtype"] = to_numpy(self.word_embeddings[:1, :1]).dtype.name
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         # transformers looks for a prefix on every tensor of the backbone as soon as there is a head.
-        prefix = "" if all(map(is_backbone, self)) else f"{self.config.model_type}."
+        prefix = "" if all(map(is_backbone, self)) else f"{family_of(self.config).prefixes[0]}."
         tensors = {
             prefix + name if is_backbone(name) else name: to_numpy(array) for name, array in self._tensors.items()
         }
@@ -353,17 +353,6 @@ def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array if own.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
 
 
-# What some models are made of and others have not: to leave it out would silently compute something else.
-OF_SOME_MODELS = (
-    "embeddings.position_embeddings.",
-    "embeddings_project.",
-    ".distance_embedding.",
-    ".key_conv_attn_layer.",
-    ".conv_kernel_layer.",
-    ".conv_out_layer.",
-)
-
-
 def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     if strange := [name for name in tensors if not isinstance(name, str)]:
         raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
@@ -374,8 +363,11 @@ def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
-    foreign = [part for part in OF_SOME_MODELS if not any(part in name for name in needed)]
-    superfluous = [name for name in tensors if any(part in name for part in foreign)]
+    # Parts of names that this model has not, and others have.
+    foreign = {mark for family in FAMILIES.values() for mark in family.marks}.difference(
+        *(n.split(".") for n in needed)
+    )
+    superfluous = [name for name in tensors if foreign & set(name.split("."))]
     if superfluous:
         kind = f"{family_of(config).title} as the configuration describes it"
         raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
@@ -419,5 +411,5 @@ def _architecture(weights: Weights) -> str:
             weights.require(head)
         except ValueError:
             continue
-        return family_of(weights.config).architectures[head]
-    return family_of(weights.config).architectures["forward"]
+        return family_of(weights.config).tasks[head].reference
+    return family_of(weights.config).tasks["forward"].reference
