@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import nezha_np as nz
-from nezha_np.families.family import family_of
+from nezha_np.families.family import every_prefix, family_of
 from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 
@@ -56,8 +56,8 @@ def our_weights(model: torch.nn.Module, config: Any) -> nz.Weights:
 
 
 def our_name(name: str) -> str:
-    for prefix in ("nezha.", "bert.", "convbert."):
-        name = name.removeprefix(prefix)
+    for prefix in every_prefix():
+        name = name.removeprefix(f"{prefix}.")
     return name.replace("predictions.decoder.bias", "predictions.bias")
 
 
