@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from nezha_np.checks import check_path, listed
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
-from nezha_np.layers.relative_position import relative_position_table
+from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
-from nezha_np.weights.names import name_tensors, position_tables, wrong_family
+from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
 from nezha_np.weights.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
@@ -86,8 +86,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
         raise ValueError(f"{folder}: expected tensors of floats, got {listed(sorted(wrong))}")
-    if family_of(config).position_table is not None:
-        _compare_position_tables(headers, config)
+    _check_computed(headers, config)
     mapped = {
         file: map_tensors(file, {key: entry for key, (source, _, entry) in floats.items() if source == file})
         for file in files
@@ -245,62 +244,36 @@ def _list_shards(index: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-# ---------------------------------------------------------------------------------------------- saved position tables
-
-# The reference computes its tables in float32: an angle of up to 2K radians is off by some units in its last place.
-ANGLE_ERROR = 2.0**-22
-ROUNDING = {"F64": 0.0, "F32": 0.0, "F16": 2.0**-11, "BF16": 2.0**-8}  # of numbers up to 1
-MOST_DISTANCES = 1024  # how far K is looked for that a table was made with
+# ----------------------------------------------------------------------------------------------------- computed tensors
 
 
-def _compare_position_tables(headers: Headers, config: Any) -> None:
-    """Refuse a saved table of relative positions that is not the one which the model computes.
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    """A tensor of a file that is computed (`nezha_np.families.family.SavedTensor`), read row by row."""
 
-    A table has for each query and key a vector, (L, L, D), which depends on their distance alone; so the first row and
-    the last hold every one. Each of the layers has a table; all are compared.
-    """
-    size, reach = config.head_size, config.max_relative_position
+    file: Path
+    entry: Entry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.entry.dtype
+
+    def read(self, index: int) -> np.ndarray:
+        return map_tensors(self.file, {"": self.entry.at(index)})[""].astype(np.float64)
+
+
+def _check_computed(headers: Headers, config: Config) -> None:
+    """Let the family check the saved tensors that it computes itself: they must be equal to the computed ones."""
+    checks = {pattern: check for pattern, check in family_of(config).computed.items() if check is not None}
     for file, header in headers.items():
-        for name in position_tables(header):
-            entry = header[name]
-            length = entry.shape[0] if entry.shape else 0
-            if entry.shape != (length, length, size) or not length or entry.dtype not in FLOATS:
-                raise ValueError(
-                    f"{file}: expected a table of relative positions of shape (length, length, {size}), as "
-                    f"hidden_size / num_attention_heads in config.json says, got {entry.dtype} {entry.shape} for {name}"
-                )
-            ends = (0, length - 1)
-            rows = map_tensors(file, {f"{name}[{query}]": entry.at(query) for query in ends})
-            saved = {query: rows[f"{name}[{query}]"].astype(np.float64) for query in ends}
-            difference = _difference(saved, size, reach)
-            if not difference <= _allowed(reach, entry.dtype):  # written so that NaN is refused too
-                fitting = _fitting_reach(saved, size, entry.dtype)
-                advice = "what made this file computes positions in another way"
-                if fitting is not None:
-                    advice = f'it is that of "max_relative_position": {fitting}, which belongs into config.json'
-                raise ValueError(
-                    f"{file}: expected the table of relative positions for max_relative_position {reach}, got another "
-                    f"for {name}, with a largest difference of {difference:.3g}: {advice}"
-                )
-
-
-def _allowed(reach: int, dtype: str) -> float:
-    return (2 * reach + 1) * ANGLE_ERROR + ROUNDING[dtype]
-
-
-def _difference(saved: Mapping[int, np.ndarray], size: int, reach: int) -> float:
-    """Return the largest difference of rows, by query, from those of a table with this K."""
-    table = relative_position_table(np.zeros(1), head_size=size, max_relative_position=reach)
-    differences = []
-    for query, row in saved.items():
-        distance = np.clip(np.arange(len(row)) - query, -reach, reach)
-        differences.append(float(np.max(np.abs(row - table[distance + reach]))))
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
-
-
-def _fitting_reach(saved: Mapping[int, np.ndarray], size: int, dtype: str) -> int | None:
-    """Find the K that a table was made with: at distance 0 stands row K of the table."""
-    table = relative_position_table(np.zeros(1), head_size=size, max_relative_position=MOST_DISTANCES)
-    near = np.abs(table[1 : MOST_DISTANCES + 1] - saved[0][0]).max(axis=-1)
-    reach = int(np.argmin(near)) + 1
-    return reach if _difference(saved, size, reach) <= _allowed(reach, dtype) else None
+        for raw, entry in header.items():
+            for pattern, check in checks.items():
+                if matches(without_prefix(raw), (pattern,)):
+                    try:
+                        check(raw, _Saved(file, entry), config)
+                    except ValueError as error:
+                        raise ValueError(f"{file}: {error}") from None

@@ -8,7 +8,7 @@ from nezha_np.arrays import check_dtype
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.family import family_of
-from nezha_np.families.parameters import every_task, pretraining_shapes, task_shapes
+from nezha_np.families.parameters import every_task, pretraining_shapes, pretraining_task, task_shapes
 from nezha_np.weights.truncated_normal import new_tensor
 from nezha_np.weights.weights import Weights
 
@@ -64,6 +64,5 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
     for key, shape in shapes.items():
         tensors[key] = new_tensor(key, shape, config, int(seed)).astype(name)
         tensors[key].flags.writeable = False
-    architectures = family_of(config).architectures
-    task = head or ("pretraining" if "pretraining" in architectures else "masked_lm")
-    return Weights(tensors, config.replace(architectures=(architectures[task],)))
+    reference = family_of(config).tasks[head or pretraining_task(config)].reference
+    return Weights(tensors, config.replace(architectures=(reference,)))

@@ -26,21 +26,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from nezha_np.families.config import Config
-from nezha_np.families.family import FAMILIES, family_of
+from nezha_np.families.family import FAMILIES, Family, every_prefix, family_of
 from nezha_np.families.parameters import aliases, backbone_shapes
+from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats.entry import Entry
 
 T = TypeVar("T")
 
-# A wrapper's prefix (of data parallelism, of compilation), then the model's.
-PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*(?:(?:nezha|bert|convbert)\.)?")
+# The prefixes of wrappers, for data parallelism and compilation; they come before the model's.
+WRAPPER = re.compile(r"(?:(?:module|_orig_mod)\.)*")
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-POSITION_TABLE = ".relative_positions_encoding.positions_encoding"
-# What old files hold though it is computed, beside tables of positions: ids of positions and token types.
-COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 # TensorFlow's names, part by part.
-SCOPES = ("bert", "nezha", "convbert", "electra")  # ConvBERT's authors began with ELECTRA
+SCOPE_OF_ELECTRA = "electra"  # from whose code ConvBERT's authors started
 OPTIMISER = re.compile(
     r"(adam|lamb)_[mv]|Adam(_\d+)?|(AdamWeightDecay|LAMB)\w*|Momentum|beta[12]_power|global_step|(current_)?loss_scale"
     r"|(num_)?good_steps"
@@ -98,17 +96,17 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     if "/" in name or name in FULL_NAMES:
         name, entry = _from_tensorflow(name, entry)
     else:
-        name = name[PREFIX.match(name).end() :]  # type: ignore[union-attr]  # which matches nothing, too
+        name = without_prefix(name)
         for old, new in OLD_NORMS.items():
             if name.endswith(old):
                 name = name.removesuffix(old) + new
-    return None if name in COMPUTED or name.endswith(POSITION_TABLE) else (name, entry)
+    return None if is_computed(name) else (name, entry)
 
 
 def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
     """Give a variable of TensorFlow its name in memory, and its axes our order."""
     parts = name.split("/")
-    if parts[0] in SCOPES:
+    if parts[0] in (*every_prefix(), SCOPE_OF_ELECTRA):
         del parts[0]
     name = "/".join(parts)
     if name in FULL_NAMES:
@@ -223,19 +221,32 @@ def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:
     """
     modules = {"embeddings", "encoder", "pooler", *(name.partition(".")[0] for name in backbone_shapes(config))}
     is_backbone = {name: name.partition(".")[0] in modules for name in names}
-    prefix = "" if all(is_backbone.values()) else f"{config.model_type}."
+    prefix = "" if all(is_backbone.values()) else f"{family_of(config).prefixes[0]}."
     return {name: prefix + name if is_backbone[name] else name for name in is_backbone}
 
 
-def position_tables(names: Iterable[str]) -> list[str]:
-    """List the names of saved tables of relative positions.
+def without_prefix(name: str) -> str:
+    """Take the prefix of a wrapper and that of a model off a name.
 
     Examples
     --------
-    >>> position_tables(["a.relative_positions_encoding.positions_encoding", "a.query.weight"])
-    ['a.relative_positions_encoding.positions_encoding']
+    >>> without_prefix("module.bert.pooler.dense.bias")
+    'pooler.dense.bias'
     """
-    return [name for name in names if name.endswith(POSITION_TABLE)]
+    name = WRAPPER.sub("", name, count=1)
+    first, dot, rest = name.partition(".")
+    return rest if dot and first in every_prefix() else name
+
+
+def is_computed(name: str) -> bool:
+    """Say whether a tensor is one that some family computes, so that it is not loaded.
+
+    Examples
+    --------
+    >>> [is_computed(f"embeddings.{name}") for name in ("position_ids", "position_embeddings.weight")]
+    [True, False]
+    """
+    return any(matches(name, tuple(family.computed)) for family in FAMILIES.values())
 
 
 def wrong_family(names: Iterable[str], config: Config) -> str | None:
@@ -261,31 +272,40 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
     expected the tensors of NEZHA, as config.json says, got what looks like BERT, because there is
     embeddings.position_embeddings.weight, which NEZHA has not: set "model_type": "bert" in config.json
     """
-    names = list(names)
+    # TensorFlow's names, too, part by part; of several tensors with the same part the first one is named.
+    parts: dict[str, str] = {}
+    names = [without_prefix(name.replace("/", ".")) for name in names]
+    for name in names:
+        for part in name.split("."):
+            parts.setdefault(RENAMED.get(part, part), name)
 
-    def are_there(part: str) -> bool:
-        return any(part in name for name in names)
-
-    positions = "embeddings.position_embeddings.weight"
-    if are_there("key_conv_attn_layer") or are_there("conv_attn_key"):
-        family, why = "convbert", f"there is key_conv_attn_layer, which {family_of(config).title} has not"
-        change = "together with its conv_kernel_size, head_ratio and embedding_size"
-    elif are_there("position_embeddings"):
-        if position_tables(names):
-            return None  # it has both kinds of positions: what that is, nobody knows
-        family, why = "bert", f"there is {positions}, which NEZHA has not"
-        change = ""
-        if config.model_type == "convbert":
-            why = f"there is {positions} but no key_conv_attn_layer"
-    elif are_there("word_embeddings"):
-        family, why = "nezha", f"there is no {positions}"
-        change = "and max_relative_position (64 in the authors' models)"
-    else:
+    own = family_of(config)
+    fitting = [family for family in FAMILIES.values() if _looks_like(family, parts, names)]
+    if not fitting or own in fitting:
         return None
-    if family == config.model_type:
-        return None
-    change = f" {change}".rstrip()
+    foreign = [name for part, name in parts.items() if part in _marks_of_others(own)]
+    missing = [
+        name for part in own.recognised_by if part not in parts for name in backbone_shapes(config) if part in name
+    ]
+    why = f"there is {foreign[0]}, which {own.title} has not" if foreign else f"there is no {missing[0]}"
+    change = f'"model_type": "{fitting[0].config.model_type}" {fitting[0].config_hint}'.rstrip()
     return (
-        f"expected the tensors of {family_of(config).title}, as config.json says, got what looks like "
-        f'{FAMILIES[family].title}, because {why}: set "model_type": "{family}"{change} in config.json'
+        f"expected the tensors of {own.title}, as config.json says, got what looks like {fitting[0].title}, because "
+        f"{why}: set {change} in config.json"
+    )
+
+
+def _marks_of_others(family: Family) -> set[str]:
+    return {mark for other in FAMILIES.values() for mark in other.marks}.difference(family.marks)
+
+
+def _looks_like(family: Family, parts: Mapping[str, str], names: list[str]) -> bool:
+    """Say whether what a family always has is there, and nothing that only others have or save."""
+    computed_by_others = {pattern for other in FAMILIES.values() for pattern in other.computed}.difference(
+        family.computed
+    )
+    return (
+        all(part in parts for part in family.recognised_by)
+        and not _marks_of_others(family) & parts.keys()
+        and not any(matches(name, sorted(computed_by_others)) for name in names)
     )

@@ -91,10 +91,9 @@ def architecture_of(tensors: Mapping[str, Array], config: Config) -> str:
     >>> architecture_of(nz.load(), nz.load().config)
     'NezhaForPreTraining'
     """
-    architectures = family_of(config).architectures
     tasks = tasks_of(config)
     for task in reversed(tasks) if config.is_decoder else tasks:  # causal_lm is the last
         shapes = task_shapes(config, task)
         if all(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items()):
-            return architectures[task]
-    return architectures["forward"]
+            return family_of(config).tasks[task].reference
+    return family_of(config).tasks["forward"].reference

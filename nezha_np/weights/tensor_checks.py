@@ -9,18 +9,8 @@ import numpy as np
 from nezha_np.arrays import DTYPES, Array, has_kind, is_array
 from nezha_np.checks import listed
 from nezha_np.families.config import Config
-from nezha_np.families.family import family_of
+from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
-
-# What some models are made of and others have not: to leave it out would silently compute something else.
-OF_SOME_MODELS = (
-    "embeddings.position_embeddings.",
-    "embeddings_project.",
-    ".distance_embedding.",
-    ".key_conv_attn_layer.",
-    ".conv_kernel_layer.",
-    ".conv_out_layer.",
-)
 
 
 def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
@@ -59,8 +49,10 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
-    foreign = [part for part in OF_SOME_MODELS if not any(part in name for name in needed)]
-    superfluous = [name for name in tensors if any(part in name for part in foreign)]
+    # The parts of names that other models have and this one has not: without them another model would be computed.
+    parts_here = {part for name in needed for part in name.split(".")}
+    foreign = {mark for family in FAMILIES.values() for mark in family.marks} - parts_here
+    superfluous = [name for name in tensors if foreign & {*name.split(".")}]
     if superfluous:
         kind = f"{family_of(config).title} as the configuration describes it"
         raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
