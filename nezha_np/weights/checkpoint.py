@@ -82,7 +82,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     if message := wrong_family(raw_names, config):
         raise ValueError(f"{folder}: {message}")
     named = name_tensors(headers, config)
-    known = {*backbone_shapes(config), *(key for head in tasks_of(config) for key in task_shapes(config, head))}
+    known = {*backbone_shapes(config), *(key for task in tasks_of(config) for key in task_shapes(config, task))}
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
         raise ValueError(f"{folder}: expected tensors of floats, got {listed(sorted(wrong))}")

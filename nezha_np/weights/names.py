@@ -239,7 +239,7 @@ def without_prefix(name: str) -> str:
 
 
 def is_computed(name: str) -> bool:
-    """Say whether a tensor is one that some family computes, so that it is not loaded.
+    """Say whether some family computes a tensor of this name, which is not loaded then.
 
     Examples
     --------
@@ -272,7 +272,7 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
     expected the tensors of NEZHA, as config.json says, got what looks like BERT, because there is
     embeddings.position_embeddings.weight, which NEZHA has not: set "model_type": "bert" in config.json
     """
-    # TensorFlow's names, too, part by part; of several tensors with the same part the first one is named.
+    # The parts of all names, TensorFlow's too, each with the first tensor whose name has it.
     parts: dict[str, str] = {}
     names = [without_prefix(name.replace("/", ".")) for name in names]
     for name in names:
@@ -296,6 +296,7 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
 
 
 def _marks_of_others(family: Family) -> set[str]:
+    """Return the parts of names that only other families have."""
     return {mark for other in FAMILIES.values() for mark in other.marks}.difference(family.marks)
 
 
