@@ -25,7 +25,7 @@ from machine import Target, add_json_option, report, table
 from rivals import Answer, Inputs, onnx_answer, reference_answer, reference_model, why_no_onnx
 
 import nezha_np as nz
-from nezha_np.kernels import numpy as kernels
+from nezha_np.kernels import numpy_blocks
 
 SHAPES = ((1, 16), (1, 128), (8, 128), (1, 512), (4, 512))  # batch × length
 BASE_LAYERS = 12
@@ -68,7 +68,7 @@ def our_answer(weights: nz.Weights, way: Callable[[], AbstractContextManager[Any
 
 def undivided() -> AbstractContextManager[Any]:
     """Leave all threads to BLAS, as where threadpoolctl is missing."""
-    return mock.patch.object(kernels, "TOKENS", sys.maxsize)
+    return mock.patch.object(numpy_blocks, "TOKENS", sys.maxsize)
 
 
 def differences(answers: dict[str, Answer], inputs: Inputs) -> dict[str, float]:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.families.family import family_of
+from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import backbone_shapes, pooler_shapes, task_shapes
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}  # relative to the largest number
@@ -40,9 +40,7 @@ SHAPES = ("1x128", "32x128", "8x512")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--families", nargs="+", choices=sorted(nz.config.CONFIGS), default=["nezha", "bert", "convbert"]
-    )
+    parser.add_argument("--families", nargs="+", choices=sorted(FAMILIES), default=["nezha", "bert", "convbert"])
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="BATCHxLENGTH")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--layers", type=int, default=12, help="fewer make a quick try")
@@ -188,7 +186,7 @@ def fields(output: Any) -> dict[str, Any]:
 def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run each head in NumPy and on the GPU, in float32 and float16, and compare all that it returns."""
     for family in options.families:
-        config = nz.config.CONFIGS[family](num_hidden_layers=options.layers)
+        config = FAMILIES[family].config(num_hidden_layers=options.layers)
         for head in family_of(config).architectures:
             ours = config.replace(is_decoder=True) if head == "causal_lm" else config
             given = arguments(head, ours, batch=3, length=80)
@@ -224,7 +222,7 @@ def times(options: argparse.Namespace, *, with_reference: bool) -> Iterator[dict
     import cupy
 
     for family in options.families:
-        config = nz.config.CONFIGS[family](num_hidden_layers=options.layers)
+        config = FAMILIES[family].config(num_hidden_layers=options.layers)
         for dtype, tolerance in TOLERANCES.items():
             weights = drawn(config, None, dtype)
             there = weights.to(device="cuda")
@@ -280,7 +278,7 @@ def reference(weights: nz.Weights, dtype: str) -> Any:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     config = weights.config
-    kind = getattr(transformers, family_of(config).architectures["forward"])
+    kind = getattr(transformers, family_of(config).tasks["forward"].reference)
     model = kind(getattr(transformers, type(config).__name__)(**config.to_dict()))
     tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in weights.items()}
     left = model.load_state_dict(tensors, strict=False)

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import nezha_np as nz
-from nezha_np.families.family import family_of
+from nezha_np.families.family import every_prefix, family_of
 from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.relative_position import relative_position_table
 
@@ -27,7 +27,7 @@ def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torc
     """Make a fresh reference model with every parameter filled, in evaluation mode."""
     kind = getattr(transformers, type(config).__name__)
     # NEZHA's causal head is its masked one as a decoder, whose loss is shifted by `run_reference`.
-    model = getattr(transformers, family_of(config).architectures[head])(kind(**config.to_dict())).eval()
+    model = getattr(transformers, family_of(config).tasks[head].reference)(kind(**config.to_dict())).eval()
     generator = np.random.default_rng(seed)
     for parameter in model.parameters():
         values = 0.4 * generator.normal(size=parameter.shape)
@@ -56,8 +56,8 @@ def our_weights(model: torch.nn.Module, config: Any) -> nz.Weights:
 
 
 def our_name(name: str) -> str:
-    for prefix in ("nezha.", "bert.", "convbert."):
-        name = name.removeprefix(prefix)
+    for prefix in every_prefix():
+        name = name.removeprefix(f"{prefix}.")
     return name.replace("predictions.decoder.bias", "predictions.bias")
 
 

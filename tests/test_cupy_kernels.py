@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -24,12 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np import arrays, mechanism
+from nezha_np import arrays
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import position_context, relative_position_table
+from nezha_np.mechanism import layer
 from nezha_np.model import model
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -289,10 +291,10 @@ class RawModule:
 
     def get_function(self, name):
         def launch(grid, block, values):
-            kernels = sys.modules["nezha_np.kernels.cupy"]
-            library = compiled_for_the_host(self.code, self.options, kernels.FUNCTIONS)
+            cuda = sys.modules["nezha_np.kernels.cuda"]
+            library = compiled_for_the_host(self.code, self.options, cuda.FUNCTIONS)
             assert len(grid) == len(block) == 1
-            assert 1 <= grid[0] <= kernels.BLOCKS < 2**31 and block[0] in range(32, 1025, 32)
+            assert 1 <= grid[0] <= cuda.BLOCKS < 2**31 and block[0] in range(32, 1025, 32)
             kinds, held = "", []
             for value in values:
                 if isinstance(value, ndarray):
@@ -341,18 +343,19 @@ def why_no_gpu():
 @contextlib.contextmanager
 def kernels_with(modules):
     """Load the kernels anew with `modules` in place of those of their names."""
-    name = "nezha_np.kernels.cupy"
+    names = [f"nezha_np.kernels.{name}" for name in ("cuda", "cupy_rows", "cupy_attention", "cupy")]
     with pytest.MonkeyPatch.context() as patch:
         for title, module in modules.items():
             patch.setitem(sys.modules, title, module)
-        patch.setattr(mechanism, "_kernels", {})
-        before = sys.modules.pop(name, None)
+        patch.setattr(layer, "_kernels", {})
+        before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
         arrays._wrapped_namespace.cache_clear()
-        yield importlib.import_module(name)
+        module = importlib.import_module(names[-1])
+        yield types.SimpleNamespace(**vars(module), cuda=sys.modules[names[0]], cupy=sys.modules["cupy"])
         arrays._wrapped_namespace.cache_clear()
-        sys.modules.pop(name)
-        if before is not None:
-            sys.modules[name] = before
+        for name in names:
+            sys.modules.pop(name)
+        sys.modules.update(before)
 
 
 NO_STAND_IN, NO_GPU = why_no_stand_in(), why_no_gpu()
@@ -506,7 +509,7 @@ def test_position_context(kernels, dtype, layout, seed, shape, keys, reach, past
 
 
 def test_a_block_takes_several_rows_where_there_are_more_than_blocks(kernels, monkeypatch):
-    monkeypatch.setattr(kernels, "BLOCKS", 3)
+    monkeypatch.setattr(kernels.cuda, "BLOCKS", 3)
     x = drawn(0, (11, 5), "float32")
     there, ones = kernels.cupy.asarray(x), kernels.cupy.asarray(np.ones(5, "float32"))
     close(kernels.gelu_kernel(there), gelu.definition(x.astype(float)), "float32")
@@ -700,7 +703,7 @@ def test_the_stand_in_notices_what_is_read_back_and_what_is_written_outside():
 def test_the_source_compiles_as_cuda(number, tmp_path):
     with kernels_with({"cupy": StandIn()}) as kernels:
         source = tmp_path / "kernels.cu"
-        source.write_text(kernels.SOURCE)
+        source.write_text(kernels.cuda.SOURCE.read_text(encoding="utf-8"))
     options = ["-std=c++17", f"-DNUMBER={number}", "-Werror=all-warnings", "-ptx", "-o", tmp_path / "kernels.ptx"]
     compiled = subprocess.run([NVCC, *options, source], capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr

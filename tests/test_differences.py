@@ -41,7 +41,7 @@ def theirs_of(config, head="forward", **others):
     """Make the reference's model with fields that ours refuses."""
     torch.manual_seed(0)  # it draws its weights from a stream that other tests draw from too
     kind = getattr(transformers, type(config).__name__)
-    model = getattr(transformers, nz.families.family.family_of(config).architectures[head])
+    model = getattr(transformers, nz.families.family.family_of(config).tasks[head].reference)
     return model(kind(**config.to_dict() | others)).eval()
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import threads
+from nezha_np.kernels import numpy_blocks, threads
 from nezha_np.layers.activations import ACTIVATIONS, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -72,7 +72,7 @@ def arrays(draw, shape, dtype, *, scale=1.0):
 def small_blocks(draw):
     """Draw sizes of blocks that small arrays have several of."""
     return mock.patch.multiple(
-        kernels,
+        numpy_blocks,
         BLOCK=draw(st.integers(1, 40)),
         SCORES=draw(st.integers(1, 200)),
         QUERIES=draw(st.integers(1, 6)),
@@ -258,7 +258,7 @@ def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtyp
         name: value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
         for name, value in case.inputs.items()
     }
-    with blocks, mock.patch.object(kernels, "TOKENS", 1), threads_of_blas(parts):
+    with blocks, mock.patch.object(numpy_blocks, "TOKENS", 1), threads_of_blas(parts):
         fast = arrays_of(getattr(nz, head)(weights, **inputs))
     with nz.definitions():
         plain = arrays_of(getattr(nz, head)(weights, **inputs))

@@ -20,7 +20,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)],
 # The definitions: what runs on every array library.
 DEFINITIONS = [
     *sorted((PACKAGE / "layers").glob("*.py")),
-    *(PACKAGE / "families" / f"{name}.py" for name in ("nezha", "bert", "convbert")),
+    *(PACKAGE / "families" / f"{name}.py" for name in ("shared", "nezha", "bert", "convbert")),
     *(PACKAGE / "model" / f"{name}.py" for name in ("model", "heads")),
 ]
 
@@ -60,7 +60,7 @@ def names_in(module):
 
 @pytest.mark.parametrize("name", ["nezha_np", *MODULES])
 def test_every_example_in_a_docstring_runs(name):
-    if name == "nezha_np.kernels.cupy":
+    if name.startswith("nezha_np.kernels.cu"):
         pytest.importorskip("cupy", reason="CuPy is not installed")
     module = import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.weights.formats.entry import DTYPES, map_tensors
-from nezha_np.weights.formats.torch import MAGIC_NUMBER, PROTOCOL, STORAGES, read_header
+from nezha_np.weights.formats.pickle_machine import PickleMachine, Refused
+from nezha_np.weights.formats.torch import MAGIC_NUMBER, PROTOCOL, read_header
+from nezha_np.weights.formats.torch_tensors import STORAGES
 
 # ------------------------------------------------------------------------------- files made by hand, without PyTorch
 
@@ -331,8 +333,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a function left over": ({"a": SIMPLE["a"], "f": SYSTEM}, "import os.system"),
     "an attribute of a module": (Name("os", "path.join"), "import os.path.join"),
     "a class of this package": (
-        Call(Name("nezha_np.weights.formats.torch", "_Global"), ("os.system",)),
-        "call nezha_np.weights.formats.torch._Global('os.system')",
+        Call(Name("nezha_np.weights.formats.pickle_machine", "Name"), ("os.system",)),
+        "call nezha_np.weights.formats.pickle_machine.Name('os.system')",
     ),
     "no tuple": (Call(SYSTEM, [COMMAND]), "call os.system("),
     "a call of a call": (Call(Call(ORDERED_DICT), (COMMAND,)), "call {}("),
@@ -393,6 +395,7 @@ def test_reading_hostile_files_imports_and_runs_nothing(tmp_path):
     script = """
 import json, pickletools, sys, zipfile
 from pathlib import Path
+from nezha_np.weights.formats.pickle_machine import PickleMachine, Refused
 from nezha_np.weights.formats.torch import read_header
 for codec in ("cp437", "raw-unicode-escape"):  # which Python loads when a name or a string is decoded
     b"x".decode(codec)
@@ -420,6 +423,15 @@ print(json.dumps([refused, seen]))
     command = [sys.executable, "-c", script, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert json.loads(done.stdout) == [len(files), []]
+
+
+def test_the_machine_by_itself_knows_no_tensors():
+    with pytest.raises(ValueError, match="expected no persistent id"):
+        PickleMachine().run(io.BytesIO(instructions(storage("FloatStorage", "0", 24)) + b"."))
+    with pytest.raises(Refused, match=r"would call torch\._utils\._rebuild_parameter\(1\)"):
+        PickleMachine().run(io.BytesIO(instructions(Call(Name("torch._utils", "_rebuild_parameter"), (1,))) + b"."))
+    items = [["a", 1], ["b", (2, 3)]]
+    assert PickleMachine().run(io.BytesIO(instructions(Call(ORDERED_DICT, (items,))) + b".")) == {"a": 1, "b": (2, 3)}
 
 
 def test_terminal_codes_in_a_name_are_not_printed(path):
@@ -528,7 +540,7 @@ def test_many_views_cannot_take_more_memory_together_than_one(path):
 
 
 def test_a_small_file_takes_little_memory_whatever_it_says(path, monkeypatch):
-    monkeypatch.setattr("nezha_np.weights.formats.torch.MOST_INSTRUCTIONS", 100_000)
+    monkeypatch.setattr("nezha_np.weights.formats.pickle_machine.MOST_INSTRUCTIONS", 100_000)
     # Ten times the same tuple in a tuple, 300 times: quickly written, and never hashed, copied or printed as a whole.
     nested = b"N" + b"".join(b"q\x01" + b"(" + b"h\x01" * 10 + b"t" for _ in range(300))
     contents = {
@@ -650,7 +662,7 @@ def test_a_tensor_that_is_marked_as_meaning_other_numbers_is_refused(path, metad
 
 
 def test_endless_instructions_are_refused(path, monkeypatch):
-    monkeypatch.setattr("nezha_np.weights.formats.torch.MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("nezha_np.weights.formats.pickle_machine.MOST_INSTRUCTIONS", 1000)
     assert "at most 1,000 instructions" in refused(path, zip_of(Raw(b"N0" * 501 + b"N"), {}))
     assert "a dictionary of tensors" in refused(path, zip_of(Raw(b"N0" * 400 + b"N"), {}))
 

@@ -790,7 +790,7 @@ def test_weights_of_another_library_are_saved(tmp_path):
 
 
 def reference_of(kind: str, head: str | None) -> type:
-    return getattr(transformers, family_of(KINDS[kind]).architectures[head or "forward"])
+    return getattr(transformers, family_of(KINDS[kind]).tasks[head or "forward"].reference)
 
 
 def make_reference(config: nz.families.config.Config, kind: str, head: str | None) -> torch.nn.Module:
@@ -902,7 +902,7 @@ def test_a_model_of_several_heads_keeps_the_class_that_its_config_names(tmp_path
         drawn = nz.init(KINDS[kind], head)
         drawn.save(tmp_path)
         named = head or ("masked_lm" if kind.startswith("convbert") else "pretraining")
-        assert nz.load(tmp_path).config.architectures == (family_of(KINDS[kind]).architectures[named],)
+        assert nz.load(tmp_path).config.architectures == (family_of(KINDS[kind]).tasks[named].reference,)
         assert_same(nz.load(tmp_path), drawn)
 
 
@@ -980,7 +980,7 @@ def test_a_tensor_is_the_same_whatever_head_is_drawn(head):
     assert set(other) == set(plain) | set(task_shapes(CONFIG, head))
     assert set(plain) == set(backbone_shapes(CONFIG)) | set(task_shapes(CONFIG, "pretraining"))
     assert {name: other[name].shape for name in task_shapes(CONFIG, head)} == task_shapes(CONFIG, head)
-    assert other.config.architectures == (family_of(CONFIG).architectures[head],)
+    assert other.config.architectures == (family_of(CONFIG).tasks[head].reference,)
     assert other.config.replace(architectures=None) == CONFIG
 
 

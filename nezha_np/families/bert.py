@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 from nezha_np.arrays import Array
+from nezha_np.families import shared
 from nezha_np.families.config import Config
-from nezha_np.families.family import Table, register
-from nezha_np.families.nezha import NEZHA, nezha_attention, nezha_embeddings
+from nezha_np.families.family import Family, Table
 from nezha_np.layers.addition import add
-from nezha_np.layers.attention import content_context, content_scores
+from nezha_np.layers.attention import content_scores
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.mechanism import View
 
@@ -51,17 +51,18 @@ class BertConfig(Config):
         """Whether each position of a text has a learned vector, which is added to its word."""
         return self.position_embedding_type == "absolute"
 
-    def _check_family(self) -> None:
-        self._check_heads()
-        self._choose("position_embedding_type", POSITION_KINDS)
+    def check_family(self) -> None:
+        """Check the size of a head and the kind of positions."""
+        self.check_heads()
+        self.check_choice("position_embedding_type", POSITION_KINDS)
 
 
 # -------------------------------------------------------------------------------------------------- BERT's attention
 
 
-def bert_scores(q: Array, k: Array, w: View, *, table: None, past: int, cross: bool) -> Array:
+def bert_scores(q: Array, k: Array, w: View, *, table: Array | None, past: int, cross: bool) -> Array:
     """Score by content; relative kinds add a learned vector for the distance, in self-attention alone, (B, N, Q, S)."""
-    content = content_scores(q, k, name="content_scores")
+    content: Array = content_scores(q, k, name="content_scores")
     if cross or w.config.position_embedding_type == "absolute":
         return content
     distances = w["distance_embedding.weight"]
@@ -73,39 +74,44 @@ def bert_scores(q: Array, k: Array, w: View, *, table: None, past: int, cross: b
             key_distance_scores(k, distances, queries=q.shape[2], past=past, name="key_position_scores"),
             name="position_scores",
         )
-    return add(content, position, name="scores")
+    scores: Array = add(content, position, name="scores")
+    return scores
 
 
-def plain_context(probs: Array, v: Array, *, table: None, past: int) -> Array:
-    """Average the values: Σ prob · v, (B, N, Q, D)."""
-    return content_context(probs, v, name="context")
+# ------------------------------------------------------------------------------------------------------------- tensors
 
 
 def bert_embeddings(config: Any) -> Table:
-    """List what BERT's embeddings are made of; relative kinds have the positions too, and do not use them."""
-    return nezha_embeddings(config) | {"embeddings.position_embeddings.weight": "M H"}
+    """List the tensors of BERT's embeddings; relative kinds have the positions too, and do not use them."""
+    return shared.embeddings(config) | shared.POSITIONS
 
 
 def bert_attention(config: Any) -> Table:
-    """List what BERT's self-attention is made of: relative kinds have a vector for each distance."""
+    """List the tensors of BERT's self-attention: relative kinds have a vector for each distance."""
     if config.position_embedding_type == "absolute":
-        return nezha_attention(config)
-    return nezha_attention(config) | {"self.distance_embedding.weight": "R D"}
+        return shared.ATTENTION
+    return shared.ATTENTION | {"self.distance_embedding.weight": "R D"}
 
 
-BERT = register(
-    dataclasses.replace(
-        NEZHA,
-        config=BertConfig,
-        title="BERT",
-        position_table=None,
-        scores=bert_scores,
-        context=plain_context,
-        embeddings=bert_embeddings,
-        self_attention=bert_attention,
-        architectures={
-            **{head: name.replace("Nezha", "Bert") for head, name in NEZHA.architectures.items()},
-            "causal_lm": "BertLMHeadModel",
-        },
-    )
+# ---------------------------------------------------------------------------------------------------------- the family
+
+BERT = Family(
+    config=BertConfig,
+    title="BERT",
+    scores=bert_scores,
+    context=shared.plain_context,
+    texts_apart=True,
+    language_model=shared.language_model,
+    text_classifier=shared.pooled_classifier,
+    choice_scorer=shared.pooled_classifier,
+    embeddings=bert_embeddings,
+    self_attention=bert_attention,
+    feed_forward=shared.FEED_FORWARD,
+    pooler=shared.POOLER,
+    tasks=shared.tasks_on_a_pooler("Bert", causal_lm="BertLMHeadModel"),
+    decoder=shared.DECODER,
+    second_names=shared.SECOND_NAMES,
+    prefixes=("bert",),
+    recognised_by=("position_embeddings",),
+    marks=("position_embeddings", "distance_embedding"),
 )

@@ -46,7 +46,7 @@ class FrozenDict(dict[Any, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What the configurations of the three families share, checked when one is made.
+    """What the configurations of all families share, checked when one is made.
 
     Parameters
     ----------
@@ -139,18 +139,18 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in SIZES:
-            self._set(name, check_integer(name, getattr(self, name), least=1))
+            self.set_field(name, check_integer(name, getattr(self, name), least=1))
         for name in RATES:
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
-                self._set(name, _number(name, getattr(self, name), below=1))
+                self.set_field(name, check_number(name, getattr(self, name), below=1))
         for name in ("initializer_range", "layer_norm_eps"):
-            self._set(name, _number(name, getattr(self, name)))
+            self.set_field(name, check_number(name, getattr(self, name)))
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         for name in TOKENS:
             if getattr(self, name) is not None:
-                self._set(name, check_integer(name, getattr(self, name), least=0))
+                self.set_field(name, check_integer(name, getattr(self, name), least=0))
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ValueError(
                 f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
@@ -169,20 +169,22 @@ class Config:
             names = self.architectures
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
                 raise TypeError(f"architectures: expected a list of class names or None, got {names!r}")
-            self._set("architectures", tuple(names))
+            self.set_field("architectures", tuple(names))
         if fields := [key for key in _mapping("extra", self.extra) if key in _keys(type(self))]:
             raise ValueError(f"extra: expected keys that are no fields of the configuration, got {fields}")
-        self._set("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
-        self._check_family()
+        self.set_field("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
+        self.check_family()
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # how a frozen dataclass sets its own fields while it is made
+    def set_field(self, name: str, value: Any) -> None:
+        """Set a field while the configuration is made: the dataclass is frozen. For `check_family` alone."""
+        object.__setattr__(self, name, value)
 
-    def _check_family(self) -> None:
-        """Check what only one family has."""
-        raise TypeError("Config: expected a NezhaConfig, a BertConfig or a ConvBertConfig, got what they share")
+    def check_family(self) -> None:
+        """Check the fields that only one family has: each family's configuration has its own."""
+        raise TypeError(f"Config: expected {_any_config()}, got what they share")
 
-    def _check_heads(self, *, of_even_size: str = "") -> None:
+    def check_heads(self, *, of_even_size: str = "") -> None:
+        """Check that `num_attention_heads` divides `hidden_size`, with an even quotient for a reason that is given."""
         if self.hidden_size % self.num_attention_heads or (of_even_size and self.head_size % 2):
             even = f" with an even quotient ({of_even_size})" if of_even_size else ""
             raise ValueError(
@@ -190,14 +192,15 @@ class Config:
                 f"and num_attention_heads {self.num_attention_heads}"
             )
 
-    def _choose(self, name: str, choices: tuple[Any, ...]) -> None:
+    def check_choice(self, name: str, choices: tuple[Any, ...]) -> None:
+        """Check that a field is one of some values."""
         if getattr(self, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
 
     def _set_labels(self) -> None:
         if self.num_labels is not None:
-            self._set("num_labels", check_integer("num_labels", self.num_labels, least=1))
+            self.set_field("num_labels", check_integer("num_labels", self.num_labels, least=1))
         if self.id2label is None:
             count = 2 if self.num_labels is None else self.num_labels
             id2label = {index: f"LABEL_{index}" for index in range(count)}
@@ -216,9 +219,9 @@ class Config:
                 str(label): check_integer("label2id", index)
                 for label, index in _mapping("label2id", self.label2id).items()
             }
-        self._set("num_labels", len(id2label))
-        self._set("id2label", FrozenDict(id2label))
-        self._set("label2id", FrozenDict(label2id))
+        self.set_field("num_labels", len(id2label))
+        self.set_field("id2label", FrozenDict(id2label))
+        self.set_field("label2id", FrozenDict(label2id))
 
     def _set_pruned_heads(self) -> None:
         pruned = {}
@@ -233,7 +236,7 @@ class Config:
                     f"from 0 to {self.num_hidden_layers - 1}, got {layer}: {gone}"
                 )
             pruned[layer] = tuple(gone)
-        self._set("pruned_heads", FrozenDict(pruned))
+        self.set_field("pruned_heads", FrozenDict(pruned))
 
     @property
     def attention_heads(self) -> int:
@@ -244,6 +247,31 @@ class Config:
     def head_size(self) -> int:
         """D, the features of a head."""
         return self.hidden_size // self.attention_heads
+
+    @property
+    def embedding_size(self) -> int:
+        """E, the features of the embeddings."""
+        return self.hidden_size
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """The dimension letters in which a family gives the shapes of its tensors; N and A are those of a full layer.
+
+        See `nezha_np.families.family` for what they stand for. A family adds its own letters here.
+        """
+        return {
+            "V": self.vocab_size,
+            "T": self.type_vocab_size,
+            "M": self.max_position_embeddings,
+            "R": 2 * self.max_position_embeddings - 1,
+            "H": self.hidden_size,
+            "E": self.embedding_size,
+            "N": self.attention_heads,
+            "D": self.head_size,
+            "A": self.attention_heads * self.head_size,
+            "F": self.intermediate_size,
+            "C": self.num_labels or 0,
+        }
 
     @property
     def learns_positions(self) -> bool:
@@ -312,8 +340,13 @@ def check_config(config: Any) -> None:
     >>> check_config(NezhaConfig())
     """
     if not isinstance(config, Config):
-        known = "a NezhaConfig, a BertConfig or a ConvBertConfig"
-        raise TypeError(f"config: expected {known}, got {type(config).__name__}")
+        raise TypeError(f"config: expected {_any_config()}, got {type(config).__name__}")
+
+
+def _any_config() -> str:
+    """Name the configurations of all families: "a NezhaConfig, a BertConfig or a ConvBertConfig"."""
+    *others, last = [f"a {family.config.__name__}" for family in FAMILIES.values()]
+    return f"{', '.join(others)} or {last}"
 
 
 def _keys(kind: type[Config]) -> set[str]:
@@ -350,17 +383,12 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     values = _mapping("config", values)
     family = values.get("model_type")
     if family is None:
-        if {"max_relative_position", "use_relative_position"} & set(values):
-            family = "nezha"
-        elif "conv_kernel_size" in values:
-            family = "convbert"
-        else:
+        family = next((name for name, one in FAMILIES.items() if set(one.config_keys) & set(values)), None)
+        if family is None:
+            keys = [f"{' or '.join(one.config_keys)} ({one.title})" for one in FAMILIES.values() if one.config_keys]
             raise ValueError(
-                "config: expected model_type (nezha, bert, convbert), or max_relative_position or "
-                "use_relative_position as NEZHA's own files have, or conv_kernel_size (ConvBERT), got none of them"
+                f"config: expected model_type ({', '.join(FAMILIES)}), or {', or '.join(keys)}, got none of them"
             )
-    if values.get("use_relative_position") is False and family == "nezha":
-        raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")
     if family not in tuple(FAMILIES):
         raise ValueError(f"model_type: expected one of {', '.join(FAMILIES)}, got {family!r}")
     kind = FAMILIES[family].config
@@ -412,7 +440,14 @@ def read_config(path: str | Path) -> Config:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _number(name: str, value: Any, below: int | None = None) -> float:
+def check_number(name: str, value: Any, below: int | None = None) -> float:
+    """Check that a field is a number from 0 on, or to less than `below`, and return it as a float.
+
+    Examples
+    --------
+    >>> check_number("hidden_dropout_prob", 0, below=1)
+    0.0
+    """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     if not 0 <= value < (sys.float_info.max if below is None else below):

@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 
 from nezha_np.arrays import Array
 from nezha_np.checks import check_integer
-from nezha_np.families.bert import plain_context
-from nezha_np.families.config import Config, _number
-from nezha_np.families.family import Family, Table, norm, register, with_bias
-from nezha_np.families.nezha import classifier_dropout, nezha_attention, plain_feed_forward
+from nezha_np.families import shared
+from nezha_np.families.config import Config, check_number
+from nezha_np.families.family import Family, FamilyTask, Table, norm, with_bias
 from nezha_np.layers.activations import ACTIVATIONS, activation, gelu
-from nezha_np.layers.attention import content_scores
 from nezha_np.layers.dropout import dropout
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -98,17 +96,23 @@ class ConvBertConfig(Config):
         """Whether each position of a text has a learned vector, which is added to its word."""
         return True
 
-    def _check_family(self) -> None:
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """The dimension letters: G and k besides those of every family."""
+        return super().dimensions | {"G": self.num_groups, "k": self.conv_kernel_size}
+
+    def check_family(self) -> None:
+        """Check what ConvBERT alone has, and that nothing of a decoder is asked for."""
         for name in ("embedding_size", "head_ratio", "conv_kernel_size", "num_groups"):
-            self._set(name, check_integer(name, getattr(self, name), least=1))
+            self.set_field(name, check_integer(name, getattr(self, name), least=1))
         for name in ("summary_first_dropout", "summary_last_dropout"):
-            self._set(name, _number(name, getattr(self, name), below=1))
+            self.set_field(name, check_number(name, getattr(self, name), below=1))
         if not isinstance(self.summary_use_proj, bool):
             raise TypeError(f"summary_use_proj: expected True or False, got {self.summary_use_proj!r}")
-        self._choose("summary_type", SUMMARIES)
+        self.check_choice("summary_type", SUMMARIES)
         if self.summary_activation == "":  # none, as in the reference
-            self._set("summary_activation", None)
-        self._choose("summary_activation", (None, *ACTIVATIONS))
+            self.set_field("summary_activation", None)
+        self.check_choice("summary_activation", (None, *ACTIVATIONS))
         if self.hidden_size % (2 * self.attention_heads):
             raise ValueError(
                 f"hidden_size: expected a multiple of {2 * self.attention_heads}, which are the heads and convolutions "
@@ -142,12 +146,7 @@ class ConvBertConfig(Config):
             )
 
 
-# ---------------------------------------------------------------------------------------------- ConvBERT's attention
-
-
-def plain_scores(q: Array, k: Array, w: View, *, table: None, past: int, cross: bool) -> Array:
-    """Score by content alone: q · k, (B, N, Q, S)."""
-    return content_scores(q, k, name="content_scores")
+# ------------------------------------------------------------------------------------------- ConvBERT's convolutions
 
 
 def span_convolution(x: Array, query: Array, w: View) -> Array:
@@ -163,36 +162,42 @@ def span_convolution(x: Array, query: Array, w: View) -> Array:
     scores = linear(asked, w["conv_kernel_layer.weight"], w["conv_kernel_layer.bias"])  # (B, L, N·k)
     kernels = convolution_kernels(scores, size=w.config.conv_kernel_size, name="conv_kernels")  # (B, L, N, k)
     values = linear(x, w["conv_out_layer.weight"], w["conv_out_layer.bias"])  # (B, L, A)
-    return dynamic_convolution(values, kernels, name="conv_context")
+    context: Array = dynamic_convolution(values, kernels, name="conv_context")
+    return context
 
 
-# ------------------------------------------------------------------------------------------------- ConvBERT's heads
+# --------------------------------------------------------------------------------------------- ConvBERT's task heads
 
 
 @composite
 def generator_predictions(x: Array, w: View) -> Array:
     """Prepare hidden states for the decoder: linear, gelu whatever the model has, norm, (B, L, H) -> (B, L, E)."""
     x = gelu(linear(x, w["dense.weight"], w["dense.bias"]), name="activation")
-    return layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
+    x = layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
+    return x
 
 
 def convbert_language_model(x: Array, w: View) -> Array:
-    """Score every word piece for every token: (B, L, H) -> (B, L, V); the matrix is the word embeddings where tied."""
+    """Compute the logits of the vocabulary, (B, L, H) -> (B, L, V); the matrix is the word embeddings where tied."""
     x = generator_predictions(x, w.at("generator_predictions"))
-    return linear(x, w["generator_lm_head.weight"], w["generator_lm_head.bias"], name="generator_lm_head")
+    logits: Array = linear(x, w["generator_lm_head.weight"], w["generator_lm_head.bias"], name="generator_lm_head")
+    return logits
 
 
 @composite
 def classification_head(x: Array, w: View) -> Array:
-    """Score the classes of a text by its first token, after a linear layer and an activation: (B, L, H) -> (B, C)."""
-    x = classifier_dropout(first_token(x), w)
+    """Compute the logits of a text's classes from its first token, by two linear layers: (B, L, H) -> (B, C)."""
+    x = shared.classifier_dropout(first_token(x), w)
     x = activation(w.config.hidden_act)(linear(x, w["dense.weight"], w["dense.bias"]), name="activation")
-    return linear(classifier_dropout(x, w, name="dropout_2"), w["out_proj.weight"], w["out_proj.bias"])
+    x = shared.classifier_dropout(x, w, name="dropout_2")
+    logits: Array = linear(x, w["out_proj.weight"], w["out_proj.bias"])
+    return logits
 
 
-def convbert_text_classifier(x: Array, pooled: None, w: View) -> Array:
-    """Score the classes of a text by the last hidden states: (B, L, H) -> (B, C)."""
-    return classification_head(x, w.at("classifier"))
+def convbert_text_classifier(x: Array, pooled: Array | None, w: View) -> Array:
+    """Compute the logits of a text's classes from the last hidden states: (B, L, H) -> (B, C)."""
+    logits: Array = classification_head(x, w.at("classifier"))
+    return logits
 
 
 @composite
@@ -205,93 +210,94 @@ def sequence_summary(x: Array, w: View) -> Array:
         x = linear(x, w["summary.weight"], w["summary.bias"])
     if config.summary_activation is not None:
         x = activation(config.summary_activation)(x, name="activation")
-    return dropout(x, rate=config.summary_last_dropout, name="last_dropout")
+    x = dropout(x, rate=config.summary_last_dropout, name="last_dropout")
+    return x
 
 
-def convbert_choice_scorer(x: Array, pooled: None, w: View) -> Array:
-    """Score a choice by its summary: (B, L, H) -> (B, 1)."""
+def convbert_choice_scorer(x: Array, pooled: Array | None, w: View) -> Array:
+    """Compute the logit of a choice from its summary: (B, L, H) -> (B, 1)."""
     x = sequence_summary(x, w.at("sequence_summary"))
-    return linear(x, w["classifier.weight"], w["classifier.bias"])
+    logits: Array = linear(x, w["classifier.weight"], w["classifier.bias"])
+    return logits
+
+
+# ------------------------------------------------------------------------------------------------------------- tensors
 
 
 def convbert_embeddings(config: Any) -> Table:
-    """List what ConvBERT's embeddings are made of."""
-    tables = {
-        "embeddings.word_embeddings.weight": "V E",
-        "embeddings.position_embeddings.weight": "M E",
-        "embeddings.token_type_embeddings.weight": "T E",
-        **norm("embeddings.LayerNorm", "E"),
-    }
-    return tables if config.embedding_size == config.hidden_size else tables | with_bias("embeddings_project", "H", "E")
+    """List the tensors of ConvBERT's embeddings."""
+    return shared.embeddings(config) | shared.POSITIONS
 
 
-def convbert_attention(config: Any) -> Table:
-    """List what ConvBERT's mixed attention is made of."""
-    return {
-        **nezha_attention(config),
-        "self.key_conv_attn_layer.depthwise.weight": "H 1 k",
-        "self.key_conv_attn_layer.pointwise.weight": "A H 1",
-        "self.key_conv_attn_layer.bias": "A 1",
-        **with_bias("self.conv_kernel_layer", "N*k", "A"),
-        **with_bias("self.conv_out_layer", "A", "H"),
-        **with_bias("output.dense", "H", "H"),
-    }
+CONVBERT_ATTENTION = {
+    **shared.ATTENTION,
+    "self.key_conv_attn_layer.depthwise.weight": "H 1 k",
+    "self.key_conv_attn_layer.pointwise.weight": "A H 1",
+    "self.key_conv_attn_layer.bias": "A 1",
+    **with_bias("self.conv_kernel_layer", "N*k", "A"),
+    **with_bias("self.conv_out_layer", "A", "H"),
+    **with_bias("output.dense", "H", "H"),
+}
 
 
 def convbert_feed_forward(config: Any) -> Table:
-    """List what ConvBERT's feed-forward is made of: with groups, a small (in, out) matrix for each."""
+    """List the tensors of ConvBERT's feed-forward: with groups, a small (in, out) matrix for each."""
     if config.num_groups == 1:
-        return plain_feed_forward(config)
+        return shared.FEED_FORWARD
     groups = {"intermediate.dense.weight": "G H/G F/G", "output.dense.weight": "G F/G H/G"}
-    return plain_feed_forward(config) | groups
+    return shared.FEED_FORWARD | groups
 
 
-def convbert_heads(config: Any) -> dict[str, Table]:
-    """List what each head of ConvBERT needs besides embeddings and encoder."""
+LANGUAGE_MODEL = {
+    **with_bias("generator_predictions.dense", "E", "H"),
+    **norm("generator_predictions.LayerNorm", "E"),
+    **with_bias("generator_lm_head", "V", "E"),
+}
+TEXT_CLASSIFIER = {**with_bias("classifier.dense", "H", "H"), **with_bias("classifier.out_proj", "C", "H")}
+
+
+def choice_tensors(config: Any) -> Table:
+    """List the tensors of the summary, if it goes through a linear map, and of the classifier of choices."""
     summary = with_bias("sequence_summary.summary", "H", "H") if config.summary_use_proj else {}
-    return {
-        "masked_lm": {
-            **with_bias("generator_predictions.dense", "E", "H"),
-            **norm("generator_predictions.LayerNorm", "E"),
-            **with_bias("generator_lm_head", "V", "E"),
-        },
-        "sequence_classification": {
-            **with_bias("classifier.dense", "H", "H"),
-            **with_bias("classifier.out_proj", "C", "H"),
-        },
-        "multiple_choice": summary | with_bias("classifier", "1", "H"),
-        "token_classification": with_bias("classifier", "C", "H"),
-        "question_answering": with_bias("qa_outputs", "2", "H"),
-    }
+    return summary | with_bias("classifier", "1", "H")
 
 
-CONVBERT = register(
-    Family(
-        config=ConvBertConfig,
-        title="ConvBERT",
-        position_table=None,
-        scores=plain_scores,
-        context=plain_context,
-        beside_heads=span_convolution,
-        language_model=convbert_language_model,
-        text_classifier=convbert_text_classifier,
-        choice_scorer=convbert_choice_scorer,
-        embeddings=convbert_embeddings,
-        self_attention=convbert_attention,
-        feed_forward=convbert_feed_forward,
-        pooler={},
-        reads_padding=True,
-        decodes=False,
-        heads=convbert_heads,
-        decoder="generator_lm_head.weight",
-        second_names={},
-        architectures={
-            "forward": "ConvBertModel",
-            "masked_lm": "ConvBertForMaskedLM",
-            "sequence_classification": "ConvBertForSequenceClassification",
-            "multiple_choice": "ConvBertForMultipleChoice",
-            "token_classification": "ConvBertForTokenClassification",
-            "question_answering": "ConvBertForQuestionAnswering",
-        },
-    )
+# ---------------------------------------------------------------------------------------------------------- the family
+
+CONVBERT = Family(
+    config=ConvBertConfig,
+    title="ConvBERT",
+    scores=shared.plain_scores,
+    context=shared.plain_context,
+    beside_heads=span_convolution,
+    texts_apart=True,
+    language_model=convbert_language_model,
+    text_classifier=convbert_text_classifier,
+    choice_scorer=convbert_choice_scorer,
+    reads_padding=True,
+    decodes=False,
+    embeddings=convbert_embeddings,
+    self_attention=CONVBERT_ATTENTION,
+    feed_forward=convbert_feed_forward,
+    pooler={},
+    tasks={
+        "forward": FamilyTask("ConvBertModel"),
+        "masked_lm": FamilyTask("ConvBertForMaskedLM", LANGUAGE_MODEL),
+        "sequence_classification": FamilyTask("ConvBertForSequenceClassification", TEXT_CLASSIFIER),
+        "multiple_choice": FamilyTask("ConvBertForMultipleChoice", choice_tensors),
+        "token_classification": FamilyTask("ConvBertForTokenClassification", shared.TOKEN_CLASSIFIER),
+        "question_answering": FamilyTask("ConvBertForQuestionAnswering", shared.QUESTION_ANSWERING),
+    },
+    decoder="generator_lm_head.weight",
+    prefixes=("convbert",),
+    config_keys=("conv_kernel_size",),
+    config_hint="together with its conv_kernel_size, head_ratio and embedding_size",
+    recognised_by=("key_conv_attn_layer",),
+    marks=(
+        "position_embeddings",
+        "embeddings_project",
+        "key_conv_attn_layer",
+        "conv_kernel_layer",
+        "conv_out_layer",
+    ),
 )

@@ -1,17 +1,15 @@
 """The names and shapes of a model's tensors, which loading, drawing, saving and inspecting all read.
 
-The tables, which differ from family to family, stand in `nezha_np.families`; here they become numbers.
+The tables, which differ from family to family, stand in the families' files; here they become numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from nezha_np.families import shared
 from nezha_np.families.config import Config
-from nezha_np.families.family import FAMILIES, Table, family_of
-from nezha_np.families.nezha import nezha_attention
+from nezha_np.families.family import FAMILIES, Table, family_of, table_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,14 +25,14 @@ def backbone_shapes(config: Config) -> Shapes:
     (3072, 768)
     """
     family = family_of(config)
-    shapes = _shapes(config, family.embeddings(config))
+    shapes = _shapes(config, table_of(family.embeddings, config))
     for index in range(config.num_hidden_layers):
         layer = f"encoder.layer.{index}."
-        own = family.self_attention(config)
+        own = table_of(family.self_attention, config)
         shapes |= _shapes(config, own, heads=config.heads(index), prefix=layer + "attention.")
         if config.add_cross_attention:  # whose heads are never pruned
-            shapes |= _shapes(config, nezha_attention(config), prefix=layer + "crossattention.")
-        shapes |= _shapes(config, family.feed_forward(config), prefix=layer)
+            shapes |= _shapes(config, shared.ATTENTION, prefix=layer + "crossattention.")
+        shapes |= _shapes(config, table_of(family.feed_forward, config), prefix=layer)
     return shapes
 
 
@@ -58,7 +56,7 @@ def every_task() -> tuple[str, ...]:
     >>> every_task()[:2]
     ('pretraining', 'masked_lm')
     """
-    names = (name for family in FAMILIES.values() for name in family.architectures if name != "forward")
+    names = (name for family in FAMILIES.values() for name in family.tasks if name != "forward")
     return tuple(dict.fromkeys(names))
 
 
@@ -71,16 +69,16 @@ def tasks_of(config: Config) -> tuple[str, ...]:
     >>> len(tasks_of(NezhaConfig()))
     8
     """
-    return tuple(family_of(config).heads(config))
+    return tuple(name for name in family_of(config).tasks if name != "forward")
 
 
-def task_shapes(config: Config, head: str) -> Shapes:
-    """Return the name and the shape of every tensor that a head needs besides embeddings and encoder.
+def task_shapes(config: Config, task: str) -> Shapes:
+    """Return the name and the shape of every tensor that a task needs besides embeddings and encoder.
 
     Raises
     ------
     ValueError
-        If the family has no such head.
+        If the family does not have the task.
 
     Examples
     --------
@@ -88,16 +86,15 @@ def task_shapes(config: Config, head: str) -> Shapes:
     >>> task_shapes(NezhaConfig(num_labels=3), "token_classification")
     {'classifier.weight': (3, 768), 'classifier.bias': (3,)}
     """
-    family = family_of(config)
-    heads = family.heads(config)
-    if head not in heads:
-        raise ValueError(f"{head}: expected a model with this head, got {family.title}, which has {', '.join(heads)}")
-    second = aliases(config)
-    return _shapes(config, {name: letters for name, letters in heads[head].items() if name not in second})
+    family, known = family_of(config), tasks_of(config)
+    if task not in known:
+        raise ValueError(f"{task}: expected a model with this head, got {family.title}, which has {', '.join(known)}")
+    table, second = table_of(family.tasks[task].tensors, config), aliases(config)
+    return _shapes(config, {name: letters for name, letters in table.items() if name not in second})
 
 
 def pretraining_shapes(config: Config) -> Shapes:
-    """Return the name and the shape of every tensor that a model is pretrained with: backbone, pooler and heads.
+    """Return the name and the shape of every tensor that a model is pretrained with: backbone, pooler and task heads.
 
     Examples
     --------
@@ -105,8 +102,20 @@ def pretraining_shapes(config: Config) -> Shapes:
     >>> len(pretraining_shapes(NezhaConfig(num_hidden_layers=1)))
     29
     """
-    heads = [head for head in ("pretraining", "masked_lm") if head in tasks_of(config)]
-    return backbone_shapes(config) | task_shapes(config, heads[0])
+    task = pretraining_task(config)
+    return backbone_shapes(config) | ({} if task == "forward" else task_shapes(config, task))
+
+
+def pretraining_task(config: Config) -> str:
+    """Name the task that a family is pretrained by; "forward" where it has neither of the two.
+
+    Examples
+    --------
+    >>> from nezha_np.families.convbert import ConvBertConfig
+    >>> pretraining_task(ConvBertConfig())
+    'masked_lm'
+    """
+    return next((task for task in ("pretraining", "masked_lm") if task in tasks_of(config)), "forward")
 
 
 def sized_by_vocabulary(config: Config) -> tuple[str, ...]:
@@ -119,27 +128,13 @@ def sized_by_vocabulary(config: Config) -> tuple[str, ...]:
     ('embeddings.word_embeddings.weight', 'cls.predictions.decoder.weight', 'cls.predictions.bias')
     """
     family = family_of(config)
-    tables = [family.embeddings(config), *family.heads(config).values()]
+    tables = [table_of(one, config) for one in (family.embeddings, *(task.tensors for task in family.tasks.values()))]
     return tuple(dict.fromkeys(name for table in tables for name, letters in table.items() if letters[0] == "V"))
 
 
-def _shapes(config: Any, table: Table, *, heads: int | None = None, prefix: str = "") -> Shapes:
+def _shapes(config: Config, table: Table, *, heads: int | None = None, prefix: str = "") -> Shapes:
     count = config.attention_heads if heads is None else heads
-    size = {
-        "V": config.vocab_size,
-        "T": config.type_vocab_size,
-        "M": config.max_position_embeddings,
-        "R": 2 * config.max_position_embeddings - 1,
-        "H": config.hidden_size,
-        "E": getattr(config, "embedding_size", config.hidden_size),
-        "N": count,
-        "D": config.head_size,
-        "A": count * config.head_size,
-        "F": config.intermediate_size,
-        "G": getattr(config, "num_groups", 1),
-        "k": getattr(config, "conv_kernel_size", 1),
-        "C": config.num_labels,
-    }
+    size = config.dimensions | {"N": count, "A": count * config.head_size}
 
     def axis(letters: str) -> int:
         over, _, under = letters.partition("/")
@@ -160,31 +155,3 @@ def aliases(config: Config) -> dict[str, str]:
     family = family_of(config)
     tied = {family.decoder: "embeddings.word_embeddings.weight"} if config.tie_word_embeddings else {}
     return family.second_names | tied
-
-
-def without_aliases(named: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Keep one name for each tensor, its own; where it goes by a second name alone, it gets its own.
-
-    Examples
-    --------
-    >>> from nezha_np.families.nezha import NezhaConfig
-    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
-    {'cls.predictions.bias': 1}
-    """
-    kept = dict(named)
-    for alias, name in aliases(config).items():
-        if alias in kept:
-            kept.setdefault(name, kept[alias])
-            del kept[alias]
-    return kept
-
-
-def is_backbone(name: str) -> bool:
-    """Say whether a tensor belongs to embeddings, encoder or pooler, not to a head.
-
-    Examples
-    --------
-    >>> is_backbone("pooler.dense.bias"), is_backbone("classifier.bias")
-    (True, False)
-    """
-    return name.startswith(("embeddings.", "embeddings_project.", "encoder.", "pooler."))

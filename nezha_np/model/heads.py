@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from nezha_np.arrays import Array
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
-from nezha_np.families.nezha import classifier
+from nezha_np.families.shared import classifier
 from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse

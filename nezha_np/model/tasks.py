@@ -52,7 +52,7 @@ class Task:
     @property
     def families(self) -> tuple[str, ...]:
         """The families that have the task, by the `model_type` of their configurations."""
-        return tuple(name for name, family in FAMILIES.items() if self.name in family.architectures)
+        return tuple(name for name, family in FAMILIES.items() if self.name in family.tasks)
 
     def tensors(self, config: Config) -> Shapes:
         """Return the name and the shape of every tensor that it needs besides embeddings and encoder.
@@ -87,7 +87,7 @@ class Task:
         str
             The class of transformers.
         """
-        return family_of(config).architectures[self.name]
+        return family_of(config).tasks[self.name].reference
 
 
 _ENDS = ("start_positions", "end_positions")

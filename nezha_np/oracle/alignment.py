@@ -13,7 +13,7 @@ import numpy as np
 
 from nezha_np.arrays import is_array, library, to_numpy
 from nezha_np.checks import check_path, listed
-from nezha_np.families.family import family_of
+from nezha_np.families.family import every_prefix, family_of
 from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.visible import is_square
@@ -21,7 +21,6 @@ from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors
 
-PREFIXES = ("nezha.", "bert.", "convbert.")
 Rename = list[tuple[re.Pattern[str], str]]
 
 
@@ -330,8 +329,8 @@ def without_prefix(name: str) -> str:
     'gradients/pooler.dense.bias'
     """
     group, slash, rest = name.rpartition("/")
-    for prefix in PREFIXES:
-        rest = rest.removeprefix(prefix)
+    for prefix in every_prefix():
+        rest = rest.removeprefix(f"{prefix}.")
     return group + slash + rest
 
 

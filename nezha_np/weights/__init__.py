@@ -1,1 +1,1 @@
-"""Tensors by name: loading, saving, drawing and changing them, and the formats they are read from."""
+"""Tensors by name: loading, saving, initialising and changing them, and the formats of their files."""

@@ -1,4 +1,4 @@
-"""Converting checkpoints: whatever `load` reads becomes safetensors and ``config.json``, as transformers reads them."""
+"""Converting checkpoints: what `load` reads becomes ``model.safetensors`` and ``config.json``, for transformers too."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 from nezha_np.arrays import check_dtype
 from nezha_np.checks import check_path, listed
 from nezha_np.files.atomic import write_atomically
-from nezha_np.weights.checkpoint import LOOKED_FOR, READERS, list_files, load, read_headers
+from nezha_np.weights.checkpoint import LOOKED_FOR, list_files, load, read_headers
 from nezha_np.weights.names import name_tensors
+from nezha_np.weights.saving import file_to_write
 
-# What a tokenizer is in: with these beside it, a converted checkpoint takes texts.
+# The files of a tokenizer: with these in its folder, a converted checkpoint can be used for texts.
 TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer.json",
@@ -36,7 +37,7 @@ class Conversion:
     sources : tuple of Path
         The files that were read.
     destination : Path
-        The file of tensors that was written, beside its ``config.json``.
+        The file of tensors that was written; its ``config.json`` is in the same folder.
     bytes_before, bytes_after : int
         The sizes of these files.
     dtypes_before : tuple of str
@@ -46,7 +47,8 @@ class Conversion:
     tensors : int
         How many there are.
     dropped : tuple of str
-        The names of the tensors in the sources that were left out: computed, tied, the optimiser's, or no floats.
+        The names of the tensors in the sources that were left out, because they are computed, tied, the optimiser's,
+        or do not hold floats.
     copied : tuple of str
         The names of the tokenizer's files; none where they are in the destination's folder already.
     """
@@ -70,12 +72,13 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     source : str or Path
         What `nezha_np.load` takes.
     destination : str or Path
-        A folder, which is made if need be, or a ``.safetensors`` file. All files are written beside their places and
-        moved there, so that a failure leaves what was there. In the source's own folder ``config.json`` is replaced.
+        A folder, which is made if it is not there, or a ``.safetensors`` file. All files are written under another path
+        and then moved, so that a failure leaves what was there before. In the source's own folder ``config.json`` is
+        replaced.
     dtype : str or dtype, optional
-        "float16", "float32" or "float64"; None: the source's (bfloat16 becomes float32).
+        "float16", "float32" or "float64"; None: that of the source (bfloat16 becomes float32).
     force : bool
-        Whether to write into a folder that holds another checkpoint, and replace what has the same name there.
+        Whether to write into a folder that holds another checkpoint, and to replace the files of the same names there.
 
     Returns
     -------
@@ -85,8 +88,8 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     Raises
     ------
     FileExistsError
-        If the destination's folder is not the source's and holds tensors, ``config.json`` or a file of the tokenizer
-        already, or the destination a file of tensors, and `force` is not given; or if a file is where a folder is
+        If `force` is False and the destination's folder, which is not the source's, holds tensors, ``config.json`` or a
+        file of the tokenizer already, or the destination is a file that exists; or if a file is where a folder is
         needed.
     FileNotFoundError
         If a file of the source is missing; the message names it.
@@ -103,54 +106,45 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     >>> done.tensors, done.copied
     (77, ('vocab.txt', 'tokenizer_config.json'))
     """
-    origin, place = check_path(source, "source"), check_path(destination, "destination")
+    origin, target = check_path(source, "source"), check_path(destination, "destination")
     dtype = None if dtype is None else check_dtype(dtype)
-    if place.suffix in READERS and not place.is_dir():
-        if place.suffix != ".safetensors":
-            raise ValueError(f"destination: expected a folder or a .safetensors file, got {place}")
-        place, name = place.parent, place.name
-    else:
-        name = "model.safetensors"
-    for folder in (place, *place.parents):
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(
-                f"destination: expected a folder or a .safetensors file, found a file in the way: {folder}"
-            )
+    target = file_to_write(target, "destination")
     sources = list_files(origin, name="source")
-    if (place / name).exists() and any(file.samefile(place / name) for file in sources):
-        raise ValueError(f"destination: expected another place than the source's, got its own file {place / name}")
-    home = sources[0].parent
-    in_place = place.is_dir() and place.samefile(home)
-    copied = () if in_place else tuple(file for file in TOKENIZER_FILES if (home / file).is_file())
+    if target.exists() and any(file.samefile(target) for file in sources):
+        raise ValueError(f"destination: expected another place than the source's, got its own file {target}")
+    in_place = target.parent.is_dir() and target.parent.samefile(sources[0].parent)
+    copied = [] if in_place else [sources[0].with_name(name) for name in TOKENIZER_FILES]
+    copied = [file for file in copied if file.is_file()]
     if not force:
-        _refuse_replacing(place, {name} if in_place else {name, "config.json", *copied, *LOOKED_FOR, *INDEXES})
+        others = [] if in_place else ["config.json", *(file.name for file in copied), *LOOKED_FOR, *INDEXES]
+        _check_nothing_is_replaced(target.parent, {target.name, *others})
     bytes_before = sum(file.stat().st_size for file in sources)
     weights = load(origin, dtype=dtype)
     headers = read_headers(sources)
     named = name_tensors(headers, weights.config)
-    kept = {(file, raw): entry for key, (file, raw, entry) in named.items() if key in weights}
-    raw_names = [(file, raw) for file, header in headers.items() for raw in header]
+    loaded = {(file, raw): entry for name, (file, raw, entry) in named.items() if name in weights}
 
-    def write(beside: Path) -> None:
-        weights.save(beside / name)
+    def write(folder: Path) -> None:
+        weights.save(folder / target.name)
         for file in copied:
-            shutil.copyfile(home / file, beside / file)
+            shutil.copyfile(file, folder / file.name)
 
-    write_atomically(place, write)
+    write_atomically(target.parent, write)
     return Conversion(
         sources=tuple(sources),
-        destination=place / name,
+        destination=target,
         bytes_before=bytes_before,
-        bytes_after=(place / name).stat().st_size,
-        dtypes_before=tuple(sorted({entry.dtype for entry in kept.values()})),
+        bytes_after=target.stat().st_size,
+        dtypes_before=tuple(sorted({entry.dtype for entry in loaded.values()})),
         dtype=str(weights.dtype),
         tensors=len(weights),
-        dropped=tuple(raw for file, raw in raw_names if (file, raw) not in kept),
-        copied=copied,
+        dropped=tuple(raw for file, header in headers.items() for raw in header if (file, raw) not in loaded),
+        copied=tuple(file.name for file in copied),
     )
 
 
-def _refuse_replacing(folder: Path, names: Iterable[str]) -> None:
+def _check_nothing_is_replaced(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to write files into a folder that holds files of these names."""
     if found := sorted(name for name in names if (folder / name).exists()):
         raise FileExistsError(
             f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force (--force) "
@@ -159,7 +153,17 @@ def _refuse_replacing(folder: Path, names: Iterable[str]) -> None:
 
 
 def describe(conversion: Conversion) -> Iterator[str]:
-    """Say in lines what a conversion did.
+    """Describe in lines what a conversion did.
+
+    Parameters
+    ----------
+    conversion : Conversion
+        What `convert` returned.
+
+    Yields
+    ------
+    str
+        A line.
 
     Examples
     --------
@@ -175,7 +179,7 @@ def describe(conversion: Conversion) -> Iterator[str]:
     sources = listed([str(file) for file in conversion.sources], most=1)
     yield f"read {sources}: {conversion.bytes_before:,} bytes, {', '.join(conversion.dtypes_before)}"
     if conversion.dropped:
-        # One name for all layers: the twelfth table of positions says nothing new.
+        # One name for all layers: twelve lines for twelve tables of positions would say no more.
         counts = collections.Counter(re.sub(r"(?<=[._])\d+(?=[./])", "*", name) for name in conversion.dropped)
         names = [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
         yield f"dropped, because computed, tied or no weights: {listed(names)}"

@@ -1,4 +1,4 @@
-"""New weights: every tensor drawn from a random stream of its own."""
+"""New weights: every tensor comes from a random stream of its own."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from nezha_np.arrays import check_dtype
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.family import family_of
-from nezha_np.families.parameters import every_task, pretraining_shapes, task_shapes
-from nezha_np.weights.truncated_normal import draw
+from nezha_np.families.parameters import every_task, pretraining_shapes, pretraining_task, task_shapes
+from nezha_np.weights.truncated_normal import new_tensor
 from nezha_np.weights.weights import Weights
 
 
 def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "float32") -> Weights:
-    """Draw new weights: matrices from a normal distribution cut off at 2σ, biases 0, norms 1, the padding row 0.
+    """Initialise new weights: matrices from a normal distribution truncated at 2σ, biases 0, norms 1, padding row 0.
 
-    This is the authors' way; the reference's initialisation does not cut off. Each tensor has a random stream of its
-    own, keyed by seed and name: the numbers are the same on every machine, whatever else is drawn.
+    This is what the authors do; the reference does not truncate. Each tensor has a random stream of its own, whose key
+    is the seed and the tensor's name: its numbers are the same on every machine, whichever head is added.
 
     Parameters
     ----------
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration; σ is ``config.initializer_range``.
     head : str, optional
-        A head to add to backbone, pooler, language-model and next-sentence head (as far as the family has them):
-        "sequence_classification", "multiple_choice", "token_classification", "question_answering", or one of those that
-        are there anyway.
+        The task head to add: "sequence_classification", "multiple_choice", "token_classification" or
+        "question_answering". Backbone, pooler, language-model and next-sentence head are always there, as far as the
+        family has them; to name one of them adds nothing.
     seed : int
         The seed.
     dtype : str or dtype
@@ -42,7 +42,7 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
     TypeError
         If `config` is not a configuration or `seed` not an integer.
     ValueError
-        If there is no such head or dtype, or the family does not have the head.
+        If there is no such head or dtype, or the family does not have that head.
 
     Examples
     --------
@@ -62,8 +62,7 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
         shapes |= task_shapes(config, head)
     tensors = {}
     for key, shape in shapes.items():
-        tensors[key] = draw(key, shape, config, int(seed)).astype(name)
+        tensors[key] = new_tensor(key, shape, config, int(seed)).astype(name)
         tensors[key].flags.writeable = False
-    architectures = family_of(config).architectures
-    drawn_for = head or ("pretraining" if "pretraining" in architectures else "masked_lm")
-    return Weights(tensors, config.replace(architectures=(architectures[drawn_for],)))
+    reference = family_of(config).tasks[head or pretraining_task(config)].reference
+    return Weights(tensors, config.replace(architectures=(reference,)))

@@ -1,18 +1,21 @@
-"""The names that tensors have in files, and what they are called in memory.
+"""The names of tensors: in files that are read, in memory, and in files that are written.
 
-In memory every tensor goes by the reference's name without the model's prefix. Files say more than that:
+In memory every tensor has one name, the reference's without the model's prefix. Files that are read have others:
 
     in a file                                             in memory
     nezha.… or bert.…, convbert.…, module.bert.…          …
     …LayerNorm.gamma, …LayerNorm.beta                     …LayerNorm.weight, …LayerNorm.bias
+    cls.predictions.decoder.bias                          cls.predictions.bias, of which it is an alias
     bert/encoder/layer_0/attention/self/query/kernel      encoder.layer.0.attention.self.query.weight, transposed
     cls/predictions/output_bias                           cls.predictions.bias
-    …/adam_m, global_step, …                              dropped: the optimiser's
-    …embeddings.position_ids                              dropped: 0, 1, 2 …
-    ….relative_positions_encoding.positions_encoding      dropped: computed, once it is compared with our table
+    …/adam_m, global_step, …                              left out: the optimiser's
+    …embeddings.position_ids                              left out: 0, 1, 2 …
+    ….relative_positions_encoding.positions_encoding      left out: it is computed, and only compared with our table
 
-The names with slashes are TensorFlow's, as the authors of NEZHA, BERT and ConvBERT published their models. Its kernels
-are (in, out), ours are (out, in): the same bytes, described with the axes in another order.
+The names with slashes are TensorFlow's, in which the authors of NEZHA, BERT and ConvBERT published their models. Its
+matrices are (in, out) and ours are (out, in): the same bytes, described with the axes in another order.
+
+Files that are written have the reference's names, so that transformers reads them.
 """
 
 from __future__ import annotations
@@ -20,21 +23,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from nezha_np.families.config import Config
-from nezha_np.families.family import FAMILIES, family_of
-from nezha_np.families.parameters import without_aliases
+from nezha_np.families.family import FAMILIES, Family, every_prefix, family_of
+from nezha_np.families.parameters import aliases, backbone_shapes
+from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats.entry import Entry
 
-# A wrapper's prefix (of data parallelism, of compilation), then the model's.
-PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*(?:(?:nezha|bert|convbert)\.)?")
+T = TypeVar("T")
+
+# The prefixes of wrappers, for data parallelism and compilation; they come before the model's.
+WRAPPER = re.compile(r"(?:(?:module|_orig_mod)\.)*")
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-POSITION_TABLE = ".relative_positions_encoding.positions_encoding"
-# What old files hold though it is computed, beside tables of positions: ids of positions and token types.
-COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 # TensorFlow's names, part by part.
-SCOPES = ("bert", "nezha", "convbert", "electra")  # ConvBERT's authors began with ELECTRA
+SCOPE_OF_ELECTRA = "electra"  # from whose code ConvBERT's authors started
 OPTIMISER = re.compile(
     r"(adam|lamb)_[mv]|Adam(_\d+)?|(AdamWeightDecay|LAMB)\w*|Momentum|beta[12]_power|global_step|(current_)?loss_scale"
     r"|(num_)?good_steps"
@@ -45,14 +49,14 @@ RENAMED = {
     "conv_attn_point": "conv_out_layer",
     "g_dense": "dense",
 }
-WHOLE_NAMES = {  # in TensorFlow and in memory
+FULL_NAMES = {  # which are not made from their parts
     "output_weights": "classifier.weight",
     "output_bias": "classifier.bias",
     "cls/squad/output_weights": "qa_outputs.weight",
     "cls/squad/output_bias": "qa_outputs.bias",
     "generator_predictions/output_bias": "generator_lm_head.bias",
 }
-# How TensorFlow orders the axes of a kernel.
+# Where each of our axes is in TensorFlow's tensor of this name.
 AXES = {"kernel": (1, 0), "depthwise_kernel": (1, 2, 0), "pointwise_kernel": (2, 1, 0)}
 LAST = {
     "kernel": "weight",
@@ -78,8 +82,8 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     Returns
     -------
     (str, Entry) or None
-        The name in memory, and the entry with the axes in our order; None for what belongs to no model: it is computed,
-        or the optimiser's.
+        The name in memory, and the entry with the axes in our order; None for a tensor that is left out, because it is
+        computed or the optimiser's.
 
     Examples
     --------
@@ -89,26 +93,27 @@ def name_tensor(raw: str, entry: Entry) -> tuple[str, Entry] | None:
     name = raw.removesuffix(":0")
     if any(OPTIMISER.fullmatch(part) for part in name.split("/")):
         return None
-    if "/" in name or name in WHOLE_NAMES:
+    if "/" in name or name in FULL_NAMES:
         name, entry = _from_tensorflow(name, entry)
     else:
-        name = name[PREFIX.match(name).end() :]  # type: ignore[union-attr]  # which matches nothing, too
+        name = without_prefix(name)
         for old, new in OLD_NORMS.items():
             if name.endswith(old):
                 name = name.removesuffix(old) + new
-    return None if name in COMPUTED or name.endswith(POSITION_TABLE) else (name, entry)
+    return None if is_computed(name) else (name, entry)
 
 
 def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
+    """Give a variable of TensorFlow its name in memory, and its axes our order."""
     parts = name.split("/")
-    if parts[0] in SCOPES:
+    if parts[0] in (*every_prefix(), SCOPE_OF_ELECTRA):
         del parts[0]
     name = "/".join(parts)
-    if name in WHOLE_NAMES:
-        return WHOLE_NAMES[name], entry
+    if name in FULL_NAMES:
+        return FULL_NAMES[name], entry
     *scope, last = parts
     scope = [RENAMED.get(part, re.sub(r"^layer_(\d+)$", r"layer.\1", part)) for part in scope]
-    # A kernel in groups (of g_dense) has three axes and stays as it is: the groups come first, here and there.
+    # The kernel of a linear layer in groups (g_dense) has three axes, groups first, in TensorFlow and here.
     if len(entry.shape) == len(AXES.get(last, ())):
         entry = entry.transposed(*AXES[last])
     if last == "bias" and scope[-1:] == ["key_conv_attn_layer"]:
@@ -123,15 +128,15 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
     Parameters
     ----------
     headers : mapping of Path to (mapping of str to Entry)
-        What is known of each file's tensors.
+        The tensors of each file.
     config : Config
         The configuration.
 
     Returns
     -------
     dict of str to (Path, str, Entry)
-        For each name in memory the file, the name in the file, and the entry; without what is computed, tied, or the
-        optimiser's.
+        For each name in memory the file, the name in the file, and the entry. Tensors that are computed, tied or the
+        optimiser's are left out.
 
     Raises
     ------
@@ -159,15 +164,89 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
     return without_aliases(named, config)
 
 
-def position_tables(names: Iterable[str]) -> list[str]:
-    """List the names of saved tables of relative positions.
+def without_aliases(named: Mapping[str, T], config: Config) -> dict[str, T]:
+    """Leave out the second names of tensors; a tensor that has only its second name gets the first.
+
+    Parameters
+    ----------
+    named : mapping of str to object
+        Tensors, or what is known of them, by name.
+    config : Config
+        The configuration, which says whether the decoder is tied.
+
+    Returns
+    -------
+    dict of str to object
+        The same under one name each.
 
     Examples
     --------
-    >>> position_tables(["a.relative_positions_encoding.positions_encoding", "a.query.weight"])
-    ['a.relative_positions_encoding.positions_encoding']
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
+    {'cls.predictions.bias': 1}
     """
-    return [name for name in names if name.endswith(POSITION_TABLE)]
+    unique = dict(named)
+    for alias, name in aliases(config).items():
+        if alias in unique:
+            unique.setdefault(name, unique[alias])
+            del unique[alias]
+    return unique
+
+
+def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:
+    """Return the name of each tensor in a file that is written.
+
+    transformers expects the model's prefix on every tensor of embeddings, encoder and pooler as soon as the file holds
+    a tensor of a task head, and no prefix otherwise.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in memory.
+    config : Config
+        The configuration, which says what the embeddings consist of.
+
+    Returns
+    -------
+    dict of str to str
+        For each name in memory that in the file.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> names_in_file(["pooler.dense.bias", "classifier.bias"], NezhaConfig())
+    {'pooler.dense.bias': 'nezha.pooler.dense.bias', 'classifier.bias': 'classifier.bias'}
+    >>> names_in_file(["pooler.dense.bias"], NezhaConfig())
+    {'pooler.dense.bias': 'pooler.dense.bias'}
+    """
+    modules = {"embeddings", "encoder", "pooler", *(name.partition(".")[0] for name in backbone_shapes(config))}
+    is_backbone = {name: name.partition(".")[0] in modules for name in names}
+    prefix = "" if all(is_backbone.values()) else f"{family_of(config).prefixes[0]}."
+    return {name: prefix + name if is_backbone[name] else name for name in is_backbone}
+
+
+def without_prefix(name: str) -> str:
+    """Take the prefix of a wrapper and that of a model off a name.
+
+    Examples
+    --------
+    >>> without_prefix("module.bert.pooler.dense.bias")
+    'pooler.dense.bias'
+    """
+    name = WRAPPER.sub("", name, count=1)
+    first, dot, rest = name.partition(".")
+    return rest if dot and first in every_prefix() else name
+
+
+def is_computed(name: str) -> bool:
+    """Say whether some family computes a tensor of this name, which is not loaded then.
+
+    Examples
+    --------
+    >>> [is_computed(f"embeddings.{name}") for name in ("position_ids", "position_embeddings.weight")]
+    [True, False]
+    """
+    return any(matches(name, tuple(family.computed)) for family in FAMILIES.values())
 
 
 def wrong_family(names: Iterable[str], config: Config) -> str | None:
@@ -193,31 +272,41 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
     expected the tensors of NEZHA, as config.json says, got what looks like BERT, because there is
     embeddings.position_embeddings.weight, which NEZHA has not: set "model_type": "bert" in config.json
     """
-    names = list(names)
+    # The parts of all names, TensorFlow's too, each with the first tensor whose name has it.
+    parts: dict[str, str] = {}
+    names = [without_prefix(name.replace("/", ".")) for name in names]
+    for name in names:
+        for part in name.split("."):
+            parts.setdefault(RENAMED.get(part, part), name)
 
-    def are_there(part: str) -> bool:
-        return any(part in name for name in names)
-
-    positions = "embeddings.position_embeddings.weight"
-    if are_there("key_conv_attn_layer") or are_there("conv_attn_key"):
-        family, why = "convbert", f"there is key_conv_attn_layer, which {family_of(config).title} has not"
-        change = "together with its conv_kernel_size, head_ratio and embedding_size"
-    elif are_there("position_embeddings"):
-        if position_tables(names):
-            return None  # it has both kinds of positions: what that is, nobody knows
-        family, why = "bert", f"there is {positions}, which NEZHA has not"
-        change = ""
-        if config.model_type == "convbert":
-            why = f"there is {positions} but no key_conv_attn_layer"
-    elif are_there("word_embeddings"):
-        family, why = "nezha", f"there is no {positions}"
-        change = "and max_relative_position (64 in the authors' models)"
-    else:
+    own = family_of(config)
+    fitting = [family for family in FAMILIES.values() if _looks_like(family, parts, names)]
+    if not fitting or own in fitting:
         return None
-    if family == config.model_type:
-        return None
-    change = f" {change}".rstrip()
+    foreign = [name for part, name in parts.items() if part in _marks_of_others(own)]
+    missing = [
+        name for part in own.recognised_by if part not in parts for name in backbone_shapes(config) if part in name
+    ]
+    why = f"there is {foreign[0]}, which {own.title} has not" if foreign else f"there is no {missing[0]}"
+    change = f'"model_type": "{fitting[0].config.model_type}" {fitting[0].config_hint}'.rstrip()
     return (
-        f"expected the tensors of {family_of(config).title}, as config.json says, got what looks like "
-        f'{FAMILIES[family].title}, because {why}: set "model_type": "{family}"{change} in config.json'
+        f"expected the tensors of {own.title}, as config.json says, got what looks like {fitting[0].title}, because "
+        f"{why}: set {change} in config.json"
+    )
+
+
+def _marks_of_others(family: Family) -> set[str]:
+    """Return the parts of names that only other families have."""
+    return {mark for other in FAMILIES.values() for mark in other.marks}.difference(family.marks)
+
+
+def _looks_like(family: Family, parts: Mapping[str, str], names: list[str]) -> bool:
+    """Say whether what a family always has is there, and nothing that only others have or save."""
+    computed_by_others = {pattern for other in FAMILIES.values() for pattern in other.computed}.difference(
+        family.computed
+    )
+    return (
+        all(part in parts for part in family.recognised_by)
+        and not _marks_of_others(family) & parts.keys()
+        and not any(matches(name, sorted(computed_by_others)) for name in names)
     )

@@ -1,6 +1,7 @@
-"""Changes of a model's shape: attention heads are removed, the vocabulary is resized.
+"""Changes of a model's shape: attention heads are pruned, the vocabulary is resized.
 
-The methods of `nezha_np.Weights` describe the two; these functions take and return tensors and a configuration.
+These functions take and return tensors and a configuration. The methods of `nezha_np.Weights` of the same names call
+them, and describe arguments and errors.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from nezha_np.arrays import Array, asarray_like, namespace
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import sized_by_vocabulary
-from nezha_np.weights.truncated_normal import draw
+from nezha_np.weights.truncated_normal import new_tensor
 
 Tensors = dict[str, Array]
-# What pruning a head removes a part of, and along which axis.
+# The tensors that pruning a head cuts, and the axis that it cuts them along.
 PRUNED = {
     **{f"self.{part}.{kind}": 0 for part in ("query", "key", "value") for kind in ("weight", "bias")},
     "output.dense.weight": 1,
@@ -35,17 +36,14 @@ def prune_heads(
     ((64, 128), 2)
     """
     try:
-        wanted = config.replace(pruned_heads=heads).pruned_heads
-    except (TypeError, ValueError) as error:  # which speaks of the configuration's field
+        to_prune = config.replace(pruned_heads=heads).pruned_heads
+    except (TypeError, ValueError) as error:  # its message names the field of the configuration
         raise type(error)(str(error).replace("pruned_heads", "heads", 1)) from None
-    gone = {layer: {*config.pruned_heads.get(layer, ()), *more} for layer, more in wanted.items()}
-    smaller = config.replace(pruned_heads=dict(config.pruned_heads) | gone)
+    pruned = {layer: {*config.pruned_heads.get(layer, ()), *more} for layer, more in to_prune.items()}
+    smaller = config.replace(pruned_heads=dict(config.pruned_heads) | pruned)
     changed = dict(tensors)
-    for layer in gone:
-        before, after = (
-            [head for head in range(config.attention_heads) if head not in one.pruned_heads.get(layer, ())]
-            for one in (config, smaller)
-        )
+    for layer in pruned:
+        before, after = _heads_left(config, layer), _heads_left(smaller, layer)
         size = config.head_size
         features = [before.index(head) * size + feature for head in after for feature in range(size)]
         for part, axis in PRUNED.items():
@@ -53,6 +51,11 @@ def prune_heads(
             array = changed[name]
             changed[name] = namespace(array).take(array, asarray_like(array, features, "int64"), axis=axis)
     return changed, smaller
+
+
+def _heads_left(config: Config, layer: int) -> list[int]:
+    """List the attention heads of a layer that are not pruned, by their numbers before any was pruned."""
+    return [head for head in range(config.attention_heads) if head not in config.pruned_heads.get(layer, ())]
 
 
 def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int, seed: int) -> tuple[Tensors, Config]:
@@ -74,6 +77,6 @@ def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int
             continue
         old = changed[name]
         rows = min(old.shape[0], resized.vocab_size)
-        new = draw(name, (resized.vocab_size, *old.shape[1:]), resized, int(seed))[rows:]
+        new = new_tensor(name, (resized.vocab_size, *old.shape[1:]), resized, int(seed))[rows:]
         changed[name] = namespace(old).concat([old[:rows, ...], asarray_like(old, new)], axis=0)
     return changed, resized

@@ -1,45 +1,27 @@
 """Weights: a read-only mapping from the reference's parameter names to arrays, with the model's configuration.
 
-The names are those of the reference without the model's prefix: ``encoder.layer.0.attention.self.query.weight``.
+The names are those of the reference without the model's prefix: ``encoder.layer.0.attention.self.query.weight``. Here
+stands what can be done with weights, as methods; how it is done stands in files of their own: `tensor_checks`,
+`surgery`, `saving`. `checkpoint` and `init` make weights.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import (
-    DTYPES,
-    Array,
-    check_device,
-    check_dtype,
-    device_of,
-    has_kind,
-    is_array,
-    namespace,
-    to_numpy,
-)
-from nezha_np.checks import check_path, listed
+from nezha_np.arrays import Array, check_device, check_dtype, device_of, namespace, to_numpy
+from nezha_np.checks import check_path
 from nezha_np.families.config import Config, check_config
-from nezha_np.families.family import family_of
-from nezha_np.families.parameters import (
-    Shapes,
-    aliases,
-    backbone_shapes,
-    is_backbone,
-    pooler_shapes,
-    task_shapes,
-    tasks_of,
-    without_aliases,
-)
-from nezha_np.files.atomic import write_atomically
+from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.mechanism import View
-from nezha_np.weights.formats.safetensors import write_tensors
+from nezha_np.weights.names import without_aliases
+from nezha_np.weights.saving import write_checkpoint
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
+from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
 
 class Weights(Mapping[str, Array]):
@@ -48,12 +30,12 @@ class Weights(Mapping[str, Array]):
     Parameters
     ----------
     tensors : mapping of str to array
-        The tensors, of one array library, dtype and device. A tied decoder may be among them or not: it is the table
-        of word embeddings.
+        The tensors, of one array library, dtype and device. A tied decoder may be among them or not: its matrix is
+        the table of word embeddings.
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     source : Path, optional
-        The folder they were loaded from.
+        The folder that they were loaded from.
 
     Raises
     ------
@@ -77,14 +59,14 @@ class Weights(Mapping[str, Array]):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self._config = config
         self.source = source
-        self._tensors = without_aliases(tensors, config)
         self._aliases = aliases(config)
-        self._kept: dict[object, Array] = {}
-        self._complete_heads: set[str] = set()
-        _check_tensors(self._tensors, config)
-        self._tensors = _each_its_own(self._tensors)
+        self._cached: dict[object, Array] = {}
+        self._complete_tasks: set[str] = set()
+        unique = without_aliases(tensors, config)
+        check_tensors(unique, config)
+        self._tensors = _distinct_objects(unique)
 
-    # Weights are the same when they are the same object: to compare arrays is the caller's business.
+    # Two Weights are equal only if they are the same object: so they can be keys, and no comparison reads all numbers.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -108,12 +90,12 @@ class Weights(Mapping[str, Array]):
 
     @property
     def word_embeddings(self) -> Array:
-        """The (V, E) table of word embeddings: the neighbour that new arrays are made like."""
+        """The (V, E) table of word embeddings. Masks and tables are made in its library and on its device."""
         return self._tensors["embeddings.word_embeddings.weight"]
 
     @property
     def has_pooler(self) -> bool:
-        """Whether there is a pooler, which a family may lack and a checkpoint may leave out."""
+        """Whether there is a pooler; a family may have none, and a checkpoint may leave it out."""
         return bool(pooler_shapes(self.config)) and "pooler.dense.weight" in self
 
     @property
@@ -122,7 +104,17 @@ class Weights(Mapping[str, Array]):
         return self.word_embeddings.dtype
 
     def at(self, path: str) -> View:
-        """Return a view of the tensors below `path`.
+        """Return a view of the tensors whose names begin with `path`.
+
+        Parameters
+        ----------
+        path : str
+            The path of a module, without the final dot.
+
+        Returns
+        -------
+        View
+            The tensors by the rest of their names, with the configuration.
 
         Examples
         --------
@@ -133,21 +125,47 @@ class Weights(Mapping[str, Array]):
         return View(self, f"{path}.")
 
     def cached(self, key: object, make: Callable[[], Array]) -> Array:
-        """Return a constant that goes with these weights (the position table), made when it is first asked for."""
-        if key in self._kept:
-            return self._kept[key]
-        made = make()
-        if device_of(made) is None:  # its library is tracing it, and it must not outlive the trace
-            return made
-        return self._kept.setdefault(key, made)
+        """Return a constant that goes with these weights, such as the table of relative positions; it is made once.
 
-    def require(self, head: str) -> None:
-        """Check that the tensors of a head are there.
+        Parameters
+        ----------
+        key : hashable
+            The name of the constant.
+        make : callable
+            Makes it, when it is first asked for.
+
+        Returns
+        -------
+        array
+            The constant. An array that its library is tracing is not cached, because it must not outlive the trace.
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> weights = nz.load()
+        >>> first = weights.cached("ones", lambda: np.ones(2))
+        >>> weights.cached("ones", lambda: np.ones(2)) is first
+        True
+        """
+        if key in self._cached:
+            return self._cached[key]
+        made = make()
+        if device_of(made) is None:  # its library is tracing it
+            return made
+        return self._cached.setdefault(key, made)
+
+    def require(self, task: str) -> None:
+        """Check that the tensors of a task head are there and have the configuration's shapes.
+
+        Parameters
+        ----------
+        task : str
+            The task, such as "question_answering".
 
         Raises
         ------
         ValueError
-            If not; the message names them.
+            If a tensor is missing or has another shape, or the family does not have the task; the message names it.
 
         Examples
         --------
@@ -157,14 +175,14 @@ class Weights(Mapping[str, Array]):
         ...
         ValueError: question_answering needs tensors that the weights do not have: qa_outputs.weight, qa_outputs.bias
         """
-        if head in self._complete_heads:
+        if task in self._complete_tasks:
             return
-        shapes = task_shapes(self.config, head)
+        shapes = task_shapes(self.config, task)
         missing = [name for name in shapes if name not in self._tensors]
         if missing:
-            raise ValueError(f"{head} needs tensors that the weights do not have: {', '.join(missing)}")
-        _refuse_shapes(self._tensors, shapes)
-        self._complete_heads.add(head)
+            raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
+        check_shapes(self._tensors, shapes)
+        self._complete_tasks.add(task)
 
     def to(self, *, device: str | None = None, dtype: Any = None) -> Weights:
         """Move to another device or convert to another dtype.
@@ -172,14 +190,14 @@ class Weights(Mapping[str, Array]):
         Parameters
         ----------
         device : str, optional
-            "cpu" (NumPy arrays), "cuda" or "cuda:1" (CuPy arrays); None: where they are.
+            "cpu" (NumPy arrays), "cuda" or "cuda:1" (CuPy arrays); None: where they are now.
         dtype : str or dtype, optional
-            "float16", "float32" or "float64"; None: what they are.
+            "float16", "float32" or "float64"; None: the dtype that they have.
 
         Returns
         -------
         Weights
-            New weights; a tensor that is right already is shared, not copied.
+            New weights. A tensor that needs no change is shared, not copied.
 
         Raises
         ------
@@ -196,12 +214,14 @@ class Weights(Mapping[str, Array]):
         """
         name = None if dtype is None else check_dtype(dtype)
         gpu = check_device(device)
-        tensors = {}
+        tensors: dict[str, Array] = {}
         for key, array in self._tensors.items():
-            if name is not None:  # before the move, so that less is moved where the dtype shrinks
+            if name is not None:  # before the move, so that less is moved where the dtype becomes narrower
                 xp = namespace(array)
                 array = xp.astype(array, getattr(xp, name), copy=False)
-            tensors[key] = array if device is None else to_numpy(array) if gpu is None else _to_gpu(array, gpu)
+            if device is not None:
+                array = to_numpy(array) if gpu is None else _to_gpu(array, gpu)
+            tensors[key] = array
         return Weights(tensors, self.config, source=self.source)
 
     def prune_heads(self, heads: Mapping[int, Iterable[int]]) -> Weights:
@@ -210,21 +230,21 @@ class Weights(Mapping[str, Array]):
         Parameters
         ----------
         heads : mapping of int to iterable of int
-            For each layer the heads to remove, numbered as they were before any was removed; those that are gone
-            already are passed over, as in the reference. Cross-attention keeps all its heads.
+            For each layer the heads to remove, by their numbers before any was removed. A head that is pruned already
+            is ignored, as in the reference. Cross-attention keeps all its heads.
 
         Returns
         -------
         Weights
-            New weights, whose ``config.pruned_heads`` says what is gone.
+            New weights, whose ``config.pruned_heads`` lists all pruned heads.
 
         Raises
         ------
         TypeError
             If `heads` is not such a mapping.
         ValueError
-            If there is no such layer or head, a layer would lose its last head, or the family is ConvBERT, whose heads
-            and convolutions share their maps (the reference breaks there).
+            If there is no such layer or head, a layer would lose its last head, or the family is ConvBERT, whose
+            attention heads and convolutions share their matrices (the reference fails there).
 
         Examples
         --------
@@ -236,27 +256,28 @@ class Weights(Mapping[str, Array]):
         return Weights(*prune_heads(self._tensors, self.config, heads), source=self.source)
 
     def resize_token_embeddings(self, n: int, seed: int = 0) -> Weights:
-        """Change the size of the vocabulary: rows are cut off at its end, or drawn there.
+        """Change the size of the vocabulary: rows are removed from its end, or new ones are added there.
 
         Parameters
         ----------
         n : int
             The new size.
         seed : int
-            New rows are those that `nezha_np.init` draws for this size with this seed; the new part of a bias is zero.
+            New rows are those that `nezha_np.init` gives a vocabulary of this size with this seed; the new part of a
+            bias is zero.
 
         Returns
         -------
         Weights
-            New weights, whose ``config.vocab_size`` is `n`. The matrix of a language-model head that is not tied to the
-            embeddings, and the head's bias, change with them.
+            New weights, whose ``config.vocab_size`` is `n`. The bias of the language-model head is resized with the
+            embeddings, and so is its matrix where it is not tied to them.
 
         Raises
         ------
         TypeError
             If `n` or `seed` is not an integer.
         ValueError
-            If `n` is less than 1, or the padding id would lie outside.
+            If `n` is less than 1, or not greater than the padding id.
 
         Examples
         --------
@@ -267,14 +288,14 @@ class Weights(Mapping[str, Array]):
         return Weights(*resize_token_embeddings(self._tensors, self.config, n, seed), source=self.source)
 
     def save(self, path: str | Path) -> None:
-        """Write what `nezha_np.load` and transformers both read.
+        """Write a checkpoint that `nezha_np.load` and transformers both read.
 
         Parameters
         ----------
         path : str or Path
-            A folder, which is made if need be and gets ``model.safetensors`` and ``config.json``, or a
-            ``.safetensors`` file, which gets ``config.json`` beside it. Files are written beside and moved into place,
-            so that a failure leaves the old ones, and these weights may be mapped from them.
+            A folder, which is made if it is not there and gets ``model.safetensors`` and ``config.json``; or a
+            ``.safetensors`` file, which gets ``config.json`` next to it. Both files are written under another path and
+            then moved, so that a failure leaves the old ones, and these weights may be mapped from them.
 
         Raises
         ------
@@ -283,8 +304,8 @@ class Weights(Mapping[str, Array]):
         FileExistsError
             If a file is where a folder is needed.
         ValueError
-            If `path` names a file of another kind (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which no file
-            can hold.
+            If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
+            cannot be written to a file.
 
         Examples
         --------
@@ -295,34 +316,23 @@ class Weights(Mapping[str, Array]):
         >>> nz.load(folder)
         Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
         """
-        path = check_path(path)
-        if path.suffix in (".bin", ".pt", ".pth", ".npz") and not path.is_dir():
-            raise ValueError(f"path: expected a folder or a .safetensors file, got {path}")
-        file = path if path.suffix == ".safetensors" and not path.is_dir() else path / "model.safetensors"
-        for folder in file.parents:
-            if folder.exists() and not folder.is_dir():
-                raise FileExistsError(
-                    f"path: expected a folder or a .safetensors file, found a file in the way: {folder}"
-                )
-        values = self.config.to_dict()
-        values["architectures"] = list(self.config.architectures or [_architecture(self)])
-        values["torch_dtype"] = to_numpy(self.word_embeddings[:1, :1]).dtype.name
-        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        # transformers looks for a prefix on every tensor of the backbone as soon as there is a head.
-        prefix = "" if all(map(is_backbone, self)) else f"{self.config.model_type}."
-        tensors = {
-            prefix + name if is_backbone(name) else name: to_numpy(array) for name, array in self._tensors.items()
-        }
-
-        def write(beside: Path) -> None:
-            write_tensors(beside / file.name, tensors)
-            (beside / "config.json").write_text(text, encoding="utf-8")
-
-        write_atomically(file.parent, write)
+        write_checkpoint(check_path(path), self._tensors, self.config)
 
 
 def as_weights(weights: Any, config: Config | None) -> Weights:
-    """Return the weights of a call: a plain dict works with a configuration, and a configuration may replace one.
+    """Return the weights of a call, made of its arguments `weights` and `config`.
+
+    Parameters
+    ----------
+    weights : Weights or mapping of str to array
+        The weights, or the tensors of a model.
+    config : Config or None
+        The configuration: a plain mapping needs one; that of Weights is replaced by it.
+
+    Returns
+    -------
+    Weights
+        The same object where it is Weights and its configuration does not change.
 
     Raises
     ------
@@ -347,77 +357,15 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
     return Weights(weights, config)
 
 
-def _each_its_own(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Give each name an array object of its own: the tape knows weights by identity, and some share one array."""
-    own: dict[int, str] = {}
-    return {name: array if own.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
-
-
-# What some models are made of and others have not: to leave it out would silently compute something else.
-OF_SOME_MODELS = (
-    "embeddings.position_embeddings.",
-    "embeddings_project.",
-    ".distance_embedding.",
-    ".key_conv_attn_layer.",
-    ".conv_kernel_layer.",
-    ".conv_out_layer.",
-)
-
-
-def _check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
-    if strange := [name for name in tensors if not isinstance(name, str)]:
-        raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
-    needed, parts = backbone_shapes(config), "embeddings and encoder"
-    pooler = pooler_shapes(config)
-    if any(name in tensors for name in pooler):  # which may be left out as a whole
-        needed, parts = needed | pooler, "embeddings, encoder and pooler"
-    missing = [name for name in needed if name not in tensors]
-    if missing:
-        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
-    foreign = [part for part in OF_SOME_MODELS if not any(part in name for name in needed)]
-    superfluous = [name for name in tensors if any(part in name for part in foreign)]
-    if superfluous:
-        kind = f"{family_of(config).title} as the configuration describes it"
-        raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
-    wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
-    if wrong:
-        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
-    for name, array in tensors.items():
-        if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
-            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
-    _refuse_shapes(tensors, needed)
-    first = next(iter(needed))
-    for name, array in tensors.items():
-        for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
-            one, other = getattr(tensors[first], what, None), getattr(array, what, None)
-            if one != other:
-                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
-
-
-def _refuse_shapes(tensors: Mapping[str, Any], shapes: Shapes) -> None:
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if tuple(tensors[name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}")
+def _distinct_objects(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Give each name its own array object, where two names share one: the tape tells weights apart by identity."""
+    first: dict[int, str] = {}
+    return {name: array if first.setdefault(id(array), name) == name else array[...] for name, array in tensors.items()}
 
 
 def _to_gpu(array: Array, gpu: int) -> Array:
     import cupy
 
     with cupy.cuda.Device(gpu):
-        return cupy.asarray(array)
-
-
-def _architecture(weights: Weights) -> str:
-    """Name the reference's class for the first head that is complete; a decoder's is rather the causal one."""
-    heads = tasks_of(weights.config)
-    for head in reversed(heads) if weights.config.is_decoder else heads:  # causal_lm is the last
-        try:
-            weights.require(head)
-        except ValueError:
-            continue
-        return family_of(weights.config).architectures[head]
-    return family_of(weights.config).architectures["forward"]
+        moved: Array = cupy.asarray(array)
+    return moved

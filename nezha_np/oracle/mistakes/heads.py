@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.families import nezha
+from nezha_np.families import shared
 from nezha_np.layers import activations, selection
 from nezha_np.layers.linear import linear
 from nezha_np.layers.softmax import softmax
@@ -79,7 +79,7 @@ HEADS = (
     Mistake(
         "transform of the language model missing",
         "the decoder reads the last layer; right is to put linear layer, activation and norm of the transform between",
-        {"": {nezha.transform: first}},
+        {"": {shared.transform: first}},
         ("nezha", "bert"),
     ),
     Mistake(

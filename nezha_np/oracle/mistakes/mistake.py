@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.families import FAMILIES, bert, convbert, nezha
 from nezha_np.mechanism import Layer
 from nezha_np.oracle.replay import At, Changes, Step
 
@@ -75,15 +76,15 @@ class Mistake:
     name: str
     sentence: str
     ways: Ways
-    families: tuple[str, ...] = ("nezha", "bert", "convbert")
+    families: tuple[str, ...] = tuple(FAMILIES)
     recognise: Callable[[Evidence], Ways] | None = None
     whole: bool = False
     of_rounding: bool = False
 
 
-NEZHA, BERT, CONVBERT = ("nezha",), ("bert",), ("convbert",)
-WITH_LEARNED_POSITIONS = ("bert", "convbert")
-DECODERS = ("cls.predictions.decoder", "generator_lm_head")
+NEZHA, BERT, CONVBERT = ((family.config.model_type,) for family in (nezha.NEZHA, bert.BERT, convbert.CONVBERT))
+WITH_LEARNED_POSITIONS = tuple(name for name, family in FAMILIES.items() if "position_embeddings" in family.marks)
+DECODERS = tuple(dict.fromkeys(family.decoder.removesuffix(".weight") for family in FAMILIES.values()))
 ENOUGH = 4  # how many more equations than unknowns make a fit evidence
 
 

@@ -1,1 +1,15 @@
-"""The formats that tensors are read from and written to, one a file; `entry` is what all of them say of a tensor."""
+"""The formats of the files that tensors are read from, one module for each.
+
+A reader has one function, ``read_header(path) -> dict[str, Entry]``, which finds the tensors of a file without reading
+their numbers. `entry` describes a tensor in a file, for all formats alike, and makes arrays of the descriptions.
+"""
+
+# The reader of each format by the suffix of its files. It is imported when a file of it is read: most folders hold one.
+READERS = {
+    ".safetensors": "safetensors",
+    ".bin": "torch",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".npz": "npz",
+}
+SUFFIXES = ".safetensors, .bin, .pt, .pth or .npz"

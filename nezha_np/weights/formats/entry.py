@@ -1,4 +1,4 @@
-"""Where a tensor lies in a file, and arrays on a mapping of the file: what every checkpoint format comes down to."""
+"""Where a tensor lies in a file, and arrays on a mapping of the file: what the readers of all formats return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# What the arrays of each dtype are, by safetensors' names; bfloat16, which NumPy does not have, as its 16 bits.
+# NumPy's dtypes by safetensors' names. NumPy does not have bfloat16: its 16 bits are read as an integer.
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -29,17 +29,25 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# What a file begins with that Git left in the place of a large one, and what to say of it.
+# The beginning of a pointer file, which Git LFS puts in the place of a large file, and the error for it.
 GIT_LFS = b"version https://git-lfs"
 POINTER = "it is a Git LFS pointer, which stands for the file: fetch the file itself (git lfs pull)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor as a file describes it: its dtype (safetensors' name), its shape, and its bytes, `start` to `stop`.
+    """A tensor as a file describes it.
 
-    `strides` says for each axis how many elements lie between one index and the next; None: rows follow one another
-    without gaps. With strides, `start` to `stop` is the span from the first element to the last.
+    Attributes
+    ----------
+    dtype : str
+        What it holds, by safetensors' names.
+    shape : tuple of int
+        The sizes of its axes.
+    start, stop : int
+        Its bytes in the file; with strides, the span from the first element to the last.
+    strides : tuple of int or None
+        For each axis the number of elements from one index to the next. None: rows follow one another without gaps.
 
     Examples
     --------
@@ -61,7 +69,7 @@ class Entry:
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def at(self, index: int) -> Entry:
-        """Describe the part at an index of the first axis."""
+        """Return the entry of the part at an index of the first axis."""
         strides = row_strides(self.shape) if self.strides is None else self.strides
         size = DTYPES[self.dtype].itemsize
         start = self.start + index * strides[0] * size
@@ -70,20 +78,20 @@ class Entry:
         return Entry(self.dtype, shape, start, start + (reach + 1) * size, None if self.strides is None else rest)
 
     def transposed(self, *axes: int) -> Entry:
-        """Describe the same bytes with the axes in another order."""
+        """Return an entry of the same bytes with the axes in another order."""
         strides = row_strides(self.shape) if self.strides is None else self.strides
         return dataclasses.replace(
             self, shape=tuple(self.shape[axis] for axis in axes), strides=tuple(strides[axis] for axis in axes)
         )
 
     def with_last_axis(self) -> Entry:
-        """Describe the same bytes with one more axis, of size 1."""
+        """Return an entry of the same bytes with one more axis, of size 1."""
         strides = None if self.strides is None else (*self.strides, 1)
         return dataclasses.replace(self, shape=(*self.shape, 1), strides=strides)
 
 
 def row_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in elements, of rows that follow one another.
+    """Return the strides, in elements, of rows that follow one another without gaps.
 
     Examples
     --------
@@ -101,13 +109,13 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     path : Path
         The file.
     entries : mapping of str to Entry
-        The tensors that are wanted, as the reader of the file's format describes them.
+        The tensors to map, as the reader of the file's format describes them.
 
     Returns
     -------
     dict of str to array
         Read-only arrays on the mapped file, in the dtypes of the file; bfloat16 becomes float32, because NumPy does not
-        have it. A tensor that does not lie on a multiple of its element's size is copied.
+        have it. A tensor whose start is not aligned to the size of its elements is copied.
 
     Raises
     ------
@@ -140,7 +148,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
             else:
                 steps = [step * array.itemsize for step in entry.strides]
                 array = np.lib.stride_tricks.as_strided(array, entry.shape, steps, writeable=False)
-        except ValueError:  # more than 64 axes, or an axis of 0 beside an enormous one
+        except ValueError:  # more than 64 axes, or an axis of size 0 and an enormous one
             raise ValueError(f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {name}") from None
         array.flags.writeable = False
         tensors[name] = array

@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` files: zip archives of arrays, in which people keep TensorFlow checkpoints."""
+"""NumPy's ``.npz`` files: zip archives of arrays. Checkpoints of TensorFlow can be converted to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     Returns
     -------
     dict of str to Entry
-        The arrays. The dtype of one that no weight can have is NumPy's name of it.
+        The arrays. A dtype for which safetensors has no name goes by NumPy's name.
 
     Raises
     ------
@@ -61,13 +61,14 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def _read_array_header(file: BinaryIO, stop: int) -> Entry:
+    """Read the header of an array, which begins where the file is now; the array ends at `stop`."""
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"expected version 1.0 or 2.0 of the array format, got {version[0]}.{version[1]}")
     try:
         shape, by_columns, dtype = readers[version](file)
-    except Exception:  # NumPy has Python's parser and tokenizer read the header, and these raise what they like
+    except Exception:  # NumPy gives the header to Python's parser and tokenizer, which raise errors of many types
         raise ValueError("expected the header of an array") from None
     start = file.tell()
     if dtype.hasobject:

@@ -1,11 +1,11 @@
 """Safetensors files: where their tensors lie, and how they are written.
 
-A file is eight bytes with the header's length (little-endian), the header in JSON, and the data. The safetensors
-library checks the header (its length, every dtype, shape and range: no overlap, no gap, nothing outside the file)
-without reading the data. It lets three things pass that the format forbids, which are refused here: a name that stands
-twice, a header that does not begin with ``{``, and descriptions in other JSON than the format's. Its NumPy loader
-copies every tensor, so the arrays are made by `tensor_bytes.map_tensors`, on a mapping of the file: no weight is read
-before it is used, and none is copied.
+A file consists of the length of its header in eight bytes (little-endian), the header in JSON, and the data. The
+safetensors library checks the header without reading the data: its length, every dtype, shape and range, that no two
+tensors overlap, and that no byte is left between them or after them. It accepts three things that the format forbids
+and that are refused here: a name that occurs twice, a header that does not begin with ``{``, and a description of a
+tensor that is not as the format says. The library's NumPy loader copies every tensor. So the arrays are made by
+`entry.map_tensors`, on a mapping of the file: no weight is read before it is used, and none is copied.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file breaks a promise of the format; the message names the file and says which.
+        If the file breaks a rule of the format; the message names the file and the rule.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     >>> read_header(nz.weights.checkpoint.SHIPPED / "model.safetensors")["nezha.pooler.dense.bias"].shape
     (128,)
     """
-    import safetensors  # here, because most of a short script's life is spent importing
+    import safetensors  # here, because the import takes a noticeable part of a short script's time
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found no such file")
@@ -65,7 +65,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def _parse(header: str, *, data: int) -> dict[str, Entry]:
-    """Read a header that the library accepted; `data` is where its offsets count from."""
+    """Read a header that the library accepted; its offsets count from `data`."""
     if not header.startswith("{"):
         raise ValueError("the header does not begin with {")
     entries = {}
@@ -81,6 +81,7 @@ def _parse(header: str, *, data: int) -> dict[str, Entry]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the pairs of a JSON object, and refuse a name that occurs twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in the header")
@@ -89,6 +90,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the metadata of a safetensors file that `read_header` has accepted: texts by name.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to str
+        The metadata, empty where the file has none.
 
     Examples
     --------
@@ -111,8 +122,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     tensors : mapping of str to array
         The tensors.
     metadata : mapping of str to str, optional
-        Texts by name; None: what transformers asks for, which refuses a file that does not say for which framework it
-        was written.
+        Texts by name. None: ``{"format": "pt"}``, because transformers refuses a file that does not name the framework
+        it was written for.
 
     Examples
     --------
@@ -129,4 +140,4 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     path.touch()
     mode = path.stat().st_mode
     safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
-    path.chmod(mode)  # newer versions of the library make private files; a model is as readable as any new file
+    path.chmod(mode)  # newer versions of the library let only the owner read the file

@@ -1,4 +1,4 @@
-"""Zip archives whose files are not compressed, so that each lies in the archive byte for byte and can be mapped."""
+"""Zip archives whose files are stored without compression, so that each can be mapped into memory where it lies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import struct
 from pathlib import Path
 
-# A file's own header: signature, 22 bytes that the archive's directory repeats, and the lengths of two fields after it.
+# The header of each file: signature, 22 bytes that the archive's directory repeats, lengths of the two fields after it.
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -18,7 +18,7 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     path : Path
         The archive.
     compressed : str
-        What to say of an archive that holds compressed files.
+        What the error for an archive that holds compressed files advises.
 
     Returns
     -------
@@ -28,7 +28,8 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     Raises
     ------
     ValueError
-        If the archive is broken, holds two files of one name or in one place, or one that is compressed or encrypted.
+        If the archive is broken, holds two files of one name or files that overlap, or one that is compressed or
+        encrypted.
 
     Examples
     --------
@@ -39,23 +40,23 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     >>> stored_files(path, compressed="write it anew")
     {'a': (31, 35)}
     """
-    import zipfile  # here, because most checkpoints are no zip archives
+    import zipfile  # here, because most checkpoints are not zip archives
 
     places = {}
-    taken = []  # by each file, its header included
+    taken = []  # the bytes of each file with its header
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                listed, end = archive.infolist(), archive.start_dir
+                files, end = archive.infolist(), archive.start_dir
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, struct.error) as error:
             raise ValueError(f"the zip archive is broken or cut short: {error}") from None
-        for info in listed:
+        for info in files:
             name = info.filename
             if name in places:
                 raise ValueError(f"the zip archive holds {name} twice")
             if info.flag_bits & 1 or info.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"the zip archive holds {name} compressed or encrypted: {compressed}")
-            file.seek(max(info.header_offset, 0))  # of a cut archive it may be negative
+            file.seek(max(info.header_offset, 0))  # it may be negative where the archive is cut short
             header = file.read(LOCAL_HEADER.size)
             if info.header_offset < 0 or len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
                 raise ValueError(f"the zip archive has no {name} where its directory says")

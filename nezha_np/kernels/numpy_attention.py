@@ -1,0 +1,226 @@
+"""NumPy's kernel for self-attention: blocks of heads and queries, so that no (B, N, Q, S) array is ever made.
+
+Dimension letters as in `nezha_np.model.model`; G the heads of a block, W the distances from its queries to its near
+keys, K the largest distance that has a row of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nezha_np.families.family import family_of
+from nezha_np.kernels import numpy_blocks
+from nezha_np.kernels.known import AddedRows, added_rows
+from nezha_np.kernels.numpy_blocks import same_dtype
+from nezha_np.kernels.threads import part_of, share_out
+from nezha_np.layers.span_convolution import join_features
+from nezha_np.mechanism import View
+from nezha_np.model.arguments import KeysAndValues
+from nezha_np.model.model import queries_keys_values
+
+# ---------------------------------------------------------------------------------------------------------- attention
+
+
+def self_attention_kernel(
+    x: np.ndarray,
+    w: View,
+    *,
+    table: np.ndarray | None,
+    mask: np.ndarray | None = None,
+    head_mask: np.ndarray | None = None,
+    states: np.ndarray | None = None,
+    past: KeysAndValues | None = None,
+    position: int = 0,
+    returns_probs: bool = True,
+) -> Any:
+    """Attend in blocks of heads and queries of one text: their scores stay in cache from the product to the context.
+
+    Parameters
+    ----------
+    x, w, table, mask, head_mask, states, past, position, returns_probs
+        As for `nezha_np.model.model.self_attention`.
+
+    Returns
+    -------
+    tuple, or NotImplemented
+        Context, None, and keys and values. Declined where the probabilities are asked for, which are never all there at
+        once; where dtypes differ; and where `known` does not know how the family attends.
+    """
+    rows = added_rows(w, table=table, cross=states is not None)
+    if rows is None or returns_probs or not same_dtype(x, w["query.weight"], *rows, states, head_mask):
+        return NotImplemented
+    query: Any
+    query, q, k, v = queries_keys_values(x, w, states=states, past=past)
+    context = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
+    by_head = context.reshape(*query.shape[:2], *q.shape[1::2]).swapaxes(1, 2)  # (B, N, Q, D), a view
+
+    def run(part: int, parts: int) -> None:
+        own = (slice(None), part_of(q.shape[1], part, parts))  # of the heads
+        attend(q[own], k[own], v[own], mask, rows, position, out=by_head[own])
+
+    share_out(min(q.shape[1], q.shape[0] * q.shape[2] // numpy_blocks.TOKENS), run)
+    if head_mask is not None:
+        by_head *= head_mask[:, None, None]
+    beside_heads = family_of(w.config).beside_heads
+    if beside_heads is not None:
+        context = join_features(context, beside_heads(x, query, w))
+    return context, None, (k, v)
+
+
+def attend(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    mask: np.ndarray | None,
+    rows: AddedRows,
+    position: int,
+    *,
+    out: np.ndarray,
+) -> None:
+    """Go through queries, texts and heads, block by block.
+
+    Parameters
+    ----------
+    q, k, v : (B, N, Q, D), (B, N, S, D) and (B, N, S, D) array
+        Queries, keys and values.
+    mask : (B or 1, 1, Q or 1, S) array or None
+        The additive mask.
+    rows : AddedRows
+        The rows that are added to keys and to values by their distance from the query: NEZHA has both, the same ones,
+        BERT's relative keys have the first, and others none.
+    position : int
+        Where the first query stands.
+    out : (B, N, Q, D) array
+        Gets the context.
+    """
+    batch, heads, queries, _ = q.shape
+    keys = k.shape[2]
+    step = min(queries, numpy_blocks.QUERIES)
+    blocks_of_heads = min(heads, math.ceil(heads * step * keys / numpy_blocks.SCORES))
+    together = math.ceil(heads / blocks_of_heads)  # G
+    for start in range(0, queries, step):
+        own = slice(start, min(start + step, queries))
+        room = Room.of(together, own.stop - start, keys, position + start, rows.to_keys, q.dtype)
+        for text in range(batch):
+            added = None if mask is None else mask[text % len(mask)]  # (1, Q or 1, S)
+            if added is not None and added.shape[1] > 1:
+                added = added[:, own]
+            for first in range(0, heads, together):
+                group = slice(first, first + together)
+                attend_block(
+                    q[text, group, own], k[text, group], v[text, group], added, rows, room, out=out[text, group, own]
+                )
+
+
+class Room(NamedTuple):
+    """Memory for the blocks of some queries, and which keys have which rows of the table of positions.
+
+    A key is near if it is at most K away from one of the queries. Every query has the distance −K, row 0 of the table,
+    to the keys before the near ones, and the distance K, row 2K, to those after them. Between Q queries and the near
+    keys there are W = near + Q − 1 distances. `scored` and `summed` have a column for each of them, and one more, which
+    makes `by_key` a view of them. `columns` are the columns of distances that have a row of their own, and `rows` are
+    these rows; the columns before them have row 0, those after them row 2K.
+    """
+
+    scores: np.ndarray  # (G, Q, S)
+    scored: np.ndarray  # (G, Q, W + 1): of each query, the scores by distance
+    summed: np.ndarray  # (G, Q, W + 1): the probabilities by distance, 0 where it has no key at that distance
+    before: slice  # of the keys
+    near: slice
+    after: slice
+    columns: slice  # of the distances
+    rows: slice  # of the table
+
+    @staticmethod
+    def of(heads: int, queries: int, keys: int, position: int, table: Any, dtype: Any) -> Room:
+        """Make room for so many heads, queries and keys; the first query stands at `position`."""
+        reach = 0 if table is None else len(table) // 2  # K
+        first = min(max(position - reach, 0), keys)
+        last = min(max(position + queries + reach, first), keys)
+        nearest = first - (position + queries - 1)  # the distance of column 0
+        low, high = max(nearest, -reach), min(last - 1 - position, reach)
+        shape = (heads, queries, 0 if table is None or first == last else last - first + queries)
+        return Room(
+            scores=np.empty((heads, queries, keys), dtype),
+            scored=np.empty(shape, dtype),
+            summed=np.zeros(shape, dtype),
+            before=slice(0, first),
+            near=slice(first, last),
+            after=slice(last, keys),
+            columns=slice(low - nearest, high - nearest + 1),
+            rows=slice(low + reach, high + reach + 1),
+        )
+
+
+def by_key(by_distance: np.ndarray, keys: int) -> np.ndarray:
+    """View columns of distances as keys, (G, Q, W + 1) -> (G, Q, keys): query i's begin at column Q − 1 − i."""
+    heads, queries, width = by_distance.shape
+    flat = by_distance.reshape(heads, queries * width)[:, queries - 1 : -1]
+    return flat.reshape(heads, queries, width - 1)[:, :, :keys]
+
+
+def total(x: np.ndarray) -> np.ndarray:
+    """Sum the last axis by BLAS: (G, Q, S) -> (G, Q, 1)."""
+    sums: np.ndarray = x @ np.ones((x.shape[-1], 1), x.dtype)
+    return sums
+
+
+def attend_block(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    mask: np.ndarray | None,
+    rows: AddedRows,
+    room: Room,
+    *,
+    out: np.ndarray,
+) -> None:
+    """Compute the context of one block, (G, Q, D).
+
+    Softmax's division by the sum comes last: it is made for D features, and not for S probabilities.
+    """
+    q = q * (1.0 / math.sqrt(q.shape[-1]))
+    scores = np.matmul(q, np.matrix_transpose(k), out=room.scores[: len(q)])  # (G, Q, S)
+    if rows.to_keys is not None:
+        add_position_scores(scores, q, rows.to_keys, room)
+    if mask is not None:
+        scores += mask
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    context = scores @ v  # (G, Q, D)
+    if rows.to_values is not None:
+        add_position_context(context, scores, rows.to_values, room)
+    np.divide(context, total(scores), out=out)
+
+
+def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Room) -> None:
+    """Add each query's products with the rows of the table to its keys."""
+    if room.scored.size:
+        scored, columns = room.scored[: len(q)], room.columns
+        np.matmul(q, table[room.rows].T, out=scored[:, :, columns])
+        scored[:, :, : columns.start] = scored[:, :, columns.start, None]
+        scored[:, :, columns.stop :] = scored[:, :, columns.stop - 1, None]
+        near = scores[:, :, room.near]
+        near += by_key(scored, near.shape[-1])
+    for keys, row in ((room.before, table[:1]), (room.after, table[-1:])):
+        if keys.start < keys.stop:
+            scores[:, :, keys] += q @ row.T
+
+
+def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, room: Room) -> None:
+    """Add the rows of the table, averaged by the probabilities at their distances."""
+    edges = [probs[:, :, room.before]], [probs[:, :, room.after]]
+    if room.summed.size:
+        summed, columns = room.summed[: len(probs)], room.columns
+        near = probs[:, :, room.near]
+        by_key(summed, near.shape[-1])[...] = near
+        context += summed[:, :, columns] @ table[room.rows]
+        edges[0].append(summed[:, :, : columns.start])
+        edges[1].append(summed[:, :, columns.stop :])
+    for parts, row in zip(edges, (table[0], table[-1]), strict=True):
+        for part in parts:
+            if part.shape[-1]:
+                context += total(part) * row

@@ -1,0 +1,99 @@
+"""Writing a checkpoint: ``model.safetensors`` and ``config.json``, which `nezha_np.load` and transformers both read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nezha_np.arrays import Array, to_numpy
+from nezha_np.families.config import Config
+from nezha_np.families.family import family_of
+from nezha_np.families.parameters import task_shapes, tasks_of
+from nezha_np.files.atomic import write_atomically
+from nezha_np.weights.formats import READERS
+from nezha_np.weights.formats.safetensors import write_tensors
+from nezha_np.weights.names import names_in_file
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -> None:
+    """Write tensors and configuration, as `nezha_np.Weights.save` describes it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nezha_np as nz
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_checkpoint(folder, nz.load(), nz.load().config)
+    >>> sorted(file.name for file in folder.iterdir())
+    ['config.json', 'model.safetensors']
+    """
+    file = file_to_write(path)
+    values = config.to_dict()
+    values["architectures"] = list(config.architectures or [architecture_of(tensors, config)])
+    values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    names = names_in_file(tensors, config)
+    arrays = {names[name]: to_numpy(array) for name, array in tensors.items()}
+
+    def write(folder: Path) -> None:
+        write_tensors(folder / file.name, arrays)
+        (folder / "config.json").write_text(text, encoding="utf-8")
+
+    write_atomically(file.parent, write)
+
+
+def file_to_write(path: Path, name: str = "path") -> Path:
+    """Return the file of tensors to write: ``model.safetensors`` in a folder, or the ``.safetensors`` file itself.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or the file; neither need be there.
+    name : str
+        The argument that errors name.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FileExistsError
+        If a file is where a folder is needed.
+    ValueError
+        If `path` names a file of another format.
+
+    Examples
+    --------
+    >>> file_to_write(Path("my_model")).name, file_to_write(Path("a/b.safetensors")).name
+    ('model.safetensors', 'b.safetensors')
+    """
+    names_file = path.suffix in READERS and not path.is_dir()
+    if names_file and path.suffix != ".safetensors":
+        raise ValueError(f"{name}: expected a folder or a .safetensors file, got {path}")
+    file = path if names_file else path / "model.safetensors"
+    for folder in file.parents:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(
+                f"{name}: expected a folder or a .safetensors file, found a file in the way: {folder}"
+            )
+    return file
+
+
+def architecture_of(tensors: Mapping[str, Array], config: Config) -> str:
+    """Name the reference's class for the first task whose tensors are complete; for a decoder causal_lm comes first.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> architecture_of(nz.load(), nz.load().config)
+    'NezhaForPreTraining'
+    """
+    tasks = tasks_of(config)
+    for task in reversed(tasks) if config.is_decoder else tasks:  # causal_lm is the last
+        shapes = task_shapes(config, task)
+        if all(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items()):
+            return family_of(config).tasks[task].reference
+    return family_of(config).tasks["forward"].reference

@@ -1,0 +1,102 @@
+"""What the tensors of a model must be: complete, of the right shapes, and of one dtype and device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nezha_np.arrays import DTYPES, Array, has_kind, is_array
+from nezha_np.checks import listed
+from nezha_np.families.config import Config
+from nezha_np.families.family import FAMILIES, family_of
+from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
+
+
+def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
+    """Check the tensors of a model.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        The tensors, one name for each.
+    config : Config
+        The configuration.
+
+    Raises
+    ------
+    TypeError
+        If a name is no text, or a tensor not an array of floats.
+    ValueError
+        If a tensor is missing, or is one that only other models have; if a shape is not that of the configuration; if
+        dtypes or devices differ. The message names the tensors.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> check_tensors({name: weights[name] for name in weights if name != "pooler.dense.bias"}, weights.config)
+    Traceback (most recent call last):
+    ...
+    ValueError: weights: expected all tensors of embeddings, encoder and pooler, missing pooler.dense.bias
+    """
+    if strange := [name for name in tensors if not isinstance(name, str)]:
+        raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
+    needed, parts = backbone_shapes(config), "embeddings and encoder"
+    pooler = pooler_shapes(config)
+    if any(name in tensors for name in pooler):  # which may be left out as a whole
+        needed, parts = needed | pooler, "embeddings, encoder and pooler"
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
+    # The parts of names that other models have and this one has not: without them another model would be computed.
+    parts_here = {part for name in needed for part in name.split(".")}
+    foreign = {mark for family in FAMILIES.values() for mark in family.marks} - parts_here
+    superfluous = [name for name in tensors if foreign & {*name.split(".")}]
+    if superfluous:
+        kind = f"{family_of(config).title} as the configuration describes it"
+        raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
+    wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
+    if wrong:
+        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
+    for name, array in tensors.items():
+        if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
+            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
+    check_shapes(tensors, needed)
+    first = next(iter(needed))
+    for name, array in tensors.items():
+        for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
+            one, other = getattr(tensors[first], what, None), getattr(array, what, None)
+            if one != other:
+                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
+
+
+def check_shapes(tensors: Mapping[str, Array], shapes: Shapes) -> None:
+    """Check that tensors have the shapes of the configuration.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        The tensors.
+    shapes : dict of str to tuple of int
+        The shapes of those that are checked, by name.
+
+    Raises
+    ------
+    ValueError
+        If a shape differs; the message names all such tensors.
+
+    Examples
+    --------
+    >>> check_shapes({"x": np.zeros(3)}, {"x": (2,)})
+    Traceback (most recent call last):
+    ...
+    ValueError: weights: expected the shapes of the configuration, got x (3,) instead of (2,)
+    """
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if tuple(tensors[name].shape) != shape
+    ]
+    if wrong:
+        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}")
