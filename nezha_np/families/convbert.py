@@ -226,7 +226,8 @@ def convbert_choice_scorer(x: Array, pooled: Array | None, w: View) -> Array:
 
 def convbert_embeddings(config: Any) -> Table:
     """List the tensors of ConvBERT's embeddings."""
-    return shared.embeddings(config) | shared.POSITIONS
+    # In the reference's order: token, position, token type, norm, map.
+    return {"embeddings.word_embeddings.weight": "V E", **shared.POSITIONS, **shared.embeddings(config)}
 
 
 CONVBERT_ATTENTION = {
