@@ -281,8 +281,8 @@ def asarray_like(array: Array, values: Any, dtype: Any = None) -> Array:
 def dtype_named(array: Array, name: str) -> Any:
     """Return the dtype of that name in the library of an array.
 
-    JAX has 32 bits only, unless it is configured to have 64: then "int64" is its int32, and asking it for an int64 would
-    make it warn.
+    JAX has 32 bits only, unless it is configured to have 64: "int64" is its int32 then, because asking it for an int64
+    would make it warn.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The one mechanism: a model that is written once can be run, run faster, traced and differentiated.
 
-A layer is a plain function with a decorator. A **primitive** returns one array, and its gradient stands right below it::
+A layer is a plain function with a decorator. A **primitive** returns one array, and its gradient is registered for it::
 
     @primitive
     def add(x, y): ...
