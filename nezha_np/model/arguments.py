@@ -15,8 +15,9 @@ from nezha_np.checks import check_switches
 from nezha_np.families.family import family_of
 from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.model.inputs import check_floats, check_integers, check_numbers, count_axes, count_rows, which_tokens
-from nezha_np.model.outputs import KeysAndValues
 from nezha_np.weights.weights import Weights
+
+KeysAndValues = tuple[Array, ...]  # of one layer: keys and values, and perhaps those of the cross-attention
 
 
 class Inputs(TypedDict, total=False):

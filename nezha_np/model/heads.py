@@ -4,6 +4,8 @@ Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is
 reference's class for NEZHA; those for BERT and ConvBERT have the same ending. ConvBERT has five of the heads, three of
 which `nezha_np.families` computes in another way.
 
+The file has more than 400 lines because the heads are compared with each other; two thirds of it are docstrings.
+
 Dimension letters: B batch, L length, H hidden, V vocabulary, C classes or choices.
 """
 
@@ -23,15 +25,8 @@ from nezha_np.layers.masks import as_constant
 from nezha_np.layers.selection import all_but_last_token, by_choice, column
 from nezha_np.mechanism import View
 from nezha_np.model.arguments import Inputs, check_call
-from nezha_np.model.inputs import (
-    are_integers,
-    check_classes,
-    check_numbers,
-    check_positions,
-    count_axes,
-    fold_choices,
-    which_tokens,
-)
+from nezha_np.model.inputs import check_numbers, count_axes, fold_choices, which_tokens
+from nezha_np.model.labels import are_integers, check_classes, check_positions
 from nezha_np.model.model import backbone
 from nezha_np.model.outputs import (
     CausalLMOutput,

@@ -23,13 +23,12 @@ from nezha_np.arrays import (
     library,
     namespace,
 )
-from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
 
 
 def check_integers(
-    name: str, value: Any, like: Array, shape: Shape, *, below: int, ignored: int | None = None
+    name: str, value: Any, like: Array, shape: Shape, *, below: int | None, ignored: int | None = None
 ) -> Array:
     """Check ids or class labels, and move them to the library and device of the weights.
 
@@ -43,8 +42,8 @@ def check_integers(
         Any weight.
     shape : tuple of (int or None)
         The expected shape.
-    below : int
-        Every value lies from 0 to ``below - 1``.
+    below : int or None
+        Every value lies from 0 to ``below - 1``; None: any value is allowed.
     ignored : int, optional
         A value that is allowed too.
 
@@ -66,11 +65,11 @@ def check_integers(
     >>> check_integers("input_ids", [[1, 2]], np.zeros(1), (None, None), below=3)
     array([[1, 2]])
     """
-    array = _array(name, value, like)
+    array = input_array(name, value, like)
     if not has_kind(array, "integral"):
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     _check_shape(name, array, shape)
-    if isinstance(array, np.ndarray) and array.size:
+    if isinstance(array, np.ndarray) and array.size and below is not None:
         allowed = (array >= 0) & (array < below)
         also = ""
         if ignored is not None:
@@ -114,7 +113,7 @@ def check_numbers(name: str, value: Any, like: Array, shape: Shape, *, from_0_to
     >>> check_numbers("attention_mask", [[1, 0]], np.zeros(1, "float32"), (None, None), from_0_to_1=True)
     array([[1., 0.]], dtype=float32)
     """
-    array = _array(name, value, like)
+    array = input_array(name, value, like)
     if not any(has_kind(array, kind) for kind in ("bool", "integral", "real floating")):
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     _check_shape(name, array, shape)
@@ -152,76 +151,6 @@ def check_floats(name: str, value: Any, like: Array, shape: Shape) -> Array:
     _refuse_all_but_floats(name, value, like)
     _check_shape(name, value, shape)
     return _moved(name, value, like, like.dtype)
-
-
-def check_classes(name: str, labels: Any, logits: Array) -> Array:
-    """Check class labels.
-
-    Parameters
-    ----------
-    name : str
-        The name of the argument, for an error.
-    labels : (…,) array_like of int
-        A class for each row of the logits, or `IGNORE_INDEX`; (B, 1) labels count as (B,).
-    logits : (…, C) array
-        The logits.
-
-    Returns
-    -------
-    (…,) array of int64
-        The checked labels.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `check_integers`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> check_classes("labels", [2, -100], np.zeros((2, 3)))
-    array([   2, -100])
-    """
-    labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
-    return check_integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORE_INDEX)
-
-
-def check_positions(name: str, value: Any, logits: Array) -> Array:
-    """Check positions in a text, and clamp them to 0 … L, where L means outside, as the reference does.
-
-    Parameters
-    ----------
-    name : str
-        The name of the argument, for an error.
-    value : (B,) or (B, 1) array_like of int
-        The positions.
-    logits : (B, L) array
-        The logits of the tokens.
-
-    Returns
-    -------
-    (B,) array of int64
-        The clamped positions.
-
-    Raises
-    ------
-    TypeError
-        If they are not integers, or belong to another array library.
-    ValueError
-        If their shape is not as expected.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> check_positions("start_positions", [-3, 1, 9], np.zeros((3, 4)))
-    array([0, 1, 4])
-    """
-    array = _array(name, _without_last_axis(name, value, logits, 1), logits)
-    if not has_kind(array, "integral"):
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    _check_shape(name, array, (logits.shape[0],))
-    array = _moved(name, array, logits, "int64")
-    return namespace(array).clip(array, 0, logits.shape[1])
 
 
 def which_tokens(input_ids: Any, inputs_embeds: Any) -> str:
@@ -290,7 +219,7 @@ def fold_choices(name: str, value: Any, like: Array, rows: tuple[int, int] | Non
     """
     if name == "inputs_embeds":  # lists of them are refused here, where they would become an array
         _refuse_all_but_floats(name, value, like)
-    array = value if name == "inputs_embeds" else _array(name, value, like)
+    array = value if name == "inputs_embeds" else input_array(name, value, like)
     shape = tuple(array.shape)
     axes = 4 if name == "inputs_embeds" else 3
     if (len(shape) != axes if rows is None else len(shape) < axes) or rows not in (None, shape[:2]):
@@ -348,8 +277,8 @@ def count_rows(value: Any) -> int:
     return len(value) if count_axes(value) else 0
 
 
-def are_integers(name: str, value: Any, like: Array) -> bool:
-    """Say whether a value holds integers.
+def input_array(name: str, value: Any, like: Array) -> Array:
+    """Make an array of a value: one of NumPy, on the host, unless it is one of the weights' library already.
 
     Parameters
     ----------
@@ -362,28 +291,22 @@ def are_integers(name: str, value: Any, like: Array) -> bool:
 
     Returns
     -------
-    bool
-        Whether its dtype is an integer one.
+    array
+        The values; their dtype is not checked.
+
+    Raises
+    ------
+    TypeError
+        If the value is no array_like, or belongs to another array library.
+    ValueError
+        If it is lists that make no array of numbers.
 
     Examples
     --------
     >>> import numpy as np
-    >>> are_integers("labels", [1, 0], np.zeros(1)), are_integers("labels", [1.0, 0.0], np.zeros(1))
-    (True, False)
+    >>> input_array("input_ids", [[1, 2]], np.zeros(1))
+    array([[1, 2]])
     """
-    return has_kind(_array(name, value, like), "integral")
-
-
-def _without_last_axis(name: str, value: Any, like: Array, axes: int) -> Any:
-    if axes == 1 and count_axes(value) == 2:
-        array = _array(name, value, like)
-        if array.shape[1] == 1:
-            return array[:, 0]
-    return value
-
-
-def _array(name: str, value: Any, like: Array) -> Array:
-    """Make an array of a value: one of NumPy, on the host, unless it is one of the weights' library already."""
     if is_array(value) and not isinstance(value, (np.ndarray, np.generic)):
         if library(value) != library(like):
             raise TypeError(f"{name}: expected lists, NumPy or {library(like)} arrays, got {kind_of(value)}")

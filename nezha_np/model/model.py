@@ -4,6 +4,8 @@ Read it from the bottom up: `forward` checks its arguments, `encoder` stacks `en
 `feed_forward`, and `self_attention` is where NEZHA's relative positions and ConvBERT's convolutions enter. What differs
 between the families is in `nezha_np.families`.
 
+The file has more than 400 lines because the model is to be read in one piece; two thirds of it are docstrings.
+
 Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, E embedding (H, but
 for ConvBERT), F feed-forward, P the length of a cache (S = P + Q).
 """
@@ -35,8 +37,8 @@ from nezha_np.layers.masks import as_constant
 from nezha_np.layers.selection import first_token
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import View, composite
-from nezha_np.model.arguments import Call, Inputs, check_call
-from nezha_np.model.outputs import KeysAndValues, ModelOutput
+from nezha_np.model.arguments import Call, Inputs, KeysAndValues, check_call
+from nezha_np.model.outputs import ModelOutput
 from nezha_np.weights.weights import Weights, as_weights
 
 Arrays = tuple[Array, ...]
