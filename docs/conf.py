@@ -25,7 +25,7 @@ author = "The nezha_np authors"
 project_copyright = author
 version = release = nz.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 
