@@ -475,7 +475,7 @@ def sum_rows(indices: Array, rows: Array, count: int) -> Array:
         total = total.index_add(0, indices, rows)
     elif name in ("numpy", "cupy"):
         importlib.import_module(name).add.at(total, indices, rows)
-    else:  # in words of the standard: a product with one-hot rows, (count, n) @ (n, H)
+    else:  # with functions of the standard: a product with one-hot rows, (count, n) @ (n, H)
         places = xp.arange(count, dtype=indices.dtype, device=device_of(rows))
         total = xp.matmul(xp.astype(places[:, None] == indices[None, :], rows.dtype), rows)
     return cast(Array, total)

@@ -118,7 +118,9 @@ def recording(recorder: R) -> Iterator[R]:
     """
     active = _active.get()
     if active is not None and active.exclusive:
-        raise ValueError("trace, value_and_grad and definitions: expected none inside a trace, which would miss it")
+        raise ValueError(
+            "trace, value_and_grad and definitions: expected none inside a trace, which would not record it"
+        )
     token = _active.set(recorder)
     try:
         yield recorder
