@@ -25,7 +25,7 @@ author = "The nezha_np authors"
 project_copyright = author
 version = release = nz.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 
@@ -170,11 +170,33 @@ def say_language(app: Sphinx, pagename: str, templatename: str, context: dict[st
         context["body"] = f'<div lang="zh-Hans">{context["body"]}</div>'
 
 
+def link_back_by_documented_name(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Mend the "[docs]" links of the source pages: `viewcode` takes one name of a module for all that it defines.
+
+    One function of a file may be documented as ``nezha_np.forward``, another as ``nezha_np.model.model.encoder``.
+    """
+    if not pagename.startswith("_modules/nezha_np/"):
+        return
+    module = pagename.removeprefix("_modules/").replace("/", ".")
+    documented = app.env.domains["py"].objects
+
+    def mend(link: re.Match[str]) -> str:
+        name = link[2].removeprefix(f"{module}.").removeprefix("nezha_np.")
+        return link[1] + next(
+            (full for full in (f"nezha_np.{name}", f"{module}.{name}") if full in documented), link[2]
+        )
+
+    context["body"] = re.sub(r'(class="viewcode-back" href="[^"#]*#)([^"]*)', mend, context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Put the above together."""
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", list_notebooks)
     app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
     app.connect("html-page-context", say_language)
+    app.connect("html-page-context", link_back_by_documented_name)
     app.add_transform(LinksOutside)
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))

@@ -1,4 +1,4 @@
-"""NEZHA, BERT and ConvBERT as explicit array functions: plain functions on NumPy arrays that run unchanged on a GPU's.
+"""NEZHA, BERT and ConvBERT as explicit array functions: they take NumPy arrays and, unchanged, arrays on a GPU.
 
 Examples
 --------
@@ -73,7 +73,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what a forward pass has no use for when it is first asked for."""
+    """Load the rooms above `nezha_np.model` that a forward pass does not need, when they are first asked for."""
     if name == "explain":
         return importlib.import_module("nezha_np.explanation.explain").explain
     if name == "oracle":

@@ -1,8 +1,8 @@
 """The only file that tells array libraries apart.
 
-A layer takes its namespace from its arguments, ``xp = namespace(x)``, and makes new arrays beside them,
-``asarray_like(x, values)``: so the same lines run on NumPy, CuPy, JAX, torch and any library of the array-API standard
-(2024.12), and nothing lands on a default device by accident.
+A layer takes its namespace from its arguments, ``xp = namespace(x)``, and makes new arrays in their library and on
+their device, ``asarray_like(x, values)``: so the same lines run on NumPy, CuPy, JAX, torch and any library of the
+array-API standard (2024.12), and nothing lands on a default device by accident.
 """
 
 from __future__ import annotations
@@ -11,22 +11,34 @@ import functools
 import importlib
 import importlib.util
 import re
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 
 class Array(Protocol):
-    """An array of whichever library the weights belong to: what NumPy's, CuPy's, JAX's and torch's have in common.
+    """An array of the library that the weights belong to: NumPy, CuPy, PyTorch, JAX, or another one of the standard.
+
+    It lists what all of these have, and nothing else, so that an editor completes it and a type checker knows the
+    results of this package. Whoever needs more of one library says which: ``np.asarray(out.logits).argmax(-1)``.
 
     Attributes
     ----------
     shape : tuple of int
         The sizes of its axes.
     ndim : int
-        How many axes it has.
-    dtype
-        What it holds, a dtype of its library.
+        The number of its axes.
+    dtype : dtype
+        The type of its elements, a dtype of its library.
+    device : device
+        Where it lies, a device of its library. An array that JAX is tracing has none (`device_of`).
+
+    Notes
+    -----
+    Indexing, arithmetic and comparisons are those of the array-API standard, element by element, and return arrays.
+    `len` and iteration over the first axis are not in the standard, but in each of the four libraries; the layers of
+    this package do without them.
     """
 
     @property
@@ -35,41 +47,86 @@ class Array(Protocol):
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """The number of its axes."""
 
     @property
     def dtype(self) -> Any:
-        """What it holds, a dtype of its library."""
+        """The type of its elements."""
 
-    def __getitem__(self, key: Any, /) -> Any: ...
+    @property
+    def device(self) -> Any:
+        """Where it lies."""
 
-    def __add__(self, other: Any, /) -> Any: ...
-    def __radd__(self, other: Any, /) -> Any: ...
-    def __sub__(self, other: Any, /) -> Any: ...
-    def __rsub__(self, other: Any, /) -> Any: ...
-    def __mul__(self, other: Any, /) -> Any: ...
-    def __rmul__(self, other: Any, /) -> Any: ...
-    def __truediv__(self, other: Any, /) -> Any: ...
-    def __rtruediv__(self, other: Any, /) -> Any: ...
-    def __matmul__(self, other: Any, /) -> Any: ...
-    def __pow__(self, other: Any, /) -> Any: ...
-    def __neg__(self) -> Any: ...
-    def __lt__(self, other: Any, /) -> Any: ...
-    def __le__(self, other: Any, /) -> Any: ...
-    def __gt__(self, other: Any, /) -> Any: ...
-    def __ge__(self, other: Any, /) -> Any: ...
+    def __getitem__(self, key: Any, /) -> Array: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __add__(self, other: Any, /) -> Array: ...
+    def __radd__(self, other: Any, /) -> Array: ...
+    def __sub__(self, other: Any, /) -> Array: ...
+    def __rsub__(self, other: Any, /) -> Array: ...
+    def __mul__(self, other: Any, /) -> Array: ...
+    def __rmul__(self, other: Any, /) -> Array: ...
+    def __truediv__(self, other: Any, /) -> Array: ...
+    def __rtruediv__(self, other: Any, /) -> Array: ...
+    def __matmul__(self, other: Any, /) -> Array: ...
+    def __pow__(self, other: Any, /) -> Array: ...
+    def __neg__(self) -> Array: ...
+    def __invert__(self) -> Array: ...
+    def __and__(self, other: Any, /) -> Array: ...
+    def __or__(self, other: Any, /) -> Array: ...
+
+    def __eq__(self, other: object, /) -> Any: ...  # an array, but `object` says bool, and so do torch's types
+    def __ne__(self, other: object, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Array: ...
+    def __le__(self, other: Any, /) -> Array: ...
+    def __gt__(self, other: Any, /) -> Array: ...
+    def __ge__(self, other: Any, /) -> Array: ...
+
+    def __bool__(self) -> bool: ...
+    def __int__(self) -> int: ...
     def __float__(self) -> float: ...
 
 
-Namespace: TypeAlias = Any
+class Namespace(Protocol):
+    """The functions of an array library under the names that the array-API standard gives them.
+
+    Attributes
+    ----------
+    float32, float64 : dtype
+        Two of its dtypes.
+    isdtype : callable
+        Says whether a dtype is of a kind.
+    finfo : callable
+        Describes a float dtype.
+    """
+
+    float32: Any
+    float64: Any
+    isdtype: Callable[..., bool]
+    finfo: Callable[..., Any]
+
+    def __getattr__(self, name: str, /) -> Callable[..., Array]:
+        """Return one of the other functions; those that the layers use return one array each."""
+
 
 # These two do not speak the standard by themselves: array_api_compat wraps them. It is imported only when one of
 # their arrays is seen, because its import costs more than the whole of this package.
 _WRAPPED = ("cupy", "torch")
 
 
-def library(array: Array) -> str:
-    """Return the name of the library an array belongs to: ``"numpy"``, ``"cupy"``, ``"array_api_strict"`` …
+def library(array: Any) -> str:
+    """Return the name of the library that an array belongs to.
+
+    Parameters
+    ----------
+    array : array
+        An array, or any other value.
+
+    Returns
+    -------
+    str
+        ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"array_api_strict"`` …
 
     Examples
     --------
@@ -83,10 +140,10 @@ def library(array: Array) -> str:
 
 @functools.cache
 def _wrapped_namespace(name: str) -> Namespace:
-    return importlib.import_module(f"array_api_compat.{name}")
+    return cast(Namespace, importlib.import_module(f"array_api_compat.{name}"))
 
 
-def namespace(array: Array) -> Namespace:
+def namespace(array: Any) -> Namespace:
     """Return the array-API namespace of an array.
 
     Parameters
@@ -96,7 +153,7 @@ def namespace(array: Array) -> Namespace:
 
     Returns
     -------
-    module
+    Namespace
         The functions of that library under their names in the array-API standard.
 
     Raises
@@ -111,16 +168,26 @@ def namespace(array: Array) -> Namespace:
     'numpy'
     """
     if isinstance(array, (np.ndarray, np.generic)):
-        return np
+        return cast(Namespace, np)
     if (name := library(array)) in _WRAPPED:
         return _wrapped_namespace(name)
     if hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__()
+        return cast(Namespace, array.__array_namespace__())
     raise TypeError(f"expected an array of a library that speaks the array-API standard, got {type(array).__name__}")
 
 
 def is_array(value: Any) -> bool:
     """Say whether a value is an array of any library.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    bool
+        True for arrays and for NumPy's scalars.
 
     Examples
     --------
@@ -136,7 +203,19 @@ def is_array(value: Any) -> bool:
 
 
 def has_kind(array: Array, kind: str) -> bool:
-    """Say whether an array's dtype is of a kind of the standard: ``"real floating"``, ``"integral"``, ``"bool"``.
+    """Say whether an array's dtype is of a kind of the standard.
+
+    Parameters
+    ----------
+    array : array
+        The array.
+    kind : str
+        ``"real floating"``, ``"integral"``, ``"bool"`` …
+
+    Returns
+    -------
+    bool
+        Whether it is.
 
     Examples
     --------
@@ -148,7 +227,17 @@ def has_kind(array: Array, kind: str) -> bool:
 
 
 def device_of(array: Array) -> Any:
-    """Return the device of an array; None for one that is being traced by its library and has none yet.
+    """Return the device of an array.
+
+    Parameters
+    ----------
+    array : array
+        The array.
+
+    Returns
+    -------
+    device or None
+        A device of its library; None where the library is tracing the array, which has no device yet.
 
     Examples
     --------
@@ -165,11 +254,11 @@ def asarray_like(array: Array, values: Any, dtype: Any = None) -> Array:
     Parameters
     ----------
     array : array
-        The neighbour: it gives the library and the device.
+        The array that gives the library and the device.
     values : array_like
         A number, a list, a NumPy array, or an array of the same library.
     dtype : dtype or str, optional
-        What the new array holds; None: the dtype of `array`.
+        The dtype of the new array; None: that of `array`.
 
     Returns
     -------
@@ -192,7 +281,20 @@ def asarray_like(array: Array, values: Any, dtype: Any = None) -> Array:
 def dtype_named(array: Array, name: str) -> Any:
     """Return the dtype of that name in the library of an array.
 
-    JAX has 32 bits only, unless it was told to have 64: "int64" is its int32 then, and naming int64 would make it warn.
+    JAX has 32 bits only, unless it is configured to have 64: "int64" is its int32 then, because asking it for an int64
+    would make it warn.
+
+    Parameters
+    ----------
+    array : array
+        Any array of the library.
+    name : str
+        The name that the standard gives to the dtype.
+
+    Returns
+    -------
+    dtype
+        The dtype of the library.
 
     Examples
     --------
@@ -210,6 +312,16 @@ def statistics_dtype(array: Array) -> Any:
 
     In float16 the additive mask's minimum overflows, and a row with everything masked becomes NaN.
 
+    Parameters
+    ----------
+    array : float array
+        The array that is summed.
+
+    Returns
+    -------
+    dtype
+        The array's own, or float32 where it is narrower.
+
     Examples
     --------
     >>> import numpy as np
@@ -221,7 +333,17 @@ def statistics_dtype(array: Array) -> Any:
 
 
 def in_statistics_dtype(array: Array) -> Array:
-    """Convert an array to its statistics dtype; an array that has it already is returned as it is.
+    """Convert an array to its statistics dtype.
+
+    Parameters
+    ----------
+    array : float array
+        The array.
+
+    Returns
+    -------
+    float array
+        The array in the dtype of `statistics_dtype`; the array itself where it has this dtype already.
 
     Examples
     --------
@@ -232,8 +354,18 @@ def in_statistics_dtype(array: Array) -> Array:
     return namespace(array).astype(array, statistics_dtype(array), copy=False)
 
 
-def to_numpy(array: Array) -> np.ndarray:
-    """Bring an array of any library to NumPy: for files and for text, never inside a forward pass.
+def to_numpy(array: Any) -> np.ndarray:
+    """Copy an array of any library to the host, for files and text; never inside a forward pass.
+
+    Parameters
+    ----------
+    array : array
+        The array.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same numbers; a NumPy array is returned as it is.
 
     Examples
     --------
@@ -242,18 +374,31 @@ def to_numpy(array: Array) -> np.ndarray:
     array([1., 1.])
     """
     name = library(array)
+    host: np.ndarray
     if name == "cupy":
-        return array.get()
-    if name == "torch":
-        return array.detach().cpu().numpy()
-    if name == "array_api_strict":  # its conversion refuses every device but its first, as a GPU's would
+        host = array.get()
+    elif name == "torch":
+        host = array.detach().cpu().numpy()
+    elif name == "array_api_strict":  # its conversion refuses every device but its first, as a GPU's would
         xp = namespace(array)
-        return np.asarray(xp.asarray(array, device=xp.Device("CPU_DEVICE")))
-    return np.asarray(array)
+        host = np.asarray(xp.asarray(array, device=xp.Device("CPU_DEVICE")))
+    else:
+        host = np.asarray(array)
+    return host
 
 
 def as_array(value: Array) -> Array:
-    """Return the array without axes that NumPy made a scalar of; any other array as it is.
+    """Return an array where NumPy made a scalar of an array without axes.
+
+    Parameters
+    ----------
+    value : array or NumPy scalar
+        The result of a reduction.
+
+    Returns
+    -------
+    array
+        An array without axes for a scalar; any other array as it is.
 
     Examples
     --------
@@ -264,10 +409,19 @@ def as_array(value: Array) -> Array:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
-def detached(array: Array) -> Array:
-    """Return an array with the same numbers that a library's own autograd does not look behind.
+def detached(array: Any) -> Array:
+    """Cut an array off from the autograd of its own library, as torch's ``detach`` does.
 
-    Libraries without an autograd return the array itself, as do torch and JAX where nothing is being differentiated.
+    Parameters
+    ----------
+    array : array
+        The array.
+
+    Returns
+    -------
+    array
+        The same numbers, as a constant. The array itself, where its library has no autograd (NumPy, CuPy) or is not
+        differentiating it (torch).
 
     Examples
     --------
@@ -279,11 +433,12 @@ def detached(array: Array) -> Array:
     if isinstance(array, np.ndarray):  # the most frequent one, without a detour
         return array
     name = library(array)
-    if name == "torch":
-        return array.detach() if array.requires_grad else array
-    if name == "jax":
-        return importlib.import_module("jax").lax.stop_gradient(array)
-    return array
+    result: Array = array
+    if name == "torch" and array.requires_grad:
+        result = array.detach()
+    elif name == "jax":
+        result = importlib.import_module("jax").lax.stop_gradient(array)
+    return result
 
 
 def sum_rows(indices: Array, rows: Array, count: int) -> Array:
@@ -313,25 +468,34 @@ def sum_rows(indices: Array, rows: Array, count: int) -> Array:
     """
     xp = namespace(rows)
     name = library(rows)
-    total = xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=device_of(rows))
+    total: Any = xp.zeros((count, rows.shape[1]), dtype=rows.dtype, device=device_of(rows))
     if name == "jax":
-        return total.at[indices].add(rows)
-    if name == "torch":
-        return total.index_add(0, indices, rows)
-    if name in ("numpy", "cupy"):
+        total = total.at[indices].add(rows)
+    elif name == "torch":
+        total = total.index_add(0, indices, rows)
+    elif name in ("numpy", "cupy"):
         importlib.import_module(name).add.at(total, indices, rows)
-        return total
-    # What the standard can say: a product with the one-hot rows, (count, n) @ (n, H).
-    places = xp.arange(count, dtype=indices.dtype, device=device_of(rows))
-    one_hot = xp.astype(places[:, None] == indices[None, :], rows.dtype)
-    return xp.matmul(one_hot, rows)
+    else:  # with functions of the standard: a product with one-hot rows, (count, n) @ (n, H)
+        places = xp.arange(count, dtype=indices.dtype, device=device_of(rows))
+        total = xp.matmul(xp.astype(places[:, None] == indices[None, :], rows.dtype), rows)
+    return cast(Array, total)
 
 
-DTYPES = ("float16", "float32", "float64")  # what weights may have
+DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
 
 
 def kind_of(value: Any) -> str:
-    """Name the type of a value for an error: of an array with its library and dtype.
+    """Name the type of a value for an error.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    str
+        The name of its type; for an array with its library and its dtype.
 
     Examples
     --------
@@ -344,7 +508,22 @@ def kind_of(value: Any) -> str:
 
 
 def check_dtype(dtype: Any) -> str:
-    """Return the name of a dtype that weights may have.
+    """Check a dtype that weights shall have.
+
+    Parameters
+    ----------
+    dtype : dtype or str
+        A dtype of any library, or the name of one.
+
+    Returns
+    -------
+    str
+        Its name, one of `DTYPES`.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
 
     Examples
     --------
@@ -353,7 +532,7 @@ def check_dtype(dtype: Any) -> str:
     'float32'
     """
     try:
-        name = None if dtype is None else np.dtype(dtype).name  # which takes None for float64
+        name = None if dtype is None else str(np.dtype(dtype).name)  # np.dtype takes None for float64
     except (TypeError, ValueError):
         name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
     if name not in DTYPES:
@@ -362,7 +541,26 @@ def check_dtype(dtype: Any) -> str:
 
 
 def check_device(device: str | None) -> int | None:
-    """Return the number of the GPU that a device names, None where it names none; refuse what is no device.
+    """Check a device that weights shall lie on.
+
+    Parameters
+    ----------
+    device : str or None
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` …; None: the CPU.
+
+    Returns
+    -------
+    int or None
+        The number of the GPU; None for the CPU.
+
+    Raises
+    ------
+    TypeError
+        If it is no text.
+    ValueError
+        If it is no such device.
+    ModuleNotFoundError
+        If it is a GPU, and CuPy is not installed.
 
     Examples
     --------

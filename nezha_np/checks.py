@@ -1,4 +1,4 @@
-"""Checks of plain arguments: an integer, a switch, a path.
+"""Checks of plain arguments: an integer, an option that is on or off, a path.
 
 An error names the argument, what was expected, and what came.
 """
@@ -15,6 +15,16 @@ import numpy as np
 def check_switches(**switches: Any) -> None:
     """Check options that are True, False or None.
 
+    Parameters
+    ----------
+    **switches : bool or None
+        The options by name.
+
+    Raises
+    ------
+    TypeError
+        If one of them is something else.
+
     Examples
     --------
     >>> check_switches(use_cache="no")
@@ -28,7 +38,28 @@ def check_switches(**switches: Any) -> None:
 
 
 def check_integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """Check an option that is a whole number, and return it as Python's.
+    """Check an option that is an integer.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for an error.
+    value : int
+        The option, a Python or a NumPy integer.
+    least, most : int, optional
+        The smallest and the largest value that are allowed; None: there is no limit.
+
+    Returns
+    -------
+    int
+        The option as a Python integer.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it lies outside the limits.
 
     Examples
     --------
@@ -46,7 +77,19 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
 
 
 def listed(names: list[str], most: int = 20) -> str:
-    """List names for an error, not more than can be read.
+    """List names for an error, not more of them than can be read.
+
+    Parameters
+    ----------
+    names : list of str
+        The names.
+    most : int
+        How many of them to list; the others are counted.
+
+    Returns
+    -------
+    str
+        The names, with commas between them.
 
     Examples
     --------
@@ -57,7 +100,24 @@ def listed(names: list[str], most: int = 20) -> str:
 
 
 def check_path(path: Any, name: str = "path") -> Path:
-    """Check a path; `name` is the argument's.
+    """Check a path.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The path.
+    name : str
+        The name of the argument, for an error.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
 
     Examples
     --------

@@ -268,3 +268,9 @@ def test_every_public_name_can_be_linked_to_on_the_site(site):
     ids = set().union(*(Page(path).ids for path in (site / "api").glob("*.html")))
     missing = [name for name in nz.__all__ if f"nezha_np.{name}" not in ids and f"module-nezha_np.{name}" not in ids]
     assert not missing
+
+
+def test_the_functions_of_the_api_link_to_their_source(site):
+    text = (site / "api" / "layers_attention.html").read_text(encoding="utf-8")
+    assert text.count('<dt class="sig sig-object') == text.count("../_modules/nezha_np/layers/")
+    assert "../_modules/nezha_np/model/heads.html#masked_lm" in Page(site / "api" / "model.html").links

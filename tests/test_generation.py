@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nezha_np as nz
 from nezha_np.arrays import library, to_numpy
-from nezha_np.model.generation import drawn
+from nezha_np.model.generation import sample
 
 CONFIG = nz.NezhaConfig(
     vocab_size=11,
@@ -279,7 +279,7 @@ def test_draws_laid_out_evenly_fall_as_the_reference_weighs_tokens(data):
         scores = process.TopKLogitsWarper(top_k)(None, scores)
     expected = torch.softmax(scores, dim=-1).numpy()[0]
     draws = (np.arange(5000) + 0.5) / 5000
-    found = drawn(np.tile(logits, (5000, 1)), draws, temperature=temperature, top_k=top_k)
+    found = sample(np.tile(logits, (5000, 1)), draws, temperature=temperature, top_k=top_k)
     assert (np.diff(found) >= 0).all()
     np.testing.assert_allclose(np.bincount(found, minlength=size) / 5000, expected, rtol=0, atol=1.01 / 5000)
 
@@ -292,7 +292,7 @@ def test_the_largest_draw_takes_the_last_token_that_is_possible_and_the_smallest
     possible[:, generator.integers(0, count)] = True
     logits = np.where(possible, logits - logits.max(axis=1, keepdims=True), -np.inf)
     logits = np.maximum(logits, np.where(possible, -30.0, -np.inf))  # a share that rounding does not swallow
-    last, first = (drawn(logits, np.full(2, draw), temperature=1.0) for draw in (1 - 2.0**-53, 0.0))
+    last, first = (sample(logits, np.full(2, draw), temperature=1.0) for draw in (1 - 2.0**-53, 0.0))
     assert first.tolist() == [np.flatnonzero(row)[0] for row in possible]
     assert last.tolist() == [np.flatnonzero(row)[-1] for row in possible]
 

@@ -84,6 +84,85 @@ def test_every_public_function_and_layer_has_an_example():
     assert without == ["__init__.layers"] or without == []
 
 
+# What these files define is documented in full.
+DOCUMENTED = [
+    *(path for room in ("layers", "mechanism", "model") for path in sorted((PACKAGE / room).glob("*.py"))),
+    *(PACKAGE / f"{name}.py" for name in ("arrays", "checks", "randomness")),
+]
+
+
+def public_functions(tree):
+    """List the public functions of a file, and the public methods of its public classes, without properties."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node)
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            decorators = {decorator.id for decorator in node.decorator_list if isinstance(decorator, ast.Name)}
+            if "property" not in decorators:
+                yield node
+
+
+def section_of(docstring, *titles):
+    """Return the names that stand in a section of a numpydoc docstring, each up to its type; None without one."""
+    for title in titles:
+        found = re.search(rf"^{title}\n-+\n(.*?)(?=\n\n\w+\n-+\n|\Z)", docstring, flags=re.MULTILINE | re.DOTALL)
+        if found:
+            lines = [line.partition(" : ")[0] for line in found[1].splitlines() if line[:1].strip()]
+            return {name.strip("* ") for line in lines for name in line.split(",")}
+    return None
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_docstring_names_every_parameter_what_is_returned_and_what_is_raised(path):
+    for node in public_functions(ast.parse(path.read_text(encoding="utf-8"))):
+        docstring = ast.get_docstring(node) or ""
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        parameters = {argument.arg for argument in every if argument is not None} - {"self"}
+        named = section_of(docstring, "Parameters") or set()
+        # `forward` names the inputs that ``**inputs`` stands for.
+        assert named >= parameters - {"inputs"}, f"{node.name}: {parameters - named}"
+        assert named <= parameters or "inputs" in parameters, f"{node.name}: {named - parameters}"
+        if not (isinstance(node.returns, ast.Constant) and node.returns.value is None):
+            assert section_of(docstring, "Returns", "Yields"), f"{node.name}: Returns"
+        if any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
+            assert section_of(docstring, "Raises"), f"{node.name}: Raises"
+
+
+TYPED = """
+import numpy as np
+
+import nezha_np as nz
+
+weights = nz.load()
+reveal_type(nz.forward(weights, [[1]], attention_mask=[[1]]))
+reveal_type(nz.forward(weights, [[1]]).last_hidden_state.shape)
+reveal_type(nz.value_and_grad(nz.question_answering)(weights, [[1]], start_positions=[0], end_positions=[0]))
+with nz.trace() as t:
+    nz.masked_lm({"a": np.zeros(1)}, [[1]], config=weights.config)
+reveal_type(t["pooler"] + 1.0)
+nz.value_and_grad(nz.forward)
+nz.masked_lm(weights, [[1]], attention_maks=[[1]])
+"""
+
+
+def test_an_editor_knows_what_the_public_functions_take_and_return(tmp_path):
+    api = pytest.importorskip("mypy.api", reason="mypy is not installed")
+    (tmp_path / "typed.py").write_text(TYPED, encoding="utf-8")
+    cache = f"--cache-dir={tmp_path / 'cache'}"
+    out, problems, _ = api.run([cache, "--follow-imports=silent", "--hide-error-context", str(tmp_path / "typed.py")])
+    assert not problems
+    said = [line.partition(": ")[2] for line in out.splitlines() if "typed.py:" in line]
+    known = [re.sub(r"\b(\w+\.)+", "", line.partition(" is ")[2]) for line in said if "Revealed" in line]
+    assert known == [
+        '"ModelOutput"',
+        '"tuple[int, ...]"',
+        '"tuple[QuestionAnsweringOutput, dict[str, Array]]"',
+        '"Array"',
+    ]
+    errors = [line for line in said if line.startswith("error")]
+    assert len(errors) == 2 and "ModelOutput" in errors[0] and "attention_maks" in errors[1], out
+
+
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
 def test_definitions_never_write_into_an_array_and_never_name_an_array_library(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

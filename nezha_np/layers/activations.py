@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import cast
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
-from nezha_np.mechanism import Layer, gradient_of, primitive
+from nezha_np.mechanism import ArrayLayer, gradient_of, primitive
 
 # Numerators and denominators of Cody 1969, highest power first: erf(x) = x P(x²)/Q(x²) up to SPLIT, and beyond it
 # erf(x) = 1 − exp(−x²) P(x)/Q(x).
@@ -43,7 +43,19 @@ OUTER = (
 
 
 def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
-    """Evaluate a polynomial by Horner's rule, highest power first.
+    """Evaluate a polynomial by Horner's rule.
+
+    Parameters
+    ----------
+    x : float array
+        Where to evaluate it.
+    coefficients : tuple of float
+        Its coefficients, highest power first; two of them at least.
+
+    Returns
+    -------
+    float array
+        The values, of the shape of `x`.
 
     Examples
     --------
@@ -78,7 +90,7 @@ def erf(x: Array) -> Array:
     """
     xp = namespace(x)
     size = xp.abs(x)
-    # Each branch is kept where it is finite: `where` would pass an overflow of the unused one on to gradients.
+    # Each branch is clipped to where it is finite: `where` would pass an overflow of the unused one on to gradients.
     near = xp.clip(x, -SPLIT, SPLIT)
     square = near * near
     inner = near * (polynomial(square, INNER[0]) / polynomial(square, INNER[1]))
@@ -89,7 +101,17 @@ def erf(x: Array) -> Array:
 
 @primitive
 def gelu(x: Array) -> Array:
-    """Weight x by the chance that a normal variable lies below it: x Φ(x), the exact erf form.
+    """Weight x by the probability that a standard normal variable lies below it: x Φ(x), the exact erf form.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -107,7 +129,20 @@ def _normal_cdf(x: Array) -> Array:
 
 @gradient_of(gelu)
 def gelu_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """(x Φ(x))' = Φ(x) + x φ(x), with the normal density φ(x) = exp(−x²/2) / √(2π)."""
+    """(x Φ(x))' = Φ(x) + x φ(x), with the normal density φ(x) = exp(−x²/2) / √(2π).
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `gelu`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     xp = namespace(x)
     wide = in_statistics_dtype(x)
     density = xp.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
@@ -117,6 +152,16 @@ def gelu_gradient(dy: Array, y: Array, x: Array) -> Array:
 @primitive
 def gelu_new(x: Array) -> Array:
     """Approximate gelu by a tanh, as GPT-2 does.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -134,7 +179,20 @@ def _gelu_new_inner(x: Array) -> Array:
 
 @gradient_of(gelu_new)
 def gelu_new_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """With t = tanh(u(x)): ½ (1 + t) + ½ x (1 − t²) u'(x), u'(x) = √(2/π) (1 + 3 · 0.044715 x²)."""
+    """With t = tanh(u(x)): ½ (1 + t) + ½ x (1 − t²) u'(x), u'(x) = √(2/π) (1 + 3 · 0.044715 x²).
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `gelu_new`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     xp, wide = namespace(x), in_statistics_dtype(x)
     t = xp.tanh(_gelu_new_inner(wide))
     slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * (wide * wide))
@@ -143,7 +201,17 @@ def gelu_new_gradient(dy: Array, y: Array, x: Array) -> Array:
 
 @primitive
 def relu(x: Array) -> Array:
-    """Cut off what is negative.
+    """Set negative elements to 0: max(x, 0).
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -157,7 +225,20 @@ def relu(x: Array) -> Array:
 
 @gradient_of(relu)
 def relu_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """1 where x > 0; 0 elsewhere, at 0 too, as in the reference."""
+    """1 where x > 0; 0 elsewhere, at 0 too, as in the reference.
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `relu`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     xp = namespace(x)
     return xp.where(x > 0, dy, xp.zeros_like(dy))
 
@@ -165,6 +246,16 @@ def relu_gradient(dy: Array, y: Array, x: Array) -> Array:
 @primitive
 def silu(x: Array) -> Array:
     """Weight x by its own sigmoid; also called swish.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -179,6 +270,16 @@ def silu(x: Array) -> Array:
 def sigmoid(x: Array) -> Array:
     """Compute 1 / (1 + exp(−x)), by a tanh, which does not overflow.
 
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        Values from 0 to 1.
+
     Examples
     --------
     >>> import numpy as np
@@ -190,7 +291,20 @@ def sigmoid(x: Array) -> Array:
 
 @gradient_of(silu)
 def silu_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """With s = sigmoid(x), s' = s (1 − s): (x s)' = s (1 + x (1 − s))."""
+    """With s = sigmoid(x), s' = s (1 − s): (x s)' = s (1 + x (1 − s)).
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `silu`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     wide = in_statistics_dtype(x)
     s = sigmoid(wide)
     return namespace(x).astype(dy * (s * (1.0 + wide * (1.0 - s))), x.dtype, copy=False)
@@ -202,6 +316,16 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 @primitive
 def selu(x: Array) -> Array:
     """Scale so that normalised activations stay normalised from layer to layer.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -218,7 +342,20 @@ def selu(x: Array) -> Array:
 
 @gradient_of(selu)
 def selu_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """λ for x > 0, otherwise λ α eˣ."""
+    """λ for x > 0, otherwise λ α eˣ.
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `selu`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     xp = namespace(x)
     negative = SELU_ALPHA * xp.exp(xp.where(x > 0, xp.zeros_like(x), x))
     return dy * (SELU_SCALE * xp.where(x > 0, xp.ones_like(x), negative))
@@ -226,7 +363,17 @@ def selu_gradient(dy: Array, y: Array, x: Array) -> Array:
 
 @primitive
 def tanh(x: Array) -> Array:
-    """Compute the hyperbolic tangent: an activation, and the pooler's.
+    """Compute the hyperbolic tangent, an activation, which the pooler uses too.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        The activation of each element.
 
     Examples
     --------
@@ -239,11 +386,24 @@ def tanh(x: Array) -> Array:
 
 @gradient_of(tanh)
 def tanh_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """1 − tanh², made of the result."""
+    """dx = (1 − y²) dy, computed from the result.
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `tanh`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`, of its shape.
+    """
     return dy * (1.0 - y * y)
 
 
-ACTIVATIONS: dict[str, Layer] = {
+ACTIVATIONS: dict[str, ArrayLayer] = {
     "gelu": gelu,
     "gelu_new": gelu_new,
     "relu": relu,
@@ -255,7 +415,7 @@ ACTIVATIONS: dict[str, Layer] = {
 
 
 @functools.cache
-def activation(hidden_act: str | Callable[[Array], Array]) -> Layer:
+def activation(hidden_act: str | Callable[[Array], Array]) -> ArrayLayer:
     """Find the activation that a configuration names.
 
     Parameters
@@ -265,8 +425,13 @@ def activation(hidden_act: str | Callable[[Array], Array]) -> Layer:
 
     Returns
     -------
-    layer
+    ArrayLayer
         The activation.
+
+    Raises
+    ------
+    KeyError
+        If there is no activation of that name; a configuration checks it before.
 
     Examples
     --------
@@ -275,4 +440,4 @@ def activation(hidden_act: str | Callable[[Array], Array]) -> Layer:
     """
     if isinstance(hidden_act, str):
         return ACTIVATIONS[hidden_act]
-    return cast(Layer, hidden_act) if hasattr(hidden_act, "definition") else primitive(hidden_act)
+    return cast(ArrayLayer, hidden_act) if hasattr(hidden_act, "definition") else primitive(hidden_act)

@@ -1,6 +1,6 @@
 """The sum of two arrays of one shape: residual connections, sums of embeddings, of scores, of losses.
 
-A layer of its own, because bare arithmetic between arrays would be lost to trace and tape.
+It is a layer, because a trace and a tape do not record bare arithmetic between arrays.
 """
 
 from __future__ import annotations
@@ -34,5 +34,18 @@ def add(x: Array, y: Array) -> Array:
 
 @gradient_of(add)
 def add_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """dx = dz, dy = dz."""
+    """dx = dz, dy = dz.
+
+    Parameters
+    ----------
+    dz : float array
+        The gradient of the loss with respect to `z`.
+    z, x, y
+        The result and the arguments of `add`.
+
+    Returns
+    -------
+    dx, dy : float array
+        The gradients with respect to `x` and `y`: `dz` itself.
+    """
     return dz, dz

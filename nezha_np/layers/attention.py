@@ -2,7 +2,7 @@
 
     head(x)   = softmax(q kᵀ / √D + mask) v,    q, k, v = three linear maps of x, cut into N heads of D features
 
-NEZHA's position part is in `nezha_np.layers.relative_position`; the two are put together in `nezha_np.model`.
+NEZHA's position part is in `nezha_np.layers.relative_position`; `nezha_np.families.nezha` puts the two together.
 
 Dimension letters: B batch, L length, N heads, Q query length, S key length, D head size.
 """
@@ -28,7 +28,7 @@ def split_heads(x: Array, *, head_size: int) -> Array:
     Returns
     -------
     (B, N, L, D) float array
-        The same numbers, head by head.
+        The same numbers, ordered by head.
 
     Examples
     --------
@@ -43,17 +43,17 @@ def split_heads(x: Array, *, head_size: int) -> Array:
 
 @primitive
 def merge_heads(x: Array) -> Array:
-    """Put the heads of each token side by side again: the inverse of `split_heads`.
+    """Concatenate the heads of each token: the inverse of `split_heads`.
 
     Parameters
     ----------
     x : (B, N, L, D) float array
-        A context of each head.
+        The context of each head.
 
     Returns
     -------
     (B, L, N·D) float array
-        The same numbers, token by token.
+        The same numbers, ordered by token.
 
     Examples
     --------
@@ -68,24 +68,50 @@ def merge_heads(x: Array) -> Array:
 
 @gradient_of(split_heads)
 def split_heads_gradient(dy: Array, y: Array, x: Array, *, head_size: int) -> Array:
-    """The numbers move back."""
+    """dx = dy in the order of x: `merge_heads`.
+
+    Parameters
+    ----------
+    dy : (B, N, L, D) float array
+        The gradient of the loss with respect to `y`.
+    y, x, head_size
+        The result and the arguments of `split_heads`.
+
+    Returns
+    -------
+    dx : (B, L, N·D) float array
+        The gradient with respect to `x`.
+    """
     return merge_heads.definition(dy)
 
 
 @gradient_of(merge_heads)
 def merge_heads_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """The numbers move back."""
+    """dx = dy in the order of x: `split_heads`.
+
+    Parameters
+    ----------
+    dy : (B, L, N·D) float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `merge_heads`.
+
+    Returns
+    -------
+    dx : (B, N, L, D) float array
+        The gradient with respect to `x`.
+    """
     return split_heads.definition(dy, head_size=x.shape[-1])
 
 
 @primitive
 def append_keys(past: Array, new: Array) -> Array:
-    """Put new keys (or values) after those of a cache.
+    """Append new keys (or values) to those of a cache.
 
     Parameters
     ----------
     past : (B, N, P, D) float array
-        The keys of the tokens before.
+        The keys of the cache.
     new : (B, N, L, D) float array
         The keys of this call's tokens.
 
@@ -105,7 +131,22 @@ def append_keys(past: Array, new: Array) -> Array:
 
 @gradient_of(append_keys)
 def append_keys_gradient(dy: Array, y: Array, past: Array, new: Array) -> tuple[Array, Array]:
-    """Each part gets its own tokens' gradient."""
+    """dpast and dnew are the two parts of dy.
+
+    Parameters
+    ----------
+    dy : (B, N, P + L, D) float array
+        The gradient of the loss with respect to `y`.
+    y, past, new
+        The result and the arguments of `append_keys`.
+
+    Returns
+    -------
+    dpast : (B, N, P, D) float array
+        The gradient with respect to `past`.
+    dnew : (B, N, L, D) float array
+        The gradient with respect to `new`.
+    """
     before = past.shape[2]
     return dy[:, :, :before, :], dy[:, :, before:, :]
 
@@ -138,7 +179,22 @@ def content_scores(q: Array, k: Array) -> Array:
 
 @gradient_of(content_scores)
 def content_scores_gradient(dy: Array, y: Array, q: Array, k: Array) -> tuple[Array, Array]:
-    """dq = dy k, dk = dyᵀ q."""
+    """dq = dy k, dk = dyᵀ q.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, q, k
+        The result and the arguments of `content_scores`.
+
+    Returns
+    -------
+    dq : (B, N, Q, D) float array
+        The gradient with respect to `q`.
+    dk : (B, N, S, D) float array
+        The gradient with respect to `k`.
+    """
     xp = namespace(q)
     return xp.matmul(dy, k), xp.matmul(xp.matrix_transpose(dy), q)
 
@@ -175,7 +231,20 @@ def attention_probs(scores: Array, mask: Array | None = None, *, scale: float) -
 
 @gradient_of(attention_probs)
 def attention_probs_gradient(dy: Array, y: Array, scores: Array, mask: Array | None = None, *, scale: float) -> Array:
-    """With y = softmax(z), z = scale · scores + mask: dscores = scale · dz."""
+    """With y = softmax(z), z = scale · scores + mask: dscores = scale · dz.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, scores, mask, scale
+        The result and the arguments of `attention_probs`.
+
+    Returns
+    -------
+    dscores : (B, N, Q, S) float array
+        The gradient with respect to `scores`; the mask is a constant.
+    """
     dlogits = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
     return namespace(scores).astype(dlogits * scale, scores.dtype, copy=False)
 
@@ -207,7 +276,22 @@ def mask_heads(probs: Array, head_mask: Array) -> Array:
 
 @gradient_of(mask_heads)
 def mask_heads_gradient(dy: Array, y: Array, probs: Array, head_mask: Array) -> tuple[Array, Array]:
-    """dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019)."""
+    """dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019).
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, probs, head_mask
+        The result and the arguments of `mask_heads`.
+
+    Returns
+    -------
+    dprobs : (B, N, Q, S) float array
+        The gradient with respect to `probs`.
+    dmask : (N,) float array
+        The gradient with respect to `head_mask`.
+    """
     xp = namespace(dy)
     dmask = xp.sum(in_statistics_dtype(dy) * in_statistics_dtype(probs), axis=(0, 2, 3))  # (N)
     return dy * head_mask[:, None, None], xp.astype(dmask, head_mask.dtype, copy=False)
@@ -240,6 +324,21 @@ def content_context(probs: Array, v: Array) -> Array:
 
 @gradient_of(content_context)
 def content_context_gradient(dy: Array, y: Array, probs: Array, v: Array) -> tuple[Array, Array]:
-    """dprobs = dy vᵀ, dv = probsᵀ dy."""
+    """dprobs = dy vᵀ, dv = probsᵀ dy.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, D) float array
+        The gradient of the loss with respect to `y`.
+    y, probs, v
+        The result and the arguments of `content_context`.
+
+    Returns
+    -------
+    dprobs : (B, N, Q, S) float array
+        The gradient with respect to `probs`.
+    dv : (B, N, S, D) float array
+        The gradient with respect to `v`.
+    """
     xp = namespace(probs)
     return xp.matmul(dy, xp.matrix_transpose(v)), xp.matmul(xp.matrix_transpose(probs), dy)

@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014): y = x · keep / (1 − p), where keep is 0 with probability p and 1 otherwise.
 
-The identity, unless the pass is taped with a seed (`nezha_np.value_and_grad`). A mask depends on the seed, the step,
-the full name of the layer, and nothing else: no generator travels through the model.
+It is the identity, unless the pass is recorded by a tape with a seed (`nezha_np.value_and_grad`). A mask depends on
+the seed, the step and the full name of the layer, and on nothing else: no random generator is passed through the model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,17 @@ def dropout(x: Array, *, rate: float, name: str = "dropout") -> Array:
 
 @primitive
 def unchanged(x: Array) -> Array:
-    """Do nothing, under a name of its own: a trace has the layer whether it drops or not.
+    """Return `x` as it is, so that a trace has the dropout layer although it drops nothing.
+
+    Parameters
+    ----------
+    x : float array
+        Any array.
+
+    Returns
+    -------
+    float array
+        `x` itself.
 
     Examples
     --------
@@ -57,7 +67,21 @@ def unchanged(x: Array) -> Array:
 
 @constant
 def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
-    """Draw a mask of the shape of `x`: 0 with probability `rate`, 1 / (1 − rate) otherwise.
+    """Sample a dropout mask.
+
+    Parameters
+    ----------
+    x : float array
+        The array to be masked, which gives shape, dtype, library and device.
+    rate : float
+        p.
+    key : tuple
+        Seed, step and full name of the layer (`nezha_np.mechanism.dropout_key`): the key of the random stream.
+
+    Returns
+    -------
+    float array
+        0 with probability `rate`, 1 / (1 − rate) otherwise; the same numbers on every machine.
 
     Examples
     --------
@@ -74,6 +98,18 @@ def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
 def rescale(x: Array, factor: Array) -> Array:
     """Multiply by a constant array.
 
+    Parameters
+    ----------
+    x : float array
+        Any array.
+    factor : float array
+        The mask of `dropout_mask`, of the same shape.
+
+    Returns
+    -------
+    float array
+        ``x * factor``.
+
     Examples
     --------
     >>> import numpy as np
@@ -85,5 +121,18 @@ def rescale(x: Array, factor: Array) -> Array:
 
 @gradient_of(rescale)
 def rescale_gradient(dy: Array, y: Array, x: Array, factor: Array) -> Array:
-    """dx = dy · factor; the mask is a constant."""
+    """dx = dy · factor; the mask is a constant.
+
+    Parameters
+    ----------
+    dy : float array
+        The gradient of the loss with respect to `y`.
+    y, x, factor
+        The result and the arguments of `rescale`.
+
+    Returns
+    -------
+    dx : float array
+        The gradient with respect to `x`.
+    """
     return dy * factor

@@ -1,4 +1,4 @@
-"""The embedding: each id takes its row of a table (transformers: torch.nn.Embedding).
+"""The embedding: the row of a table for each id (transformers: torch.nn.Embedding).
 
 y_n = W[id_n]        dW[v] = Σ_{n : id_n = v} dy_n
 """
@@ -23,7 +23,7 @@ def embedding(ids: Array, weight: Array, *, padding_idx: int | None = None) -> A
     weight : (V, H) float array
         The table.
     padding_idx : int, optional
-        The id whose row gets no gradient from look-ups (none: every row gets one).
+        The id whose row gets no gradient from look-ups; None: every row gets one.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def embedding(ids: Array, weight: Array, *, padding_idx: int | None = None) -> A
     flat = xp.reshape(ids, (math.prod(ids.shape),))
     rows = xp.take(weight, flat, axis=0)  # (B·L, H)
     if padding_idx is not None and (fixed := detached(rows)) is not rows:
-        # Where the library's own autograd runs through this definition, it too must leave out the padding id.
+        # Where the library's own autograd differentiates this definition, it too must leave out the padding id.
         rows = xp.where((flat == padding_idx)[:, None], fixed, rows)
     return xp.reshape(rows, (*ids.shape, weight.shape[1]))  # (B, L, H)
 
@@ -50,7 +50,22 @@ def embedding(ids: Array, weight: Array, *, padding_idx: int | None = None) -> A
 def embedding_gradient(
     dy: Array, y: Array, ids: Array, weight: Array, *, padding_idx: int | None = None
 ) -> tuple[None, Array]:
-    """Rows of dy that share an id are added up; look-ups of the padding id are left out."""
+    """dweight[v] is the sum of the rows of dy whose id is v; look-ups of the padding id are left out.
+
+    Parameters
+    ----------
+    dy : (B, L, H) float array
+        The gradient of the loss with respect to `y`.
+    y, ids, weight, padding_idx
+        The result and the arguments of `embedding`.
+
+    Returns
+    -------
+    None
+        Ids have no gradient.
+    dweight : (V, H) float array
+        The gradient with respect to `weight`.
+    """
     xp = namespace(weight)
     flat = xp.reshape(ids, (math.prod(ids.shape),))
     rows = in_statistics_dtype(flat_rows(dy))  # (B·L, H)

@@ -2,7 +2,7 @@
 
     y = [x¹ W¹, …, x^G W^G] + b,    x = [x¹, …, x^G]
 
-The features are cut into G groups, and each group has a small matrix of its own: 1/G of a linear layer's numbers.
+The features are cut into G groups, and each group has a small matrix of its own: 1/G of a linear layer's parameters.
 Unlike a linear layer's, these matrices are (in, out).
 
 Dimension letters: G groups, I in, O out; ``…`` any leading axes.
@@ -46,7 +46,24 @@ def grouped_linear(x: Array, weight: Array, bias: Array) -> Array:
 
 @gradient_of(grouped_linear)
 def grouped_linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
-    """For each group as for a linear layer: dx = dy Wᵀ, dW = xᵀ dy; db = Σ dy."""
+    """For each group as for a linear layer: dx = dy Wᵀ, dW = xᵀ dy; db = Σ dy.
+
+    Parameters
+    ----------
+    dy : (…, O) float array
+        The gradient of the loss with respect to `y`.
+    y, x, weight, bias
+        The result and the arguments of `grouped_linear`.
+
+    Returns
+    -------
+    dx : (…, I) float array
+        The gradient with respect to `x`.
+    dweight : (G, I / G, O / G) float array
+        The gradient with respect to `weight`.
+    dbias : (O,) float array
+        The gradient with respect to `bias`.
+    """
     xp = namespace(dy)
     by_group = _split_groups(dy, weight.shape[0])  # (G, rows, O/G)
     dx = _join_groups(xp.matmul(by_group, xp.matrix_transpose(weight)))  # (rows, I)
@@ -63,7 +80,7 @@ def _split_groups(x: Array, groups: int) -> Array:
 
 
 def _join_groups(x: Array) -> Array:
-    """Put the groups side by side again: (G, rows, I / G) -> (rows, I), and likewise O for I."""
+    """Concatenate the groups: (G, rows, I / G) -> (rows, I), and likewise O for I."""
     xp = namespace(x)
     groups, rows, features = x.shape
     return xp.reshape(xp.permute_dims(x, (1, 0, 2)), (rows, groups * features))

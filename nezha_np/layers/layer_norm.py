@@ -58,6 +58,20 @@ def layer_norm_gradient(
         dx = (g − mean(g) − x̂ mean(g x̂)) / √(σ² + ε):
 
     μ passes back the mean of g, σ² passes back the part of g that lies along x̂.
+
+    Parameters
+    ----------
+    dy : (…, H) float array
+        The gradient of the loss with respect to `y`.
+    y, x, weight, bias, eps
+        The result and the arguments of `layer_norm`.
+
+    Returns
+    -------
+    dx : (…, H) float array
+        The gradient with respect to `x`.
+    dweight, dbias : (H,) float array
+        The gradients with respect to `weight` and `bias`.
     """
     xp = namespace(x)
     normalised, deviation = _normalise(x, eps)

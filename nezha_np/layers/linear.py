@@ -1,6 +1,6 @@
 """The linear layer: y = x Wᵀ + b (transformers: torch.nn.Linear).
 
-Weights are kept as the reference keeps them, (out, in). Dimension letters: I in, O out; ``…`` any leading axes.
+Weights are stored as in the reference, (out, in). Dimension letters: I in, O out; ``…`` any leading axes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,24 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @gradient_of(linear)
 def linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, ...]:
-    """With y_no = Σ_i x_ni W_oi + b_o: dx = dy W, dW = dyᵀ x, db = Σ_n dy_n."""
+    """With y_no = Σ_i x_ni W_oi + b_o: dx = dy W, dW = dyᵀ x, db = Σ_n dy_n.
+
+    Parameters
+    ----------
+    dy : (…, O) float array
+        The gradient of the loss with respect to `y`.
+    y, x, weight, bias
+        The result and the arguments of `linear`.
+
+    Returns
+    -------
+    dx : (…, I) float array
+        The gradient with respect to `x`.
+    dweight : (O, I) float array
+        The gradient with respect to `weight`.
+    dbias : (O,) float array
+        The gradient with respect to `bias`; left out where there is no bias.
+    """
     xp = namespace(dy)
     rows = flat_rows(dy)  # (rows, O)
     dx = xp.reshape(xp.matmul(rows, weight), x.shape)
@@ -55,7 +72,17 @@ def linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array | 
 
 
 def flat_rows(x: Array) -> Array:
-    """Fold all axes but the last: (…, I) -> (rows, I).
+    """Fold all axes but the last into one.
+
+    Parameters
+    ----------
+    x : (…, I) array
+        The vectors.
+
+    Returns
+    -------
+    (rows, I) array
+        The same vectors, one below the other.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.softmax import softmax
 from nezha_np.mechanism import gradient_of, primitive
 
-IGNORE_INDEX = -100  # the label that a loss leaves out
+IGNORE_INDEX = -100  # the label of a token that a loss does not count
 
 
 @primitive
@@ -84,6 +84,18 @@ def cross_entropy_gradient(
     """d/dz_c of log Σ exp(z) − z_y is softmax(z)_c − [c = y]; over n labels that count each has weight 1/n, others 0.
 
     Over no labels at all the gradient is 0 though the loss is NaN, as in the reference.
+
+    Parameters
+    ----------
+    dloss : () float array
+        The gradient of what is differentiated by this loss: 1 where it is the loss itself.
+    loss, logits, labels, ignore_index
+        The result and the arguments of `cross_entropy`.
+
+    Returns
+    -------
+    dlogits : (…, C) float array
+        The gradient with respect to `logits`.
     """
     xp = namespace(logits)
     counts, flat_labels = _labels_that_count(logits, labels, ignore_index)
@@ -120,7 +132,20 @@ def mse(predictions: Array, targets: Array) -> Array:
 
 @gradient_of(mse)
 def mse_gradient(dloss: Array, loss: Array, predictions: Array, targets: Array) -> Array:
-    """2 (p − t) / n for n elements."""
+    """2 (p − t) / n for n elements.
+
+    Parameters
+    ----------
+    dloss : () float array
+        The gradient of what is differentiated by this loss: 1 where it is the loss itself.
+    loss, predictions, targets
+        The result and the arguments of `mse`.
+
+    Returns
+    -------
+    dpredictions : float array
+        The gradient with respect to `predictions`, of their shape; targets have none.
+    """
     difference = in_statistics_dtype(predictions) - in_statistics_dtype(targets)
     share = dloss * (2.0 / math.prod(predictions.shape))
     return namespace(predictions).astype(difference * share, predictions.dtype, copy=False)
@@ -154,7 +179,20 @@ def bce_with_logits(logits: Array, targets: Array) -> Array:
 
 @gradient_of(bce_with_logits)
 def bce_with_logits_gradient(dloss: Array, loss: Array, logits: Array, targets: Array) -> Array:
-    """(sigmoid(z) − t) / n for n elements."""
+    """(sigmoid(z) − t) / n for n elements.
+
+    Parameters
+    ----------
+    dloss : () float array
+        The gradient of what is differentiated by this loss: 1 where it is the loss itself.
+    loss, logits, targets
+        The result and the arguments of `bce_with_logits`.
+
+    Returns
+    -------
+    dlogits : float array
+        The gradient with respect to `logits`, of their shape; targets have none.
+    """
     xp = namespace(logits)
     z, t = in_statistics_dtype(logits), in_statistics_dtype(targets)
     return xp.astype((sigmoid(z) - t) * (dloss * (1.0 / math.prod(logits.shape))), logits.dtype, copy=False)
@@ -162,7 +200,17 @@ def bce_with_logits_gradient(dloss: Array, loss: Array, logits: Array, targets: 
 
 @primitive
 def average(x: Array, y: Array) -> Array:
-    """Average two losses: question answering's, of start and end.
+    """Average the two losses of question answering, of start and end.
+
+    Parameters
+    ----------
+    x, y : () float array
+        The losses.
+
+    Returns
+    -------
+    () float array
+        ``(x + y) / 2``.
 
     Examples
     --------
@@ -175,5 +223,18 @@ def average(x: Array, y: Array) -> Array:
 
 @gradient_of(average)
 def average_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Half for each."""
+    """dx = dy = dz / 2.
+
+    Parameters
+    ----------
+    dz : () float array
+        The gradient of the loss with respect to `z`.
+    z, x, y
+        The result and the arguments of `average`.
+
+    Returns
+    -------
+    dx, dy : () float array
+        The gradients with respect to `x` and `y`.
+    """
     return dz / 2.0, dz / 2.0

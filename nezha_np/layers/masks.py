@@ -2,8 +2,8 @@
 
     mask(i, j) = (1 − attended(i, j)) · minimum of the dtype,        attended = padding mask × causal mask
 
-The factors are multiplied first and made additive once: two minima added would overflow, and a row with everything
-masked would be NaN instead of uniform.
+The two masks are multiplied first, and the product is made additive: the sum of two minima would overflow, and a row
+with everything masked would be NaN instead of uniform.
 
 Dimension letters: B batch, Q query length, S key length.
 """
@@ -23,11 +23,11 @@ def additive_mask(weight: Array, attended: Array | None, *, queries: int, keys: 
     weight : array
         Any float weight: it gives library, device and dtype.
     attended : (B, S) or (B, Q, S) array, optional
-        1 for a key that may be attended to, 0 for one that may not, numbers between for a part of it; None: all may.
+        1 for a key that may be attended to, 0 for one that may not, or a number between; None: all may be attended to.
     queries, keys : int
         Q and S; the last query stands at the last key.
     causal : bool
-        Let a query attend to its own position and those before it alone. A (B, Q, S) mask replaces this rule.
+        Whether a query attends only to its own position and those before it. A (B, Q, S) mask replaces this rule.
 
     Returns
     -------
@@ -60,7 +60,19 @@ def additive_mask(weight: Array, attended: Array | None, *, queries: int, keys: 
 
 @constant
 def as_constant(array: Array) -> Array:
-    """Let an array of the caller's into the model: a cache, embeddings, encoder states, a head mask, float labels.
+    """Register an input array: a cache, embeddings, encoder states, a head mask, float labels.
+
+    A tape refuses float arrays that no layer made; this layer makes an input known to it, as a constant.
+
+    Parameters
+    ----------
+    array : float array
+        The input.
+
+    Returns
+    -------
+    float array
+        The same array.
 
     Examples
     --------

@@ -7,9 +7,9 @@ rows, for the distances i − j from −(M − 1) to M − 1 of a query at i and
     relative_key          score(i, j) = (q_i · k_j + q_i · E[i − j + M − 1]) / √D
     relative_key_query    score(i, j) = (q_i · k_j + q_i · E[i − j + M − 1] + k_j · E[i − j + M − 1]) / √D
 
-A distance of M or more has no row, so M tokens are all that such a model can read. As for NEZHA, no (L, L, D) array is
-built: each query (or key) is multiplied with the rows, and `spread` moves the products to where they belong. It counts
-distances from query to key, j − i, and so the rows are read backwards for the queries; seen from the keys, forwards.
+A distance of M or more has no row, so such a model reads at most M tokens. As for NEZHA, no (L, L, D) array is built:
+each query (or key) is multiplied by the rows, and `spread` moves the products to their places. It counts distances from
+query to key, j − i: so the rows are flipped for the queries, but not for the keys, whose distance is i − j.
 
 Dimension letters: B batch, N heads, Q query length, S key length, D head size, M max position embeddings.
 """
@@ -34,7 +34,7 @@ def query_distance_scores(q: Array, weight: Array, *, keys: int, past: int = 0) 
     keys : int
         S, the number of keys, M at most; the first stands at position 0, and the last query at the last key.
     past : int
-        The number of keys that came before the first query.
+        The number of keys before the first query.
 
     Returns
     -------
@@ -57,7 +57,22 @@ def query_distance_scores(q: Array, weight: Array, *, keys: int, past: int = 0) 
 def query_distance_scores_gradient(
     dy: Array, y: Array, q: Array, weight: Array, *, keys: int, past: int = 0
 ) -> tuple[Array, Array]:
-    """dq = collect(dy) E and dE = Σ collect(dy)ᵀ q, with the rows in the order of `collect`."""
+    """dq = collect(dy) E and dE = Σ collect(dy)ᵀ q, with the rows in the order of `collect`.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, q, weight, keys, past
+        The result and the arguments of `query_distance_scores`.
+
+    Returns
+    -------
+    dq : (B, N, Q, D) float array
+        The gradient with respect to `q`.
+    dweight : (2M - 1, D) float array
+        The gradient with respect to `weight`.
+    """
     xp = namespace(dy)
     rows = xp.flip(_rows_within(weight, keys), axis=0)
     by_row = collect(dy, rows=2 * keys - 1, past=past)  # (B, N, Q, 2S-1)
@@ -66,7 +81,7 @@ def query_distance_scores_gradient(
 
 @primitive
 def key_distance_scores(k: Array, weight: Array, *, queries: int, past: int = 0) -> Array:
-    """Score each key by its distance from the query, seen from the key: k_j · E[i − j + M − 1].
+    """Score each key by its own product with the vector of the distance: k_j · E[i − j + M − 1].
 
     Parameters
     ----------
@@ -77,7 +92,7 @@ def key_distance_scores(k: Array, weight: Array, *, queries: int, past: int = 0)
     queries : int
         Q; the first query stands at position `past`, the last one at the last key.
     past : int
-        The number of keys that came before the first query.
+        The number of keys before the first query.
 
     Returns
     -------
@@ -100,7 +115,22 @@ def key_distance_scores(k: Array, weight: Array, *, queries: int, past: int = 0)
 def key_distance_scores_gradient(
     dy: Array, y: Array, k: Array, weight: Array, *, queries: int, past: int = 0
 ) -> tuple[Array, Array]:
-    """As for the queries, with queries and keys exchanged."""
+    """dk = collect(dyᵀ) E and dE = Σ collect(dyᵀ)ᵀ k: as for the queries, with queries and keys exchanged.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, k, weight, queries, past
+        The result and the arguments of `key_distance_scores`.
+
+    Returns
+    -------
+    dk : (B, N, S, D) float array
+        The gradient with respect to `k`.
+    dweight : (2M - 1, D) float array
+        The gradient with respect to `weight`.
+    """
     xp = namespace(dy)
     keys = k.shape[2]
     by_row = collect(xp.matrix_transpose(dy), rows=2 * keys - 1, past=-past)  # (B, N, S, 2S-1)

@@ -1,8 +1,8 @@
 """NEZHA's one idea: functional relative positions (Wei et al. 2019, section 2.2; transformers NezhaSelfAttention).
 
-Attention does not know where a token stands. NEZHA tells it how far apart two tokens are: a query at position i and a
-key at position j are at distance j − i. Clipped to −K … K and counted from 0, it is a row of a fixed table of sines and
-cosines
+Attention alone does not depend on the positions of the tokens. NEZHA adds how far apart two tokens are: a query at
+position i and a key at position j are at distance j − i. Clipped to −K … K and counted from 0, the distance is the
+number of a row in a fixed table of sines and cosines
 
     row(i, j)    = clip(j − i, −K, K) + K                     from 0 to 2K
     T[r, 2m]     = sin(r / 10000^(2m/D))
@@ -13,24 +13,24 @@ and this row, t_ij = T[row(i, j)], is added to the key **and** to the value:
     score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + q_i · t_ij) / √D
     context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + Σ_j prob(i, j) · t_ij
 
-T is not trained and in no checkpoint, and beyond distance K all distances look alike: so any length works. (The paper's
-formula has the sine and cosine of j − i itself. The authors' code, with which the checkpoints were trained, clips it
-and counts it from 0, and so does this.) The terms with t_ij alone are the two layers of this file, `position_scores`
-and `position_context`.
+T is not trained and stands in no checkpoint. Beyond K all distances share one row, so a text may have any length. (The
+paper's formula has the sine and cosine of j − i itself. The authors' code, with which the checkpoints were trained,
+clips it and counts it from 0, and so does this package.) The terms with t_ij alone are the two layers of this file,
+`position_scores` and `position_context`.
 
 There are only 2K + 1 different distances, so no (L, L, D) array is ever built. `position_scores` takes the product of
 each query with the 2K + 1 rows and spreads it over the keys; `position_context` collects the probabilities into 2K + 1
-buckets, one for each distance, and takes one product with the rows. `spread` and `collect` are each other's transpose,
-and so each layer's gradient is made of the other's half.
+buckets, one for each distance, and takes one product with the rows. `spread` and `collect` are linear maps, and each is
+the transpose of the other, so each layer's gradient uses the other one's map.
 
-These two move between two pictures of the same numbers, shown here for Q = S = 3:
+They rearrange the same numbers, from one layout to another, shown here for Q = S = 3:
 
     by key: column j           by distance: column c stands for j − i = c − (Q − 1)
       a b c                       . . a b c .
       d e f                       . d e f . .
       g h i                       g h i . . .
 
-Read row after row, the right picture without its first Q − 1 and its last cell has the rows of the left one, each
+Read row after row, the right layout without its first Q − 1 and its last cell has the rows of the left one, each
 followed by Q − 1 cells that are not used: a reshape turns one into the other. Its width is W = Q + S.
 
 Dimension letters: B batch, N heads, Q query length, S key length, D head size, K max relative position, W = Q + S.
@@ -47,8 +47,8 @@ from nezha_np.mechanism import gradient_of, primitive
 def relative_position_table(weight: Array, *, head_size: int, max_relative_position: int) -> Array:
     """Make the table T of functional relative positions.
 
-    It is computed on the host in float64, as NEZHA's authors do, and then cast and moved beside `weight`. (transformers
-    4.37.2 computes it in float32, which is up to 9e-6 away at D = 64, K = 127.)
+    It is computed on the host in float64, as NEZHA's authors do, then cast to the dtype of `weight` and moved to its
+    device. (transformers 4.37.2 computes it in float32, which is up to 9e-6 away at D = 64, K = 127.)
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def position_scores(q: Array, table: Array, *, keys: int, past: int = 0) -> Arra
     keys : int
         S, the number of keys; the first stands at position 0.
     past : int
-        The position of the first query: the number of keys that came before it in cached decoding.
+        The position of the first query: the number of keys in the cache.
 
     Returns
     -------
@@ -115,7 +115,20 @@ def position_scores(q: Array, table: Array, *, keys: int, past: int = 0) -> Arra
 
 @gradient_of(position_scores)
 def position_scores_gradient(dy: Array, y: Array, q: Array, table: Array, *, keys: int, past: int = 0) -> Array:
-    """dq = collect(dy) T: `spread` is linear, and `collect` is its transpose. T is fixed and has no gradient."""
+    """dq = collect(dy) T: `spread` is linear, and `collect` is its transpose. T is fixed and has no gradient.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, S) float array
+        The gradient of the loss with respect to `y`.
+    y, q, table, keys, past
+        The result and the arguments of `position_scores`.
+
+    Returns
+    -------
+    dq : (B, N, Q, D) float array
+        The gradient with respect to `q`.
+    """
     return namespace(dy).matmul(collect(dy, rows=table.shape[0], past=past), table)  # (B, N, Q, D)
 
 
@@ -150,7 +163,20 @@ def position_context(probs: Array, table: Array, *, past: int = 0) -> Array:
 
 @gradient_of(position_context)
 def position_context_gradient(dy: Array, y: Array, probs: Array, table: Array, *, past: int = 0) -> Array:
-    """dprobs = spread(dy Tᵀ): the transpose of collecting is spreading."""
+    """dprobs = spread(dy Tᵀ): the transpose of collecting is spreading.
+
+    Parameters
+    ----------
+    dy : (B, N, Q, D) float array
+        The gradient of the loss with respect to `y`.
+    y, probs, table, past
+        The result and the arguments of `position_context`.
+
+    Returns
+    -------
+    dprobs : (B, N, Q, S) float array
+        The gradient with respect to `probs`.
+    """
     xp = namespace(dy)
     return spread(xp.matmul(dy, xp.matrix_transpose(table)), keys=probs.shape[-1], past=past)  # (B, N, Q, S)
 
@@ -222,7 +248,7 @@ def collect(by_key: Array, *, rows: int, past: int = 0) -> Array:
     def zeros(*shape: int) -> Array:
         return xp.zeros(shape, dtype=by_key.dtype, device=device_of(by_key))
 
-    # The reshape of `spread`, backwards: fill up the cells that are not used, and each distance is a column again.
+    # The reshape of `spread`, backwards: fill the cells that are not used, and each distance is a column again.
     rows_filled = xp.concat([by_key, zeros(batch, heads, queries, queries - 1)], axis=-1)  # (B, N, Q, W-1)
     flat = xp.reshape(rows_filled, (batch, heads, queries * (width - 1)))  # (B, N, Q·(W-1))
     flat = xp.concat([zeros(batch, heads, queries - 1), flat, zeros(batch, heads, 1)], axis=-1)  # (B, N, Q·W)

@@ -1,6 +1,6 @@
 """Layers that pick a part of an array: the first token for the pooler, the next token's logits, the two ends of a span.
 
-Each one's gradient puts its part back among zeros; that of the mean of all tokens shares it out.
+Their gradients put dy back in its place among zeros; that of the mean of all tokens gives each token an equal part.
 
 Dimension letters: B batch, L length, H hidden, C choices.
 """
@@ -36,7 +36,20 @@ def first_token(x: Array) -> Array:
 
 @gradient_of(first_token)
 def first_token_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """dy for the first token, 0 for the others."""
+    """dy for the first token, 0 for the others.
+
+    Parameters
+    ----------
+    dy : (B, H) float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `first_token`.
+
+    Returns
+    -------
+    dx : (B, L, H) float array
+        The gradient with respect to `x`.
+    """
     xp = namespace(x)
     return xp.concat([dy[:, None, :], xp.zeros_like(x[:, 1:, :])], axis=1)
 
@@ -66,7 +79,20 @@ def last_token(x: Array) -> Array:
 
 @gradient_of(last_token)
 def last_token_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """dy for the last token, 0 for the others."""
+    """dy for the last token, 0 for the others.
+
+    Parameters
+    ----------
+    dy : (B, H) float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `last_token`.
+
+    Returns
+    -------
+    dx : (B, L, H) float array
+        The gradient with respect to `x`.
+    """
     xp = namespace(x)
     return xp.concat([xp.zeros_like(x[:, :-1, :]), dy[:, None, :]], axis=1)
 
@@ -97,7 +123,20 @@ def mean_of_tokens(x: Array) -> Array:
 
 @gradient_of(mean_of_tokens)
 def mean_of_tokens_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """An equal part of dy for each token."""
+    """dx = dy / L for each token.
+
+    Parameters
+    ----------
+    dy : (B, H) float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `mean_of_tokens`.
+
+    Returns
+    -------
+    dx : (B, L, H) float array
+        The gradient with respect to `x`.
+    """
     return namespace(x).zeros_like(x) + dy[:, None, :] / x.shape[1]
 
 
@@ -126,7 +165,20 @@ def all_but_last_token(x: Array) -> Array:
 
 @gradient_of(all_but_last_token)
 def all_but_last_token_gradient(dy: Array, y: Array, x: Array) -> Array:
-    """0 for the last token."""
+    """dy for all tokens but the last, and 0 for the last.
+
+    Parameters
+    ----------
+    dy : (B, L - 1, V) float array
+        The gradient of the loss with respect to `y`.
+    y, x
+        The result and the argument of `all_but_last_token`.
+
+    Returns
+    -------
+    dx : (B, L, V) float array
+        The gradient with respect to `x`.
+    """
     xp = namespace(x)
     return xp.concat([dy, xp.zeros_like(x[:, -1:, :])], axis=1)
 
@@ -140,7 +192,7 @@ def column(x: Array, *, index: int) -> Array:
     x : (B, L, C) float array
         Logits.
     index : int
-        Which.
+        Which of the C features.
 
     Returns
     -------
@@ -158,7 +210,20 @@ def column(x: Array, *, index: int) -> Array:
 
 @gradient_of(column)
 def column_gradient(dy: Array, y: Array, x: Array, *, index: int) -> Array:
-    """dy for this feature, 0 for the others."""
+    """dy for this feature, 0 for the others.
+
+    Parameters
+    ----------
+    dy : (B, L) float array
+        The gradient of the loss with respect to `y`.
+    y, x, index
+        The result and the arguments of `column`.
+
+    Returns
+    -------
+    dx : (B, L, C) float array
+        The gradient with respect to `x`.
+    """
     xp = namespace(x)
     this = xp.astype(xp.arange(x.shape[-1], device=device_of(x)) == index, x.dtype)  # (C), one-hot
     return dy[:, :, None] * this
@@ -166,7 +231,7 @@ def column_gradient(dy: Array, y: Array, x: Array, *, index: int) -> Array:
 
 @primitive
 def by_choice(x: Array, *, choices: int) -> Array:
-    """Put the scores of the choices of one question side by side.
+    """Put the scores of the choices of one question into one row.
 
     Parameters
     ----------
@@ -192,5 +257,18 @@ def by_choice(x: Array, *, choices: int) -> Array:
 
 @gradient_of(by_choice)
 def by_choice_gradient(dy: Array, y: Array, x: Array, *, choices: int) -> Array:
-    """The numbers move back."""
+    """dx = dy in the shape of x.
+
+    Parameters
+    ----------
+    dy : (B, C) float array
+        The gradient of the loss with respect to `y`.
+    y, x, choices
+        The result and the arguments of `by_choice`.
+
+    Returns
+    -------
+    dx : (B·C, 1) float array
+        The gradient with respect to `x`.
+    """
     return namespace(x).reshape(dy, x.shape)

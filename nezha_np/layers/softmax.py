@@ -34,5 +34,18 @@ def softmax(z: Array) -> Array:
 
 
 def softmax_gradient(dy: Array, y: Array) -> Array:
-    """With ∂y_j/∂z_l = y_j (δ_jl − y_l): dz = y (dy − Σ_j y_j dy_j)."""
+    """With ∂y_j/∂z_l = y_j (δ_jl − y_l): dz = y (dy − Σ_j y_j dy_j).
+
+    Parameters
+    ----------
+    dy : (…, C) float array
+        The gradient of the loss with respect to `y`.
+    y : (…, C) float array
+        The result of `softmax`.
+
+    Returns
+    -------
+    dz : (…, C) float array
+        The gradient with respect to the scores.
+    """
     return y * (dy - namespace(y).sum(y * dy, axis=-1, keepdims=True))

@@ -13,16 +13,18 @@ How 净 in 房间很干净。 gets its kernel, with k = 3:
        features (pointwise), into s, one vector for the whole span;
     2. s is multiplied, number by number, with the query q that 净 asks self-attention with;
     3. a linear map makes three numbers of that for each kernel, and softmax makes them sum to 1: κ = (0.7 0.2 0.1);
-    4. what the convolution sees for 净 is 0.7 · v(干) + 0.2 · v(净) + 0.1 · v(。).
+    4. the convolution's result for 净 is 0.7 · v(干) + 0.2 · v(净) + 0.1 · v(。).
 
-An ordinary dynamic convolution (Wu et al. 2019) makes κ of the token alone; here the neighbours have a say, and 净 in
-净土 may look elsewhere than in 干净. Beyond both ends of a text there are zeros. The attention mask has no part in it:
-padding is read like text.
+An ordinary dynamic convolution (Wu et al. 2019) makes κ of the token alone; here it depends on the neighbours too, so
+that 净 may have another kernel in 净土 than in 干净. Beyond both ends of a text there are zeros. The attention mask has
+no effect on it: padding is read like text.
 
 Dimension letters: B batch, L length, H hidden, N heads, D head size, A = N·D, k kernel size.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
 from nezha_np.layers.linear import flat_rows, linear
@@ -32,14 +34,14 @@ from nezha_np.mechanism import gradient_of, primitive
 
 @primitive
 def separable_convolution(x: Array, depthwise: Array, pointwise: Array, bias: Array) -> Array:
-    """Sum up the span around each token: each feature over k tokens, then the features of each token.
+    """Convolve in two steps: depthwise, each feature over k tokens, then pointwise, the features of each token.
 
     Parameters
     ----------
     x : (B, L, H) float array
         Hidden states.
     depthwise : (H, 1, k) float array
-        For each feature a number for each of k neighbours.
+        For each feature the weights of its k neighbours.
     pointwise : (A, H, 1) float array
         A matrix that mixes the features.
     bias : (A, 1) float array
@@ -66,7 +68,26 @@ def separable_convolution(x: Array, depthwise: Array, pointwise: Array, bias: Ar
 def separable_convolution_gradient(
     dy: Array, y: Array, x: Array, depthwise: Array, pointwise: Array, bias: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """With y = z Pᵀ + b, z_i = Σ_j w_j x_{i+j−c}: dz = dy P, dx_m = Σ_j w_j dz_{m−j+c}, dw_j = Σ_i dz_i x_{i+j−c}."""
+    """With y = z Pᵀ + b, z_i = Σ_j w_j x_{i+j−c}: dz = dy P, dx_m = Σ_j w_j dz_{m−j+c}, dw_j = Σ_i dz_i x_{i+j−c}.
+
+    Parameters
+    ----------
+    dy : (B, L, A) float array
+        The gradient of the loss with respect to `y`.
+    y, x, depthwise, pointwise, bias
+        The result and the arguments of `separable_convolution`.
+
+    Returns
+    -------
+    dx : (B, L, H) float array
+        The gradient with respect to `x`.
+    ddepthwise : (H, 1, k) float array
+        The gradient with respect to `depthwise`.
+    dpointwise : (A, H, 1) float array
+        The gradient with respect to `pointwise`.
+    dbias : (A, 1) float array
+        The gradient with respect to `bias`.
+    """
     xp = namespace(dy)
     z = _depthwise(x, depthwise)
     dz = xp.matmul(dy, pointwise[:, :, 0])  # (B, L, H)
@@ -81,7 +102,8 @@ def separable_convolution_gradient(
 
 def _depthwise(x: Array, weight: Array) -> Array:
     """Σ_j w_j ⊙ x_{i + j − (k − 1)/2}: (B, L, H) -> (B, L, H)."""
-    return sum(neighbour * weight[:, 0, j] for j, neighbour in enumerate(_neighbours(x, weight.shape[2])))
+    neighbours = _neighbours(x, weight.shape[2])
+    return cast(Array, sum(neighbour * weight[:, 0, j] for j, neighbour in enumerate(neighbours)))
 
 
 def _neighbours(x: Array, size: int) -> list[Array]:
@@ -94,7 +116,7 @@ def _neighbours(x: Array, size: int) -> list[Array]:
 
 @primitive
 def multiply(x: Array, y: Array) -> Array:
-    """Multiply number by number: what stands around a token with what it asks for.
+    """Multiply element by element: the span around each token by its query.
 
     Parameters
     ----------
@@ -117,7 +139,20 @@ def multiply(x: Array, y: Array) -> Array:
 
 @gradient_of(multiply)
 def multiply_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """dx = dz ⊙ y, dy = dz ⊙ x."""
+    """dx = dz ⊙ y, dy = dz ⊙ x.
+
+    Parameters
+    ----------
+    dz : (B, L, A) float array
+        The gradient of the loss with respect to `z`.
+    z, x, y
+        The result and the arguments of `multiply`.
+
+    Returns
+    -------
+    dx, dy : (B, L, A) float array
+        The gradients with respect to `x` and `y`.
+    """
     return dz * y, dz * x
 
 
@@ -152,7 +187,20 @@ def convolution_kernels(scores: Array, *, size: int) -> Array:
 
 @gradient_of(convolution_kernels)
 def convolution_kernels_gradient(dy: Array, y: Array, scores: Array, *, size: int) -> Array:
-    """As for attention: the gradient of softmax, over each kernel."""
+    """As for attention: the gradient of softmax, over each kernel.
+
+    Parameters
+    ----------
+    dy : (B, L, N, k) float array
+        The gradient of the loss with respect to `y`.
+    y, scores, size
+        The result and the arguments of `convolution_kernels`.
+
+    Returns
+    -------
+    dscores : (B, L, N·k) float array
+        The gradient with respect to `scores`.
+    """
     xp = namespace(scores)
     dscores = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
     return xp.astype(xp.reshape(dscores, scores.shape), scores.dtype, copy=False)
@@ -189,7 +237,22 @@ def dynamic_convolution(values: Array, kernels: Array) -> Array:
 
 @gradient_of(dynamic_convolution)
 def dynamic_convolution_gradient(dy: Array, y: Array, values: Array, kernels: Array) -> tuple[Array, Array]:
-    """dκ_ij = dy_i · v_{i+j−c} and dv_m = Σ_j κ_ij dy_i with i = m − j + c: for the values, places turn round."""
+    """dκ_ij = dy_i · v_{i+j−c}, and dv_m = Σ_j κ_ij dy_i with i = m − j + c, where c = (k − 1)/2.
+
+    Parameters
+    ----------
+    dy : (B, L, N·D) float array
+        The gradient of the loss with respect to `y`.
+    y, values, kernels
+        The result and the arguments of `dynamic_convolution`.
+
+    Returns
+    -------
+    dvalues : (B, L, N·D) float array
+        The gradient with respect to `values`.
+    dkernels : (B, L, N, k) float array
+        The gradient with respect to `kernels`.
+    """
     xp = namespace(values)
     size = kernels.shape[-1]
     dy = _by_kernel(dy, kernels)  # (B, L, N, D)
@@ -207,12 +270,12 @@ def _by_kernel(x: Array, kernels: Array) -> Array:
 
 @primitive
 def join_features(x: Array, y: Array) -> Array:
-    """Put the features of attention heads and of convolutions side by side.
+    """Concatenate the features of attention heads and of convolutions.
 
     Parameters
     ----------
     x, y : (B, L, A) float array
-        What the heads saw, and what the convolutions saw.
+        The context of the heads, and the result of the convolutions.
 
     Returns
     -------
@@ -230,5 +293,18 @@ def join_features(x: Array, y: Array) -> Array:
 
 @gradient_of(join_features)
 def join_features_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Each gets its own features' gradient."""
+    """dx and dy are the two halves of dz.
+
+    Parameters
+    ----------
+    dz : (B, L, 2·A) float array
+        The gradient of the loss with respect to `z`.
+    z, x, y
+        The result and the arguments of `join_features`.
+
+    Returns
+    -------
+    dx, dy : (B, L, A) float array
+        The gradients with respect to `x` and `y`.
+    """
     return dz[..., : x.shape[-1]], dz[..., x.shape[-1] :]

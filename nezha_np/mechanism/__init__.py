@@ -1,6 +1,6 @@
 """The one mechanism: a model that is written once can be run, run faster, traced and differentiated.
 
-A layer is a plain function with a decorator. A **primitive** returns one array and has its gradient beside it::
+A layer is a plain function with a decorator. A **primitive** returns one array, and its gradient is registered for it::
 
     @primitive
     def add(x, y): ...
@@ -9,17 +9,16 @@ A layer is a plain function with a decorator. A **primitive** returns one array 
     def add_gradient(dz, z, x, y): ...
 
 A **composite** is made of other layers and takes a view of the weights, ``w.at("attention.self")``. A **constant**
-makes arrays that nothing is differentiated by: masks, tables, the caller's inputs. A call of a layer does one of four
-things:
+makes arrays that no gradient is taken by: masks, tables, input arrays. A call of a layer does one of four things:
 
 1. run its definition, the function as it is written;
 2. run a faster kernel that `nezha_np.kernels` holds for it and for the array's library;
 3. inside ``with trace() as t``: run the definition and record the result under its full name;
 4. under `value_and_grad`: do the same on a tape, which is then walked backwards through the gradients.
 
-    layer       the decorators, and which kernel runs
+    layer       the decorators, and the choice between kernel and definition
     view        the weights below one prefix
-    recorder    who gets each call of a layer while a pass is recorded
+    recorder    what every call of a layer is handed to while a pass is recorded
     trace       every intermediate array by its full name
     tape        a trace that can be walked backwards: the gradients
     patterns    the one language of patterns of names: ``*`` within a part of a name, ``**`` across parts
@@ -28,13 +27,24 @@ things:
 The active recorder lives in a context variable, so that threads do not see each other's.
 """
 
-from nezha_np.mechanism.layer import Kernel, Layer, composite, constant, gradient_of, primitive
+from nezha_np.mechanism.layer import (
+    ArrayLayer,
+    CompositeLayer,
+    Kernel,
+    Layer,
+    composite,
+    constant,
+    gradient_of,
+    primitive,
+)
 from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, recording
 from nezha_np.mechanism.tape import Tape, value_and_grad
 from nezha_np.mechanism.trace import Trace, trace
 from nezha_np.mechanism.view import View
 
 __all__ = [
+    "ArrayLayer",
+    "CompositeLayer",
     "Kernel",
     "Layer",
     "Recorder",

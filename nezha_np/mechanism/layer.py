@@ -1,16 +1,19 @@
-"""Layers: the decorators that make a function one, and which kernel runs in place of its definition."""
+"""Layers: the decorators that make a layer of a function, and the choice between its kernel and its definition."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from nezha_np.arrays import Array, library
 from nezha_np.mechanism.recorder import Recorder, active_recorder
 
 Function: TypeAlias = Callable[..., Any]
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
 
 
 class Layer(Protocol):
@@ -32,6 +35,22 @@ class Layer(Protocol):
         """Run the layer."""
 
 
+class ArrayLayer(Layer, Protocol):
+    """A primitive or a constant layer: it takes what its definition takes, and ``name=``, and returns one array."""
+
+    definition: Callable[..., Array]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Array:
+        """Run the layer."""
+
+
+class CompositeLayer(Layer, Protocol[P, R_co]):
+    """A composite: it takes and returns what its definition does."""
+
+    def __call__(self, *arguments: P.args, **options: P.kwargs) -> R_co:
+        """Run the layer."""
+
+
 Kernel: TypeAlias = tuple[Function, tuple[Any, ...]]  # and the dtypes it serves
 # How a recorder is asked for the result of a call: (recorder, layer, arguments, options, name) -> result.
 _Ask: TypeAlias = Callable[[Recorder, Layer, tuple[Any, ...], dict[str, Any], str | None], Any]
@@ -39,7 +58,7 @@ _Ask: TypeAlias = Callable[[Recorder, Layer, tuple[Any, ...], dict[str, Any], st
 _kernels: dict[type, Mapping[Layer, Kernel]] = {}  # array type -> layer -> kernel
 
 
-def _kernels_for(array: Array) -> Mapping[Layer, Kernel]:
+def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
     module = f"nezha_np.kernels.{library(array)}"
     try:
         found: Mapping[Layer, Kernel] = importlib.import_module(module).KERNELS
@@ -71,17 +90,17 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
     return layer
 
 
-def primitive(definition: Function) -> Layer:
-    """Make a function a layer that returns one array, and that trace and tape do not look inside.
+def primitive(definition: Callable[..., Array]) -> ArrayLayer:
+    """Make a function a layer that returns one array; a trace or a tape records the result, and nothing inside.
 
     Parameters
     ----------
     definition : callable
-        Takes arrays by position, options by keyword; its gradient is put beside it with `gradient_of`.
+        Takes arrays by position, options by keyword. `gradient_of` registers its gradient.
 
     Returns
     -------
-    Layer
+    ArrayLayer
         Takes what the definition takes, and ``name=``, the name of the result in its scope.
 
     Examples
@@ -93,10 +112,10 @@ def primitive(definition: Function) -> Layer:
     >>> double(np.ones(2), name="doubled")
     array([2., 2.])
     """
-    return _layer(definition, lambda recorder, *call: recorder.primitive(*call))
+    return cast(ArrayLayer, _layer(definition, lambda recorder, *call: recorder.primitive(*call)))
 
 
-def composite(definition: Function) -> Layer:
+def composite(definition: Callable[P, R]) -> CompositeLayer[P, R]:
     """Make a function a layer that is made of other layers.
 
     Parameters
@@ -107,14 +126,14 @@ def composite(definition: Function) -> Layer:
 
     Returns
     -------
-    Layer
+    CompositeLayer
         Takes what the definition takes.
     """
-    return _layer(definition, lambda recorder, *call: recorder.composite(*call))
+    return cast("CompositeLayer[P, R]", _layer(definition, lambda recorder, *call: recorder.composite(*call)))
 
 
-def constant(definition: Function) -> Layer:
-    """Make a function a layer whose result no gradient passes through: a mask, a table, an array of the caller's.
+def constant(definition: Callable[..., Array]) -> ArrayLayer:
+    """Make a function a layer whose result no gradient passes through: a mask, a table, an input array.
 
     Parameters
     ----------
@@ -123,14 +142,14 @@ def constant(definition: Function) -> Layer:
 
     Returns
     -------
-    Layer
+    ArrayLayer
         Takes what the definition takes, and ``name=``, the name of the result in its scope.
     """
-    return _layer(definition, lambda recorder, *call: recorder.constant(*call))
+    return cast(ArrayLayer, _layer(definition, lambda recorder, *call: recorder.constant(*call)))
 
 
 def gradient_of(layer: Layer) -> Callable[[Function], Function]:
-    """Put a gradient beside its primitive.
+    """Register the gradient of a primitive.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Who gets each call of a layer while a pass is recorded.
+"""What every call of a layer is handed to while a pass is recorded.
 
-While no recorder is active, a layer runs its kernel or its definition. Inside ``with recording(recorder):`` the
-recorder gets the call instead: a trace runs the definition and keeps the result, a tape keeps the call too, and
-`definitions` runs the definition and keeps nothing.
+While no recorder is active, a layer runs its kernel or its definition. Inside ``with recording(recorder):`` the call is
+handed to the recorder instead: a trace runs the definition and records the result, a tape records the call too, and
+`definitions` runs the definition and records nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """What is asked for the result of each call of a layer inside ``with recording(recorder):``.
+    """It is asked for the result of each call of a layer inside ``with recording(recorder):``.
 
     Attributes
     ----------
     exclusive : bool
-        Whether no other recorder may become active inside its block, because this one would miss what that one gets.
+        Whether no other recorder may become active inside its block: this one would not record what that one gets.
     """
 
     @property
@@ -30,16 +30,66 @@ class Recorder(Protocol):
         """Whether no other recorder may become active inside its block."""
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
-        """Return the array that a primitive makes; `name` is the call's ``name=``."""
+        """Run a primitive.
+
+        Parameters
+        ----------
+        layer : Layer
+            The layer that was called.
+        arguments : tuple
+            What it was called with by position.
+        options : dict of str to object
+            What it was called with by keyword, without ``name=``.
+        name : str or None
+            The ``name=`` of the call.
+
+        Returns
+        -------
+        array
+            The result of the call.
+        """
 
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
-        """Return what a composite makes: an array, or a tuple with an array first."""
+        """Run a composite.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `primitive`.
+
+        Returns
+        -------
+        array or tuple
+            The result of the call: an array, or a tuple with an array first.
+        """
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
-        """Return the array that a constant layer makes."""
+        """Run a constant layer.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `primitive`.
+
+        Returns
+        -------
+        array
+            The result of the call.
+        """
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
-        """Return the key of the random stream of a dropout layer, or None where there is no dropout."""
+        """Return the key of the random stream of a dropout layer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the layer in its scope.
+
+        Returns
+        -------
+        tuple or None
+            The key; None where there is no dropout.
+        """
 
 
 R = TypeVar("R", bound=Recorder)
@@ -49,7 +99,7 @@ active_recorder = _active.get  # bound once: every call of a layer asks for it
 
 @contextmanager
 def recording(recorder: R) -> Iterator[R]:
-    """Give a recorder every call of a layer inside the block.
+    """Hand every call of a layer inside the block to a recorder.
 
     Parameters
     ----------
@@ -64,11 +114,13 @@ def recording(recorder: R) -> Iterator[R]:
     Raises
     ------
     ValueError
-        If the active recorder is exclusive: a trace or a tape would miss what this one gets.
+        If the active recorder is exclusive: a trace or a tape would not record what this one gets.
     """
     active = _active.get()
     if active is not None and active.exclusive:
-        raise ValueError("trace, value_and_grad and definitions: expected none inside a trace, which would miss it")
+        raise ValueError(
+            "trace, value_and_grad and definitions: expected none inside a trace, which would not record it"
+        )
     token = _active.set(recorder)
     try:
         yield recorder
@@ -96,12 +148,12 @@ def definitions() -> AbstractContextManager[Recorder]:
     Returns
     -------
     context manager
-        For this thread alone.
+        It holds for the thread that enters it.
 
     Raises
     ------
     ValueError
-        When it is entered inside a trace or a tape, which run definitions anyway.
+        When it is entered inside a trace or a tape, which run definitions already.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Named arrays as text: what a trace, a bundle or a checkpoint holds, a line for each."""
+"""Tables of plain text: the arrays of a trace, a bundle or a checkpoint, one line for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) ->
     rows : iterable of sequences of str
         The rows, the heading first; a row may have fewer cells.
     right : sequence of int
-        The columns that are flush right.
+        The columns that are aligned to the right.
 
     Returns
     -------
@@ -43,7 +43,18 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) ->
 
 
 def min_max_mean_norm(values: np.ndarray) -> tuple[float, ...]:
-    """Describe an array by four numbers, without an overflow on the way: a sum of a mask's numbers would be one."""
+    """Describe an array by four numbers, computed in float64 and scaled, so that the sums do not overflow.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        The array.
+
+    Returns
+    -------
+    tuple of float
+        Minimum, maximum, mean and Euclidean norm; () for an array without elements.
+    """
     if not values.size:
         return ()
     values = values.astype("float64")

@@ -1,11 +1,11 @@
-"""A trace that can be walked backwards: one reverse walk gives the gradient by every weight, by name."""
+"""A trace that can be walked backwards: one reverse walk gives the gradients of all weights, by name."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.layer import Layer
@@ -13,8 +13,26 @@ from nezha_np.mechanism.recorder import definitions, recording
 from nezha_np.mechanism.trace import Trace
 
 
+class WithLoss(Protocol):
+    """What a head returns: an object with a loss."""
+
+    @property
+    def loss(self) -> Array | None:
+        """The loss, an array without axes; None where the head got no labels."""
+
+
+P = ParamSpec("P")
+Output = TypeVar("Output", bound=WithLoss)
+
+
 class Tape(Trace):
-    """A trace that also keeps what the walk back needs."""
+    """A trace that also records the calls, which the walk back needs.
+
+    Parameters
+    ----------
+    dropout_seed : (int, int) or None
+        Seed and step of the dropout masks; None: no dropout.
+    """
 
     def __init__(self, dropout_seed: tuple[int, int] | None) -> None:
         super().__init__()
@@ -24,7 +42,23 @@ class Tape(Trace):
         self.made: set[int] = set()
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
-        """Run a primitive, and put the call on the tape."""
+        """Run a primitive and record the call.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array
+            The result.
+
+        Raises
+        ------
+        ValueError
+            If it got a float array by keyword, or one that no layer made: the gradient would be lost.
+        """
         where = f"{layer.__name__} in {self.scope or 'the model'}"
         if any(map(_is_float_array, options.values())):
             raise ValueError(f"{where} got a float array by keyword: its gradient would be lost. Pass it by position")
@@ -34,17 +68,28 @@ class Tape(Trace):
                 "Make it by a primitive or a constant layer"
             )
         result = super().primitive(layer, arguments, options, name)
-        # A layer that changes nothing returns its argument: the walk back passes it by.
+        # A layer that changes nothing returns its argument: the walk back has nothing to do for it.
         if not any(result is argument for argument in arguments):
             self.calls.append((layer, arguments, options, result))
             self.made.add(id(result))
         return result
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
-        """Run a constant layer, and remember its result."""
+        """Run a constant layer and record its result.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array
+            The result.
+        """
         full_name = self.full_name(layer, arguments, name)
         result = self.compute(full_name, layer, arguments, options)
-        if self._knows(result):  # the caller passed one array twice: each name has a gradient of its own
+        if self._knows(result):  # one array was passed for two inputs: each name has a gradient of its own
             result = result[...]
         result = self.keep(full_name, result)
         self.constants[id(result)] = result
@@ -54,23 +99,85 @@ class Tape(Trace):
         return id(array) in self.made or id(array) in self.parameters or id(array) in self.constants
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
-        """Return seed, step and full name."""
+        """Return the key of the random stream of a dropout layer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the layer in its scope.
+
+        Returns
+        -------
+        tuple or None
+            Seed, step and full name; None where there is no seed.
+        """
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
 
     def compute_gradient(
         self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
-        """Make the gradients of a layer's arguments, from the gradient of its result."""
+        """Compute the gradients of a layer's arguments.
+
+        Parameters
+        ----------
+        dy : array
+            The gradient of its result.
+        result : array
+            Its result.
+        layer, arguments, options
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array, or tuple of (array or None)
+            The gradient of the first argument, or those of several.
+
+        Raises
+        ------
+        ValueError
+            If the layer has no gradient.
+        """
         if layer.gradient is None:
-            raise ValueError(f"{layer.__name__} has no gradient: put one beside it with mechanism.gradient_of")
+            raise ValueError(f"{layer.__name__} has no gradient: register one with mechanism.gradient_of")
         return layer.gradient(dy, result, *arguments, **options)
 
     def keep_gradient(self, dy: Array, result: Array) -> Array:
-        """Return the gradient of a result that the walk goes on with, all its parts added up."""
+        """Return the gradient of a result that the walk back continues with.
+
+        Parameters
+        ----------
+        dy : array
+            The gradient, the sum of all its parts.
+        result : array
+            The result.
+
+        Returns
+        -------
+        array
+            The gradient as it is.
+        """
         return dy
 
     def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
-        """Return the gradient of `loss` by every weight it depends on, and by every intermediate if asked for."""
+        """Compute all gradients of a loss.
+
+        Parameters
+        ----------
+        loss : () array
+            The loss, a result of this tape.
+        intermediates : bool
+            Whether to return the gradients of the intermediates too.
+
+        Returns
+        -------
+        dict of str to array
+            The gradients of the weights that the loss depends on, by name.
+
+        Raises
+        ------
+        ValueError
+            If no layer made the loss, or a layer has no gradient.
+        """
         if id(loss) not in self.made:
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
         gradients = {id(loss): namespace(loss).ones_like(loss)}
@@ -95,36 +202,37 @@ def _is_float_array(value: Any) -> bool:
 
 
 def value_and_grad(
-    head: Callable[..., Any],
+    head: Callable[P, Output],
     dropout_seed: int | tuple[int, int] | None = None,
     *,
     intermediates: bool = False,
-) -> Callable[..., tuple[Any, dict[str, Array]]]:
-    """Turn a head into a function that also returns the gradient of its loss by every weight.
+) -> Callable[P, tuple[Output, dict[str, Array]]]:
+    """Turn a head into a function that also returns the gradients of its loss with respect to the weights.
 
     Parameters
     ----------
     head : callable
         A head with a loss, ``nz.masked_lm`` for example, or any function of weights whose result has a ``loss``.
     dropout_seed : int or (int, int), optional
-        None: no dropout. A seed, or a seed and a step: dropout with the rates of the configuration, each mask drawn
-        from seed, step (0 where none is given) and the full name of its layer, the same on every machine.
+        None: no dropout. A seed, or a seed and a step: dropout at the rates of the configuration. Each mask is sampled
+        with seed, step (0 by default) and the full name of its layer as the key, the same on every machine.
     intermediates : bool, optional
-        Return the gradients by intermediates too, under their trace names.
+        Whether to return the gradients of the intermediates too, under their trace names.
 
     Returns
     -------
     callable
         Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a
-        weight that is used twice (the decoder tied to the embeddings) is the sum. A weight that the loss does not
-        depend on has no entry.
+        weight that is used twice (the decoder tied to the embeddings) is the sum of both. A weight that the loss does
+        not depend on has no entry.
 
     Raises
     ------
     TypeError
-        If `head` is not callable, `dropout_seed` not an integer, a pair of them, or None, `intermediates` not a bool.
+        If `head` is not callable, `dropout_seed` is not an integer, a pair of integers or None, or `intermediates` is
+        not a bool.
     ValueError
-        When the returned function is called, if the head returned no loss, because it was given no labels.
+        When the returned function is called, if the head returned no loss, because it got no labels.
 
     Examples
     --------
@@ -146,12 +254,13 @@ def value_and_grad(
         raise TypeError(f"intermediates: expected True or False, got {intermediates!r}")
 
     @functools.wraps(head)
-    def run(weights: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Array]]:
+    def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
         with recording(Tape(seed_and_step)) as tape:
-            out = head(weights, *arguments, **options)
-        if getattr(out, "loss", None) is None:
+            out = head(*arguments, **options)
+        loss = getattr(out, "loss", None)
+        if loss is None:
             raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
         with definitions():
-            return out, tape.walk_back(out.loss, intermediates=intermediates)
+            return out, tape.walk_back(loss, intermediates=intermediates)
 
     return run

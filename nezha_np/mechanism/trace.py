@@ -17,10 +17,13 @@ from nezha_np.mechanism.view import View
 class Trace(Mapping[str, Array]):
     """Every intermediate of one pass by its full name, in the order in which they were made.
 
-    With `output`, patterns like ``encoder.layer.*.output``, the arrays whose names fit none of them are let go.
+    A recorder that does more than record overrides `compute` and `compose`, which make the result of a layer, or
+    `keep`, which records it and returns what the pass continues with: those of `nezha_np.oracle` do so.
 
-    A recorder that does more than record overrides `compute` and `compose` (how a layer's result is made) or `keep`
-    (what happens to a result, and what the pass goes on with): `nezha_np.oracle` does.
+    Parameters
+    ----------
+    output : tuple of str, optional
+        Patterns like ``encoder.layer.*.output``: arrays whose names fit none of them are not recorded. None: all are.
     """
 
     exclusive = True
@@ -28,7 +31,7 @@ class Trace(Mapping[str, Array]):
     def __init__(self, output: tuple[str, ...] | None = None) -> None:
         self.output = output
         self.arrays: dict[str, Array] = {}
-        self.made_by: dict[str, int] = {}  # name -> identity of its array, for those that were let go too
+        self.made_by: dict[str, int] = {}  # name -> identity of its array, also where it is not recorded
         self.parameters: dict[int, str] = {}  # identity of a weight -> its name
         self.scope = ""
 
@@ -42,7 +45,13 @@ class Trace(Mapping[str, Array]):
         return len(self.arrays)
 
     def summary(self) -> str:
-        """Return a table of what was recorded: name, shape, dtype, and min, max, mean and norm, taken in float64."""
+        """Describe what was recorded.
+
+        Returns
+        -------
+        str
+            A table with a row for each array: name, shape, dtype, and min, max, mean and norm, computed in float64.
+        """
         rows: list[tuple[str, ...]] = [("name", "shape", "dtype", "min", "max", "mean", "norm")]
         for name, array in self.arrays.items():
             values = to_numpy(array)
@@ -51,7 +60,18 @@ class Trace(Mapping[str, Array]):
         return format_table(rows, right=(3, 4, 5, 6))
 
     def full_name(self, layer: Layer, arguments: tuple[Any, ...], name: str | None) -> str:
-        """Name a result: scope and `name`, else the parent of its parameter, else scope and the layer's own name."""
+        """Name a result.
+
+        Parameters
+        ----------
+        layer, arguments, name
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        str
+            Scope and `name`, else the parent of the layer's first parameter, else scope and the layer's own name.
+        """
         if name is None:
             for argument in arguments:
                 if id(argument) in self.parameters:
@@ -59,15 +79,59 @@ class Trace(Mapping[str, Array]):
         return self.scope + (name or layer.__name__)
 
     def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make the result of a primitive or a constant, which is to have this name."""
+        """Make the result of a primitive or a constant layer.
+
+        Parameters
+        ----------
+        name : str
+            The full name of the result.
+        layer, arguments, options
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array
+            The result.
+        """
         return layer.definition(*arguments, **options)
 
     def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make the result of a composite, the first array of which is to have this name."""
+        """Make the result of a composite.
+
+        Parameters
+        ----------
+        name : str
+            The full name of its first array.
+        layer, arguments, options
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array or tuple
+            The result.
+        """
         return layer.definition(*arguments, **options)
 
     def keep(self, name: str, array: Array) -> Array:
-        """Record an array, and return what the pass goes on with. An array may have several names, a name one array."""
+        """Record an array. An array may have several names; a name has one array.
+
+        Parameters
+        ----------
+        name : str
+            Its full name.
+        array : array
+            The array.
+
+        Returns
+        -------
+        array
+            What the pass continues with: the array.
+
+        Raises
+        ------
+        ValueError
+            If another array was recorded under this name.
+        """
         if self.made_by.setdefault(name, id(array)) != id(array):
             raise ValueError(f"{name} was recorded twice: a trace or a tape covers one forward pass")
         if self.output is None or matches(name, self.output):
@@ -75,14 +139,36 @@ class Trace(Mapping[str, Array]):
         return array
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
-        """Run a primitive, and record its result."""
+        """Run a primitive and record its result.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array
+            The result.
+        """
         full_name = self.full_name(layer, arguments, name)
         return self.keep(full_name, self.compute(full_name, layer, arguments, options))
 
     constant = primitive
 
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
-        """Run a composite in the scope of its view, and record its first array under the view's prefix."""
+        """Run a composite in the scope of its view, and record its first array under the view's prefix.
+
+        Parameters
+        ----------
+        layer, arguments, options, name
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array or tuple
+            The result.
+        """
         view = next((argument for argument in arguments if isinstance(argument, View)), None)
         if view is None:
             return layer.definition(*arguments, **options)
@@ -101,7 +187,18 @@ class Trace(Mapping[str, Array]):
         return self.keep(full_name, result)
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
-        """Return what a dropout mask is drawn from, or None where there is no dropout."""
+        """Return the key of the random stream of a dropout layer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the layer in its scope.
+
+        Returns
+        -------
+        None
+            A trace has no dropout.
+        """
         return None
 
 
@@ -111,8 +208,8 @@ def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[T
     Parameters
     ----------
     output : str or sequence of str, optional
-        Patterns of the names to record, so that a pass of a large model need not hold everything: ``*`` is any text
-        within a part of a name, ``**`` any text with dots too (`nezha_np.mechanism.patterns`). None: all.
+        Patterns of the names to record, so that a pass of a large model need not hold every intermediate: ``*`` is any
+        text within a part of a name, ``**`` any text with dots too (`nezha_np.mechanism.patterns`). None: all names.
 
     Returns
     -------
@@ -123,7 +220,7 @@ def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[T
     Raises
     ------
     TypeError
-        If `output` is no text and no sequence of texts.
+        If `output` is neither a string nor a sequence of strings.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The weights below one prefix, as a composite sees them."""
+"""The weights below one prefix: what a composite reads its parameters from."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is computed: the arguments of a call, the model from embeddings to `forward`, its heads, generation."""
+"""What is computed: the arguments of a call, the model from embeddings to `forward`, task heads, generation."""

@@ -1,4 +1,4 @@
-"""One call of the model: its arguments checked, brought beside the weights, and put in the form that the layers take.
+"""One call of the model: its arguments are checked, moved to the weights' device, and put into the layers' form.
 
 Dimension letters: B batch, L length, Q query length, S key length, P the length of a cache, N heads, D head size,
 H hidden, E embedding.
@@ -17,11 +17,11 @@ from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.model.inputs import check_floats, check_integers, check_numbers, count_axes, count_rows, which_tokens
 from nezha_np.weights.weights import Weights
 
-KeysAndValues = tuple[Array, ...]
+KeysAndValues = tuple[Array, ...]  # of one layer: keys and values, and perhaps those of the cross-attention
 
 
 class Inputs(TypedDict, total=False):
-    """The arguments that `nezha_np.forward`, which describes them, and every head take beside the ids."""
+    """The arguments that `nezha_np.forward` and every task head take besides `input_ids`; `forward` describes them."""
 
     attention_mask: Any
     token_type_ids: Any
@@ -47,19 +47,19 @@ class Call:
     token_type_ids : (B, L) array of int
         The token types.
     position_ids : (B, L) array of int or None
-        Where each token stands, for families that learn a vector for each position.
+        The position of each token, for families that learn a vector for each position.
     position : int
-        P, where the first token stands: after the tokens of the cache.
+        P, the position of the first token: the number of tokens in the cache.
     mask, states_mask : (B or 1, 1, L or 1, S) float array or None
         The additive masks of self-attention and cross-attention; None: every query may attend to every key.
     states : (B, S, H) float array or None
-        What the cross-attention looks at.
+        What the cross-attention attends to.
     head_masks : list of ((N,) float array or None)
         A factor for each head of each layer.
     caches : list of (tuple of arrays or None)
-        Keys and values that came before, for each layer.
+        Cached keys and values for each layer.
     returns_cache, returns_attentions, returns_hidden_states : bool
-        What is asked for besides.
+        What is to be returned besides the last hidden states.
     """
 
     tokens: Array
@@ -77,7 +77,7 @@ class Call:
 
 
 def check_call(weights: Weights, function: str, input_ids: Any, inputs: Inputs) -> Call:
-    """Check the arguments of `nezha_np.forward`, which describes them, or of a head, which takes them too.
+    """Check the arguments of `nezha_np.forward` or of a task head; `forward` describes them.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def check_call(weights: Weights, function: str, input_ids: Any, inputs: Inputs) 
     input_ids : array_like of int or None
         The ids of the tokens.
     inputs : Inputs
-        The other arguments, as far as they were given.
+        The other arguments, those that were passed.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def _tokens(weights: Weights, input_ids: Any, inputs_embeds: Any) -> Array:
 def _position_ids(
     weights: Weights, position_ids: Any, batch: int, length: int, past: int, *, tokens: str
 ) -> Array | None:
-    """Check where the tokens stand, (B, L) or (1, L), and that the model has learned so many positions."""
+    """Check the positions of the tokens, (B, L) or (1, L), and that the model has learned so many of them."""
     config, limit = weights.config, weights.config.longest_text
     if not config.learns_positions and position_ids is not None:
         kind = kind_of(position_ids)
@@ -195,7 +195,7 @@ def _position_ids(
 
 
 def _refuse_decoding(title: str, inputs: Inputs) -> None:
-    """Refuse what only a decoder takes."""
+    """Refuse arguments that only a decoder takes."""
     of_decoders = {
         "encoder_hidden_states": inputs.get("encoder_hidden_states"),
         "encoder_attention_mask": inputs.get("encoder_attention_mask"),
@@ -222,7 +222,7 @@ def _mask(weights: Weights, name: str, mask: Any, shape: tuple[int, int, int], *
 def _states(
     weights: Weights, states: Any, states_mask: Any, batch: int, queries: int
 ) -> tuple[Array | None, Array | None]:
-    """Check what a decoder attends to besides itself."""
+    """Check the encoder's hidden states and their mask, which a decoder's cross-attention takes."""
     if states is None:
         if states_mask is not None:
             raise ValueError("encoder_attention_mask: expected encoder_hidden_states with it, got none")
@@ -270,7 +270,7 @@ def _caches(weights: Weights, past_key_values: Any, batch: int, encoded: int | N
         raise TypeError(f"past_key_values: expected a tuple of arrays for each layer, got {kind_of(past_key_values)}")
     if len(past_key_values) != layers:
         raise ValueError(f"past_key_values: expected one tuple for each of {layers} layers, got {len(past_key_values)}")
-    tokens = None  # P: what the first array says, all others must say too
+    tokens = None  # P: that of the first array, which all others must have too
     caches: list[KeysAndValues | None] = []
     for index, arrays in enumerate(past_key_values):
         layer = f"past_key_values.{index}"

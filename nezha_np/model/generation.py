@@ -1,9 +1,9 @@
-"""From a prompt to what comes after it: the next token, again and again, by a decoder.
+"""Generation: a decoder predicts one token after another, and each is appended to the text.
 
-    next token = argmax of the last token's logits                         (greedy)
-    next token ~ softmax(logits / temperature), of the top_k likeliest     (sampled)
+    next token = argmax of the last token's logits                            (greedy)
+    next token ~ softmax(logits / temperature), of the top_k likeliest tokens (sampled)
 
-Each step is one call of `nezha_np.causal_lm`: of the whole text, or with a cache of its last token alone.
+Each step is one call of `nezha_np.causal_lm`: of the whole text, or with a cache of the last token alone.
 
 Dimension letters: B batch, L the length of the prompts, V vocabulary, H hidden.
 """
@@ -11,7 +11,7 @@ Dimension letters: B batch, L the length of the prompts, V vocabulary, H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from nezha_np.weights.weights import Weights, as_weights
 
 
 def generate(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any,
     *,
     attention_mask: Any = None,
@@ -52,28 +52,30 @@ def generate(
     input_ids : (B, L) array_like of int, or B lists of different lengths
         The prompts. Lists of different lengths are padded on the left, and the padding is masked.
     attention_mask : (B, L) array_like, optional
-        1 for a token that may be attended to, 0 for padding, which stands on the left, because a new token comes after
-        the last column (`nezha_np.encode` pads on the right). None: every token is part of its prompt, but for the
+        1 for a token that may be attended to, 0 for padding, which stands on the left, because a new token is appended
+        after the last column (`nezha_np.encode` pads on the right). None: every token is part of its prompt, except the
         padding of lists of different lengths.
     max_new_tokens : int
-        How many tokens to add at most. BERT has room for ``max_position_embeddings - L + 1``; NEZHA's positions have no
-        limit.
+        The largest number of tokens to add. BERT has room for ``max_position_embeddings - L + 1``; NEZHA's positions
+        have no limit.
     eos_token_id : int or sequence of int, optional
-        The id, or the ids, after which a row has ended; the id itself is kept. None: the configuration's; an empty
+        The id, or the ids, that end a row; the id itself is part of the result. None: the configuration's; an empty
         sequence: none. NEZHA's default, 3, is ``[SEP]`` in the model that comes with this package but ``[unused3]`` in
         the vocabulary of the authors' checkpoints, whose ``[SEP]`` is 102: pass the tokenizer's.
     pad_token_id : int, optional
-        What fills a row after its end. None: the configuration's, or where it has none the first of `eos_token_id`.
+        The id that fills a row after its end. None: the configuration's, or, where it has none, the first of
+        `eos_token_id`.
     use_cache : bool, optional
-        Keep keys and values, so that a step computes the new token alone, or compute the whole text anew at each step:
+        Whether to cache keys and values, so that a step computes the new token alone, instead of the whole text anew:
         the result is the same. None: what the configuration says.
     temperature : float
-        0: the likeliest token, the first of equals. More: draw from softmax(logits / temperature).
+        0: greedy, the likeliest token, the lowest id of equally likely ones. More: sample from
+        softmax(logits / temperature).
     top_k : int, optional
-        Draw from the `top_k` likeliest tokens alone, and those as likely as the last of them; more than V mean
-        all. Greedy steps ignore it.
+        Sample from the `top_k` likeliest tokens alone, and those as likely as the last of them; more than V means all.
+        Greedy steps ignore it.
     seed : int
-        What the draws depend on, with the number of the step and that of the row.
+        The seed of the random numbers, whose key is the seed, the number of the step and that of the row.
     token_type_ids : (B, L) array_like of int, optional
         The token types, lists of different lengths where the prompts are; a new token has that of the token before it.
         None: all 0.
@@ -96,16 +98,16 @@ def generate(
 
     Notes
     -----
-    The host chooses each token: every step brings the last token's logits, (B, V), there, and waits for the device.
-    Draws are made in float64 from numbers that are the same on every machine, and a row's draws do not depend on what
-    other rows there are. Logits differ between machines in their last bits, so that a draw which falls that near to the
-    border between two tokens may differ too.
+    The host chooses each token: every step copies the last token's logits, (B, V), to the host, and so waits for the
+    device. Tokens are sampled in float64, with random numbers that are the same on every machine and that do not depend
+    on the other rows. Logits differ between machines in their last bits, so a number that falls very near to the border
+    between two tokens may give another token on another machine.
 
-    With relative positions (NEZHA without an encoder, BERT's ``relative_key``) a row that is padded on the left is
-    continued as it is alone. BERT's absolute positions count the padding, as in the reference, and so do NEZHA's
+    With relative positions (NEZHA without an encoder, BERT's ``relative_key``) a row that is padded on the left gets
+    the same tokens as alone. BERT's absolute positions count the padding, as in the reference, and so do NEZHA's
     distances to an encoder's tokens.
 
-    ``docs/generation.md`` shows all of this at work.
+    ``docs/generation.md`` has examples of all of this.
 
     Examples
     --------
@@ -157,8 +159,8 @@ def generate(
         logits = to_numpy(out.logits[:, -1, :]).astype(np.float64)  # (B, V)
         _check_logits(logits, step)
         if temperature > 0:
-            draws = np.array([uniform(1, seed, "generate", step, row)[0] for row in range(len(ids))])
-            chosen = drawn(logits, draws, temperature=temperature, top_k=top_k)
+            numbers = np.array([uniform(1, seed, "generate", step, row)[0] for row in range(len(ids))])
+            chosen = sample(logits, numbers, temperature=temperature, top_k=top_k)
         else:
             chosen = np.argmax(logits, axis=-1)
         chosen = np.where(ended, fill, chosen)  # (B,)
@@ -173,19 +175,19 @@ def generate(
     return asarray_like(like, ids, "int64")
 
 
-def drawn(logits: np.ndarray, draws: np.ndarray, *, temperature: float, top_k: int | None = None) -> np.ndarray:
-    """Choose tokens by numbers from 0 to 1: where each falls in the probabilities, laid end to end by id.
+def sample(logits: np.ndarray, numbers: np.ndarray, *, temperature: float, top_k: int | None = None) -> np.ndarray:
+    """Choose a token for each row: the first one whose cumulative probability is more than the row's random number.
 
     Parameters
     ----------
     logits : (B, V) float64 array
         The scores; the largest of each row is finite.
-    draws : (B,) float64 array
-        Numbers from 0 to less than 1.
+    numbers : (B,) float64 array
+        Uniform random numbers, 0 or more and less than 1.
     temperature : float
         What the scores are divided by, more than 0.
     top_k : int, optional
-        How many of the likeliest tokens to draw from; those as likely as the last of them are among them too.
+        The number of likeliest tokens to choose from, and besides them those as likely as the last of them.
 
     Returns
     -------
@@ -196,9 +198,9 @@ def drawn(logits: np.ndarray, draws: np.ndarray, *, temperature: float, top_k: i
     --------
     >>> import numpy as np
     >>> logits = np.log([[0.2, 0.5, 0.3]] * 3)
-    >>> drawn(logits, np.array([0.1, 0.6, 0.9]), temperature=1.0)
+    >>> sample(logits, np.array([0.1, 0.6, 0.9]), temperature=1.0)
     array([0, 1, 2])
-    >>> drawn(logits, np.array([0.1, 0.6, 0.9]), temperature=1.0, top_k=2)
+    >>> sample(logits, np.array([0.1, 0.6, 0.9]), temperature=1.0, top_k=2)
     array([1, 1, 2])
     """
     with np.errstate(over="ignore"):  # a small temperature makes scores infinite, whose probability is 0
@@ -206,9 +208,10 @@ def drawn(logits: np.ndarray, draws: np.ndarray, *, temperature: float, top_k: i
     if top_k is not None:
         last = np.partition(scores, -top_k, axis=-1)[:, -top_k, None]  # (B, 1)
         scores = np.where(scores < last, -np.inf, scores)
-    borders = np.cumsum(softmax(scores), axis=-1)  # (B, V): where each token's share ends
-    # The last border is 1 but for rounding. A draw is 1 − 2⁻⁵³ at most, and so is below the last border after rounding.
-    return (borders <= draws[:, None] * borders[:, -1:]).sum(axis=-1, dtype=np.int64)
+    cumulative = np.cumsum(np.asarray(softmax(scores)), axis=-1)  # (B, V)
+    # The last one is 1 up to rounding. A number is 1 − 2⁻⁵³ at most, and so its product is less than the last one.
+    chosen: np.ndarray = (cumulative <= numbers[:, None] * cumulative[:, -1:]).sum(axis=-1, dtype=np.int64)
+    return chosen
 
 
 def _ends_and_fill(config: Config, eos_token_id: Any, pad_token_id: Any) -> tuple[list[int], int]:

@@ -1,15 +1,17 @@
-"""The eight heads: what is put on top of the model for a task, and its loss.
+"""The eight task heads: what stands on top of the model for a task, and its loss.
 
 Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is None. A docstring names the
-reference's class for NEZHA; those for BERT and ConvBERT end alike. ConvBERT has five heads, three of which
-`nezha_np.families` computes in another way.
+reference's class for NEZHA; those for BERT and ConvBERT have the same ending. ConvBERT has five of the heads, three of
+which `nezha_np.families` computes in another way.
+
+The file has more than 400 lines because the heads are compared with each other; two thirds of it are docstrings.
 
 Dimension letters: B batch, L length, H hidden, V vocabulary, C classes or choices.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 from nezha_np.arrays import Array
@@ -22,75 +24,31 @@ from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.masks import as_constant
 from nezha_np.layers.selection import all_but_last_token, by_choice, column
 from nezha_np.mechanism import View
-from nezha_np.model.arguments import Inputs, KeysAndValues, check_call
-from nezha_np.model.inputs import (
-    are_integers,
-    check_classes,
-    check_numbers,
-    check_positions,
-    count_axes,
-    fold_choices,
-    which_tokens,
+from nezha_np.model.arguments import Inputs, check_call
+from nezha_np.model.inputs import check_numbers, count_axes, fold_choices, which_tokens
+from nezha_np.model.labels import are_integers, check_classes, check_positions
+from nezha_np.model.model import backbone
+from nezha_np.model.outputs import (
+    CausalLMOutput,
+    HeadOutput,
+    ModelOutput,
+    PretrainingOutput,
+    QuestionAnsweringOutput,
 )
-from nezha_np.model.model import ModelOutput, backbone
 from nezha_np.weights.weights import Weights, as_weights
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeadOutput:
-    """What most heads return: loss (None without labels), logits, and what was asked for of the model."""
-
-    loss: Array | None
-    logits: Array
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PretrainingOutput:
-    """What `pretraining` returns: the loss of both tasks together, and the logits of each."""
-
-    loss: Array | None
-    prediction_logits: Array
-    seq_relationship_logits: Array
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class QuestionAnsweringOutput:
-    """What `question_answering` returns: loss, and logits for the first and the last token of the answer."""
-
-    loss: Array | None
-    start_logits: Array
-    end_logits: Array
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CausalLMOutput:
-    """What `causal_lm` returns: loss, logits, the cache, and what was asked for of the model."""
-
-    loss: Array | None
-    logits: Array
-    past_key_values: tuple[KeysAndValues, ...] | None = None
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-    cross_attentions: tuple[Array, ...] | None = None
-
-
-def _start(
+def _run_model(
     head: str, weights: Any, config: Config | None, input_ids: Any, inputs: Inputs, *, pooled: bool
 ) -> tuple[Weights, View, ModelOutput]:
-    """Check the arguments of a head and run the model, with its pooler or without."""
+    """Check the weights and the arguments of a head and run the model, with its pooler or without."""
     weights = as_weights(weights, config)
     weights.require(head)
     return weights, View(weights), backbone(weights, check_call(weights, head, input_ids, inputs), pooled=pooled)
 
 
 def pretraining(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
@@ -98,14 +56,14 @@ def pretraining(
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> PretrainingOutput:
-    """Predict masked words, and whether the second text follows the first (transformers NezhaForPreTraining).
+    """Predict masked tokens, and whether the second text follows the first (transformers NezhaForPreTraining).
 
     Parameters
     ----------
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     labels : (B, L) array_like of int, optional
-        The right ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
+        The correct ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
     next_sentence_label : (B,) array_like of int, optional
         0 where the second text follows the first, 1 where it does not.
 
@@ -126,37 +84,37 @@ def pretraining(
     >>> out.prediction_logits.shape, out.seq_relationship_logits.shape
     ((1, 3, 7000), (1, 2))
     """
-    weights, w, out = _start("pretraining", weights, config, input_ids, inputs, pooled=True)
+    weights, w, out = _run_model("pretraining", weights, config, input_ids, inputs, pooled=True)
     logits = family_of(w.config).language_model(out.last_hidden_state, w)
     relationship = linear(out.pooler_output, w["cls.seq_relationship.weight"], w["cls.seq_relationship.bias"])
     loss = None
-    words = None if labels is None else check_classes("labels", labels, logits)
+    tokens = None if labels is None else check_classes("labels", labels, logits)
     follows = (
         None if next_sentence_label is None else check_classes("next_sentence_label", next_sentence_label, relationship)
     )
-    if words is not None and follows is not None:
-        masked_lm_loss = cross_entropy(logits, words, name="masked_lm_loss")
+    if tokens is not None and follows is not None:
+        masked_lm_loss = cross_entropy(logits, tokens, name="masked_lm_loss")
         next_sentence_loss = cross_entropy(relationship, follows, name="next_sentence_loss")
         loss = add(masked_lm_loss, next_sentence_loss, name="loss")
     return PretrainingOutput(loss, logits, relationship, out.hidden_states, out.attentions)
 
 
 def masked_lm(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> HeadOutput:
-    """Predict masked words (transformers NezhaForMaskedLM).
+    """Predict masked tokens (transformers NezhaForMaskedLM).
 
     Parameters
     ----------
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     labels : (B, L) array_like of int, optional
-        The right ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
+        The correct ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
 
     Returns
     -------
@@ -175,21 +133,21 @@ def masked_lm(
     >>> out.logits.shape, out.loss.shape
     ((1, 3, 7000), ())
     """
-    _, w, out = _start("masked_lm", weights, config, input_ids, inputs, pooled=False)
+    _, w, out = _run_model("masked_lm", weights, config, input_ids, inputs, pooled=False)
     logits = family_of(w.config).language_model(out.last_hidden_state, w)
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
 
 def causal_lm(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> CausalLMOutput:
-    """Predict each next word (transformers NezhaForMaskedLM as a decoder, with the loss of BertLMHeadModel).
+    """Predict each next token (transformers NezhaForMaskedLM as a decoder, with the loss of BertLMHeadModel).
 
     Parameters
     ----------
@@ -197,12 +155,12 @@ def causal_lm(
         As for `nezha_np.forward`; the configuration has ``is_decoder=True``.
     labels : (B, L) array_like of int, optional
         The ids of the text itself, from 0 to ``vocab_size - 1``, -100 for one that is not counted: each token's logits
-        are held against the next token's label.
+        are compared with the next token's label.
 
     Returns
     -------
     CausalLMOutput
-        Cross-entropy, NaN over no labels at all, logits (B, L, V), and the cache for the tokens to come.
+        Cross-entropy, NaN over no labels at all, logits (B, L, V), and the cache for the next tokens.
 
     Raises
     ------
@@ -219,17 +177,27 @@ def causal_lm(
     """
     weights = as_weights(weights, config)
     require_decoder(weights)
-    _, w, out = _start("causal_lm", weights, None, input_ids, inputs, pooled=False)
+    _, w, out = _run_model("causal_lm", weights, None, input_ids, inputs, pooled=False)
     logits = family_of(w.config).language_model(out.last_hidden_state, w)
     loss = None
     if labels is not None:
-        next_words = check_classes("labels", labels, logits)[:, 1:]
-        loss = cross_entropy(all_but_last_token(logits), next_words, name="loss")
+        next_tokens = check_classes("labels", labels, logits)[:, 1:]
+        loss = cross_entropy(all_but_last_token(logits), next_tokens, name="loss")
     return CausalLMOutput(loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions)
 
 
 def require_decoder(weights: Weights) -> None:
     """Check that weights are a decoder's, with a language-model head.
+
+    Parameters
+    ----------
+    weights : Weights
+        The weights.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
 
     Examples
     --------
@@ -240,13 +208,13 @@ def require_decoder(weights: Weights) -> None:
     weights.require("causal_lm")
     if not weights.config.is_decoder:
         raise ValueError(
-            "causal_lm: expected a config with is_decoder=True, got False, with which each token would see the next: "
-            "pass config=weights.config.replace(is_decoder=True)"
+            "causal_lm: expected a config with is_decoder=True, got False, with which each token would attend to the "
+            "next: pass config=weights.config.replace(is_decoder=True)"
         )
 
 
 def next_sentence_prediction(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
@@ -278,28 +246,28 @@ def next_sentence_prediction(
     >>> nz.next_sentence_prediction(nz.load(), [[2, 4, 3, 5, 3]], token_type_ids=[[0, 0, 0, 1, 1]]).logits.shape
     (1, 2)
     """
-    _, w, out = _start("next_sentence_prediction", weights, config, input_ids, inputs, pooled=True)
+    _, w, out = _run_model("next_sentence_prediction", weights, config, input_ids, inputs, pooled=True)
     logits = linear(out.pooler_output, w["cls.seq_relationship.weight"], w["cls.seq_relationship.bias"])
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
 
 def sequence_classification(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> HeadOutput:
-    """Classify a text, or give it numbers (transformers NezhaForSequenceClassification).
+    """Classify a text, or predict numbers for it (transformers NezhaForSequenceClassification).
 
     Parameters
     ----------
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     labels : array_like, optional
-        What they are is said by ``config.problem_type``; where it is None, one label means regression, integers mean
+        Their meaning is that of ``config.problem_type``; where it is None, one label means regression, integers mean
         one class of several, floats mean several independent labels.
         Regression: numbers (B, C), or (B,) with one label; the loss is the mean squared error.
         Single label: classes (B,) from 0 to ``num_labels - 1``, or -100; the loss is the cross-entropy.
@@ -323,7 +291,7 @@ def sequence_classification(
     >>> nz.sequence_classification(weights, [[2, 4, 3]], labels=[1]).logits.shape
     (1, 3)
     """
-    weights, w, out = _start("sequence_classification", weights, config, input_ids, inputs, pooled=True)
+    weights, w, out = _run_model("sequence_classification", weights, config, input_ids, inputs, pooled=True)
     logits = family_of(w.config).text_classifier(out.last_hidden_state, out.pooler_output, w)
     loss = None if labels is None else _classification_loss(weights.config, logits, labels)
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
@@ -345,7 +313,7 @@ def _classification_loss(config: Config, logits: Array, labels: Any) -> Array:
 
 
 def multiple_choice(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
@@ -360,7 +328,7 @@ def multiple_choice(
         As for `nezha_np.forward`, with an axis of C choices after the batch: `input_ids`, `attention_mask`,
         `token_type_ids` and `position_ids` are (B, C, L), `inputs_embeds` are (B, C, L, H).
     labels : (B,) array_like of int, optional
-        The right choices, from 0 to ``C - 1``, or -100.
+        The correct choices, from 0 to ``C - 1``, or -100.
 
     Returns
     -------
@@ -389,7 +357,7 @@ def multiple_choice(
     for name in ("attention_mask", "token_type_ids", "position_ids"):
         if inputs.get(name) is not None:
             inputs[name], _ = fold_choices(name, inputs[name], weights.word_embeddings, rows)
-    _, w, out = _start("multiple_choice", weights, None, input_ids, inputs, pooled=True)
+    _, w, out = _run_model("multiple_choice", weights, None, input_ids, inputs, pooled=True)
     scores = family_of(w.config).choice_scorer(out.last_hidden_state, out.pooler_output, w)
     logits = by_choice(scores, choices=rows[1], name="logits")  # (B·C, 1) -> (B, C)
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
@@ -397,7 +365,7 @@ def multiple_choice(
 
 
 def token_classification(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
@@ -411,7 +379,7 @@ def token_classification(
     weights, input_ids, config, **inputs
         As for `nezha_np.forward`.
     labels : (B, L) array_like of int, optional
-        The right classes, from 0 to ``num_labels - 1``; -100 for a token that is not counted.
+        The correct classes, from 0 to ``num_labels - 1``; -100 for a token that is not counted.
 
     Returns
     -------
@@ -431,14 +399,14 @@ def token_classification(
     >>> nz.token_classification(weights, [[2, 4, 3]]).logits.shape
     (1, 3, 5)
     """
-    _, w, out = _start("token_classification", weights, config, input_ids, inputs, pooled=False)
+    _, w, out = _run_model("token_classification", weights, config, input_ids, inputs, pooled=False)
     logits = classifier(out.last_hidden_state, w)
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
 
 def question_answering(
-    weights: Weights | Any,
+    weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     start_positions: Any = None,
@@ -474,7 +442,7 @@ def question_answering(
     >>> nz.question_answering(weights, [[2, 4, 3]], start_positions=[1], end_positions=[1]).start_logits.shape
     (1, 3)
     """
-    _, w, out = _start("question_answering", weights, config, input_ids, inputs, pooled=False)
+    _, w, out = _run_model("question_answering", weights, config, input_ids, inputs, pooled=False)
     logits = linear(out.last_hidden_state, w["qa_outputs.weight"], w["qa_outputs.bias"])  # (B, L, 2)
     start_logits = column(logits, index=0, name="start_logits")  # (B, L)
     end_logits = column(logits, index=1, name="end_logits")

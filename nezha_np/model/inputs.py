@@ -1,8 +1,8 @@
-"""What a call is given: checked, and moved to where the weights are.
+"""Checks of ids, masks, labels and float inputs, which are then moved to the library and device of the weights.
 
-Ids, masks and labels may be lists or NumPy arrays: they are checked before any transfer, and moved to the library and
-device of the weights. Arrays that are there already are checked by shape and dtype alone, because reading their values
-would make the host wait for the device. Float inputs that a model computes with must be there already.
+Ids, masks and labels may be lists or NumPy arrays: they are checked before any transfer. Arrays that are on the device
+already are checked by shape and dtype alone, because reading their values would make the host wait for the device.
+Float inputs that the model computes with must be arrays of the weights' library already.
 """
 
 from __future__ import annotations
@@ -23,28 +23,27 @@ from nezha_np.arrays import (
     library,
     namespace,
 )
-from nezha_np.layers.losses import IGNORE_INDEX
 
 Shape = tuple[int | None, ...]  # None: any size from 1 on
 
 
 def check_integers(
-    name: str, value: Any, like: Array, shape: Shape, *, below: int, ignored: int | None = None
+    name: str, value: Any, like: Array, shape: Shape, *, below: int | None, ignored: int | None = None
 ) -> Array:
-    """Check ids or class labels and bring them like the weights.
+    """Check ids or class labels, and move them to the library and device of the weights.
 
     Parameters
     ----------
     name : str
-        What to call the argument in an error.
+        The name of the argument, for an error.
     value : array_like of int
         Lists, a NumPy array, or an array of the library of `like`.
     like : array
         Any weight.
     shape : tuple of (int or None)
         The expected shape.
-    below : int
-        Every value lies from 0 to ``below - 1``.
+    below : int or None
+        Every value lies from 0 to ``below - 1``; None: any value is allowed.
     ignored : int, optional
         A value that is allowed too.
 
@@ -66,27 +65,27 @@ def check_integers(
     >>> check_integers("input_ids", [[1, 2]], np.zeros(1), (None, None), below=3)
     array([[1, 2]])
     """
-    array, on_host = _array(name, value, like)
+    array = input_array(name, value, like)
     if not has_kind(array, "integral"):
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     _check_shape(name, array, shape)
-    if on_host and array.size:
+    if isinstance(array, np.ndarray) and array.size and below is not None:
         allowed = (array >= 0) & (array < below)
         also = ""
         if ignored is not None:
             allowed |= array == ignored
             also = f" or {ignored}"
         _refuse_values(name, array, ~allowed, f"values from 0 to {below - 1}{also}")
-    return _moved(name, array, on_host, like, "int64")
+    return _moved(name, array, like, "int64")
 
 
 def check_numbers(name: str, value: Any, like: Array, shape: Shape, *, from_0_to_1: bool = False) -> Array:
-    """Check numbers (a mask, targets of a regression) and bring them like the weights, in their dtype.
+    """Check numbers (a mask, targets of a regression), and move them to the library, device and dtype of the weights.
 
     Parameters
     ----------
     name : str
-        What to call the argument in an error.
+        The name of the argument, for an error.
     value : array_like
         Lists, a NumPy array, or an array of the library of `like`; integers and booleans count as numbers.
     like : array
@@ -94,7 +93,7 @@ def check_numbers(name: str, value: Any, like: Array, shape: Shape, *, from_0_to
     shape : tuple of (int or None)
         The expected shape.
     from_0_to_1 : bool
-        Refuse values outside.
+        Whether values below 0 or above 1 are refused.
 
     Returns
     -------
@@ -114,17 +113,27 @@ def check_numbers(name: str, value: Any, like: Array, shape: Shape, *, from_0_to
     >>> check_numbers("attention_mask", [[1, 0]], np.zeros(1, "float32"), (None, None), from_0_to_1=True)
     array([[1., 0.]], dtype=float32)
     """
-    array, on_host = _array(name, value, like)
+    array = input_array(name, value, like)
     if not any(has_kind(array, kind) for kind in ("bool", "integral", "real floating")):
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     _check_shape(name, array, shape)
-    if on_host and from_0_to_1:  # written so that NaN is refused too
+    if isinstance(array, np.ndarray) and from_0_to_1:  # written so that NaN is refused too
         _refuse_values(name, array, ~((array >= 0) & (array <= 1)), "values from 0 (left out) to 1 (attended to)")
-    return _moved(name, array, on_host, like, like.dtype)
+    return _moved(name, array, like, like.dtype)
 
 
 def check_floats(name: str, value: Any, like: Array, shape: Shape) -> Array:
     """Check a float input that the model computes with: it belongs to the weights' library already.
+
+    Parameters
+    ----------
+    name, value, like, shape
+        As for `check_numbers`; no lists.
+
+    Returns
+    -------
+    float array
+        The checked values, in the dtype of the weights.
 
     Raises
     ------
@@ -141,41 +150,26 @@ def check_floats(name: str, value: Any, like: Array, shape: Shape) -> Array:
     """
     _refuse_all_but_floats(name, value, like)
     _check_shape(name, value, shape)
-    return _moved(name, value, False, like, like.dtype)
-
-
-def check_classes(name: str, labels: Any, logits: Array) -> Array:
-    """Check class labels: one for each row of the logits, or `IGNORE_INDEX`; (B, 1) labels count as (B,).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> check_classes("labels", [2, -100], np.zeros((2, 3)))
-    array([   2, -100])
-    """
-    labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
-    return check_integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORE_INDEX)
-
-
-def check_positions(name: str, value: Any, logits: Array) -> Array:
-    """Check positions in a text, (B,) or (B, 1), and clamp them to 0 … L, where L means outside, as the reference does.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> check_positions("start_positions", [-3, 1, 9], np.zeros((3, 4)))
-    array([0, 1, 4])
-    """
-    array, on_host = _array(name, _without_last_axis(name, value, logits, 1), logits)
-    if not has_kind(array, "integral"):
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    _check_shape(name, array, (logits.shape[0],))
-    array = _moved(name, array, on_host, logits, "int64")
-    return namespace(array).clip(array, 0, logits.shape[1])
+    return _moved(name, value, like, like.dtype)
 
 
 def which_tokens(input_ids: Any, inputs_embeds: Any) -> str:
-    """Say which of the two was given; one of them must be.
+    """Say which of the two arguments was passed.
+
+    Parameters
+    ----------
+    input_ids, inputs_embeds : array_like or None
+        The arguments.
+
+    Returns
+    -------
+    str
+        The name of the one that is not None.
+
+    Raises
+    ------
+    ValueError
+        If both are None, or none is.
 
     Examples
     --------
@@ -189,9 +183,32 @@ def which_tokens(input_ids: Any, inputs_embeds: Any) -> str:
 
 
 def fold_choices(name: str, value: Any, like: Array, rows: tuple[int, int] | None) -> tuple[Array, tuple[int, int]]:
-    """Fold the axis of the choices into the batch, (B, C, …) -> (B·C, …), and return (B, C) too.
+    """Fold the axis of the choices into the batch: (B, C, …) -> (B·C, …).
 
-    `rows` is what (B, C) has to be; None: whatever comes.
+    Parameters
+    ----------
+    name : str
+        The name of the argument.
+    value : (B, C, …) array_like
+        The argument.
+    like : array
+        Any weight.
+    rows : (int, int) or None
+        The expected (B, C); None: any.
+
+    Returns
+    -------
+    folded : (B·C, …) array
+        The argument, folded.
+    rows : (int, int)
+        B and C.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no array_like, or float vectors are not an array of the weights' library.
+    ValueError
+        If its shape is not as expected.
 
     Examples
     --------
@@ -202,7 +219,7 @@ def fold_choices(name: str, value: Any, like: Array, rows: tuple[int, int] | Non
     """
     if name == "inputs_embeds":  # lists of them are refused here, where they would become an array
         _refuse_all_but_floats(name, value, like)
-    array = value if name == "inputs_embeds" else _array(name, value, like)[0]
+    array = value if name == "inputs_embeds" else input_array(name, value, like)
     shape = tuple(array.shape)
     axes = 4 if name == "inputs_embeds" else 3
     if (len(shape) != axes if rows is None else len(shape) < axes) or rows not in (None, shape[:2]):
@@ -214,6 +231,16 @@ def fold_choices(name: str, value: Any, like: Array, rows: tuple[int, int] | Non
 
 def count_axes(value: Any) -> int:
     """Count the axes of an array or of nested lists.
+
+    Parameters
+    ----------
+    value : array_like
+        The array or the lists.
+
+    Returns
+    -------
+    int
+        The number of axes; 0 for a number.
 
     Examples
     --------
@@ -228,7 +255,17 @@ def count_axes(value: Any) -> int:
 
 
 def count_rows(value: Any) -> int:
-    """Count the rows of an array or of nested lists, 0 where there are none.
+    """Count the rows of an array or of nested lists.
+
+    Parameters
+    ----------
+    value : array_like
+        The array or the lists.
+
+    Returns
+    -------
+    int
+        The number of rows; 0 for a number.
 
     Examples
     --------
@@ -240,31 +277,41 @@ def count_rows(value: Any) -> int:
     return len(value) if count_axes(value) else 0
 
 
-def are_integers(name: str, value: Any, like: Array) -> bool:
-    """Say whether a value holds integers: any integer dtype, or lists of them.
+def input_array(name: str, value: Any, like: Array) -> Array:
+    """Make an array of a value: one of NumPy, on the host, unless it is one of the weights' library already.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for an error.
+    value : array_like
+        Lists, a NumPy array, or an array of the library of `like`.
+    like : array
+        Any weight.
+
+    Returns
+    -------
+    array
+        The values; their dtype is not checked.
+
+    Raises
+    ------
+    TypeError
+        If the value is no array_like, or belongs to another array library.
+    ValueError
+        If it is lists that make no array of numbers.
 
     Examples
     --------
     >>> import numpy as np
-    >>> are_integers("labels", [1, 0], np.zeros(1)), are_integers("labels", [1.0, 0.0], np.zeros(1))
-    (True, False)
+    >>> input_array("input_ids", [[1, 2]], np.zeros(1))
+    array([[1, 2]])
     """
-    return has_kind(_array(name, value, like)[0], "integral")
-
-
-def _without_last_axis(name: str, value: Any, like: Array, axes: int) -> Any:
-    if axes == 1 and count_axes(value) == 2:
-        array, _ = _array(name, value, like)
-        if array.shape[1] == 1:
-            return array[:, 0]
-    return value
-
-
-def _array(name: str, value: Any, like: Array) -> tuple[Array, bool]:
     if is_array(value) and not isinstance(value, (np.ndarray, np.generic)):
         if library(value) != library(like):
             raise TypeError(f"{name}: expected lists, NumPy or {library(like)} arrays, got {kind_of(value)}")
-        return value, False
+        device_array: Array = value
+        return device_array
     if not isinstance(value, (np.ndarray, np.generic, Sequence, int, float)) or isinstance(value, (str, bytes)):
         raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}")
     try:
@@ -277,11 +324,11 @@ def _array(name: str, value: Any, like: Array) -> tuple[Array, bool]:
         _refuse_items(name, array)
     if not array.size and array.dtype == np.float64:
         array = array.astype(np.int64)  # empty lists hold no floats
-    return array, True
+    return array
 
 
 def _refuse_items(name: str, array: np.ndarray) -> None:
-    """Say what it is that made NumPy find no number type for lists."""
+    """Raise the error for lists that NumPy found no type of numbers for: name the first item that is no number."""
     for item in array.flat:
         if not isinstance(item, (int, float)):
             raise TypeError(f"{name}: expected numbers in the lists, got {kind_of(item)}")
@@ -312,8 +359,8 @@ def _check_shape(name: str, array: Array, shape: Shape) -> None:
         raise ValueError(f"{name}: expected shape ({expected}), got {tuple(array.shape)}{hint}")
 
 
-def _moved(name: str, array: Array, on_host: bool, like: Array, dtype: Any) -> Array:
-    if on_host:
+def _moved(name: str, array: Array, like: Array, dtype: Any) -> Array:
+    if isinstance(array, np.ndarray):
         return asarray_like(like, array, dtype)
     here, there = device_of(array), device_of(like)
     if here != there and None not in (here, there):

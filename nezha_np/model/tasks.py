@@ -1,4 +1,4 @@
-"""The registry of tasks: what the model can be asked for, in one table.
+"""The registry of tasks: the model alone and the eight task heads, in one table.
 
 The command line, golden bundles, the doctor and the tables of the documentation are made from it. A family says which
 tasks it has, and for each the tensors that it needs and the reference's class (`nezha_np.families.family.Family`).
@@ -20,7 +20,7 @@ from nezha_np.model.model import forward
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One task: the model alone (`forward`), or a head with its loss.
+    """One task: the model alone (`forward`), or a task head with its loss.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class Task:
     labels : tuple of str
         The arguments that its loss needs, all of them; () for `forward`, which has none.
     label_is : str
-        What the labels are, in a few words.
+        A short description of the labels.
     loss : str
-        The loss, in a few words.
+        The name of the loss.
     """
 
     function: Callable[..., Any]
@@ -46,7 +46,7 @@ class Task:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the function takes besides weights and configuration: inputs, then labels."""
+        """The arguments of the function besides weights and configuration: inputs, then labels."""
         return ("input_ids", *Inputs.__annotations__, *self.labels)
 
     @property
@@ -55,7 +55,7 @@ class Task:
         return tuple(name for name, family in FAMILIES.items() if self.name in family.tasks)
 
     def tensors(self, config: Config) -> Shapes:
-        """Return the name and the shape of every tensor that it needs besides embeddings and encoder.
+        """Return name and shape of every tensor that the task needs besides embeddings and encoder.
 
         Parameters
         ----------

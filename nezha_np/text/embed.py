@@ -16,7 +16,8 @@ import numpy as np
 from nezha_np.arrays import Array, asarray_like, in_statistics_dtype, namespace, to_numpy
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of
-from nezha_np.model.model import ModelOutput, forward
+from nezha_np.model.model import forward
+from nezha_np.model.outputs import ModelOutput
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.encode import check_text, encode
 from nezha_np.weights.weights import Weights

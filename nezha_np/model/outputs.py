@@ -1,0 +1,124 @@
+"""What the model and its task heads return: arrays by name, None for what was not asked for.
+
+Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, V vocabulary,
+C classes or choices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nezha_np.arrays import Array
+from nezha_np.model.arguments import KeysAndValues
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelOutput:
+    """What `nezha_np.forward` returns; a field that was not asked for is None.
+
+    Attributes
+    ----------
+    last_hidden_state : (B, L, H) array
+        The hidden states of the last layer.
+    pooler_output : (B, H) array or None
+        The first token's hidden state after the pooler, a linear layer and tanh; None where the weights have no pooler.
+    past_key_values : tuple or None
+        A decoder's cache: for each layer keys and values, (B, N, S, D) each, and those of the cross-attention.
+    hidden_states : tuple of (B, L, H) arrays or None
+        The embeddings, and the output of each layer.
+    attentions, cross_attentions : tuple of (B, N, Q, S) arrays or None
+        The attention probabilities of each layer.
+    """
+
+    last_hidden_state: Array
+    pooler_output: Array | None = None
+    past_key_values: tuple[KeysAndValues, ...] | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+    cross_attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadOutput:
+    """What most task heads return.
+
+    Attributes
+    ----------
+    loss : () array or None
+        The loss; None without labels.
+    logits : array
+        The scores before the softmax, in the shape that the head names.
+    hidden_states, attentions : tuple of arrays or None
+        As in `ModelOutput`.
+    """
+
+    loss: Array | None
+    logits: Array
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PretrainingOutput:
+    """What `nezha_np.pretraining` returns.
+
+    Attributes
+    ----------
+    loss : () array or None
+        The sum of both losses; None without both labels.
+    prediction_logits : (B, L, V) array
+        The scores of the language model.
+    seq_relationship_logits : (B, 2) array
+        The scores of whether the second text follows the first.
+    hidden_states, attentions : tuple of arrays or None
+        As in `ModelOutput`.
+    """
+
+    loss: Array | None
+    prediction_logits: Array
+    seq_relationship_logits: Array
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuestionAnsweringOutput:
+    """What `nezha_np.question_answering` returns.
+
+    Attributes
+    ----------
+    loss : () array or None
+        The loss; None without both positions.
+    start_logits, end_logits : (B, L) array
+        The scores of each token as the first and as the last one of the answer.
+    hidden_states, attentions : tuple of arrays or None
+        As in `ModelOutput`.
+    """
+
+    loss: Array | None
+    start_logits: Array
+    end_logits: Array
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CausalLMOutput:
+    """What `nezha_np.causal_lm` returns.
+
+    Attributes
+    ----------
+    loss : () array or None
+        The loss; None without labels.
+    logits : (B, L, V) array
+        The scores of each next token.
+    past_key_values, hidden_states, attentions, cross_attentions : tuple or None
+        As in `ModelOutput`.
+    """
+
+    loss: Array | None
+    logits: Array
+    past_key_values: tuple[KeysAndValues, ...] | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+    cross_attentions: tuple[Array, ...] | None = None
