@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from count_tokenizer_differences import SETTINGS, difference, every_character, fast_words, slow_words
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from tiers import examples
 
 from nezha_np.text.tokenizer import SPECIAL_TOKENS, encode, get_special_tokens_mask, load_tokenizer, save_vocabulary
 
@@ -24,7 +25,7 @@ SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-z
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
 
-drawn = settings(max_examples=150)
+drawn = examples(150)
 # Texts made of what matters, so that they are found: letters with and without marks, scripts that decompose.
 pieces = st.sampled_from(
     [*TEXTS, "[MASK]", "[SEP]", " ", "房", "间", "abc", "É", "##s", "😀", "\u3000", "が", "한국", "Σ"]

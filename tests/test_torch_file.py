@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.weights.formats.entry import DTYPES, map_tensors
@@ -680,7 +681,7 @@ def judge(path: Path, content: bytes) -> None:
 
 
 @given(st.sampled_from(FILES), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(max_examples=600)
+@examples(600)
 def test_changed_bytes_never_raise_anything_but_a_value_error(path, content, mutations):
     changed = bytearray(content)
     for place, value in mutations:
@@ -695,7 +696,7 @@ def test_every_byte_changed_to_its_opposite_never_raises_anything_but_a_value_er
 
 
 @given(st.sampled_from(FILES), st.floats(0, 1), st.integers(0, 30), st.binary(max_size=30))
-@settings(max_examples=300)
+@examples(300)
 def test_a_piece_replaced_by_another_never_raises_anything_but_a_value_error(path, content, place, count, piece):
     start = int(place * len(content))
     judge(path, content[:start] + piece + content[start + count :])
@@ -721,7 +722,7 @@ numbers = st.sampled_from([-1, 0, 1, 2, 3, 4, 8, 23, 24, 25, 2**31, 2**62, 2**63
     numbers,
     st.booleans(),
 )
-@settings(max_examples=400)
+@examples(400)
 def test_any_view_of_a_storage_is_read_or_refused(path, axes, offset, kind, count, right):
     item = DTYPES[STORAGES[kind]].itemsize
     if right:
@@ -859,7 +860,7 @@ def views(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(views(), st.booleans())
-@settings(max_examples=200)
+@examples(200)
 def test_what_torch_save_writes_is_read_bit_for_bit(path, tensors, zipped):
     assert_read(save(path, tensors, zipped), tensors)
 

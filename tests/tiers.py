@@ -1,0 +1,12 @@
+"""How many examples a property test draws in each of the two tiers, which `conftest.py` describes."""
+
+from hypothesis import settings
+
+EXAMPLES = {"quick": 15, "exhaustive": 60}
+
+
+def examples(number: int) -> settings:
+    """Draw this number of examples; in the quick tier no more than its profile says, or a tenth where many are cheap."""
+    if settings.default.max_examples <= EXAMPLES["quick"]:
+        number = min(number, max(EXAMPLES["quick"], number // 10))
+    return settings(max_examples=number)
