@@ -1,11 +1,13 @@
 """The two tiers of the tests, and the settings that all tests share.
 
-`pytest` runs the quick tier, the specification: what is marked `exhaustive` is left out, and property tests draw few
-examples. A run that includes what is marked (`pytest -m exhaustive`, or `pytest -m ""` for everything) draws many, and
-there each property test counts as exhaustive too: `pytest` and `pytest -m exhaustive` together run everything.
-`--hypothesis-profile=quick` or `exhaustive` chooses the number by hand.
+`pytest` runs the quick tier, the specification: what is marked `exhaustive` is left out, of a parametrised test marked
+`one_in(n)` every n-th combination is run (n has no factor in common with the lengths of its lists, so that every entry
+of each is met), and property tests draw few examples. A run that includes what is marked (`pytest -m exhaustive`, or
+`pytest -m ""` for everything) draws many, and there each property test counts as exhaustive too: `pytest` and
+`pytest -m exhaustive` together run everything. `--hypothesis-profile=quick` or `exhaustive` chooses the number by hand.
 """
 
+import collections
 import os
 
 import pytest
@@ -35,9 +37,15 @@ def pytest_configure(config):
         settings.load_profile("exhaustive" if runs_exhaustive_tests(config) else "quick")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # before what is marked is left out
 def pytest_collection_modifyitems(config, items):
-    if runs_exhaustive_tests(config):
-        for item in items:
-            if getattr(item, "is_hypothesis_test", False) or getattr(item.obj, "is_hypothesis_test", False):
+    seen = collections.Counter()
+    for item in items:
+        one_in = item.get_closest_marker("one_in")
+        if one_in is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % one_in.args[0]:
                 item.add_marker(pytest.mark.exhaustive)
+            seen[test] += 1
+        if runs_exhaustive_tests(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.exhaustive)

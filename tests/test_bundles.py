@@ -103,6 +103,7 @@ def with_document(source: Path, path: Path, change) -> Path:
 # -------------------------------------------------------------------------------------------------------- round trips
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_bundle_comes_back_from_its_file_as_it_was(name, tmp_path):
     recorded = nz.oracle.record_standard(name)
@@ -117,6 +118,7 @@ def test_a_bundle_comes_back_from_its_file_as_it_was(name, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "bundle.safetensors").read_bytes()
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_pass_can_be_run_again_from_the_file_alone(name, tmp_path):
     nz.oracle.record_standard(name).save(tmp_path / "bundle.safetensors")
@@ -240,6 +242,7 @@ def test_weights_themselves_are_taken_if_they_fit_the_configuration():
 # --------------------------------------------------------------------------------------------------------- tolerances
 
 
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["nezha-masked_lm-holes", "bert-causal_lm-cache", "convbert-masked_lm"])
 def test_other_roundings_than_those_that_were_measured_are_within_the_tolerances(name, dtype):
@@ -259,6 +262,7 @@ def test_tolerances_grow_with_the_dtypes_and_are_small_beside_the_numbers():
             assert allowed[1] <= 1e-4 * np.abs(array).max(), name
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_golden_pass_in_a_narrow_dtype_allows_a_wider_one_its_own_roundings(dtype):
     narrow = nz.oracle.record_standard("bert-masked_lm", dtype)
@@ -266,6 +270,7 @@ def test_a_golden_pass_in_a_narrow_dtype_allows_a_wider_one_its_own_roundings(dt
     assert nz.oracle.compare(narrow, nz.oracle.record_standard("bert-masked_lm").arrays).agrees
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     "name", ["nezha-pretraining", "bert-masked_lm-relative_key_query", "convbert-masked_lm-groups"]
 )
@@ -325,6 +330,7 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
             assert f"{family}-{what}" in names
 
 
+@pytest.mark.exhaustive
 def test_the_standard_set_is_under_20_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
     files = list(standard_set[0].iterdir())
     assert sorted(file.stem for file in files) == sorted(standard.names())
@@ -350,6 +356,7 @@ def all_of(bundle: nz.oracle.Bundle, weights: nz.Weights) -> dict[str, np.ndarra
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", standard.names())
 def test_the_standard_set_is_had_again_in_this_process_and_in_float32_within_its_tolerances(standard_set, name):
     bundle = nz.oracle.load(standard_set[0] / f"{name}.safetensors")
@@ -358,6 +365,7 @@ def test_the_standard_set_is_had_again_in_this_process_and_in_float32_within_its
         assert found, found.summary()
 
 
+@pytest.mark.exhaustive
 def test_two_blas_threads_stay_within_the_tolerances(standard_set):
     code = f"""
 import sys; sys.path[:0] = [{str(ROOT / "tests")!r}]

@@ -509,6 +509,7 @@ LIBRARIES = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "with-an-encoder"])
 @examples(15)

@@ -267,6 +267,7 @@ def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtyp
         np.testing.assert_allclose(fast[name], array, rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("make", [nz.NezhaConfig, nz.BertConfig, nz.ConvBertConfig])
 @pytest.mark.parametrize("length", [3, 130, 300])
 def test_float32_hidden_states_stay_close_to_the_float64_definition(make, length):
@@ -320,6 +321,7 @@ def test_a_batch_is_divided_among_threads_and_gives_the_same():
         np.testing.assert_allclose(arrays_of(divided)[name], array, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_eight_passes_at_once_are_right_and_leave_blas_its_threads():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state

@@ -95,6 +95,7 @@ def test_pruned_weights_of_a_decoder_with_cross_attention_lose_heads_of_self_att
         assert cross.shape[1] == case.config.num_attention_heads
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [9, 12, 17])

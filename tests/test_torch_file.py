@@ -528,6 +528,7 @@ def test_many_views_cannot_take_more_memory_together_than_one(path):
     assert "take" in refused(path, zip_of({**value, "y": tensor(24, (2**21,), (0,))}, HELD))
 
 
+@pytest.mark.exhaustive
 def test_a_small_file_takes_little_memory_whatever_it_says(path, monkeypatch):
     monkeypatch.setattr("nezha_np.weights.formats.torch.MOST_INSTRUCTIONS", 100_000)
     # Ten times the same tuple in a tuple, 300 times: quickly written, and never hashed, copied or printed as a whole.
@@ -615,6 +616,7 @@ LABORIOUS: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(("value", "said"), LABORIOUS.values(), ids=LABORIOUS)
 def test_a_small_file_takes_little_time_whatever_it_says(path, value, said):
     content = zip_of(value, HELD)
@@ -659,6 +661,7 @@ def test_endless_instructions_are_refused(path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------- broken files
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("content", FILES, ids=["zip", "pickles"])
 def test_a_file_cut_anywhere_is_refused(path, content):
     for length in range(len(content)):
@@ -689,6 +692,7 @@ def test_changed_bytes_never_raise_anything_but_a_value_error(path, content, mut
     judge(path, bytes(changed))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("content", FILES, ids=["zip", "pickles"])
 def test_every_byte_changed_to_its_opposite_never_raises_anything_but_a_value_error(path, content):
     for place in range(len(content)):
@@ -930,6 +934,7 @@ def test_a_program_of_torchscript_is_refused(path):
     assert "torch.jit.save wrote is a program, so load it with PyTorch" in refused(path, path.read_bytes())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
 def test_a_real_file_cut_anywhere_is_refused(path, zipped):
     torch = pytest.importorskip("torch", reason="torch.save writes these files")

@@ -2,11 +2,11 @@
 
 from hypothesis import settings
 
-EXAMPLES = {"quick": 15, "exhaustive": 60}
+EXAMPLES = {"quick": 10, "exhaustive": 60}
 
 
 def examples(number: int) -> settings:
-    """Draw this number of examples; in the quick tier no more than its profile says, or a tenth where many are cheap."""
+    """Draw this number of examples; in the quick tier as many as its profile says, or a tenth where many are cheap."""
     if settings.default.max_examples <= EXAMPLES["quick"]:
         number = min(number, max(EXAMPLES["quick"], number // 10))
     return settings(max_examples=number)
