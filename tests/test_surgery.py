@@ -65,6 +65,25 @@ def test_a_pruned_head_is_one_that_is_switched_off(family, data):
 
 
 @pytest.mark.parametrize("family", ["nezha", "bert"])
+def test_a_second_pruning_counts_the_heads_as_they_were_numbered_first(family):
+    config = small(family).replace(hidden_size=24, num_attention_heads=6)
+    weights = nz.init(config, dtype="float64")
+    twice = weights.prune_heads({0: [1, 3]}).prune_heads({0: [4, 1], 1: [5]})
+    assert dict(twice.config.pruned_heads) == {0: (1, 3, 4), 1: (5,)}
+    for layer, left in ((0, [0, 2, 5]), (1, [0, 1, 2, 3, 4])):
+        rows = np.concatenate([np.arange(4 * head, 4 * head + 4) for head in left])
+        at = f"encoder.layer.{layer}.attention"
+        for part in ("query", "key", "value"):
+            for kind in ("weight", "bias"):
+                name = f"{at}.self.{part}.{kind}"
+                np.testing.assert_array_equal(twice[name], weights[name][rows], err_msg=name)
+        name = f"{at}.output.dense.weight"
+        np.testing.assert_array_equal(twice[name], weights[name][:, rows])
+    at_once = weights.prune_heads({0: [1, 3, 4], 1: [5]})
+    assert twice.config == at_once.config and all(np.array_equal(twice[name], at_once[name]) for name in at_once)
+
+
+@pytest.mark.parametrize("family", ["nezha", "bert"])
 def test_pruned_weights_save_and_load_again_here_and_in_the_reference(family, tmp_path):
     weights = nz.init(small(family), dtype="float64").prune_heads({0: [2, 0], 1: []}).prune_heads({1: [1], 0: [2]})
     assert weights.config.pruned_heads[0] == (0, 2) and weights.config.pruned_heads[1] == (1,)
