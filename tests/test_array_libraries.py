@@ -87,7 +87,7 @@ def forbid_reading_back(monkeypatch, array):
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10)
+@examples(10, quick=3)
 @given(data=st.data())
 def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head, data):
     case = data.draw(cases(head, family, reference=False))
@@ -106,7 +106,7 @@ def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head,
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_every_gradient_is_there_what_it_is_in_numpy(move, family, head, data):
     case = data.draw(cases(head, family, reference=False))
@@ -136,7 +136,7 @@ def test_reading_back_would_be_noticed():
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize("family", ["nezha", "bert"])
-@examples(15)
+@examples(15, quick=4)
 @given(data=st.data())
 def test_a_cache_works_there_too(move, family, data):
     case = data.draw(cases("causal_lm", family, labelled=False, from_ids=True))
@@ -178,7 +178,7 @@ def test_a_new_array_lands_beside_its_neighbour(move):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10)
+@examples(10, quick=3)
 @given(data=st.data())
 def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8))
@@ -205,7 +205,7 @@ def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(famil
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_autograd_through_our_definitions_equals_our_gradients(family, head, data):
     pytest.importorskip("torch", reason="autograd is PyTorch's")

@@ -626,7 +626,7 @@ def test_self_attention(kernels, title, dtype, seed, batch, queries, past, cross
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(6)
+@examples(6, quick=2)
 @given(data=st.data())
 def test_every_head_computes_what_its_definitions_compute(kernels, family, head, dtype, data):
     case = data.draw(cases(head, family, hidden_from=8, reference=False))

@@ -71,7 +71,7 @@ def only(options, row):
 
 
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "with-an-encoder"])
-@examples(40)
+@examples(40, quick=5)
 @given(data=st.data())
 def test_each_greedy_token_is_the_likeliest_after_a_full_pass_with_a_cache_and_without(cross, data):
     weights, ids, options = data.draw(prompts(cross=cross))
@@ -512,7 +512,7 @@ LIBRARIES = [
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "with-an-encoder"])
-@examples(15)
+@examples(15, quick=5)
 @given(data=st.data())
 def test_ids_are_generated_there_as_in_numpy_and_stay_there(move, cross, data):
     weights, ids, options = data.draw(prompts(cross=cross))

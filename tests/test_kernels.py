@@ -250,7 +250,7 @@ def test_an_activation_of_the_callers_sees_the_whole_batch_once_for_each_layer()
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(30)
+@examples(30, quick=4)
 @given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), parts=st.integers(1, 3))
 def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtype, blocks, parts):
     case = data.draw(cases(head, family, hidden_from=8, reference=False))

@@ -86,7 +86,7 @@ def test_padding_does_not_change_what_is_not_padded(positions, data):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(15)
+@examples(15, quick=4)
 @given(data=st.data())
 def test_rows_of_a_batch_do_not_see_each_other(family, head, data):
     case = data.draw(cases(head, family, labelled=False, reference=False))
@@ -318,7 +318,7 @@ def test_a_row_with_everything_masked_attends_uniformly():
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10)
+@examples(10, quick=3)
 @given(data=st.data())
 def test_inputs_and_weights_are_never_written_to(family, head, data):
     case = data.draw(cases(head, family, reference=False))
@@ -335,7 +335,7 @@ def test_inputs_and_weights_are_never_written_to(family, head, data):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(10)
+@examples(10, quick=3)
 @given(data=st.data())
 def test_gradients_equal_finite_differences_with_dropout_too(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8, reference=False))
@@ -371,7 +371,7 @@ def test_gradients_equal_finite_differences_with_dropout_too(family, head, data)
     assert slope == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@examples(10)
+@examples(10, quick=2)
 @given(seed=st.integers(0, 1000))
 def test_dropout_depends_on_seed_and_step_and_on_nothing_else(seed):
     weights = nz.load(dtype="float64")
@@ -392,7 +392,7 @@ def test_dropout_depends_on_seed_and_step_and_on_nothing_else(seed):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(5)
+@examples(5, quick=2)
 @given(data=st.data())
 def test_tracing_and_taping_do_not_change_a_result(family, head, data):
     case = data.draw(cases(head, family, reference=False))

@@ -15,7 +15,7 @@ pytest.importorskip("array_api_compat", reason="torch's tensors speak the standa
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(20)
+@examples(20, quick=3)
 @given(data=st.data())
 def test_autograd_through_our_definitions_equals_autograd_through_the_reference(family, head, data):
     case = data.draw(cases(head, family))

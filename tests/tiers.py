@@ -5,8 +5,11 @@ from hypothesis import settings
 EXAMPLES = {"quick": 10, "exhaustive": 60}
 
 
-def examples(number: int) -> settings:
-    """Draw this number of examples; in the quick tier as many as its profile says, or a tenth where many are cheap."""
+def examples(number: int, quick: int | None = None) -> settings:
+    """Draw this number of examples.
+
+    In the quick tier it is `quick`, by default what the profile says, or a tenth where many are cheap.
+    """
     if settings.default.max_examples <= EXAMPLES["quick"]:
-        number = min(number, max(EXAMPLES["quick"], number // 10))
+        number = min(number, quick or max(EXAMPLES["quick"], number // 10))
     return settings(max_examples=number)
