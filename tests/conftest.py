@@ -1,8 +1,8 @@
 """The two tiers of the tests, and the settings that all tests share.
 
 `pytest` runs the quick tier, the specification: what is marked `exhaustive` is left out, of a parametrised test marked
-`one_in(n)` every n-th combination is run (n has no factor in common with the lengths of its lists, so that every entry
-of each is met), and property tests draw few examples. A run that includes what is marked (`pytest -m exhaustive`, or
+`one_in(n)` every n-th combination is run (with n prime to the lengths of its lists, not always with the same entry of
+one of them), and property tests draw few examples. A run that includes what is marked (`pytest -m exhaustive`, or
 `pytest -m ""` for everything) draws many, and there each property test counts as exhaustive too: `pytest` and
 `pytest -m exhaustive` together run everything. `--hypothesis-profile=quick` or `exhaustive` chooses the number by hand.
 """
