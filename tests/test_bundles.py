@@ -310,6 +310,7 @@ def test_bfloat16_rounds_to_the_nearest_ties_to_even_and_never_beyond_its_larges
 # --------------------------------------------------------------------------------------------------- the standard set
 
 
+@pytest.mark.exhaustive
 def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wrong():
     names = standard.names()
     assert len(set(names)) == len(names)
@@ -337,6 +338,7 @@ def test_the_standard_set_is_under_20_megabytes_and_each_file_is_one_of_its_bund
     assert sum(file.stat().st_size for file in files) < 20e6
 
 
+@pytest.mark.exhaustive
 def test_two_processes_with_one_blas_thread_write_the_same_bytes(standard_set):
     first, second = standard_set
     for name in standard.names():
@@ -379,6 +381,7 @@ for name in nz.oracle.standard.names():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("one", standard.STANDARD, ids=lambda one: one.name)
 def test_the_weights_of_the_standard_set_are_lively_and_exact_in_float16(one):
     weights = standard.lively_weights(one.config, one.head)
@@ -393,6 +396,7 @@ def test_the_weights_of_the_standard_set_are_lively_and_exact_in_float16(one):
     assert one.config.head_size >= 4 and one.config.attention_heads >= 2
 
 
+@pytest.mark.exhaustive
 def test_texts_of_the_standard_set_show_lengths_types_distances_and_matrices():
     for config in (standard.NEZHA, standard.BERT, standard.CONVBERT):
         inputs = standard.pairs(config)
@@ -407,6 +411,7 @@ def test_texts_of_the_standard_set_show_lengths_types_distances_and_matrices():
     assert (holes.sum(axis=1) == 0).sum() == 1
 
 
+@pytest.mark.exhaustive
 def test_every_bundle_with_labels_has_gradients_and_ignored_labels_where_they_can_be(standard_set):
     for one in standard.STANDARD:
         labelled = any("label" in name or name.endswith("_positions") for name in one.inputs)
@@ -451,6 +456,7 @@ def agree_by_the_page(name: str, theirs: np.ndarray, golden: np.ndarray, toleran
     return tolerance is None or all(number <= tolerance for number in apart)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_a_reader_written_from_the_page_reads_what_the_package_reads(standard_set, name):
     path = standard_set[0] / f"{name}.safetensors"
@@ -469,6 +475,7 @@ def test_a_reader_written_from_the_page_reads_what_the_package_reads(standard_se
         assert {key.removeprefix("trace/"): value for key, value in of_dtype.items()} == ours.tolerances[dtype]
 
 
+@pytest.mark.exhaustive
 def test_a_comparison_written_from_the_page_finds_what_the_package_finds(standard_set):
     path = standard_set[0] / "nezha-masked_lm-holes.safetensors"
     ours, read = nz.oracle.load(path), read_by_the_page(path)
@@ -554,6 +561,7 @@ def test_the_pages_example_runs(tmp_path, monkeypatch):
     assert names["bundle"].gradients and (tmp_path / "golden.safetensors").is_file()
 
 
+@pytest.mark.exhaustive
 def test_the_page_names_every_intermediate_of_the_standard_set(standard_set):
     text = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
     for name in standard.names():
