@@ -87,7 +87,7 @@ def forbid_reading_back(monkeypatch, array):
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10, quick=3)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head, data):
     case = data.draw(cases(head, family, reference=False))
@@ -178,7 +178,7 @@ def test_a_new_array_lands_beside_its_neighbour(move):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10, quick=3)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8))
