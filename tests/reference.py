@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from cases import each_array
 
 import nezha_np as nz
 from nezha_np.families.family import every_prefix, family_of
@@ -23,11 +24,14 @@ transformers.logging.set_verbosity_error()  # it warns of every decoder
 transformers.activations.ACT2FN["selu"] = torch.nn.SELU  # which its documents name, and its table does not have
 
 
-def reference_model(head: str, config: Any, seed: int, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
-    """Make a fresh reference model with every parameter filled, in evaluation mode."""
+def reference_model(
+    head: str, config: Any, seed: int, dtype: torch.dtype = torch.float64, *, pooler: bool = True
+) -> torch.nn.Module:
+    """Make a fresh reference model with every parameter filled, in evaluation mode; `forward` has a pooler or none."""
     kind = getattr(transformers, type(config).__name__)
     # NEZHA's causal head is its masked one as a decoder, whose loss is shifted by `run_reference`.
-    model = getattr(transformers, family_of(config).tasks[head].reference)(kind(**config.to_dict())).eval()
+    options = {} if pooler else {"add_pooling_layer": False}
+    model = getattr(transformers, family_of(config).tasks[head].reference)(kind(**config.to_dict()), **options).eval()
     generator = np.random.default_rng(seed)
     for parameter in model.parameters():
         values = 0.4 * generator.normal(size=parameter.shape)
@@ -82,7 +86,8 @@ def our_dropout(name: str, rate: float, seed: int, step: int) -> Any:
 
 def run_reference(model: torch.nn.Module, head: str, inputs: dict[str, Any]) -> Any:
     """Run the reference on NumPy inputs; NEZHA's causal loss is BertLMHeadModel's, the next token's cross-entropy."""
-    tensors = {name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+    lists = {name: np.array(value) if isinstance(value, list) else value for name, value in inputs.items()}
+    tensors = each_array(torch.tensor, lists)
     shifted = head == "causal_lm" and isinstance(model, transformers.NezhaForMaskedLM)
     labels = tensors.pop("labels", None) if shifted else None
     out = model(**tensors)

@@ -4,10 +4,11 @@ import importlib.util
 
 import numpy as np
 import pytest
-from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, LONGEST, arrays_of, cases, weights_for
-from hypothesis import given, settings
+from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, LONGEST, arrays_of, cases, each_array, weights_for
+from hypothesis import given
 from hypothesis import strategies as st
 from pages import run_examples
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.arrays import asarray_like, library, namespace, sum_rows, to_numpy
@@ -68,11 +69,9 @@ LIBRARIES = [
 
 def moved(move, weights, inputs):
     """Move the weights, and those inputs that must be where the weights are; masks, ids and labels stay NumPy."""
-    there = {
-        name: move(value) if name in ("inputs_embeds", "encoder_hidden_states") else value
-        for name, value in inputs.items()
-    }
-    return nz.Weights({name: move(array) for name, array in weights.items()}, weights.config), there
+    names = ("inputs_embeds", "encoder_hidden_states", "past_key_values")
+    there = each_array(move, {name: value for name, value in inputs.items() if name in names})
+    return nz.Weights({name: move(array) for name, array in weights.items()}, weights.config), inputs | there
 
 
 def forbid_reading_back(monkeypatch, array):
@@ -88,10 +87,10 @@ def forbid_reading_back(monkeypatch, array):
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@settings(max_examples=10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head, data):
-    case = data.draw(cases(head, family))
+    case = data.draw(cases(head, family, reference=False))
     weights = weights_for(head, case)
     expected = arrays_of(getattr(nz, head)(weights, **case.inputs))
     there, inputs = moved(move, weights, case.inputs)
@@ -107,10 +106,10 @@ def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head,
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@settings(max_examples=10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_every_gradient_is_there_what_it_is_in_numpy(move, family, head, data):
-    case = data.draw(cases(head, family))
+    case = data.draw(cases(head, family, reference=False))
     case.inputs["config"] = case.config.replace(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2)
     weights = weights_for(head, case)
     function = nz.value_and_grad(getattr(nz, head), dropout_seed=(5, 7))
@@ -137,7 +136,7 @@ def test_reading_back_would_be_noticed():
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize("family", ["nezha", "bert"])
-@settings(max_examples=15)
+@examples(15, quick=4)
 @given(data=st.data())
 def test_a_cache_works_there_too(move, family, data):
     case = data.draw(cases("causal_lm", family, labelled=False, from_ids=True))
@@ -179,7 +178,7 @@ def test_a_new_array_lands_beside_its_neighbour(move):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@settings(max_examples=10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8))
@@ -189,6 +188,9 @@ def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(famil
         case.inputs["input_ids"] = np.ones(ids.shape[:-1], np.int64)
     for name in ("encoder_hidden_states", "encoder_attention_mask"):
         case.inputs.pop(name, None)
+    if "past_key_values" in case.inputs:  # in float16, as a cache comes out of such a pass; of self-attention alone
+        past = tuple(layer[:2] for layer in case.inputs["past_key_values"])
+        case.inputs |= each_array(lambda array: array.astype("float16"), {"past_key_values": past})
     for name in ("attention_mask", "head_mask"):  # both passes get the same masks: 0.7099 and 0.7101 are one in float16
         if case.inputs.get(name) is not None:
             case.inputs[name] = np.asarray(case.inputs[name]).astype("float16").astype("float64")
@@ -203,12 +205,12 @@ def test_float16_is_finite_and_near_float32_even_with_rows_that_see_no_key(famil
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@settings(max_examples=10)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_autograd_through_our_definitions_equals_our_gradients(family, head, data):
     pytest.importorskip("torch", reason="autograd is PyTorch's")
     pytest.importorskip("array_api_compat", reason="torch's tensors speak the standard by way of it")
-    case = data.draw(cases(head, family))
+    case = data.draw(cases(head, family, reference=False))
     there, inputs = moved(to_torch, weights_for(head, case), case.inputs)
     _, gradients = nz.value_and_grad(getattr(nz, head))(there, **inputs)
     for array in there.values():

@@ -103,6 +103,7 @@ def with_document(source: Path, path: Path, change) -> Path:
 # -------------------------------------------------------------------------------------------------------- round trips
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_bundle_comes_back_from_its_file_as_it_was(name, tmp_path):
     recorded = nz.oracle.record_standard(name)
@@ -117,6 +118,7 @@ def test_a_bundle_comes_back_from_its_file_as_it_was(name, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "bundle.safetensors").read_bytes()
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_pass_can_be_run_again_from_the_file_alone(name, tmp_path):
     nz.oracle.record_standard(name).save(tmp_path / "bundle.safetensors")
@@ -240,6 +242,7 @@ def test_weights_themselves_are_taken_if_they_fit_the_configuration():
 # --------------------------------------------------------------------------------------------------------- tolerances
 
 
+@pytest.mark.one_in(13)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["nezha-masked_lm-holes", "bert-causal_lm-cache", "convbert-masked_lm"])
 def test_other_roundings_than_those_that_were_measured_are_within_the_tolerances(name, dtype):
@@ -259,6 +262,7 @@ def test_tolerances_grow_with_the_dtypes_and_are_small_beside_the_numbers():
             assert allowed[1] <= 1e-4 * np.abs(array).max(), name
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_golden_pass_in_a_narrow_dtype_allows_a_wider_one_its_own_roundings(dtype):
     narrow = nz.oracle.record_standard("bert-masked_lm", dtype)
@@ -266,6 +270,7 @@ def test_a_golden_pass_in_a_narrow_dtype_allows_a_wider_one_its_own_roundings(dt
     assert nz.oracle.compare(narrow, nz.oracle.record_standard("bert-masked_lm").arrays).agrees
 
 
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize(
     "name", ["nezha-pretraining", "bert-masked_lm-relative_key_query", "convbert-masked_lm-groups"]
 )
@@ -305,6 +310,7 @@ def test_bfloat16_rounds_to_the_nearest_ties_to_even_and_never_beyond_its_larges
 # --------------------------------------------------------------------------------------------------- the standard set
 
 
+@pytest.mark.exhaustive
 def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wrong():
     names = standard.names()
     assert len(set(names)) == len(names)
@@ -325,12 +331,14 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
             assert f"{family}-{what}" in names
 
 
+@pytest.mark.exhaustive
 def test_the_standard_set_is_under_20_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
     files = list(standard_set[0].iterdir())
     assert sorted(file.stem for file in files) == sorted(standard.names())
     assert sum(file.stat().st_size for file in files) < 20e6
 
 
+@pytest.mark.exhaustive
 def test_two_processes_with_one_blas_thread_write_the_same_bytes(standard_set):
     first, second = standard_set
     for name in standard.names():
@@ -350,6 +358,7 @@ def all_of(bundle: nz.oracle.Bundle, weights: nz.Weights) -> dict[str, np.ndarra
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", standard.names())
 def test_the_standard_set_is_had_again_in_this_process_and_in_float32_within_its_tolerances(standard_set, name):
     bundle = nz.oracle.load(standard_set[0] / f"{name}.safetensors")
@@ -358,6 +367,7 @@ def test_the_standard_set_is_had_again_in_this_process_and_in_float32_within_its
         assert found, found.summary()
 
 
+@pytest.mark.exhaustive
 def test_two_blas_threads_stay_within_the_tolerances(standard_set):
     code = f"""
 import sys; sys.path[:0] = [{str(ROOT / "tests")!r}]
@@ -371,6 +381,7 @@ for name in nz.oracle.standard.names():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("one", standard.STANDARD, ids=lambda one: one.name)
 def test_the_weights_of_the_standard_set_are_lively_and_exact_in_float16(one):
     weights = standard.lively_weights(one.config, one.head)
@@ -385,6 +396,7 @@ def test_the_weights_of_the_standard_set_are_lively_and_exact_in_float16(one):
     assert one.config.head_size >= 4 and one.config.attention_heads >= 2
 
 
+@pytest.mark.exhaustive
 def test_texts_of_the_standard_set_show_lengths_types_distances_and_matrices():
     for config in (standard.NEZHA, standard.BERT, standard.CONVBERT):
         inputs = standard.pairs(config)
@@ -399,6 +411,7 @@ def test_texts_of_the_standard_set_show_lengths_types_distances_and_matrices():
     assert (holes.sum(axis=1) == 0).sum() == 1
 
 
+@pytest.mark.exhaustive
 def test_every_bundle_with_labels_has_gradients_and_ignored_labels_where_they_can_be(standard_set):
     for one in standard.STANDARD:
         labelled = any("label" in name or name.endswith("_positions") for name in one.inputs)
@@ -443,6 +456,7 @@ def agree_by_the_page(name: str, theirs: np.ndarray, golden: np.ndarray, toleran
     return tolerance is None or all(number <= tolerance for number in apart)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_a_reader_written_from_the_page_reads_what_the_package_reads(standard_set, name):
     path = standard_set[0] / f"{name}.safetensors"
@@ -461,6 +475,7 @@ def test_a_reader_written_from_the_page_reads_what_the_package_reads(standard_se
         assert {key.removeprefix("trace/"): value for key, value in of_dtype.items()} == ours.tolerances[dtype]
 
 
+@pytest.mark.exhaustive
 def test_a_comparison_written_from_the_page_finds_what_the_package_finds(standard_set):
     path = standard_set[0] / "nezha-masked_lm-holes.safetensors"
     ours, read = nz.oracle.load(path), read_by_the_page(path)
@@ -537,6 +552,7 @@ def test_weights_drawn_by_the_pages_recipe_are_those_of_the_bundle_to_the_last_b
         assert same(drawn.astype(read["dtype"]), np.array(array)), name
 
 
+@pytest.mark.exhaustive
 def test_the_pages_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
@@ -546,6 +562,7 @@ def test_the_pages_example_runs(tmp_path, monkeypatch):
     assert names["bundle"].gradients and (tmp_path / "golden.safetensors").is_file()
 
 
+@pytest.mark.exhaustive
 def test_the_page_names_every_intermediate_of_the_standard_set(standard_set):
     text = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
     for name in standard.names():

@@ -484,6 +484,25 @@ def test_a_different_table_is_refused_with_the_difference(tmp_path, saved, said)
         nz.load(put(tmp_path, with_tables(saved)))
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 0.0), ("float32", 0.0), ("float16", 2.0**-11)])
+@pytest.mark.parametrize("reach", [1, 3, 7])
+def test_a_table_may_be_off_by_the_roundings_of_its_angles_and_of_its_dtype_and_by_no_more(
+    tmp_path, reach, dtype, rounding
+):
+    config = NEZHA.replace(max_relative_position=reach)
+    allowed = (2 * reach + 1) * 2.0**-22 + rounding  # angles of up to 2K in float32, then numbers of up to 1
+    for part in (0.9, 1.1):
+        saved = table(reach=reach).astype("float64")
+        assert saved[-1, 0, 0] == 0.0  # the sine of 0: beside it float16 has all digits of a small difference
+        saved[-1, 0, 0] = part * allowed
+        folder = put(tmp_path / str(part), filled(config) | {TABLE.format(0): saved.astype(dtype)}, config)
+        if part < 1:
+            assert_same(nz.load(folder), filled(config))
+        else:
+            with pytest.raises(ValueError, match="expected the table of relative positions"):
+                nz.load(folder)
+
+
 @pytest.mark.parametrize(
     "saved",
     [table(size=8), table()[:15], table()[0], np.zeros((0, 0, 4), np.float32), np.zeros(()), table().astype(np.int64)],

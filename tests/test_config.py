@@ -179,6 +179,17 @@ def test_transformers_reads_what_we_write_to_equal_fields(tmp_path, kind, option
     assert config_from_dict(theirs.to_dict()).replace(extra={}) == config
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_we_write_has_no_key_that_the_reference_does_not_write(kind):
+    known = set(theirs_of(kind)(**OTHERS[kind]).to_dict())
+    if kind is nz.ConvBertConfig:  # which takes them from config.json and has no default for them
+        known |= set(UNSAID)
+    for config in (kind(), kind(**OTHERS[kind]), kind(num_labels=5)):
+        assert set(config.to_dict()) <= known
+    extra = config_from_dict({"model_type": kind.model_type, "finetuning_task": "新闻"}).to_dict()
+    assert set(extra) - set(kind().to_dict()) == {"finetuning_task"}
+
+
 @pytest.mark.parametrize("use_diff", [True, False], ids=["differences-alone", "everything"])
 @pytest.mark.parametrize(("kind", "options"), EVERY_KIND_WITH_OPTIONS)
 def test_we_read_what_transformers_writes_to_equal_fields(tmp_path, kind, options, use_diff):

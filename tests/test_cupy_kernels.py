@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import EVERY_HEAD, LONGEST, arrays_of, cases, weights_for
-from hypothesis import given, settings
+from cases import EVERY_HEAD, LONGEST, arrays_of, cases, each_array, weights_for
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np import arrays
@@ -405,7 +406,7 @@ WIDTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 255, 256, 257, 600])
 # ---------------------------------------------------------------------------------------------- kernel == definition
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(dtype=DTYPES, layout=LAYOUTS, seed=SEEDS, rows=st.integers(0, 5), width=WIDTHS, scale=st.floats(0.01, 30.0))
 def test_gelu(kernels, dtype, layout, seed, rows, width, scale):
     x = drawn(seed, (rows, width), dtype, scale)
@@ -423,7 +424,7 @@ def test_gelu_of_nan_of_infinity_and_of_one_number(kernels):
     close(kernels.gelu_kernel(kernels.cupy.asarray(one)), gelu.definition(one), "float32")
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(dtype=DTYPES, layout=LAYOUTS, seed=SEEDS, rows=st.integers(0, 4), width=WIDTHS, mean=st.floats(-3.0, 3.0))
 def test_layer_norm(kernels, dtype, layout, seed, rows, width, mean):
     x = drawn(seed, (rows, width), dtype) + np.dtype(dtype).type(mean)
@@ -436,7 +437,7 @@ def test_layer_norm(kernels, dtype, layout, seed, rows, width, mean):
     assert np.array_equal(host(there), x)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(dtype=DTYPES, layout=LAYOUTS, seed=SEEDS, shape=st.tuples(*[st.integers(1, 6)] * 4), biased=st.booleans())
 def test_linear(kernels, dtype, layout, seed, shape, biased):
     batch, length, features, out = shape
@@ -461,7 +462,7 @@ def masks(seed, batch, queries, keys, kind):
 MASKS = st.sampled_from([None, "one", "texts", "queries", "texts and queries"])
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(dtype=DTYPES, layout=LAYOUTS, seed=SEEDS, shape=st.tuples(*[st.integers(1, 3)] * 3), keys=WIDTHS, kind=MASKS)
 def test_attention_probs(kernels, dtype, layout, seed, shape, keys, kind):
     scores = drawn(seed, (*shape, keys), dtype, 4.0)
@@ -489,7 +490,7 @@ def test_attention_probs_leave_masks_of_other_kinds_to_the_definition(kernels):
         assert kernels.attention_probs_kernel(scores, kernels.cupy.asarray(mask), scale=1.0) is NotImplemented
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     dtype=DTYPES,
     layout=LAYOUTS,
@@ -571,7 +572,7 @@ ATTENTIONS = {
 
 
 @pytest.mark.parametrize("title", ATTENTIONS)
-@settings(max_examples=8)
+@examples(8)
 @given(
     dtype=DTYPES,
     seed=SEEDS,
@@ -628,22 +629,20 @@ def test_self_attention(kernels, title, dtype, seed, batch, queries, past, cross
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@settings(max_examples=6)
+@examples(6, quick=2)
 @given(data=st.data())
 def test_every_head_computes_what_its_definitions_compute(kernels, family, head, dtype, data):
-    case = data.draw(cases(head, family, hidden_from=8))
+    case = data.draw(cases(head, family, hidden_from=8, reference=False))
     config = case.config.replace(layer_norm_eps=1e-3, hidden_act=data.draw(st.sampled_from(["gelu", "relu"])))
     weights = weights_for(head, case, dtype)
     weights = nz.Weights(weights, config)
-    beside = ("inputs_embeds", "encoder_hidden_states")
-    inputs = {
-        name: value.astype(dtype) if name in beside or getattr(value, "dtype", None) == np.float64 else value
-        for name, value in case.inputs.items()
-    }
-    exact = {name: value.astype(float) if name in beside else value for name, value in inputs.items()}
+    inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
+    names = ("inputs_embeds", "encoder_hidden_states", "past_key_values")
+    arrays = {name: value for name, value in inputs.items() if name in names}
+    exact = inputs | each_array(lambda array: array.astype(float), arrays)
     with nz.definitions():
         expected = arrays_of(getattr(nz, head)(weights.to(dtype="float64"), **exact))
-    there = {name: kernels.cupy.asarray(value) if name in beside else value for name, value in inputs.items()}
+    there = inputs | each_array(kernels.cupy.asarray, arrays)
     found = arrays_of(getattr(nz, head)(moved(kernels, weights), **there))
     assert set(found) == set(expected)
     for name, array in found.items():
@@ -656,7 +655,7 @@ def test_every_head_computes_what_its_definitions_compute(kernels, family, head,
 
 
 @pytest.mark.parametrize("family", ["nezha", "bert"])
-@settings(max_examples=5)
+@examples(5)
 @given(data=st.data())
 def test_steps_with_a_cache_are_the_whole_pass(kernels, family, data):
     case = data.draw(cases("causal_lm", family, labelled=False, from_ids=True, hidden_from=8))

@@ -89,6 +89,7 @@ def run_command(command):
         assert program in ("pip", "pytest"), command  # what `.ci/run` is for
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
 def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_folder_to_work_in, capsys):
     if page.name == NEEDS_A_GPU:

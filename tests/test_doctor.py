@@ -139,6 +139,7 @@ def seen_in(mistake, changes, dtype, *, most, tries=99, within=lambda name: True
 # ------------------------------------------------------------------------------------------------- mistakes, one by one
 
 
+@pytest.mark.one_in(37)
 @pytest.mark.parametrize(("mistake", "way"), WAYS, ids=IDS)
 def test_a_planted_mistake_shows_in_float32_and_is_named_first(mistake, way):
     seen = seen_in(mistake, mistake.ways[way], "float32", most=2)
@@ -148,6 +149,7 @@ def test_a_planted_mistake_shows_in_float32_and_is_named_first(mistake, way):
         assert diagnosis.findings[0].unexplained == 0, f"{name}: {diagnosis}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("mistake", "way"),
     [
@@ -161,12 +163,14 @@ def test_a_planted_mistake_is_named_in_float16_wherever_it_moves_a_step_beyond_t
         assert mistake.name in diagnosis.names[:2], f"{name}: {diagnosis}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("mistake", "way"), WAYS, ids=IDS)
 def test_a_planted_mistake_is_named_where_only_the_results_of_modules_are_known(mistake, way):
     for name, diagnosis in seen_in(mistake, mistake.ways[way], "float32", most=1, tries=6, within=by_module):
         assert mistake.name in diagnosis.names[:3], f"{name}: {diagnosis}"
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("within", [lambda name: True, by_module], ids=["all steps", "modules"])
 def test_a_right_port_has_no_mistake(dtype, within):
@@ -337,6 +341,7 @@ OWN_NUMBERS = {
 }
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("what", OWN_NUMBERS)
 def test_a_mistake_that_depends_on_numbers_of_the_port_is_recognised(what, dtype):
@@ -450,6 +455,7 @@ def test_right_numbers_that_are_mostly_0_are_no_trouble():
 # ------------------------------------------------------------------------------------------- several and unknown
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_of_two_mistakes_the_first_is_named(dtype):
     bundle = bundle_of("nezha-masked_lm-holes")
@@ -476,6 +482,7 @@ def test_a_mistake_in_one_layer_alone_is_named_with_its_place():
     assert "in encoder.layer.1.attention.self.query alone" in str(diagnosis)
 
 
+@pytest.mark.exhaustive
 def test_a_mistake_is_named_where_the_hidden_states_of_the_layers_are_all_that_is_known():
     bundle = bundle_of("nezha-forward-pairs")
     for name in ("tanh GELU for erf", "relative distance reversed", "variance with n − 1", "residual missing"):
@@ -489,6 +496,7 @@ def test_a_mistake_is_named_where_the_hidden_states_of_the_layers_are_all_that_i
         assert name in diagnosis.names[:3], f"{name}: {diagnosis}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["tanh GELU for erf", "relative distance reversed", "bias missing", "mask of −∞"])
 def test_a_mistake_is_named_where_the_logits_are_all_that_is_known(name):
     bundle = bundle_of("nezha-masked_lm-holes")
@@ -567,6 +575,7 @@ def base_like():
     return nz.oracle.record(lively_weights(config), gradients=False, **inputs)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("within", [lambda name: True, by_module], ids=["all steps", "modules"])
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def test_each_step_alone_may_be_wrong_in_a_full_dump(bundle):
         assert "not in the catalogue" in str(diagnosis) or diagnosis.findings
 
 
+@pytest.mark.exhaustive
 def test_each_step_alone_may_be_all_that_there_is(bundle):
     for name in [name for name in bundle.trace if name.startswith(("encoder", "cls", "pooler"))][::9]:
         assert nz.oracle.diagnose(bundle, {name: noisy(bundle.trace[name])}).step == name
@@ -54,6 +55,7 @@ def test_of_numbers_that_were_cut_into_rows_otherwise_the_doctor_says_so(bundle)
     assert "yours are the right ones: reshape them to (3, 7, 16)" in said
 
 
+@pytest.mark.exhaustive
 def test_of_logits_alone_the_doctor_says_which_array_would_tell_more(bundle):
     name = "outputs/prediction_logits"
     diagnosis = nz.oracle.diagnose(bundle, {name: noisy(bundle.outputs["prediction_logits"])})

@@ -6,8 +6,9 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.text.embed import POOLINGS
@@ -65,7 +66,7 @@ def test_each_text_gets_what_it_would_get_alone(family, pooling):
     batch_size=st.integers(1, 10),
     family=st.sampled_from(["nezha", "bert"]),
 )
-@settings(max_examples=40)
+@examples(40)
 def test_batches_and_order_change_nothing(texts, batch_size, family):
     weights = model(family)
     found = embed(texts, weights, batch_size=batch_size)

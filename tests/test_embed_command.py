@@ -403,6 +403,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("stop", "status", "message"), STOPS, ids=["SIGINT", "SIGTERM", "disk", "memory"])
 @pytest.mark.parametrize("family", ["nezha", "convbert"])
@@ -435,6 +436,7 @@ def stopped(capsysbinary, run: list[object], out: Path) -> str:
 
 
 # Python itself leaves a file open where it is interrupted between opening it and the first step of `with`.
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothing(tmp_path, monkeypatch, model, texts):
     monkeypatch.setattr(partial_file, "SECONDS", 0.0)  # it saves after every batch
@@ -807,6 +809,7 @@ def test_signals_are_answered_as_before_once_it_is_done(capsysbinary, tmp_path, 
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("format", FORMATS)
 def test_memory_does_not_grow_with_the_input(capsysbinary, tmp_path, model, format):
     def peak(count: int) -> int:

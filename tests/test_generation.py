@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import cases, weights_for
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.arrays import library, to_numpy
@@ -44,11 +45,7 @@ def weights_of(config=CONFIG, dtype="float64"):
 @st.composite
 def prompts(draw, *, hidden_from=2, cross=False, padded=None):
     """Draw weights, ids, and what goes with them: a mask of padding on the left, token types, encoder states."""
-    case = draw(
-        cases("causal_lm", hidden_from=hidden_from, labelled=False, decoder=True, cross=cross or None, from_ids=True)
-    )
-    if not cross:
-        case.config = case.config.replace(add_cross_attention=False)
+    case = draw(cases("causal_lm", hidden_from=hidden_from, labelled=False, decoder=True, cross=cross, from_ids=True))
     case.config = case.config.replace(eos_token_id=None)
     generator = np.random.default_rng(case.seed)
     longest = MOST if case.config.model_type == "bert" else None  # which leaves positions for the new tokens
@@ -74,7 +71,7 @@ def only(options, row):
 
 
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "with-an-encoder"])
-@settings(max_examples=40)
+@examples(40, quick=5)
 @given(data=st.data())
 def test_each_greedy_token_is_the_likeliest_after_a_full_pass_with_a_cache_and_without(cross, data):
     weights, ids, options = data.draw(prompts(cross=cross))
@@ -92,7 +89,7 @@ def test_each_greedy_token_is_the_likeliest_after_a_full_pass_with_a_cache_and_w
         assert found.tolist() == expected.tolist()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(asked=prompts(hidden_from=8))
 def test_the_logits_of_each_step_with_a_cache_are_those_of_the_full_pass(asked):
     weights, ids, options = asked
@@ -144,7 +141,7 @@ def test_lists_of_different_lengths_are_padded_on_the_left(asked, as_arrays):
     assert found.tolist() == whole.tolist()
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(asked=prompts(), data=st.data())
 def test_a_row_ends_after_an_end_is_filled_and_does_not_change_the_others(asked, data):
     weights, ids, options = asked
@@ -225,7 +222,7 @@ def test_a_trace_covers_one_step_and_refuses_a_second():
 # ----------------------------------------------------------------------------------------------------------- sampling
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(asked=prompts(), seed=st.integers(0, 2**64), top_k=st.integers(1, 4), use_cache=st.booleans())
 def test_draws_are_the_same_again_whatever_rows_come_after(asked, seed, top_k, use_cache):
     weights, ids, options = asked
@@ -253,7 +250,7 @@ def test_a_sampled_text_is_this_one():
     assert found[:, 3:].tolist() == SAMPLED
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(asked=prompts(), temperature=st.sampled_from([1e-9, 1e-320, 2.0]))
 def test_the_likeliest_alone_or_next_to_no_temperature_is_greedy(asked, temperature):
     weights, ids, options = asked
@@ -264,7 +261,7 @@ def test_the_likeliest_alone_or_next_to_no_temperature_is_greedy(asked, temperat
     assert found.tolist() == greedy.tolist()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_draws_laid_out_evenly_fall_as_the_reference_weighs_tokens(data):
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
@@ -300,7 +297,7 @@ def test_the_largest_draw_takes_the_last_token_that_is_possible_and_the_smallest
 # -------------------------------------------------------------------------------------------------- the reference's own
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(case=cases("causal_lm", "nezha", labelled=False, cross=False, from_ids=True))
 def test_nezha_generates_what_the_references_full_passes_say(case):
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
@@ -366,7 +363,7 @@ def our_weights(model, config):
     )
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(data=st.data())
 def test_bert_generates_what_the_reference_generates(data):
     model, config, torch = data.draw(bert_decoders())
@@ -397,7 +394,7 @@ def test_bert_generates_what_the_reference_generates(data):
         assert new_ids.tolist() == theirs[:, length:].tolist()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_bert_with_an_encoder_generates_what_the_reference_generates(data):
     model, config, torch = data.draw(bert_decoders(cross=True))
@@ -512,9 +509,10 @@ LIBRARIES = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "with-an-encoder"])
-@settings(max_examples=15)
+@examples(15, quick=5)
 @given(data=st.data())
 def test_ids_are_generated_there_as_in_numpy_and_stay_there(move, cross, data):
     weights, ids, options = data.draw(prompts(cross=cross))

@@ -12,9 +12,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from cases import EVERY_HEAD, Case, arrays_of, cases, weights_for
-from hypothesis import given, settings
+from cases import EVERY_HEAD, Case, arrays_of, cases, each_array, weights_for
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
@@ -172,7 +173,7 @@ def test_residual_output_equals_its_definition(drawn, blocks, data):
         assert_equal_to_its_definition(model.residual_output, inner, x, w.at("output"))
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(drawn=layers(), blocks=small_blocks(), data=st.data())
 def test_self_attention_equals_its_definition(drawn, blocks, data):
     w, x, generator = drawn
@@ -249,15 +250,12 @@ def test_an_activation_of_the_callers_sees_the_whole_batch_once_for_each_layer()
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@settings(max_examples=30)
+@examples(30, quick=4)
 @given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), parts=st.integers(1, 3))
 def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtype, blocks, parts):
-    case = data.draw(cases(head, family, hidden_from=8))
+    case = data.draw(cases(head, family, hidden_from=8, reference=False))
     weights = weights_for(head, case, dtype)
-    inputs = {
-        name: value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
-        for name, value in case.inputs.items()
-    }
+    inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
     with blocks, mock.patch.object(numpy_blocks, "TOKENS", 1), threads_of_blas(parts):
         fast = arrays_of(getattr(nz, head)(weights, **inputs))
     with nz.definitions():
@@ -269,6 +267,7 @@ def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtyp
         np.testing.assert_allclose(fast[name], array, rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("make", [nz.NezhaConfig, nz.BertConfig, nz.ConvBertConfig])
 @pytest.mark.parametrize("length", [3, 130, 300])
 def test_float32_hidden_states_stay_close_to_the_float64_definition(make, length):
@@ -322,6 +321,7 @@ def test_a_batch_is_divided_among_threads_and_gives_the_same():
         np.testing.assert_allclose(arrays_of(divided)[name], array, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_eight_passes_at_once_are_right_and_leave_blas_its_threads():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state

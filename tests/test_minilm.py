@@ -89,6 +89,7 @@ def test_what_its_tokenizer_json_says_of_truncation_and_padding_has_no_effect(to
     assert as_stored.truncation["max_length"] == 128 and as_stored.padding["length"] == 128
 
 
+@pytest.mark.exhaustive
 def test_hidden_states_equal_the_references_on_fifty_sentences(weights, tokenizer, reference):
     for sentence, expected in zip(SENTENCES, reference, strict=True):
         batch = nz.encode(tokenizer, sentence, max_length=MOST)
@@ -100,6 +101,7 @@ def test_hidden_states_equal_the_references_on_fifty_sentences(weights, tokenize
         np.testing.assert_allclose(found.pooler_output, expected.pooler_output, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_batch_of_different_lengths_gives_the_references_hidden_states(weights, tokenizer, reference):
     short = [index for index, sentence in enumerate(SENTENCES) if len(sentence) < 100]
     batch = nz.encode(tokenizer, [SENTENCES[index] for index in short])
@@ -108,6 +110,7 @@ def test_a_batch_of_different_lengths_gives_the_references_hidden_states(weights
         np.testing.assert_allclose(ours[mask == 1], reference[index].last_hidden_state[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_embeddings_equal_the_reference_pipelines(weights, reference, torch, pooling, normalize):
@@ -125,6 +128,7 @@ def test_embeddings_equal_the_reference_pipelines(weights, reference, torch, poo
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_embeddings_equal_those_of_sentence_transformers(weights):
     sentence_transformers = pytest.importorskip(
         "sentence_transformers", reason="the pipeline that the model was made with"
@@ -135,6 +139,7 @@ def test_embeddings_equal_those_of_sentence_transformers(weights):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_nearest_neighbours_make_sense(weights):
     texts = [sentence for sentence in SENTENCES if sentence.strip()]
     vectors = nz.embed(texts, weights, normalize=True, batch_size=4, max_length=MOST)

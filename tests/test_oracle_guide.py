@@ -63,6 +63,7 @@ def mend(path, diff):
 STEPS = ("Trace", "Record", "Check", "A broken port, mended in three steps")
 
 
+@pytest.mark.exhaustive
 def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_steps(workplace):
     names, check, said, steps = {}, "", "", 1
     for kind, body in blocks(*STEPS):
@@ -83,6 +84,7 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
     assert comparison and comparison.dtype == "bfloat16"
 
 
+@pytest.mark.exhaustive
 def test_the_fixture_fails_as_the_guide_says(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
     shutil.copy(DOCS / "broken_port.py", pytester.path / "my_port.py")

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, cases
-from hypothesis import given, settings
+from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, cases, each_array
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 
@@ -39,10 +40,11 @@ def as_tuple(value):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+@examples(60, quick=8)
 @given(data=st.data())
 def test_every_head_equals_the_reference_in_float64(family, head, data):
     case = data.draw(cases(head, family))
-    model = reference.reference_model(head, case.config, case.seed)
+    model = reference.reference_model(head, case.config, case.seed, pooler=case.pooler or family == "convbert")
     weights = reference.our_weights(model, case.config)
     with torch.no_grad():
         theirs = reference.run_reference(model, head, case.inputs)
@@ -55,21 +57,20 @@ def test_every_head_equals_the_reference_in_float64(family, head, data):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+@examples(60, quick=4)
 @given(data=st.data())
 def test_every_head_equals_the_reference_in_float32(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8))
     model = reference.reference_model(head, case.config, case.seed, torch.float32)
     weights = reference.our_weights(model, case.config)
-    floats = {
-        name: value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
-        for name, value in case.inputs.items()
-    }
+    floats = each_array(lambda array: array.astype("f4") if array.dtype == np.float64 else array, case.inputs)
     with torch.no_grad():
         theirs = reference.run_reference(model, head, floats)
     assert_same(getattr(nz, head)(weights, **floats), theirs, 1e-5)
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
+@examples(60, quick=10)
 @given(data=st.data())
 def test_every_gradient_equals_autograd_through_the_reference_with_dropout_too(family, head, data):
     case = data.draw(cases(head, family))
@@ -90,7 +91,7 @@ def test_every_gradient_equals_autograd_through_the_reference_with_dropout_too(f
         assert_close(gradient, expected[name].numpy(), 1e-9, name)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(data=st.data())
 def test_the_reference_itself_computes_the_table_in_float32_and_is_up_to_9e_6_away(data):
     head_size, reach = data.draw(st.sampled_from([(64, 127), (64, 64), (32, 64), (8, 3)]))

@@ -62,6 +62,7 @@ def test_port(nezha_golden):
 """
 
 
+@pytest.mark.exhaustive
 def test_a_right_port_passes_and_the_recording_is_kept_for_the_next_run(run_pytest, pytester):
     run_pytest(PASSING).assert_outcomes(passed=1)
     (file,) = kept(pytester)
@@ -71,6 +72,7 @@ def test_a_right_port_passes_and_the_recording_is_kept_for_the_next_run(run_pyte
     assert nz.oracle.load(file).inputs["input_ids"].tolist() == [[2, 5, 6, 3], [2, 7, 3, 0]]
 
 
+@pytest.mark.exhaustive
 def test_a_broken_recording_in_the_cache_is_recorded_anew(run_pytest, pytester):
     run_pytest(
         """
@@ -89,6 +91,7 @@ def test_port(nezha_golden, request):
     assert nz.oracle.load(file).head == "forward"
 
 
+@pytest.mark.exhaustive
 def test_each_content_has_a_recording_of_its_own(run_pytest, pytester):
     run_pytest(
         """
@@ -129,6 +132,7 @@ def test_a_broken_port_fails_with_the_first_difference_and_the_doctors_word(run_
     assert "Traceback" not in result.stdout.str() and "pytest_nezha_np.py" not in result.stdout.str()
 
 
+@pytest.mark.exhaustive
 def test_names_axes_and_dtype_are_those_of_compare(run_pytest):
     run_pytest(
         """
@@ -142,6 +146,7 @@ def test_port(nezha_golden):
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.exhaustive
 def test_standard_bundles_files_of_bundles_checkpoints_and_mappings_are_taken(run_pytest, pytester):
     run_pytest(
         """
@@ -161,6 +166,7 @@ def test_port(nezha_golden, tmp_path):
     assert len(kept(pytester)) == 4  # the standard one, the weights, their checkpoint, and the shipped one
 
 
+@pytest.mark.exhaustive
 def test_the_doctor_has_the_checkpoint_of_a_recording(run_pytest):
     result = run_pytest(
         """
@@ -204,11 +210,13 @@ def test_bad_input_is_an_error_that_names_the_argument(run_pytest):
     result.stdout.fnmatch_lines([f"E * {message}" for message in BAD_INPUT.values()])
 
 
+@pytest.mark.exhaustive
 def test_without_pytests_cache_each_run_records(run_pytest, pytester):
     run_pytest(PASSING, "-p", "no:cacheprovider").assert_outcomes(passed=1)
     assert kept(pytester) == []
 
 
+@pytest.mark.exhaustive
 def test_where_the_cache_cannot_be_written_each_run_records(run_pytest, pytester):
     (pytester.path / "file").write_text("where the cache is to be")
     run_pytest(PASSING, "-o", "cache_dir=file").assert_outcomes(passed=1)

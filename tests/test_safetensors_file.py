@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.files.atomic import write_atomically
@@ -334,7 +335,7 @@ def test_any_bytes_at_all_are_read_or_refused(path, content):
 
 
 @given(st.dictionaries(st.text(max_size=3), described | anything, max_size=4), st.binary(max_size=40), st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_any_header_at_all_is_read_or_refused(path, header, data, drawn):
     exact = [
         fields["data_offsets"] for fields in header.values() if isinstance(fields, dict) and "data_offsets" in fields
@@ -346,7 +347,7 @@ def test_any_header_at_all_is_read_or_refused(path, header, data, drawn):
 
 
 @given(st.sampled_from([name for name in HEADER if name != "__metadata__"]), described)
-@settings(max_examples=200)
+@examples(200)
 def test_any_description_of_one_tensor_is_read_or_refused(path, name, fields):
     judge(path, file_of(HEADER | {name: fields}))
 
@@ -362,7 +363,7 @@ def test_offsets_that_are_moved_at_all_are_refused(path, name, start, stop):
 
 
 @given(st.lists(st.tuples(st.integers(0, 8 + LENGTH - 1), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(max_examples=400)
+@examples(400)
 def test_bytes_changed_in_length_or_header_never_raise_anything_but_a_value_error(path, mutations):
     content = bytearray(VALID)
     for place, value in mutations:
@@ -375,7 +376,7 @@ def test_bytes_changed_in_length_or_header_never_raise_anything_but_a_value_erro
     st.integers(0, 12),
     st.binary(max_size=12),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_a_piece_replaced_by_another_never_raises_anything_but_a_value_error(path, place, count, piece):
     judge(path, VALID[:place] + piece + VALID[place + count :])
 
@@ -402,7 +403,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@examples(200)
 def test_loading_a_mutated_checkpoint_works_or_raises_a_value_error(checkpoint, data):
     valid = (checkpoint / "model.safetensors").read_bytes()
     length = struct.unpack("<Q", valid[:8])[0]

@@ -24,6 +24,7 @@ SENTENCES = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_predictions_equal_the_references_on_a_dozen_sentences():
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
     transformers = pytest.importorskip("transformers", reason="the reference is transformers 4.37.2")

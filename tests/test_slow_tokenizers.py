@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from count_tokenizer_differences import SETTINGS, difference, every_character, fast_words, slow_words
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from tiers import examples
 
 from nezha_np.text.encode import encode, get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
@@ -26,7 +27,7 @@ SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-z
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
 
-drawn = settings(max_examples=150)
+drawn = examples(150)
 # Texts made of what matters, so that they are found: letters with and without marks, scripts that decompose.
 pieces = st.sampled_from(
     [*TEXTS, "[MASK]", "[SEP]", " ", "房", "间", "abc", "É", "##s", "😀", "\u3000", "が", "한국", "Σ"]
@@ -81,12 +82,14 @@ def both(request, slow_class):
     return Both(slow_class, SHIPPED, **SETTINGS[request.param])
 
 
+@pytest.mark.one_in(3)
 @drawn
 @given(text=any_text)
 def test_a_text_gets_the_slow_tokenizer_s_ids(both, text):
     both.assert_same([both.common(text)])
 
 
+@pytest.mark.exhaustive
 @drawn
 @given(rows=st.lists(st.tuples(any_text, any_text), min_size=1, max_size=4))
 def test_pairs_are_joined_and_padded_as_the_slow_tokenizer_does(both, rows):
@@ -95,6 +98,7 @@ def test_pairs_are_joined_and_padded_as_the_slow_tokenizer_does(both, rows):
     both.assert_same(list(texts))
 
 
+@pytest.mark.exhaustive
 @drawn
 @given(first=any_text, second=any_text, max_length=st.integers(3, 40))
 def test_pairs_are_cut_as_the_slow_tokenizer_does_but_for_the_last_token_of_ties(both, first, second, max_length):
@@ -143,6 +147,7 @@ LETTERS = ["a", "b", "é", "É", "B", "が", "한", "房", "-", "'", ".", "(", "
 words = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=4).map("".join)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SETTINGS)
 @drawn
 @given(data=st.data(), entries=st.lists(words, max_size=3), known=st.lists(words, max_size=4))
@@ -159,6 +164,7 @@ def test_never_split_does_what_it_does_in_the_slow_tokenizer(tmp_path_factory, s
     both.assert_same([text])
 
 
+@pytest.mark.exhaustive
 @drawn
 @given(text=any_text)
 def test_words_split_beforehand_are_cut_as_the_slow_tokenizer_does(slow_class, text):
@@ -185,6 +191,7 @@ def test_a_saved_vocabulary_is_read_by_the_slow_tokenizer(tmp_path, slow_class, 
 # What the documentation says of the differences
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="the documented figures are those of Unicode 14")
 def test_the_documentation_counts_the_assigned_characters_that_differ(slow_class):
     text = (Path(__file__).parents[1] / "docs" / "tokenizers.md").read_text(encoding="utf-8")

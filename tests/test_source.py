@@ -223,9 +223,32 @@ def test_importing_the_package_pulls_in_no_heavy_library():
     assert not heavy & set(loaded)
 
 
-def test_every_python_block_of_the_readme_runs():
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "RELEASING.md"])
+def test_every_path_that_a_page_for_contributors_names_exists(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    spans = [*re.findall(r"`([^`\s]+)`", text), *re.findall(r"\]\(([^):]+)\)", text)]
+    rooms = ("nezha_np/", "tests/", "tools/", "docs/", "benchmarks/", ".ci/")
+    paths = {span for span in spans if span.startswith(rooms) or span.endswith((".md", ".cff", ".toml"))}
+    assert paths and not [path for path in sorted(paths) if not (REPOSITORY / path).exists()]
+
+
+def test_pre_commit_runs_the_checks_of_ci():
+    text = (REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    entries = re.findall(r"^ +entry: (.*)$", text, flags=re.MULTILINE)
+    assert entries == ["ruff check .", "ruff format .", "mypy"]
+    assert text.count("\n        language: system\n") == len(entries)  # of the versions that pyproject.toml asks for
+    ci = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").replace(" --check", "")
+    assert all(f"\n    {entry}\n" in ci for entry in entries)
+
+
+# Recording a bundle runs the pass 25 times, for its tolerances.
+@pytest.mark.parametrize("until", ["oracle.record", pytest.param(None, id="the end", marks=pytest.mark.exhaustive)])
+def test_every_python_block_of_the_readme_runs(until):
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    if until:
+        (stop,) = (number for number, block in enumerate(blocks) if until in block)
+        blocks = blocks[:stop]
     assert blocks
     exec(compile("\n".join(blocks), "README.md", "exec"), {})
 

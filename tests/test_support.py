@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import HEADS, arrays_of
+from make_readme_tables import READMES, table_in, table_of_heads
 
 import nezha_np as nz
 
@@ -240,6 +241,12 @@ def test_the_tables_name_every_head_and_every_option_that_is_tested_here():
     assert {option for option, row in table("option") if "no" in row.values()} == set(REFUSALS)
 
 
+@pytest.mark.parametrize("name", READMES)
+def test_the_table_of_heads_is_what_the_registry_of_tasks_says(name):
+    text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+    assert table_in(text) == table_of_heads(READMES[name]), "python tools/make_readme_tables.py makes it"
+
+
 @pytest.mark.parametrize(("head", "title", "says"), CELLS)
 def test_a_family_has_the_heads_of_the_table_and_refuses_the_others(head, title, says):
     config = CONFIGS[title]
@@ -252,6 +259,7 @@ def test_a_family_has_the_heads_of_the_table_and_refuses_the_others(head, title,
             getattr(nz, head)(weights_for(config, "masked_lm"), IDS)
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize(
     ("option", "title", "head", "says"),
     [

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from nezha_np.text.encode import encode, get_special_tokens_mask
@@ -24,7 +25,7 @@ TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 an
 SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-zh"
 BASE = Path(__file__).parents[2] / "shared" / "data" / "nezha-cn-base-vocab"
 
-drawn = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+drawn = examples(150)
 pieces = st.sampled_from([*TEXTS, "[MASK]", "[SEP]", " ", "房", "间", "abc", "é", "##s", "😀", "\u3000", "\u0300"])
 any_text = st.one_of(st.text(), st.lists(st.one_of(pieces, st.text(max_size=5)), max_size=6).map("".join))
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import EVERY_LABELLED_HEAD, cases
-from hypothesis import given, settings
+from cases import EVERY_LABELLED_HEAD, cases, each_array
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 
@@ -14,7 +15,7 @@ pytest.importorskip("array_api_compat", reason="torch's tensors speak the standa
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@settings(max_examples=20)
+@examples(20, quick=3)
 @given(data=st.data())
 def test_autograd_through_our_definitions_equals_autograd_through_the_reference(family, head, data):
     case = data.draw(cases(head, family))
@@ -26,10 +27,7 @@ def test_autograd_through_our_definitions_equals_autograd_through_the_reference(
 
     arrays = reference.our_weights(model, case.config)
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
-    inputs = {
-        name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in case.inputs.items()
-    }
-    ours = getattr(nz, head)(tensors, config=case.config, **inputs)
+    ours = getattr(nz, head)(tensors, config=case.config, **each_array(torch.tensor, case.inputs))
     ours.loss.backward()
     found = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tiers import examples
 
 import nezha_np as nz
 from nezha_np.weights.formats.entry import DTYPES, map_tensors
@@ -539,6 +540,7 @@ def test_many_views_cannot_take_more_memory_together_than_one(path):
     assert "take" in refused(path, zip_of({**value, "y": tensor(24, (2**21,), (0,))}, HELD))
 
 
+@pytest.mark.exhaustive
 def test_a_small_file_takes_little_memory_whatever_it_says(path, monkeypatch):
     monkeypatch.setattr("nezha_np.weights.formats.pickle_machine.MOST_INSTRUCTIONS", 100_000)
     # Ten times the same tuple in a tuple, 300 times: quickly written, and never hashed, copied or printed as a whole.
@@ -626,6 +628,7 @@ LABORIOUS: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(("value", "said"), LABORIOUS.values(), ids=LABORIOUS)
 def test_a_small_file_takes_little_time_whatever_it_says(path, value, said):
     content = zip_of(value, HELD)
@@ -670,6 +673,7 @@ def test_endless_instructions_are_refused(path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------- broken files
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("content", FILES, ids=["zip", "pickles"])
 def test_a_file_cut_anywhere_is_refused(path, content):
     for length in range(len(content)):
@@ -692,7 +696,7 @@ def judge(path: Path, content: bytes) -> None:
 
 
 @given(st.sampled_from(FILES), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(max_examples=600)
+@examples(600)
 def test_changed_bytes_never_raise_anything_but_a_value_error(path, content, mutations):
     changed = bytearray(content)
     for place, value in mutations:
@@ -700,6 +704,7 @@ def test_changed_bytes_never_raise_anything_but_a_value_error(path, content, mut
     judge(path, bytes(changed))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("content", FILES, ids=["zip", "pickles"])
 def test_every_byte_changed_to_its_opposite_never_raises_anything_but_a_value_error(path, content):
     for place in range(len(content)):
@@ -707,7 +712,7 @@ def test_every_byte_changed_to_its_opposite_never_raises_anything_but_a_value_er
 
 
 @given(st.sampled_from(FILES), st.floats(0, 1), st.integers(0, 30), st.binary(max_size=30))
-@settings(max_examples=300)
+@examples(300)
 def test_a_piece_replaced_by_another_never_raises_anything_but_a_value_error(path, content, place, count, piece):
     start = int(place * len(content))
     judge(path, content[:start] + piece + content[start + count :])
@@ -733,7 +738,7 @@ numbers = st.sampled_from([-1, 0, 1, 2, 3, 4, 8, 23, 24, 25, 2**31, 2**62, 2**63
     numbers,
     st.booleans(),
 )
-@settings(max_examples=400)
+@examples(400)
 def test_any_view_of_a_storage_is_read_or_refused(path, axes, offset, kind, count, right):
     item = DTYPES[STORAGES[kind]].itemsize
     if right:
@@ -871,7 +876,7 @@ def views(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(views(), st.booleans())
-@settings(max_examples=200)
+@examples(200)
 def test_what_torch_save_writes_is_read_bit_for_bit(path, tensors, zipped):
     assert_read(save(path, tensors, zipped), tensors)
 
@@ -941,6 +946,7 @@ def test_a_program_of_torchscript_is_refused(path):
     assert "torch.jit.save wrote is a program, so load it with PyTorch" in refused(path, path.read_bytes())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
 def test_a_real_file_cut_anywhere_is_refused(path, zipped):
     torch = pytest.importorskip("torch", reason="torch.save writes these files")

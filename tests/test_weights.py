@@ -431,6 +431,7 @@ def test_every_missing_tensor_of_embeddings_and_encoder_is_refused_by_name(tmp_p
         assert str(folder) in str(caught.value)
 
 
+@pytest.mark.exhaustive
 def test_every_wrong_shape_is_refused_with_both_shapes(tmp_path):
     for name, shape in (backbone_shapes(CONFIG) | {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}).items():
         wrong = (*shape[:-1], shape[-1] + 1)
@@ -704,6 +705,7 @@ def test_weights_are_a_mapping():
 # -------------------------------------------------------------------------------------------------------------- saving
 
 
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kind", "head"), EVERY_HEAD)
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, kind, head, dtype):
@@ -831,6 +833,7 @@ def first_logits(head: str | None, model, weights: nz.Weights) -> tuple[np.ndarr
     return theirs.numpy(), next(getattr(out, name) for name in names if hasattr(out, name))
 
 
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("kind", "head"), EVERY_HEAD)
 def test_transformers_reads_what_we_save_with_nothing_missing(tmp_path, kind, head, tied):
@@ -846,6 +849,7 @@ def test_transformers_reads_what_we_save_with_nothing_missing(tmp_path, kind, he
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("kind", "head"), EVERY_HEAD)
 def test_a_model_of_one_head_is_saved_for_its_class_with_nothing_left_over(tmp_path, kind, head, tied):
@@ -868,6 +872,7 @@ def test_a_tied_decoder_is_not_saved_and_an_untied_one_is(tmp_path):
             assert (model.get_output_embeddings().weight is embeddings) == tied
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("kind", ["nezha", "bert"])
 @pytest.mark.parametrize("head", FREE_HEADS)
 def test_one_file_with_every_head_serves_every_class_of_the_reference(tmp_path, kind, head):
@@ -897,6 +902,7 @@ def test_the_saved_config_names_the_references_class_for_what_is_there(tmp_path,
     assert not any(loading.values())
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_several_heads_keeps_the_class_that_its_config_names(tmp_path):
     for kind, head in EVERY_HEAD:
         drawn = nz.init(KINDS[kind], head)
@@ -906,6 +912,7 @@ def test_a_model_of_several_heads_keeps_the_class_that_its_config_names(tmp_path
         assert_same(nz.load(tmp_path), drawn)
 
 
+@pytest.mark.one_in(17)
 @pytest.mark.parametrize("shard", ["10GB", "2KB"], ids=["whole", "shards"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("kind", "head"), EVERY_HEAD)
@@ -993,6 +1000,7 @@ def test_a_tensor_is_the_same_whatever_else_the_model_has():
     assert deeper[DECODER] is not deeper[EMBEDDING]
 
 
+@pytest.mark.exhaustive
 def test_heads_have_the_references_shapes():
     for kind, head in EVERY_HEAD:
         config = config_for(kind, head)
