@@ -1,4 +1,4 @@
-"""Time what comes before the first answer: importing the package, and loading a base-size file of 410 MB.
+"""Time what happens before the first forward pass: importing the package, and loading a base-size file of 410 MB.
 
 python benchmarks/loading.py [--repeats 7] [--json PATH]
 """

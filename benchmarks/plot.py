@@ -29,7 +29,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def draw(forward: dict[str, Any], long_text: dict[str, Any], output: Path) -> None:
-    """Draw both panels; the suffix of the output says what kind of picture."""
+    """Draw both panels; the suffix of the output gives the file format."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,7 +66,7 @@ def draw(forward: dict[str, Any], long_text: dict[str, Any], output: Path) -> No
 
 
 def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
-    """Bars for each shape, relative to the reference, which is a line."""
+    """Draw bars for each shape, relative to the reference, which is a line."""
     present = [name for name in BARS if all(name in result["median_seconds"] for result in results)]
     width = 0.8 / len(present)
     for index, name in enumerate(present):
@@ -92,7 +92,7 @@ def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
 
 
 def draw_growth(axes: Any, results: list[dict[str, Any]]) -> None:
-    """A line: what a token costs in ever longer texts."""
+    """Draw a line: the time of a token against the length of the text."""
     lengths = [result["length"] for result in results]
     times = [result["milliseconds_per_token"] for result in results]
     axes.plot(lengths, times, marker="o", markersize=5, color=BARS["nezha_np"][1], clip_on=False)

@@ -1,4 +1,4 @@
-"""Measuring a process from outside and from within: its time, and the most memory that it had."""
+"""Measuring a process from outside and from within: its time, and its peak memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"
 
 
 class Finished(NamedTuple):
-    """What is known of a process that has ended."""
+    """What was measured of a process that has ended."""
 
     printed: str
     seconds: float
@@ -24,15 +24,15 @@ class Finished(NamedTuple):
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a new process whose libraries use so many threads each, and that asks nothing of a hub."""
+    """Return the environment of a new process: the number of threads of each library, and no access to a model hub."""
     return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
 
 
 def run_python(code: str, arguments: list[str], threads: int) -> Finished:
     """Run Python code in a process of its own.
 
-    The peak that the system tells of a child is at least what its parent had when it was started: so the parent must be
-    small, and prepare what takes memory in a process of its own too.
+    The peak memory that the system reports for a child is at least the memory of its parent when it was started. So the
+    parent must be small, and do anything that takes much memory in another process too.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         start = time.perf_counter()
@@ -50,12 +50,12 @@ def run_python(code: str, arguments: list[str], threads: int) -> Finished:
 
 
 def memory_mb() -> float:
-    """The memory that this process has now."""
+    """Return the memory that this process uses now."""
     return _status("VmRSS")
 
 
 def peak_mb() -> float:
-    """The most memory that this process had; not ru_maxrss, which begins with the peak of its parent."""
+    """Return the peak memory of this process; not ru_maxrss, which starts with the peak of its parent."""
     return _status("VmHWM")
 
 

@@ -1,10 +1,10 @@
-"""Time the vectors of texts of mixed length, nz.embed against the reference, for NEZHA and BERT at base size.
+"""Time the embedding of texts of mixed length, nz.embed against the reference, for NEZHA and BERT at base size.
 
 python benchmarks/ragged.py [--texts 512] [--repeats 1] [--threads 2] [--json PATH]
 
-The reference gets padded batches of 32 in the given order. Both have the same random weights and tokenizer, cut texts
-at 512 tokens, take the mean of the tokens' last hidden states, and are timed from texts to vectors. At full size this
-takes a quarter of an hour; `--layers 1 --texts 64` tries it out.
+The reference gets padded batches of 32 in the order of the input. Both have the same random weights and tokenizer, cut
+texts at 512 tokens, take the mean of the tokens' last hidden states, and are timed from texts to vectors. At full size
+this takes a quarter of an hour; `--layers 1 --texts 64` is a quick trial run.
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ def run(text: str) -> tuple[Any, list[str]]:
         timeout=120,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # one output for all that a cell prints, whenever the kernel sends it
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute(env={**os.environ, **ENVIRONMENT})

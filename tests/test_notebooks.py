@@ -11,6 +11,7 @@ import pytest
 NEEDED = "the notebooks need it: pip install '.[notebooks]'"
 pytest.importorskip("ipykernel", reason=NEEDED)
 pytest.importorskip("array_api_strict", reason=NEEDED)
+pytest.importorskip("jupytext", reason=NEEDED)
 nbformat = pytest.importorskip("nbformat", reason=NEEDED)
 nbclient = pytest.importorskip("nbclient", reason=NEEDED)
 ft2font = pytest.importorskip("matplotlib.ft2font", reason=NEEDED)
@@ -45,7 +46,9 @@ def check_pictures(notebook):
         shown = [output.data for output in cell.outputs if "image/png" in output.get("data", {})]
         assert len(shown) == len(PICTURE.findall(cell.source)), cell.source
         for picture in shown:
-            assert len(picture["text/plain"]) >= 20, cell.source  # in words, for those who do not see it
+            assert len(picture["text/plain"]) >= 20, (
+                cell.source
+            )  # a description, for readers who cannot see the picture
             image = Image.open(io.BytesIO(base64.b64decode(picture["image/png"]))).convert("RGB")
             assert min(image.size) > 100 and len(image.getcolors(image.width * image.height)) > 4
         count += len(shown)
@@ -96,8 +99,8 @@ def test_a_notebook_runs_top_to_bottom_and_its_answers_print_what_they_say(sourc
 
 
 def test_a_character_that_the_font_lacks_stops_the_run():
-    draw = 'import pictures\n\nwords = "A line that rises to the right."\n'
-    draw += 'pictures.lines([0, 1], {"a": [0, 1]}, title="TITLE", xlabel="", ylabel="", words=words)\n'
+    draw = 'import pictures\n\nalt = "A line that rises to the right."\n'
+    draw += 'pictures.lines([0, 1], {"a": [0, 1]}, title="TITLE", xlabel="", ylabel="", alt=alt)\n'
     notebook, _ = build.run(f"```python\n{draw.replace('TITLE', '房间很干净。')}```\n")
     assert check_pictures(notebook) == 1
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="Glyph"):
