@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from machine import cores
 
 PAUSE = 0.2  # seconds
-TURN = 0.3  # seconds that a turn lasts at least: short runs are repeated
+TURN = 0.3  # seconds, the shortest turn: short runs are repeated
 
 Run = Callable[[], object]
 
@@ -36,7 +36,7 @@ def set_threads(count: int) -> None:
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        if count != cores():  # which is what a BLAS takes by itself
+        if count != cores():  # the default of every BLAS
             raise SystemExit("--threads needs threadpoolctl, to tell NumPy's BLAS: pip install threadpoolctl") from None
     else:
         ThreadpoolController().select(user_api="blas").limit(limits=count)
@@ -52,7 +52,7 @@ def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for run in runs.values():
-        run()  # makes what is made once
+        run()  # fills the caches
     for index in range(rounds):
         first = index % len(names)
         for name in names[first:] + names[:first]:

@@ -97,7 +97,7 @@ def why_no_gpu() -> str | None:
         import cupy
 
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no CUDA device."
-    except Exception as error:  # no driver, or one that is too old: each raises something of its own
+    except Exception as error:  # no driver, or one that is too old: they raise different errors
         return f"{error}".splitlines()[0]
 
 
@@ -238,7 +238,7 @@ def times(options: argparse.Namespace, *, with_reference: bool) -> Iterator[dict
                 if model is not None:
                     runs["reference"] = their_run(model, ids)
                     outputs["reference"] = runs["reference"]().last_hidden_state.float().cpu().numpy()
-                # A run that computes something else is not worth its time.
+                # The time of a run with other results is meaningless.
                 exact = outputs.get("reference", outputs["nezha_np, no kernels"])
                 medians = interleaved(runs, options.repeats)
                 for name, run in runs.items():

@@ -22,7 +22,7 @@ def installed_sizes(requirements: list[str]) -> dict[str, float]:
 
     Requirements that are not installed are not counted, nor are compiled .pyc files, which not all installers make.
     """
-    from packaging.requirements import Requirement  # which both sides require, by way of huggingface-hub
+    from packaging.requirements import Requirement  # huggingface-hub requires it, and both packages require that
 
     ours = normal(our_requirements()[0])
     sizes: dict[str, float] = {}

@@ -37,7 +37,7 @@ def one_length(folder: str, length: str, repeats: str) -> None:
         array.sum()
     before = memory_mb()
     ids = np.random.default_rng(0).integers(5, weights.config.vocab_size, (1, int(length)))
-    nz.forward(weights, ids[:, :16])  # makes what is made once; counted, and small
+    nz.forward(weights, ids[:, :16])  # fills the caches; their memory is counted, and small
     seconds = [time_once(lambda: nz.forward(weights, ids)) for _ in range(int(repeats))]
     print(json.dumps({"seconds": seconds, "weights_mb": before, "peak_beyond_weights_mb": peak_mb() - before}))
 

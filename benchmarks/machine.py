@@ -64,7 +64,7 @@ def version(name: str) -> str | None:
 
 def blas_name() -> str:
     """Return name and version of the BLAS that NumPy was built with, and the processor that OpenBLAS has detected."""
-    import numpy as np  # here, because a process that measures its children's memory must stay small
+    import numpy as np  # imported here: a process that measures its children's memory must stay small
     from threadpoolctl import threadpool_info
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
@@ -129,7 +129,7 @@ def write_json(path: Path, content: Any) -> None:
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp lets nobody else read
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

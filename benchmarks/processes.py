@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-# Every thread pool that reads one of these when it starts.
+# The environment variables that thread pools read when they start.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -38,11 +38,11 @@ def run_python(code: str, arguments: list[str], threads: int) -> Finished:
         start = time.perf_counter()
         command = [sys.executable, "-c", code, *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment(threads))
-        errors = process.stderr.read()  # to its end, which comes when the process does
+        errors = process.stderr.read()  # until the process ends
         process.stderr.close()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that nothing waits for the process again
         output.seek(0)
         if process.returncode:
             raise SystemExit(f"a process ended with {process.returncode}:\n{errors.decode(errors='replace')}")

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 import nezha_np as nz
 
 BATCH = 32
-MOST_TOKENS = 512  # BERT has no more positions
+MOST_TOKENS = 512  # the number of BERT's positions
 BASE_LAYERS = 12
 RATIO, DIFFERENCE = 1.8, 1e-5
 FAMILIES = {"NEZHA": nz.NezhaConfig, "BERT": nz.BertConfig}
@@ -55,7 +55,7 @@ def measure(family: str, texts: list[str], tokenizer: Tokenizer, options: argpar
         "nezha_np": lambda given: nz.embed(given, weights, tokenizer, max_length=MOST_TOKENS),
     }
     for embed in contestants.values():
-        embed(texts[:BATCH])  # makes what is made once
+        embed(texts[:BATCH])  # fills the caches
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     vectors = {}
     for _ in range(options.repeats):

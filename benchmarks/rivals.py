@@ -26,7 +26,7 @@ def reference_model(weights: nz.Weights) -> torch.nn.Module:
     ours = {key: torch.tensor(array) for key, array in weights.items() if key in state}
     missing, _ = model.load_state_dict(ours, strict=False)
     parameters = {key for key, _ in model.named_parameters()}
-    if lacking := parameters & set(missing):  # position tables are buffers, and the reference's own
+    if lacking := parameters & set(missing):  # position tables are buffers, which the reference computes
         raise ValueError(f"the reference has parameters that we have not: {sorted(lacking)}")
     return model
 
@@ -66,7 +66,7 @@ def onnx_answer(model: torch.nn.Module, inputs: Inputs, threads: int) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, of itself being old and of constants, which are meant
+            warnings.simplefilter("ignore")  # the exporter warns that it is old, and about intended constants
             tensors = tuple(torch.tensor(values) for values in inputs.values())
             torch.onnx.export(model, tensors, str(file), dynamo=False, input_names=list(inputs), output_names=names)
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

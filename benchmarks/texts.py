@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 REVIEWS = Path(__file__).parents[2] / "shared" / "data" / "chnsenti"  # lines of label, tab, text
-# The lengths in characters of the reviews: the logarithm's mean and standard deviation, shortest, longest.
+# Lengths of the reviews in characters: mean and standard deviation of the logarithm, shortest, longest.
 SPREAD = (4.4, 0.7, 15, 700)
 
 

@@ -1,4 +1,4 @@
-"""The notebooks: run top to bottom, with every picture and every answer, and the same as their text sources."""
+"""The notebooks: they run top to bottom, have every picture and every answer, and equal their text sources."""
 
 import base64
 import importlib.util
@@ -38,7 +38,7 @@ def committed(source):
 
 
 def check_pictures(notebook):
-    """Every call that draws has one picture, which is not of one colour; return how many there are."""
+    """Check that every call that draws has one picture of more than one colour; return how many there are."""
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -71,7 +71,7 @@ def test_a_notebook_is_its_source_and_its_outputs_and_nothing_else(source):
     ]
     outputs = [output for cell in found.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    # Of the machine that it was run on nothing is left: no path, no time.
+    # No trace of the machine on which it was run: no path, no time.
     written = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
     assert not re.search(r"site-packages|/home/|/root/|/tmp/|/Users/|\\Users\\|\d\d:\d\d:\d\d", written)
 
