@@ -190,6 +190,18 @@ def test_the_table_of_tasks_is_that_of_the_registry():
         assert named == task.labels or (not named and task.labels == ("labels",)), row[0]
 
 
+# ------------------------------------------------------------------------------------------------------- the design
+
+
+def test_the_design_names_every_room_and_every_file_of_the_mechanism():
+    text, package = text_of(DOCS / "design.md"), REPOSITORY / "nezha_np"
+    rooms = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    rooms |= {path.name for path in package.glob("[!_]*.py")}
+    assert not {room for room in rooms if f"`{room}`" not in text}
+    rows = set(re.findall(r"^\| `(\w+\.py)` \|", text, flags=re.MULTILINE))
+    assert rows == {path.name for path in (package / "mechanism").glob("[!_]*.py")}
+
+
 # ---------------------------------------------------------------------------------------------------------- the API
 
 
