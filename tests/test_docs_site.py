@@ -14,8 +14,6 @@ import pytest
 
 import nezha_np as nz
 import nezha_np.cli
-from nezha_np.families.family import FAMILIES
-from nezha_np.model.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -175,19 +173,6 @@ def test_the_chinese_tables_of_what_is_supported_say_the_same():
 
     english, chinese = rows_of("README.md", "yes", "no"), rows_of("README.zh.md", "支持", "不支持")
     assert len(english) > 20 and chinese == english
-
-
-def test_the_table_of_tasks_is_that_of_the_registry():
-    table = re.search(r"^\| head \|.*?\n\n", text_of(REPOSITORY / "README.md"), flags=re.MULTILINE | re.DOTALL)[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
-    columns = [FAMILIES[name].title for name in ("nezha", "bert", "convbert")]
-    assert rows[0] == ["head", *columns, "labels", "loss"]
-    assert [row[0].strip("`") for row in rows[2:]] == list(TASKS)
-    for row, task in zip(rows[2:], TASKS.values(), strict=True):
-        families = [title for title, cell in zip(columns, row[1:4], strict=True) if cell == "yes"]
-        assert families == [FAMILIES[name].title for name in task.families if FAMILIES[name].title in columns], row[0]
-        named = tuple(re.findall("`([^`]+)`", row[4]))
-        assert named == task.labels or (not named and task.labels == ("labels",)), row[0]
 
 
 # ------------------------------------------------------------------------------------------------------- the design
