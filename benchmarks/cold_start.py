@@ -2,9 +2,10 @@
 
 python benchmarks/cold_start.py [--repeats 5] [--threads 2] [--json PATH]
 
-Each process imports its library, loads weights from the same folder and runs 1 × 16 ids. The file has just been written
-and read: it comes from the system's cache, not from a disk. This process stays small (no NumPy before the end), because
-the peak that the system tells of a child is at least its parent's. `--layers 1 --repeats 1` tries the script out.
+Each process imports its library, loads weights from the same folder and runs 1 × 16 ids. The file was written and read
+just before, so it comes from the system's cache, not from a disk. This process stays small (it imports NumPy only at
+the end), because the peak memory that the system reports for a child is at least that of its parent.
+`--layers 1 --repeats 1` is a quick trial run.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Timing that is fair to all: contestants take turns in one process, with the same number of threads.
+"""Fair timing: the packages take turns in one process, with the same number of threads.
 
 Threads. `set_threads` gives NumPy's BLAS its number through threadpoolctl and torch its own through
 torch.set_num_threads; ONNX Runtime gets it as intra_op_num_threads of its session (rivals.py).
 
-Pauses. After its work a library lets its threads spin for a while, to be there at once for more: OpenBLAS and ONNX
-Runtime for almost 0.1 s, a core each; torch not at all (measured as CPU time that passes in a sleep). Within its own
-turn that is part of what a library is, and each keeps its default. The next contestant would pay for it: hence a pause
-before each turn, longer than they spin.
+Pauses. After a call a library lets its threads spin for a while, so that they can start the next call at once: OpenBLAS
+and ONNX Runtime for almost 0.1 s, on one core each; torch not at all (measured as CPU time during a sleep). Within a
+library's own turn this belongs to its speed, so each library has its default. But it would slow down the next one: so
+there is a pause before each turn, longer than the threads spin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from machine import cores
 
 PAUSE = 0.2  # seconds
-TURN = 0.3  # seconds that a turn lasts at least: short runs are repeated
+TURN = 0.3  # seconds, the shortest turn: short runs are repeated
 
 Run = Callable[[], object]
 
@@ -36,7 +36,7 @@ def set_threads(count: int) -> None:
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        if count != cores():  # which is what a BLAS takes by itself
+        if count != cores():  # the default of every BLAS
             raise SystemExit("--threads needs threadpoolctl, to tell NumPy's BLAS: pip install threadpoolctl") from None
     else:
         ThreadpoolController().select(user_api="blas").limit(limits=count)
@@ -45,14 +45,14 @@ def set_threads(count: int) -> None:
 
 
 def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Let contestants take turns; return the seconds of each turn.
+    """Let the contestants take turns; return the seconds of each turn.
 
-    Who begins changes from round to round, so that nobody always runs after the same other.
+    Another one starts in each round, so that no contestant always runs after the same one.
     """
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for run in runs.values():
-        run()  # makes what is made once
+        run()  # fills the caches
     for index in range(rounds):
         first = index % len(names)
         for name in names[first:] + names[:first]:
@@ -62,9 +62,9 @@ def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def one_turn(run: Run, least: float = TURN) -> float:
-    """The seconds of one run; of a short one, the median of as many as fit into a turn, the first left out.
+    """Return the seconds of one run; if a run is short, the median of all runs in a turn except the first.
 
-    The first run after a pause wakes threads and fills caches, which matters only where a run is short.
+    The first run after a pause wakes threads and fills caches, which matters only if a run is short.
     """
     first = time_once(run)
     if first >= least:

@@ -2,10 +2,10 @@
 
 python benchmarks/forward.py [--shapes 1x16 8x128] [--repeats 7] [--threads 2] [--json PATH]
 
-`--definitions` also times nezha_np without kernels, `--undivided` with kernels but without threads of its own.
-All have the same weights, ids, attention mask of ones and number of threads, must agree before they are timed, and take
-turns in one process (contest.py). Where onnxruntime or onnx is not installed, the rest is run.
-`--layers 1 --repeats 1` tries the script out.
+`--definitions` also times nezha_np without kernels, `--undivided` with kernels but without its own threads. All have
+the same weights, ids, attention mask of ones and number of threads. Their results must agree before they are timed, and
+they take turns in one process (contest.py). If onnxruntime or onnx is not installed, the others run without it.
+`--layers 1 --repeats 1` is a quick trial run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFINITIONS, UNDIVIDED = "definitions", "undivided"
 
 
 def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[], None]:
-    """Make a function that does the model's matrix products and nothing else, with every layer's weights."""
+    """Make a function that computes only the model's matrix products, with every layer's weights."""
     config = weights.config
     rows, heads, size = batch * length, config.num_attention_heads, config.head_size
     distances = 2 * config.max_relative_position + 1
@@ -67,12 +67,12 @@ def our_answer(weights: nz.Weights, way: Callable[[], AbstractContextManager[Any
 
 
 def undivided() -> AbstractContextManager[Any]:
-    """Leave all threads to BLAS, as where threadpoolctl is missing."""
+    """Use only BLAS's own threads, as if threadpoolctl were not installed."""
     return mock.patch.object(numpy_blocks, "TOKENS", sys.maxsize)
 
 
 def differences(answers: dict[str, Answer], inputs: Inputs) -> dict[str, float]:
-    """How far each is from the reference, relative to the largest; too far is an error."""
+    """Return each one's difference from the reference, relative to the largest value; raise if it is too large."""
     expected = answers[REFERENCE](inputs)
     found = {}
     for name, answer in answers.items():
@@ -114,7 +114,7 @@ def measure(
 
 
 def targets(results: list[dict[str, Any]]) -> list[Target]:
-    """What is asked of all five shapes together."""
+    """Return the targets for all five shapes together."""
     by_shape = {(result["batch"], result["length"]): result["ratio_of_ours"] for result in results}
 
     def mean(name: str) -> float | None:
@@ -131,7 +131,7 @@ def targets(results: list[dict[str, Any]]) -> list[Target]:
 
 
 def rows(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The table: milliseconds, then ours as a ratio of each other."""
+    """Make the rows of the table: milliseconds, then our time divided by that of each other contestant."""
     measured = results[0]["median_seconds"]
     names = [PRODUCTS, REFERENCE, ONNX, OURS, *(name for name in (DEFINITIONS, UNDIVIDED) if name in measured)]
     others = [name for name in names if name != OURS]
@@ -151,7 +151,7 @@ def rows(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def shape_of(text: str) -> tuple[int, int]:
-    """Read "8x128"; a wrong one is argparse's to report."""
+    """Read "8x128"; argparse reports the ValueError of a wrong shape."""
     batch, length = map(int, text.split("x"))
     return batch, length
 

@@ -2,15 +2,16 @@
 
 python benchmarks/gpu.py [--families nezha bert convbert] [--shapes 1x128 32x128 8x512] [--repeats 30] [--json PATH]
 
-Needs CuPy and a CUDA device; with a PyTorch for CUDA and transformers 4.37.2 it times the reference too, eager, on the
-same GPU with the same weights, ids and mask. TF32 is off on both sides. A time is from the call until the device has
-nothing left to do (cudaDeviceSynchronize, which waits for both libraries); the runs take turns, and medians are
-compared. "host" is when the call returned: what is left of the time, the device worked by itself.
+This needs CuPy and a CUDA device. With PyTorch for CUDA and transformers 4.37.2 it also times the reference, in eager
+mode, on the same GPU with the same weights, ids and mask. TF32 is off for both. A time is from the call until the
+device has finished (cudaDeviceSynchronize, which waits for both libraries); the runs take turns, and medians are
+compared. "host" is the time until the call returns; during the rest of the time only the device works.
 
-Launches are counted by torch.profiler on both sides: it records every kernel of the process, whoever launched it. It
-also tells copies to the host, of which there must be none.
+torch.profiler counts the launches for both: it records every kernel of the process, whichever library launched it. It
+also counts copies to the host, of which there must be none.
 
-Exit status: 0, 1 where a result is too far from NumPy's or the reference's, 2 where there is no GPU.
+Exit status: 0 if everything agrees, 1 if a result differs too much from NumPy's or the reference's, 2 if there is no
+GPU.
 """
 
 from __future__ import annotations
@@ -87,19 +88,19 @@ def main() -> int:
 
 
 def why_no_gpu() -> str | None:
-    """Say in a few words why nothing can run here, or None."""
+    """Return the reason why nothing can run here, or None."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed."
     try:
         import cupy
 
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no CUDA device."
-    except Exception as error:  # no driver, or one that is too old: each raises something of its own
+    except Exception as error:  # no driver, or one that is too old: they raise different errors
         return f"{error}".splitlines()[0]
 
 
 def why_no_reference() -> str | None:
-    """Say in a few words why the reference cannot be timed here, or None."""
+    """Return the reason why the reference cannot be timed here, or None."""
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed"
@@ -112,7 +113,7 @@ def why_no_reference() -> str | None:
 
 
 def machine() -> dict[str, str]:
-    """Describe the card and what runs on it."""
+    """Describe the GPU and the versions of the libraries."""
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
@@ -134,7 +135,7 @@ def machine() -> dict[str, str]:
 
 
 def drawn(config: Any, head: str | None, dtype: str) -> nz.Weights:
-    """Draw weights that all matter: biases too, and maps that keep the size of numbers."""
+    """Make random weights that all affect the result: biases too, and maps that preserve the scale of their input."""
     shapes = (
         backbone_shapes(config)
         | pooler_shapes(config)
@@ -151,7 +152,7 @@ def drawn(config: Any, head: str | None, dtype: str) -> nz.Weights:
 
 
 def arguments(head: str, config: Any, batch: int, length: int) -> dict[str, Any]:
-    """Draw ids, a mask with padding and a text that is nothing else, and labels."""
+    """Make random ids and labels, and a mask with padding and with one text that is all padding."""
     generator = np.random.default_rng(1)
     shape = (batch, 3, length) if head == "multiple_choice" else (batch, length)
     mask = np.ones(shape, np.int64)
@@ -207,7 +208,7 @@ def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference, as a part of the largest number; of something that is not finite, infinity."""
+    """Return the largest difference divided by the largest number; infinity if a number is not finite."""
     found = np.asarray(found, np.float64)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
@@ -235,7 +236,7 @@ def times(options: argparse.Namespace, *, with_reference: bool) -> Iterator[dict
                 if model is not None:
                     runs["reference"] = their_run(model, ids)
                     outputs["reference"] = runs["reference"]().last_hidden_state.float().cpu().numpy()
-                # A run that computes something else is not worth its time.
+                # The time of a run with other results is meaningless.
                 exact = outputs.get("reference", outputs["nezha_np, no kernels"])
                 medians = interleaved(runs, options.repeats)
                 for name, run in runs.items():
@@ -258,7 +259,7 @@ def times(options: argparse.Namespace, *, with_reference: bool) -> Iterator[dict
 
 
 def our_runs(weights: nz.Weights, ids: Any, mask: Any) -> dict[str, Callable[[], Any]]:
-    """Make our two runs, with kernels and without."""
+    """Make our two runs, with and without kernels."""
 
     def with_kernels() -> Any:
         return nz.forward(weights, ids, attention_mask=mask)
@@ -271,7 +272,7 @@ def our_runs(weights: nz.Weights, ids: Any, mask: Any) -> dict[str, Callable[[],
 
 
 def reference(weights: nz.Weights, dtype: str) -> Any:
-    """Make the reference's model of our weights, on the GPU."""
+    """Make the reference's model with our weights, on the GPU."""
     import torch
     import transformers
 
@@ -302,7 +303,7 @@ def their_run(model: Any, ids: np.ndarray) -> Callable[[], Any]:
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Return for each run the medians of the time until the device was done, and until the call returned."""
+    """Return for each run the median times until the device has finished, and until the call returns."""
     import cupy
 
     wait = cupy.cuda.runtime.deviceSynchronize
@@ -325,7 +326,7 @@ def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, t
 
 
 def counted(run: Callable[[], Any]) -> tuple[int, int]:
-    """Count the kernels that a run launches, and what it copies to the host."""
+    """Count the kernel launches of a run, and its copies to the host."""
     import torch
 
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -338,7 +339,7 @@ def counted(run: Callable[[], Any]) -> tuple[int, int]:
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write JSON beside its place and move it there, so that no half file is ever seen."""
+    """Write JSON to a temporary file in the folder and move it into place: no incomplete file is ever visible."""
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""How much a package takes once it is installed, with all that it requires."""
+"""The disk space of an installed package with all packages that it requires."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def our_requirements() -> list[str]:
-    """What nezha_np requires, itself first; from the repository, since it may be installed as a link or not at all."""
+    """List what nezha_np requires, itself first; read from the repository, as it may not be installed."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [project["name"], *project["dependencies"]]
 
 
 def installed_sizes(requirements: list[str]) -> dict[str, float]:
-    """Sizes in MB by package, requirements of requirements included, extras left out.
+    """Return the size in MB of each package, with the requirements of requirements and without extras.
 
-    What is required but not installed is not counted; nor are compiled .pyc files, which not all installers make.
+    Requirements that are not installed are not counted, nor are compiled .pyc files, which not all installers make.
     """
-    from packaging.requirements import Requirement  # which both sides require, by way of huggingface-hub
+    from packaging.requirements import Requirement  # huggingface-hub requires it, and both packages require that
 
     ours = normal(our_requirements()[0])
     sizes: dict[str, float] = {}
@@ -48,7 +48,7 @@ def installed(name: str) -> importlib.metadata.Distribution | None:
 
 
 def normal(name: str) -> str:
-    """A name as packages are compared: "Typing_Extensions" is "typing-extensions"."""
+    """Return a name in the form in which packages are compared: "Typing_Extensions" is "typing-extensions"."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""Time what comes before the first answer: importing the package, and loading a base-size file of 410 MB.
+"""Time what happens before the first forward pass: importing the package, and loading a base-size file of 410 MB.
 
 python benchmarks/loading.py [--repeats 7] [--json PATH]
 """
@@ -18,7 +18,7 @@ from processes import run_python
 import nezha_np as nz
 
 IMPORT = "import nezha_np"
-# Each in a process of its own. Only what stands after the clock is started is timed.
+# Each runs in a process of its own. Only the code after the start of the clock is timed.
 LOADS = {
     "nezha_np.load": "import nezha_np; {start}; weights = nezha_np.load(sys.argv[1])",
     "nezha_np.load, every weight summed": (

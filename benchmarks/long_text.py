@@ -1,10 +1,11 @@
-"""Time a token of long texts, and the memory beyond the weights that they take: one text, NEZHA at base size.
+"""Measure the time of a token in long texts, and the memory beyond the weights: one text, NEZHA at base size.
 
 python benchmarks/long_text.py [--lengths 128 2048] [--repeats 3] [--threads 2] [--json PATH]
 
-Each length has a process of its own, because the peak of a process never goes down. The weights' file is mapped into
-memory: every weight is read before the memory is looked at, so that none is counted as the forward's. The reference has
-no place here: its position table for 4096 tokens is 4 GB in each layer. `--layers 1 --repeats 1` tries the script out.
+Each length has a process of its own, because the peak memory of a process never decreases. The file of the weights is
+mapped into memory: every weight is read before the memory is measured, so that none counts as memory of the forward
+pass. The reference is not measured: its position table for 4096 tokens takes 4 GB in each layer.
+`--layers 1 --repeats 1` is a quick trial run.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def one_length(folder: str, length: str, repeats: str) -> None:
         array.sum()
     before = memory_mb()
     ids = np.random.default_rng(0).integers(5, weights.config.vocab_size, (1, int(length)))
-    nz.forward(weights, ids[:, :16])  # makes what is made once; counted, and small
+    nz.forward(weights, ids[:, :16])  # fills the caches; their memory is counted, and small
     seconds = [time_once(lambda: nz.forward(weights, ids)) for _ in range(int(repeats))]
     print(json.dumps({"seconds": seconds, "weights_mb": before, "peak_beyond_weights_mb": peak_mb() - before}))
 

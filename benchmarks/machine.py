@@ -1,4 +1,4 @@
-"""What every benchmark says: on what machine it ran, its table, its targets, and its JSON file."""
+"""What every benchmark reports: the machine, its table, its targets, and its JSON file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = ("numpy", "torch", "transformers", "onnxruntime")
 
 
 class Target(NamedTuple):
-    """A number that a benchmark is to reach."""
+    """A number that a benchmark should reach."""
 
     name: str
     value: float | None  # None: not measured
@@ -33,12 +33,12 @@ class Target(NamedTuple):
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def facts() -> dict[str, Any]:
-    """What the figures depend on; nothing that tells whose machine it is."""
+    """Return what the figures depend on, and nothing that identifies the machine."""
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -55,7 +55,7 @@ def facts() -> dict[str, Any]:
 
 
 def version(name: str) -> str | None:
-    """The installed version of a package; None: it is not installed."""
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -63,8 +63,8 @@ def version(name: str) -> str | None:
 
 
 def blas_name() -> str:
-    """Name and version of the BLAS that NumPy was built with, and the processor that OpenBLAS takes this one for."""
-    import numpy as np  # here, because a process that measures its children's memory must stay small
+    """Return name and version of the BLAS that NumPy was built with, and the processor that OpenBLAS has detected."""
+    import numpy as np  # imported here: a process that measures its children's memory must stay small
     from threadpoolctl import threadpool_info
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
@@ -73,7 +73,7 @@ def blas_name() -> str:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """The facts as one line."""
+    """Return the facts as one line."""
     libraries = [f"{name} {found[name]}" for name in LIBRARIES if found[name]]
     vectors = "with AVX-512" if found["avx512"] else "without AVX-512"
     processor = f"{found['cores']} cores of {found['cpu']}, {vectors}, {found['memory_gb']} GB"
@@ -81,7 +81,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are aligned as text too: the first to the left, the others to the right."""
+    """Make a Markdown table with columns aligned in the text too: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -94,7 +94,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def target_table(targets: Sequence[Target]) -> str:
-    """The targets, each with what was found beside it."""
+    """Make the table of targets, each with the measured value."""
     rows = []
     for target in targets:
         found = "–" if target.value is None else f"{target.value:.3g}"
@@ -110,7 +110,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def report(
     path: Path | None, benchmark: str, settings: dict[str, Any], results: Any, targets: Sequence[Target] = ()
 ) -> None:
-    """Print targets and machine, and write all of it as JSON where a path is given."""
+    """Print targets and machine, and write everything as JSON if there is a path."""
     found = facts()
     if targets:
         print(f"\n{target_table(targets)}")
@@ -122,15 +122,15 @@ def report(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write beside the file and move into place, so that what was there is replaced as a whole or not at all."""
+    """Write to a temporary file and move it into place: an old file is replaced completely or not at all."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(beside, 0o644)  # mkstemp lets nobody else read
-        os.replace(beside, path)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
     except BaseException:
-        os.unlink(beside)
+        os.unlink(temporary)
         raise

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-# Names in the JSON file, names and colours in the plot: told apart also by those who see few colours.
+# Names in the JSON file, names and colours in the plot; the colours are safe for colour-blind readers.
 BARS = {
     "nezha_np": ("nezha_np", "#0072b2"),
     "ONNX Runtime": ("ONNX Runtime", "#e69f00"),
     "products": ("matrix products alone", "#b3b3b3"),
 }
-INK = "#333333"  # on a white ground of its own: so it reads alike on light and dark pages
+INK = "#333333"  # on a white background, so that it is equally readable on light and dark pages
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def draw(forward: dict[str, Any], long_text: dict[str, Any], output: Path) -> None:
-    """Draw both panels; the suffix of the output says what kind of picture."""
+    """Draw both panels; the suffix of the output gives the file format."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -45,7 +45,7 @@ def draw(forward: dict[str, Any], long_text: dict[str, Any], output: Path) -> No
         "text.color": INK,
         "xtick.color": INK,
         "ytick.color": INK,
-        "svg.hashsalt": "nezha_np",  # the same figures make the same file
+        "svg.hashsalt": "nezha_np",  # the same figures give the same file
     }
     with plt.rc_context(style):
         figure, (left, right) = plt.subplots(
@@ -66,7 +66,7 @@ def draw(forward: dict[str, Any], long_text: dict[str, Any], output: Path) -> No
 
 
 def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
-    """Bars for each shape, relative to the reference, which is a line."""
+    """Draw bars for each shape, relative to the reference, which is a line."""
     present = [name for name in BARS if all(name in result["median_seconds"] for result in results)]
     width = 0.8 / len(present)
     for index, name in enumerate(present):
@@ -75,7 +75,7 @@ def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
         places = [shape + (index - (len(present) - 1) / 2) * width for shape in range(len(results))]
         drawn = axes.bar(places, ratios, 0.92 * width, color=colour, label=label)
         if name == "nezha_np":
-            # Inside the bars: above them they would lie on the line of the reference.
+            # Inside the bars: above them they would cover the line of the reference.
             axes.bar_label(drawn, fmt="%.2f", fontsize=8.5, padding=-12, color="white")
     axes.axhline(1, color=INK, linewidth=1, linestyle="--", zorder=0.5, label="reference: transformers, eager")
     names = [
@@ -92,7 +92,7 @@ def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
 
 
 def draw_growth(axes: Any, results: list[dict[str, Any]]) -> None:
-    """A line: what a token costs in ever longer texts."""
+    """Draw a line: the time of a token against the length of the text."""
     lengths = [result["length"] for result in results]
     times = [result["milliseconds_per_token"] for result in results]
     axes.plot(lengths, times, marker="o", markersize=5, color=BARS["nezha_np"][1], clip_on=False)

@@ -1,4 +1,4 @@
-"""Measuring a process from outside and from within: its time, and the most memory that it had."""
+"""Measuring a process from outside and from within: its time, and its peak memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-# Every thread pool that reads one of these when it starts.
+# The environment variables that thread pools read when they start.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Finished(NamedTuple):
-    """What is known of a process that has ended."""
+    """What was measured of a process that has ended."""
 
     printed: str
     seconds: float
@@ -24,25 +24,25 @@ class Finished(NamedTuple):
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a new process whose libraries use so many threads each, and that asks nothing of a hub."""
+    """Return the environment of a new process: the number of threads of each library, and no access to a model hub."""
     return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
 
 
 def run_python(code: str, arguments: list[str], threads: int) -> Finished:
     """Run Python code in a process of its own.
 
-    The peak that the system tells of a child is at least what its parent had when it was started: so the parent must be
-    small, and prepare what takes memory in a process of its own too.
+    The peak memory that the system reports for a child is at least the memory of its parent when it was started. So the
+    parent must be small, and do anything that takes much memory in another process too.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         start = time.perf_counter()
         command = [sys.executable, "-c", code, *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment(threads))
-        errors = process.stderr.read()  # to its end, which comes when the process does
+        errors = process.stderr.read()  # until the process ends
         process.stderr.close()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that nothing waits for the process again
         output.seek(0)
         if process.returncode:
             raise SystemExit(f"a process ended with {process.returncode}:\n{errors.decode(errors='replace')}")
@@ -50,12 +50,12 @@ def run_python(code: str, arguments: list[str], threads: int) -> Finished:
 
 
 def memory_mb() -> float:
-    """The memory that this process has now."""
+    """Return the memory that this process uses now."""
     return _status("VmRSS")
 
 
 def peak_mb() -> float:
-    """The most memory that this process had; not ru_maxrss, which begins with the peak of its parent."""
+    """Return the peak memory of this process; not ru_maxrss, which starts with the peak of its parent."""
     return _status("VmHWM")
 
 

@@ -1,10 +1,10 @@
-"""Time the vectors of texts of mixed length, nz.embed against the reference, for NEZHA and BERT at base size.
+"""Time the embedding of texts of mixed length, nz.embed against the reference, for NEZHA and BERT at base size.
 
 python benchmarks/ragged.py [--texts 512] [--repeats 1] [--threads 2] [--json PATH]
 
-The reference gets padded batches of 32 in the given order. Both have the same random weights and tokenizer, cut texts
-at 512 tokens, take the mean of the tokens' last hidden states, and are timed from texts to vectors. At full size this
-takes a quarter of an hour; `--layers 1 --texts 64` tries it out.
+The reference gets padded batches of 32 in the order of the input. Both have the same random weights and tokenizer, cut
+texts at 512 tokens, take the mean of the tokens' last hidden states, and are timed from texts to vectors. At full size
+this takes a quarter of an hour; `--layers 1 --texts 64` is a quick trial run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 import nezha_np as nz
 
 BATCH = 32
-MOST_TOKENS = 512  # BERT has no more positions
+MOST_TOKENS = 512  # the number of BERT's positions
 BASE_LAYERS = 12
 RATIO, DIFFERENCE = 1.8, 1e-5
 FAMILIES = {"NEZHA": nz.NezhaConfig, "BERT": nz.BertConfig}
@@ -55,7 +55,7 @@ def measure(family: str, texts: list[str], tokenizer: Tokenizer, options: argpar
         "nezha_np": lambda given: nz.embed(given, weights, tokenizer, max_length=MOST_TOKENS),
     }
     for embed in contestants.values():
-        embed(texts[:BATCH])  # makes what is made once
+        embed(texts[:BATCH])  # fills the caches
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     vectors = {}
     for _ in range(options.repeats):

@@ -1,4 +1,4 @@
-"""The contestants that are not ours, with our weights: transformers on torch, and ONNX Runtime."""
+"""The other packages, with our weights: transformers on torch, and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def reference_model(weights: nz.Weights) -> torch.nn.Module:
     ours = {key: torch.tensor(array) for key, array in weights.items() if key in state}
     missing, _ = model.load_state_dict(ours, strict=False)
     parameters = {key for key, _ in model.named_parameters()}
-    if lacking := parameters & set(missing):  # position tables are buffers, and the reference's own
+    if lacking := parameters & set(missing):  # position tables are buffers, which the reference computes
         raise ValueError(f"the reference has parameters that we have not: {sorted(lacking)}")
     return model
 
 
 def reference_answer(model: torch.nn.Module) -> Answer:
-    """The reference as a function; torch.tensor copies ids and masks, which takes microseconds."""
+    """Return the reference as a function; torch.tensor copies ids and masks, which takes microseconds."""
 
     def answer(inputs: Inputs) -> np.ndarray:
         with torch.inference_mode():
@@ -42,7 +42,7 @@ def reference_answer(model: torch.nn.Module) -> Answer:
 
 
 def why_no_onnx() -> str | None:
-    """Say what ONNX Runtime lacks here; None: nothing."""
+    """Return what is missing for ONNX Runtime, or None."""
     for name in ("onnx", "onnxruntime"):
         try:
             __import__(name)
@@ -52,11 +52,11 @@ def why_no_onnx() -> str | None:
 
 
 def onnx_answer(model: torch.nn.Module, inputs: Inputs, threads: int) -> Answer:
-    """Export the reference for the shape of these inputs alone, and make ONNX Runtime run it.
+    """Export the reference for the shape of these inputs, and make ONNX Runtime run it.
 
-    With dynamic axes the exported model keeps the position table of the length that it was exported at, and is wrong at
-    any other: so each batch size and length has a model of its own. Both outputs are exported, as both are computed by
-    the others. All else is ONNX Runtime's default, its spinning threads included.
+    With dynamic axes the exported model contains the position table of the length at which it was exported, and is
+    wrong at any other length. So each batch size and length has its own model. Both outputs are exported, because the
+    others compute both too. Everything else is ONNX Runtime's default, its spinning threads included.
     """
     import onnxruntime
 
@@ -66,7 +66,7 @@ def onnx_answer(model: torch.nn.Module, inputs: Inputs, threads: int) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, of itself being old and of constants, which are meant
+            warnings.simplefilter("ignore")  # the exporter warns that it is old, and about intended constants
             tensors = tuple(torch.tensor(values) for values in inputs.values())
             torch.onnx.export(model, tensors, str(file), dynamo=False, input_names=list(inputs), output_names=names)
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

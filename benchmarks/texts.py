@@ -8,12 +8,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 REVIEWS = Path(__file__).parents[2] / "shared" / "data" / "chnsenti"  # lines of label, tab, text
-# The lengths in characters of the reviews: the logarithm's mean and standard deviation, shortest, longest.
+# Lengths of the reviews in characters: mean and standard deviation of the logarithm, shortest, longest.
 SPREAD = (4.4, 0.7, 15, 700)
 
 
 def mixed_texts(count: int, tokenizer: Tokenizer) -> tuple[list[str], str]:
-    """Return texts in an order without plan, and a phrase that says where they come from."""
+    """Return texts in random order, and a phrase that says where they come from."""
     generator = np.random.default_rng(0)
     texts, source = read_reviews(), "ChnSenti reviews"
     if texts:
@@ -30,7 +30,7 @@ def read_reviews() -> list[str]:
 
 
 def made_up_texts(count: int, tokenizer: Tokenizer, generator: np.random.Generator) -> list[str]:
-    """Draw Chinese characters of the vocabulary, each of which is a token."""
+    """Make random texts of Chinese characters from the vocabulary; each character is a token."""
     characters = sorted(token for token in tokenizer.get_vocab() if len(token) == 1 and "一" <= token <= "鿿")
     mean, deviation, shortest, longest = SPREAD
     lengths = np.clip(np.exp(generator.normal(mean, deviation, count)), shortest, longest).astype(int)

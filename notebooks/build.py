@@ -1,11 +1,13 @@
-"""Make the notebooks out of their text sources, and run them; needs nbformat, nbclient and ipykernel.
+"""Build the notebooks from their text sources, and run them.
 
 python notebooks/build.py            all of them
-python notebooks/build.py 03 04      those whose names begin so
+python notebooks/build.py 03 04      those whose names start with 03 or 04
 
-A source, notebooks/source/NN_name.md, is Markdown. Each ```python block is a code cell, but for those inside
-<details>, which are answers to exercises: they stay text in the notebook, and are run after it, in the same kernel;
-what they print must be the ```text block that follows them. `--answers` writes these ```text blocks into the sources.
+A source, notebooks/source/NN_name.md, is a notebook in Jupytext's Markdown format: each ```python block is a code cell,
+except in a region (from <!-- #region --> to <!-- #endregion -->), which is one cell of text. The exercises are such a
+region. The code of their answers, inside <details>, stays text in the notebook and runs after the notebook, in the same
+kernel; what it prints must be the ```text block that follows it. `--answers` writes these ```text blocks into the
+sources.
 """
 
 from __future__ import annotations
@@ -17,15 +19,19 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jupytext
 import nbclient
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell
 
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "source"
-BLOCK = re.compile(r"^```python\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
 DETAILS = re.compile(r"^<details>.*?^</details>\n", flags=re.MULTILINE | re.DOTALL)
 ANSWER = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 # A kernel that fails where the shipped font has no glyph, and computes on one thread.
 ENVIRONMENT = {
     "PYTHONWARNINGS": "error:Glyph",
@@ -48,7 +54,7 @@ def sources() -> list[Path]:
 
 
 def notebook_of(source: Path) -> Path:
-    """Return where the notebook of a source is."""
+    """Return the path of the notebook that is built from a source."""
     return FOLDER / f"{source.stem}.ipynb"
 
 
@@ -57,34 +63,19 @@ def answers_of(text: str) -> list[Answer]:
     found = []
     for details in DETAILS.findall(text):
         answers = ANSWER.findall(details)
-        if not answers or len(answers) != len(BLOCK.findall(details)):
+        if not answers or len(answers) != details.count("```python\n"):
             raise ValueError(f"expected a text block after each Python block of an answer, got {details}")
         found += [Answer(code.rstrip("\n"), printed) for code, printed in answers]
     return found
 
 
-def cells_of(text: str) -> list[tuple[str, str]]:
-    """Cut a source into cells: ("markdown" or "code", text)."""
-    answers = [match.span() for match in DETAILS.finditer(text)]
-    cells, start = [], 0
-    for match in BLOCK.finditer(text):
-        if any(first <= match.start() < last for first, last in answers):
-            continue
-        cells += [("markdown", text[start : match.start()].strip()), ("code", match[1].rstrip("\n"))]
-        start = match.end()
-    cells.append(("markdown", text[start:].strip()))
-    return [(kind, body) for kind, body in cells if body]
-
-
 def unrun_notebook(text: str) -> Any:
-    """Make a notebook without outputs; nothing in it depends on the machine or the time."""
-    make = {"markdown": new_markdown_cell, "code": new_code_cell}
-    cells = [make[kind](body, id=f"cell-{index:02d}") for index, (kind, body) in enumerate(cells_of(text))]
-    metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    return new_notebook(cells=cells, metadata=metadata)
+    """Read a source as a notebook without outputs; nothing in it depends on the machine or the time."""
+    notebook = jupytext.reads(text, fmt="md")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index:02d}"  # in place of a random one
+    return notebook
 
 
 def run(text: str) -> tuple[Any, list[str]]:
@@ -97,6 +88,7 @@ def run(text: str) -> tuple[Any, list[str]]:
         timeout=120,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # one output for all that a cell prints, whenever the kernel sends it
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute(env={**os.environ, **ENVIRONMENT})
@@ -105,7 +97,7 @@ def run(text: str) -> tuple[Any, list[str]]:
         for cell in notebook.cells[own:]
     ]
     del notebook.cells[own:]
-    notebook.metadata = unrun_notebook(text).metadata  # the kernel adds its version
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel has added its version
     return notebook, printed
 
 
@@ -120,9 +112,9 @@ def write_answers(text: str, printed: list[str]) -> str:
 
 
 def main() -> None:
-    """Build what was asked for."""
-    parser = argparse.ArgumentParser(description="Make the notebooks out of their sources, and run them.")
-    parser.add_argument("names", nargs="*", help="how the names begin; none: all")
+    """Build the notebooks that the command line names."""
+    parser = argparse.ArgumentParser(description="Build the notebooks from their sources, and run them.")
+    parser.add_argument("names", nargs="*", help="how the names start; default: all notebooks")
     parser.add_argument("--answers", action="store_true", help="write what the answers print into the sources")
     arguments = parser.parse_args()
     for source in sources():

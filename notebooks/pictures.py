@@ -1,7 +1,6 @@
-"""The notebooks' pictures: a Chinese font, heat maps with tokens beside them, lines, bars, and lines between tokens.
+"""The notebooks' pictures: a Chinese font, heat maps labelled with tokens, lines, bars, and lines between tokens.
 
-Every function draws one picture and shows it; `words` says in plain text what is to be seen in it, for those who do not
-see it.
+Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from PIL import Image
 
 FONT = Path(__file__).parent / "fonts" / "notebooks-cjk.otf"
 font_manager.fontManager.addfont(FONT)
-# Latin letters come from matplotlib's own font. A character that the shipped subset lacks is looked for in what the
-# reader's machine may have; where the notebooks are built and tested, it is an error.
+# Latin letters come from matplotlib's own font. A character that the shipped subset lacks is looked up in the fonts of
+# the reader's machine; where the notebooks are built and tested, it is an error.
 INSTALLED = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei")
 FAMILIES = ["DejaVu Sans", font_manager.FontProperties(fname=FONT).get_name()]
 if "NEZHA_NOTEBOOKS_SHIPPED_FONT_ALONE" not in os.environ:
     FAMILIES += [name for name in INSTALLED if name in font_manager.fontManager.get_font_names()]
 INK, PAPER = "#333333", "white"
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # told apart by all eyes
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # safe for colour-blind readers
 DPI = 80
 
 plt.rcParams.update(
@@ -42,33 +41,33 @@ plt.rcParams.update(
         "text.color": INK,
         "xtick.color": INK,
         "ytick.color": INK,
-        "figure.facecolor": PAPER,  # of its own: so a picture reads alike on light and dark pages
+        "figure.facecolor": PAPER,  # set, so that a picture is equally readable on light and dark pages
         "axes.unicode_minus": False,
         "axes.prop_cycle": plt.cycler(color=COLOURS),
     }
 )
 
 
-def show(figure: Any, words: str) -> None:
-    """Show a figure in the notebook, as a PNG of 256 colours, half as large as one of all, with words for it."""
+def show(figure: Any, alt: str) -> None:
+    """Show a figure and its plain text in the notebook, as a PNG of 256 colours: half the size of a full-colour one."""
     from IPython.display import display
 
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(256).save(written, format="png", optimize=True)
-    display({"image/png": written.getvalue(), "text/plain": words}, raw=True)
+    display({"image/png": written.getvalue(), "text/plain": alt}, raw=True)
 
 
 def new(columns: int = 1, *, size: tuple[float, float], rows: int = 1, **options: Any) -> tuple[Any, Any]:
-    """Make a figure and its axes; the size in inches."""
+    """Make a figure and its axes; the size is in inches."""
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
 
 
 def heat(
     arrays: Any,
     *,
-    words: str,
+    alt: str,
     size: tuple[float, float],
     titles: Sequence[str] | str = "",
     rows: Sequence[Any] | None = None,
@@ -81,9 +80,9 @@ def heat(
 ) -> None:
     """Draw one matrix, or several (a list, or an array of three axes) side by side, as heat maps.
 
-    Blue to red where there are negative numbers, with white at 0; white to blue where there are none. `numbers` is a
-    format, ".2f" for example, to write each number into its cell. `rows` are the labels of all, or a list of them for
-    each matrix.
+    The colours go from blue to red, with white at 0, if there are negative numbers, and from white to blue if there
+    are none. `numbers` is a format, ".2f" for example, to write each number into its cell. `rows` are the labels for
+    all matrices, or one list of labels for each matrix.
     """
     several = [np.asarray(array) for array in ([arrays] if getattr(arrays, "ndim", 3) == 2 else arrays)]
     titles = [titles] if isinstance(titles, str) else list(titles)
@@ -118,7 +117,7 @@ def heat(
             figure.colorbar(image, ax=axis, shrink=0.8, pad=0.02)
     if shared:
         figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
-    show(figure, words)
+    show(figure, alt)
 
 
 def _label(put: Any, labels: Sequence[Any] | None, axis: Any, side: str, wanted: Sequence[Any] | None) -> None:
@@ -128,7 +127,7 @@ def _label(put: Any, labels: Sequence[Any] | None, axis: Any, side: str, wanted:
         if side == "x":
             for label in axis.get_xticklabels():
                 label.set_rotation(90 if len(label.get_text()) > 2 and len(texts) > 6 else 0)  # [CLS], not characters
-    elif wanted is not None:  # the first picture of the line has the labels
+    elif wanted is not None:  # the first picture of the row has the labels
         put([])
     axis.tick_params(axis=side, length=0 if wanted is not None else 3)
 
@@ -145,7 +144,7 @@ def lines(
     x: Any,
     ys: dict[str, Any],
     *,
-    words: str,
+    alt: str,
     xlabel: str,
     ylabel: str,
     title: str = "",
@@ -168,20 +167,20 @@ def lines(
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(ys) > 1:
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    show(figure, words)
+    show(figure, alt)
 
 
 def bars(
     groups: dict[str, tuple[Sequence[str], Any]],
     *,
-    words: str,
+    alt: str,
     xlabel: str = "",
     size: tuple[float, float] | None = None,
     limit: float | None = None,
     numbers: str = ".2f",
     log: bool = False,
 ) -> None:
-    """Draw lying bars, one panel for each entry of `groups`: title -> (names, values)."""
+    """Draw horizontal bars, one panel for each entry of `groups`: title -> (names, values)."""
     most = max(len(names) for names, _ in groups.values())
     figure, axes = new(len(groups), size=size or (min(11.0, 0.6 + 3.6 * len(groups)), 0.9 + 0.32 * most), squeeze=False)
     for axis, (title, (names, values)) in zip(axes[0], groups.items(), strict=True):
@@ -201,7 +200,7 @@ def bars(
             axis.set_xlim(min(0.0, values.min() * 1.3), limit)
         if (values < 0).any():
             axis.axvline(0.0, color=INK, linewidth=0.6)
-    show(figure, words)
+    show(figure, alt)
 
 
 def links(
@@ -209,11 +208,11 @@ def links(
     left: Sequence[str],
     right: Sequence[str],
     *,
-    words: str,
+    alt: str,
     size: tuple[float, float],
     titles: Sequence[str] = ("",),
 ) -> None:
-    """Draw lines from the tokens on the left to those on the right, the stronger the weight (0 to 1) the darker."""
+    """Draw lines from the tokens on the left to those on the right; a larger weight (0 to 1) gives a darker line."""
     several = list(weights) if np.ndim(weights) == 3 else [weights]
     figure, axes = new(len(several), size=size, squeeze=False)
     for axis, matrix, title in zip(axes[0], several, titles, strict=True):
@@ -225,7 +224,7 @@ def links(
             axis.text(1.06, row, token, ha="left", va="center")
         axis.set(title=title, xlim=(-0.5, 1.5), ylim=(max(len(left), len(right)) - 0.5, -0.7))
         axis.set_axis_off()
-    show(figure, words)
+    show(figure, alt)
 
 
 def points(
@@ -233,11 +232,11 @@ def points(
     names: Sequence[str],
     groups: Sequence[str],
     *,
-    words: str,
+    alt: str,
     title: str = "",
     size: tuple[float, float] = (6.5, 4.5),
 ) -> None:
-    """Draw named points in the plane, a colour for each group; a legend names the groups."""
+    """Draw named points in the plane, with one colour for each group; a legend names the groups."""
     figure, axis = new(size=size)
     for colour, group in zip(COLOURS, dict.fromkeys(groups), strict=False):
         chosen = [index for index, each in enumerate(groups) if each == group]
@@ -247,4 +246,4 @@ def points(
     axis.set(title=title, xticks=[], yticks=[])
     axis.margins(0.1)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    show(figure, words)
+    show(figure, alt)

@@ -38,8 +38,8 @@ def both(config, head="forward"):
 
 
 def theirs_of(config, head="forward", **others):
-    """Make the reference's model with fields that ours refuses."""
-    torch.manual_seed(0)  # it draws its weights from a stream that other tests draw from too
+    """Make the reference's model with configuration fields that ours refuses."""
+    torch.manual_seed(0)  # other tests use the same random generator
     kind = getattr(transformers, type(config).__name__)
     model = getattr(transformers, nz.families.family.family_of(config).tasks[head].reference)
     return model(kind(**config.to_dict() | others)).eval()
@@ -109,7 +109,7 @@ def test_position_ids_are_no_argument_there_and_refused_by_name_here():
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_fully_masked_row_in_float16_is_nan_there_and_uniform_here(config):
     model = reference.reference_model("forward", config, seed=0)
-    for layer, value in (("query", 30.0), ("key", -30.0)):  # scores which the minimum has no room for
+    for layer, value in (("query", 30.0), ("key", -30.0)):  # adding the minimum to such scores overflows
         getattr(model.encoder.layer[0].attention.self, layer).weight.data.fill_(0.0)
         getattr(model.encoder.layer[0].attention.self, layer).bias.data.fill_(value)
     weights = reference.our_weights(model, config)
@@ -122,7 +122,7 @@ def test_a_fully_masked_row_in_float16_is_nan_there_and_uniform_here(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_selu_raises_there_and_works_here(config, monkeypatch):
-    monkeypatch.delitem(transformers.activations.ACT2FN, "selu")  # which the tests put there
+    monkeypatch.delitem(transformers.activations.ACT2FN, "selu")  # the tests have added it
     config = config.replace(hidden_act="selu")
     with pytest.raises(KeyError):
         theirs_of(config)
@@ -291,7 +291,7 @@ def test_cached_chunks_at_learned_distances_are_wrong_there_and_equal_the_full_p
     theirs, ours = rest(2)
     np.testing.assert_allclose(ours, full[:, 2:], rtol=0, atol=1e-12)
     assert np.abs(theirs - full[:, 2:]).max() > 0.05
-    theirs, ours = rest(4)  # one token alone is right there too
+    theirs, ours = rest(4)  # a single token is right in the reference too
     np.testing.assert_allclose(ours, full[:, 4:], rtol=0, atol=1e-12)
     np.testing.assert_allclose(theirs, full[:, 4:], rtol=0, atol=1e-12)
 
@@ -459,7 +459,7 @@ def test_linear_layers_in_groups_are_never_drawn_there_and_drawn_here():
         assert largest == 0 if name.endswith("bias") else 0 < largest <= 2 * config.initializer_range
 
 
-# ----------------------------------------------------------------------------------- what is the same and may surprise
+# --------------------------------------------------------------------------- the same in both, and perhaps surprising
 
 PADDED, MASK = np.array([[1, 4, 5, 7, 2, 3, 3]]), np.array([[1, 1, 1, 1, 1, 0, 0]])
 

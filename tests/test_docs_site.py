@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its links lead somewhere, its two languages say the same, the site builds."""
+"""The documentation: its code runs, its links are valid, its two languages say the same, the site builds."""
 
 import ast
 import importlib.util
@@ -17,13 +17,13 @@ import nezha_np.cli
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
-COPIES = {DOCS / "_build", DOCS / "notebooks"}  # what the site's build leaves there
+COPIES = {DOCS / "_build", DOCS / "notebooks"}  # written by the build of the site
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "README.zh.md",
     *(page for page in sorted(DOCS.rglob("*.md")) if not COPIES & set(page.parents)),
 ]
-# Pages whose code runs here; that of the others runs in the test of what they are about.
+# Pages whose code runs here; the code of other pages runs in the tests of their subjects.
 RUN_HERE = [
     REPOSITORY / "README.zh.md",
     *(DOCS / f"{name}.md" for name in ("start", "start.zh", "how_nezha_works", "design")),
@@ -51,7 +51,7 @@ def prose(page):
 
 
 def anchors(page):
-    """List the names of a page's headings, as links have them."""
+    """List the anchors of a page's headings, as links spell them."""
     headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", text_of(page)), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
@@ -73,7 +73,7 @@ def test_every_relative_link_and_picture_of_a_page_exists(page):
 
 @pytest.fixture
 def a_folder_to_work_in(tmp_path, monkeypatch):
-    """Be in a folder with what the pages speak of: a checkpoint, a file of texts."""
+    """Change to a folder with the files that the pages use: a checkpoint, a file of texts."""
     monkeypatch.chdir(tmp_path)
     nz.load().save("my_model")
     nz.save_vocabulary(nz.load_tokenizer(), "my_model")
@@ -86,7 +86,7 @@ def run_command(command):
     if program == "nezha-np":
         assert nezha_np.cli.main(arguments) == 0, command
     else:
-        assert program in ("pip", "pytest"), command  # what `.ci/run` is for
+        assert program in ("pip", "pytest"), command  # `.ci/run` runs these
 
 
 @pytest.mark.one_in(3)
@@ -176,6 +176,18 @@ def test_the_chinese_tables_of_what_is_supported_say_the_same():
     assert len(english) > 20 and chinese == english
 
 
+# ------------------------------------------------------------------------------------------------------- the design
+
+
+def test_the_design_names_every_room_and_every_file_of_the_mechanism():
+    text, package = text_of(DOCS / "design.md"), REPOSITORY / "nezha_np"
+    rooms = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    rooms |= {path.name for path in package.glob("[!_]*.py")}
+    assert not {room for room in rooms if f"`{room}`" not in text}
+    rows = set(re.findall(r"^\| `(\w+\.py)` \|", text, flags=re.MULTILINE))
+    assert rows == {path.name for path in (package / "mechanism").glob("[!_]*.py")}
+
+
 # ---------------------------------------------------------------------------------------------------------- the API
 
 
@@ -193,7 +205,7 @@ def test_every_public_name_and_every_layer_is_on_a_page_of_the_api():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Build the site as `.ci/run` wants it: every warning an error."""
+    """Build the site as `.ci/run` does: every warning is an error."""
     for module in ("sphinx", "pydata_sphinx_theme", "numpydoc", "myst_nb", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install '.[docs]' brings what builds the site")
@@ -205,7 +217,7 @@ def site(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a built page loads, what it links to, and what may be linked to in it."""
+    """What a built page loads, its links, and its anchors."""
 
     def __init__(self, path):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The notebooks: run top to bottom, with every picture and every answer, and the same as their text sources."""
+"""The notebooks: they run top to bottom, have every picture and every answer, and equal their text sources."""
 
 import base64
 import importlib.util
@@ -11,6 +11,7 @@ import pytest
 NEEDED = "the notebooks need it: pip install '.[notebooks]'"
 pytest.importorskip("ipykernel", reason=NEEDED)
 pytest.importorskip("array_api_strict", reason=NEEDED)
+pytest.importorskip("jupytext", reason=NEEDED)
 nbformat = pytest.importorskip("nbformat", reason=NEEDED)
 nbclient = pytest.importorskip("nbclient", reason=NEEDED)
 ft2font = pytest.importorskip("matplotlib.ft2font", reason=NEEDED)
@@ -37,7 +38,7 @@ def committed(source):
 
 
 def check_pictures(notebook):
-    """Every call that draws has one picture, which is not of one colour; return how many there are."""
+    """Check that every call that draws has one picture of more than one colour; return how many there are."""
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -45,7 +46,9 @@ def check_pictures(notebook):
         shown = [output.data for output in cell.outputs if "image/png" in output.get("data", {})]
         assert len(shown) == len(PICTURE.findall(cell.source)), cell.source
         for picture in shown:
-            assert len(picture["text/plain"]) >= 20, cell.source  # in words, for those who do not see it
+            assert len(picture["text/plain"]) >= 20, (
+                cell.source
+            )  # a description, for readers who cannot see the picture
             image = Image.open(io.BytesIO(base64.b64decode(picture["image/png"]))).convert("RGB")
             assert min(image.size) > 100 and len(image.getcolors(image.width * image.height)) > 4
         count += len(shown)
@@ -68,7 +71,7 @@ def test_a_notebook_is_its_source_and_its_outputs_and_nothing_else(source):
     ]
     outputs = [output for cell in found.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    # Of the machine that it was run on nothing is left: no path, no time.
+    # No trace of the machine on which it was run: no path, no time.
     written = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
     assert not re.search(r"site-packages|/home/|/root/|/tmp/|/Users/|\\Users\\|\d\d:\d\d:\d\d", written)
 
@@ -96,8 +99,8 @@ def test_a_notebook_runs_top_to_bottom_and_its_answers_print_what_they_say(sourc
 
 
 def test_a_character_that_the_font_lacks_stops_the_run():
-    draw = 'import pictures\n\nwords = "A line that rises to the right."\n'
-    draw += 'pictures.lines([0, 1], {"a": [0, 1]}, title="TITLE", xlabel="", ylabel="", words=words)\n'
+    draw = 'import pictures\n\nalt = "A line that rises to the right."\n'
+    draw += 'pictures.lines([0, 1], {"a": [0, 1]}, title="TITLE", xlabel="", ylabel="", alt=alt)\n'
     notebook, _ = build.run(f"```python\n{draw.replace('TITLE', '房间很干净。')}```\n")
     assert check_pictures(notebook) == 1
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="Glyph"):
