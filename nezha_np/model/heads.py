@@ -4,7 +4,7 @@ Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is
 reference's class for NEZHA; those for BERT and ConvBERT have the same ending. ConvBERT has five of the heads, three of
 which `nezha_np.families` computes in another way.
 
-The file has more than 400 lines because the heads are compared with each other; two thirds of it are docstrings.
+The file has more than 400 lines because the heads are compared with each other; more than half of it are docstrings.
 
 Dimension letters: B batch, L length, H hidden, V vocabulary, C classes or choices.
 """

@@ -4,7 +4,7 @@ Read it from the bottom up: `forward` checks its arguments, `encoder` stacks `en
 `feed_forward`, and `self_attention` is where NEZHA's relative positions and ConvBERT's convolutions enter. What differs
 between the families is in `nezha_np.families`.
 
-The file has more than 400 lines because the model is to be read in one piece; two thirds of it are docstrings.
+The file has more than 400 lines because the model is to be read in one piece; more than half of it are docstrings.
 
 Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, E embedding (H, but
 for ConvBERT), F feed-forward, P the length of a cache (S = P + Q).
