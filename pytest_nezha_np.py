@@ -137,7 +137,8 @@ def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | N
     digest = hashlib.sha256()
     _add_content((nezha_np.__version__, numpy.__version__, FORMAT, weights, *call), digest.update)
     try:
-        return cache.mkdir("nezha_golden") / f"{digest.hexdigest()[:32]}.safetensors"
+        folder: Path = cache.mkdir("nezha_golden")
+        return folder / f"{digest.hexdigest()[:32]}.safetensors"
     except OSError:  # a folder that cannot be written to
         return None
 

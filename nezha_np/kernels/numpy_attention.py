@@ -52,9 +52,9 @@ def self_attention_kernel(
     rows = added_rows(w, table=table, cross=states is not None)
     if rows is None or returns_probs or not same_dtype(x, w["query.weight"], *rows, states, head_mask):
         return NotImplemented
-    query: Any
-    query, q, k, v = queries_keys_values(x, w, states=states, past=past)
-    context = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
+    heads = queries_keys_values(x, w, states=states, past=past)
+    query, q, k, v = map(np.asarray, heads)  # arrays of NumPy already: no copies
+    context: np.ndarray = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
     by_head = context.reshape(*query.shape[:2], *q.shape[1::2]).swapaxes(1, 2)  # (B, N, Q, D), a view
 
     def run(part: int, parts: int) -> None:
@@ -66,7 +66,7 @@ def self_attention_kernel(
         by_head *= head_mask[:, None, None]
     beside_heads = family_of(w.config).beside_heads
     if beside_heads is not None:
-        context = join_features(context, beside_heads(x, query, w))
+        return join_features(context, beside_heads(x, query, w)), None, (k, v)
     return context, None, (k, v)
 
 

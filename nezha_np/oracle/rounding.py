@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.layers import losses
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Tape
 from nezha_np.randomness import uniform
@@ -40,6 +41,10 @@ ARITHMETICS = {
         Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127),
     )
 }
+
+# PyTorch's vectorised exponential is right to 20 units in the last place, and its cross-entropy takes two: with the
+# margin of `nezha_np.oracle.recording` this number covers them. The exact one's error is half a unit.
+EXPONENTIAL = 8.0
 
 
 def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
@@ -109,11 +114,60 @@ class Rounded(Tape):
     ) -> Any:
         """Make the gradients of a layer's arguments, and round them."""
         parts = super().compute_gradient(dy, result, layer, arguments, options)
+        if layer is losses.cross_entropy and self.nudge:
+            parts = with_another_exponential(
+                parts, dy, *arguments, **options, arithmetic=self.arithmetic, nudge=self.nudge
+            )
         parts = parts if isinstance(parts, tuple) else (parts,)
         return tuple(
             None if part is None else rounded_result(part, f"{layer.__name__}.{index}", self.arithmetic, self.nudge)
             for index, part in enumerate(parts)
         )
+
+
+def with_another_exponential(
+    dlogits: Any,
+    dloss: Any,
+    logits: Any,
+    labels: Any,
+    *,
+    ignore_index: int = losses.IGNORE_INDEX,
+    arithmetic: Arithmetic,
+    nudge: int,
+) -> np.ndarray:
+    """Nudge the gradient of a cross-entropy, (p − [c = y]) · dloss / n, as another exponential would.
+
+    Its probabilities p are moved by up to `EXPONENTIAL` units of float32. Where p is near 1, what is left of p − 1 is
+    much smaller than that: to nudge the result by a unit of its own would say nothing of it.
+
+    Parameters
+    ----------
+    dlogits : (…, C) array
+        The gradient.
+    dloss, logits, labels, ignore_index
+        What it was made of, as for `nezha_np.layers.losses.cross_entropy_gradient`.
+    arithmetic : Arithmetic
+        The dtype of the pass.
+    nudge : int
+        The number of the nudge.
+
+    Returns
+    -------
+    (…, C) array
+        The nudged gradient, not rounded yet.
+    """
+    values = to_numpy(dlogits)
+    flat_labels = to_numpy(labels).reshape(-1)
+    rows = np.flatnonzero(flat_labels != ignore_index)
+    p = values.reshape(len(flat_labels), -1).astype(np.float64)
+    p[rows, flat_labels[rows]] += float(dloss) / max(len(rows), 1)
+    own = uniform(values.size, nudge, "exponential").reshape(p.shape)  # of each number
+    of_sum = uniform(len(p), nudge, "sum of exponentials")[
+        :, None
+    ]  # of the sum of a row, which all of it is divided by
+    unit = min(arithmetic.epsilon, ARITHMETICS["float32"].epsilon)
+    moved = p * (own + of_sum - 1.0) * 2.0 * EXPONENTIAL * unit
+    return (values + moved.reshape(values.shape)).astype(values.dtype)
 
 
 def rounded_result(array: Any, name: str, arithmetic: Arithmetic, nudge: int) -> np.ndarray:

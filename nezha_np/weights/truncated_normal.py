@@ -47,8 +47,7 @@ def truncated_normal(uniform_numbers: np.ndarray) -> np.ndarray:
     q = (uniform_numbers - 0.5) * WITHIN_TWO_SIGMA
     square = q * q
     numerator, denominator = QUANTILE
-    result: np.ndarray = q * (polynomial(square, numerator) / polynomial(square, denominator))
-    return result
+    return np.asarray(q * (polynomial(square, numerator) / polynomial(square, denominator)))
 
 
 def new_tensor(name: str, shape: tuple[int, ...], config: Config, seed: int) -> np.ndarray:
