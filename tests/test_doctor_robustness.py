@@ -81,7 +81,7 @@ def port_of(bundle, changes):
 
 def test_queries_that_are_scaled_and_scaled_again_are_not_taken_for_scaled_early(bundle):
     scaled = {
-        attention.split_heads: At(".q", lambda step, x, *, head_size: step.right(x, head_size=head_size) / 8**0.5)
+        attention.split_heads: At("**.q", lambda step, x, *, head_size: step.right(x, head_size=head_size) / 8**0.5)
     }
     diagnosis = nz.oracle.diagnose(bundle, port_of(bundle, scaled))
     assert "scale applied early" not in diagnosis.names
@@ -102,7 +102,7 @@ def test_a_mistake_that_a_right_step_contradicts_is_not_named(bundle):
 
     changes = {
         layer_norm.layer_norm: before_the_norm,
-        addition.add: At(".output.residual", other_residual),
+        addition.add: At("**.output.residual", other_residual),
     }
     diagnosis = nz.oracle.diagnose(bundle, port_of(bundle, changes))
     assert diagnosis.step == "encoder.layer.0.output.residual"
@@ -110,7 +110,7 @@ def test_a_mistake_that_a_right_step_contradicts_is_not_named(bundle):
 
 
 def test_a_mistake_in_the_same_step_of_every_layer_is_named_so(bundle):
-    swapped = {linear.linear: At("self.value", lambda step, x, weight, bias: step.right(x, weight))}
+    swapped = {linear.linear: At("**.self.value", lambda step, x, weight, bias: step.right(x, weight))}
     finding = nz.oracle.diagnose(bundle, port_of(bundle, swapped)).findings[0]
     assert (finding.name, finding.only) == ("bias missing", "encoder.layer.*.attention.self.value")
     assert finding.unexplained == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from nezha_np.arrays import is_array, library, to_numpy
 from nezha_np.checks import check_path, listed
 from nezha_np.families.family import family_of
+from nezha_np.mechanism.patterns import compile_pattern, count_stars, fill_stars
 from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.visible import is_square
@@ -22,7 +22,7 @@ from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors
 
 PREFIXES = ("nezha.", "bert.", "convbert.")
-Rename = list[tuple[re.Pattern[str], str]]
+Rename = list[tuple[str, str]]  # patterns of their names, and ours for them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,8 +79,9 @@ def align(
         as ``name.0``, ``name.1``, …; what is None is left out. Another bundle, or the path of one, stands for its
         arrays.
     rename : mapping of str to str, optional
-        Our names for theirs. A ``*`` stands for any text without a dot, and in our name for the same text; what lies
-        below a name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
+        Our names for theirs, as patterns (`nezha_np.mechanism.patterns`): ``*`` stands for any text within a part of a
+        name, ``**`` for any text, and in our name each star for the text of theirs in its place. What lies below a
+        name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
         ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts. One that fits none of their
         names is listed in `Theirs.idle`, and refused where the bundle does not have its name either.
     transposed : bool
@@ -260,12 +261,12 @@ def check_rename(rename: Mapping[str, str] | None) -> Rename:
     for their, our in (rename or {}).items():
         if not isinstance(their, str) or not isinstance(our, str):
             raise TypeError(f"rename: expected a mapping from their names to ours, got {their!r} for {our!r}")
-        if our.count("*") > their.count("*"):
-            counts = f"{their.count('*')} for {our.count('*')}"
+        if count_stars(our) > count_stars(their):
+            counts = f"{count_stars(their)} for {count_stars(our)}"
             raise ValueError(f"rename: expected a * in {their!r} for each in {our!r}, got {counts}")
         found.append((their, our))
     found.sort(key=lambda pair: -pair[0].count("."))
-    return [(re.compile("([^./]*)".join(map(re.escape, their.split("*"))) + r"(\..*)?"), our) for their, our in found]
+    return found
 
 
 def renamed(name: str, rename: Rename) -> str:
@@ -278,14 +279,29 @@ def renamed(name: str, rename: Rename) -> str:
     ('gradients/encoder.layer.1.query.weight', 'logits', 'blocks.1')
     """
     group, slash, rest = name.rpartition("/")
-    for pattern, our in rename:
+    for their, our in rename:
         for before, text in (("", name), (group + slash, rest)):
-            if match := pattern.fullmatch(text):
-                *parts, below = match.groups(default="")
-                for part in parts:
-                    our = our.replace("*", part, 1)
-                return before + our + below
+            stars = stars_of(text, their)
+            if stars is not None:
+                *texts, below = stars
+                return before + fill_stars(our, texts) + below
     return name
+
+
+def stars_of(name: str, pattern: str) -> tuple[str, ...] | None:
+    """Return what the stars of a pattern stand for in a name, and what lies below it; None where it does not fit.
+
+    Examples
+    --------
+    >>> stars_of("blocks.1.q.weight", "blocks.*.q"), stars_of("blocks.1.k", "blocks.*.q")
+    (('1', '.weight'), None)
+    """
+    if found := compile_pattern(pattern).fullmatch(name):
+        return (*found.groups(), "")
+    if found := compile_pattern(f"{pattern}.**").fullmatch(name):
+        *texts, below = found.groups()
+        return (*texts, f".{below}")
+    return None
 
 
 def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundle) -> dict[str, str]:
@@ -318,7 +334,7 @@ def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundl
 def _fits(table: Rename, name: str) -> bool:
     """Whether a rename acts on a name, with its group or after it, with a model's prefix or without."""
     texts = [text for form in (name, without_prefix(name)) for text in (form, form.rpartition("/")[2])]
-    return any(pattern.fullmatch(text) for pattern, _ in table for text in texts)
+    return any(stars_of(text, pattern) is not None for pattern, _ in table for text in texts)
 
 
 def without_prefix(name: str) -> str:

@@ -246,9 +246,10 @@ def compare(
         of the trace, with a model's prefix or without; that of an output, ``logits`` or ``outputs/logits``; or
         ``gradients/…``.
     rename : mapping of str to str, optional
-        Our names for theirs, with ``*`` for any text without a dot:
-        ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``. What lies below a name follows it. A rename that fits
-        none of their names is listed in the summary, and refused where the bundle does not have its name either.
+        Our names for theirs, as patterns: ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``, where ``*`` stands
+        for any text within a part of a name, ``**`` for any text, dots included. What lies below a name follows it. A
+        rename that fits none of their names is listed in the summary, and refused where the bundle does not have its
+        name either.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional

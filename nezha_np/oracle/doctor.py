@@ -22,8 +22,7 @@ from nezha_np.oracle.alignment import Theirs, align
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.comparison import compare_aligned, describe
 from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
-from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.recording import MARGIN, OF_A_MASK
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
@@ -35,6 +34,7 @@ LEAST = float(np.finfo(np.float32).min)
 TINY = float(np.finfo(np.float64).tiny)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
 FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
+LAYER = "encoder.layer."
 MOST_GROUPS = 8  # or at groups of them, where these are no more
 
 
@@ -146,11 +146,17 @@ def _rank(finding: Finding) -> tuple[int, int, float]:
     return finding.unexplained, steps, float(f"{finding.after:.2g}")
 
 
-def _groups(sites: list[str], layers: int) -> list[str]:
-    """Make patterns of the steps that mistakes are made at: the same step of every layer, all steps of a layer."""
-    parts = [site.partition("encoder.layer.")[2].partition(".") for site in sites if "encoder.layer." in site]
-    alike = [f"encoder.layer.*.{rest}" for _, _, rest in parts] if layers > 1 else []
-    return list(dict.fromkeys([*alike, *(f"encoder.layer.{index}.*" for index, _, _ in parts)]))
+def groups_of(sites: list[str], layers: int) -> list[str]:
+    """Make patterns of the steps that a mistake is made at: the same step of every layer, all steps of a layer.
+
+    Examples
+    --------
+    >>> groups_of(["embeddings.sum", "encoder.layer.0.output.dense"], layers=2)
+    ['encoder.layer.*.output.dense', 'encoder.layer.0.**']
+    """
+    parts = [site.removeprefix(LAYER).partition(".") for site in sites if site.startswith(LAYER)]
+    alike = [f"{LAYER}*{dot}{rest}" for _, dot, rest in parts] if layers > 1 else []
+    return list(dict.fromkeys([*alike, *(f"{LAYER}{index}.**" for index, _, _ in parts)]))
 
 
 def diagnose(
@@ -407,7 +413,7 @@ class _Doctor:
             if done.refused and len(changes) > 1:
                 return  # a part of the mistake is no mistake, or another one
             if only is None and not mistake.whole:
-                groups = _groups(done.changed, self.bundle.config.num_hidden_layers)
+                groups = groups_of(done.changed, self.bundle.config.num_hidden_layers)
                 sites += groups if len(groups) <= MOST_GROUPS else []
                 sites += done.changed if len(done.changed) <= MOST_SITES else []
             if step not in done.made:  # the mistake has no such step, where it changes a composite
