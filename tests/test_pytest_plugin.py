@@ -187,13 +187,13 @@ BAD_INPUT = {
     "nezha_golden(port(), CONFIG, IDS, head='x')": "ValueError: head: expected one of forward, *got 'x'",
     "nezha_golden(port(), 'nowhere', IDS)": "FileNotFoundError: *nowhere*",
     "nezha_golden(port(), 'nezha-maskedlm')": "FileNotFoundError: weights: *nezha-masked_lm*",
-    "nezha_golden(port(), 'nezha-masked_lm', seed=5)": "TypeError: seed: expected none beside a bundle, *",
+    "nezha_golden(port(), 'nezha-masked_lm', seed=5)": "TypeError: seed: expected none with a bundle, *",
     "nezha_golden(port(), 3, IDS)": "TypeError: weights: expected *got int",
     "nezha_golden(None, CONFIG, IDS)": "TypeError: theirs: expected a mapping of arrays or a path, got NoneType",
     "nezha_golden(len, CONFIG, IDS)": "TypeError: len() takes no keyword arguments",
     "nezha_golden({'x': np.zeros(1)}, CONFIG, IDS)": "ValueError: theirs: expected some of the bundle's names *",
     "nezha_golden({}, nz.oracle.record(CONFIG, IDS), IDS)":
-        "TypeError: input_ids: expected none beside a bundle, which has its own",
+        "TypeError: input_ids: expected none with a bundle, which has its own",
 }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.bundle import load_bundle as load
 from nezha_np.oracle.comparison import Comparison, compare
-from nezha_np.oracle.doctor import Diagnosis, diagnose
+from nezha_np.oracle.diagnosis import Diagnosis
+from nezha_np.oracle.doctor import diagnose
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.standard import record_all, record_standard
 from nezha_np.oracle.torch_capture import capture_torch

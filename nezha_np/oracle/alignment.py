@@ -14,9 +14,10 @@ from nezha_np.arrays import is_array, library, to_numpy
 from nezha_np.checks import check_path, listed
 from nezha_np.families.family import family_of
 from nezha_np.mechanism.patterns import compile_pattern, count_stars, fill_stars
-from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
+from nezha_np.oracle.bundle import Bundle, flattened, load_bundle
+from nezha_np.oracle.bundle_document import KEY, TOLERANCES
+from nezha_np.oracle.description import has_square_scores
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.visible import is_square
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors
@@ -389,7 +390,8 @@ def _best_order(name: str, golden: np.ndarray, array: np.ndarray) -> tuple[int, 
     as_it_is = tuple(range(array.ndim))
     apart = {}
     for order in itertools.permutations(as_it_is):
-        if array.transpose(order).shape == golden.shape and not (is_square(name, golden) and order[2] > order[3]):
+        exchanged = has_square_scores(name, golden) and order[2] > order[3]
+        if array.transpose(order).shape == golden.shape and not exchanged:
             differences = difference(name, golden, array.transpose(order))
             most = largest(magnitude(name, golden))  # an infinite difference would outweigh all others
             apart[order] = float(np.minimum(differences, most).mean()) if differences.size else 0.0

@@ -18,35 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import DTYPES
 from nezha_np.checks import check_path
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
-from nezha_np.model.tasks import TASKS
+from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
-
-FORMAT = 1  # the number of the format; a reader refuses other numbers
-KEY = "nezha_np_golden"  # where the metadata hold the JSON document
-# What the document holds under each key.
-KINDS: dict[str, type] = {
-    "head": str,
-    "config": dict,
-    "switches": dict,
-    "weights": dict,
-    "dtype": str,
-    "versions": dict,
-    "aliases": dict,
-    "trace": list,
-    "outputs": list,
-    "gradients": list,
-    "tolerances": dict,
-}
-TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
-RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +51,7 @@ class Bundle:
     tolerances : dict of str to dict
         For each dtype ("float64", "float32", "float16", "bfloat16") and each name (``gradients/…`` for gradients,
         ``outputs/…`` for outputs) the largest absolute difference that rounding explains; infinite where a pass in that
-        dtype has no number at all.
+        dtype has no number at all. Empty where none were recorded.
     recipe : dict
         Where the weights come from; ``kind`` is "inside", "init" or "checkpoint".
     dtype : str
@@ -80,6 +60,8 @@ class Bundle:
         What computed it.
     tensors : dict of str to array or None
         The weights where the file has them.
+    tolerances_by : str or None
+        How the tolerances were found: "measured", "quick", or None where there are none.
 
     Examples
     --------
@@ -101,6 +83,7 @@ class Bundle:
     dtype: str
     versions: dict[str, str]
     tensors: dict[str, np.ndarray] | None = None
+    tolerances_by: str | None = "measured"
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -189,6 +172,7 @@ class Bundle:
             "trace": list(self.trace),
             "outputs": list(self.outputs),
             "gradients": list(self.gradients),
+            "tolerances_by": self.tolerances_by,
             "tolerances": {
                 dtype: {
                     tensor_name(name): value if math.isfinite(value) else None
@@ -217,17 +201,6 @@ class Bundle:
         ):
             named |= {f"{group}/{name}": value for name, value in values.items()}
         return named
-
-
-def tensor_name(name: str) -> str:
-    """Return what the file calls one of `Bundle.arrays`.
-
-    Examples
-    --------
-    >>> tensor_name("embeddings.sum"), tensor_name("outputs/logits")
-    ('trace/embeddings.sum', 'outputs/logits')
-    """
-    return name if name.startswith(("outputs/", "gradients/")) else f"trace/{name}"
 
 
 def bundle_path(path: str | Path) -> Path:
@@ -334,41 +307,9 @@ def load_bundle(path: str | Path) -> Bundle:
     path = check_path(path)
     header = read_header(path)
     try:
-        return _as_bundle(_read_document(read_metadata(path)), map_tensors(path, header))
+        return _as_bundle(read_document(read_metadata(path)), map_tensors(path, header))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Read the JSON document of a bundle, and check that it is one of this format."""
-    if KEY not in metadata:
-        raise ValueError(f"expected a golden bundle, got a safetensors file without {KEY} in its metadata")
-    text = metadata[KEY]
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")
-    if type(document.get("format")) is not int or document["format"] != FORMAT:  # JSON's true is no 1
-        raise ValueError(
-            f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
-            "read it with the version of nezha_np that wrote it"
-        )
-    for key, kind in KINDS.items():
-        if not isinstance(document.get(key), kind):
-            got = type(document[key]).__name__ if key in document else "nothing"
-            raise ValueError(f"expected {kind.__name__} under {key} in the bundle's metadata, got {got}")
-    if document["head"] not in TASKS:
-        raise ValueError(f"expected one of the heads {', '.join(TASKS)}, got {document['head']!r}")
-    if document["dtype"] not in DTYPES:
-        raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
-    recipe, tolerances = document["weights"], document["tolerances"]
-    if recipe.get("kind") not in tuple(RECIPES) or not recipe.keys() >= set(RECIPES[recipe["kind"]]):
-        raise ValueError(f"expected a recipe for the weights ({', '.join(RECIPES)}), got {recipe}")
-    if missing := [dtype for dtype in TOLERANCES if not isinstance(tolerances.get(dtype), dict)]:
-        raise ValueError(f"expected tolerances for {', '.join(TOLERANCES)}, got none for {', '.join(missing)}")
-    return document
 
 
 def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> Bundle:
@@ -410,17 +351,8 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         dtype=document["dtype"],
         versions=document["versions"],
         tensors=weights,
+        tolerances_by=document["tolerances_by"],
     )
-    for dtype in TOLERANCES:
-        bundle.tolerances[dtype] = {name: _tolerance(document, dtype, tensor_name(name)) for name in bundle.arrays}
+    for dtype in TOLERANCES if bundle.tolerances_by is not None else ():
+        bundle.tolerances[dtype] = {name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays}
     return bundle
-
-
-def _tolerance(document: Mapping[str, Any], dtype: str, tensor: str) -> float:
-    tensor, tolerances = document["aliases"].get(tensor, tensor), document["tolerances"][dtype]
-    if tensor not in tolerances:
-        raise ValueError(f"expected a tolerance of {dtype} for each array, found none for {tensor}")
-    value = tolerances[tensor]
-    if value is not None and not isinstance(value, (int, float)):
-        raise ValueError(f"expected numbers for tolerances, got {value!r} for {tensor}")
-    return math.inf if value is None else float(value)

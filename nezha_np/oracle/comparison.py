@@ -143,7 +143,7 @@ class Comparison:
             wrong = sum(not row.agrees for row in self.rows)
             lines = [
                 f"{wrong} of {len(self.rows)} arrays {'is' if wrong == 1 else 'are'} beyond {within}",
-                f"the first, in the order in which they are made: {describe(first)}",
+                f"the first, in the order in which they are made: {describe_row(first)}",
             ]
         lines += self._notes()
         if self.missing:
@@ -201,7 +201,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def describe(row: Row) -> str:
+def describe_row(row: Row) -> str:
     """Say in one line how an array differs."""
     called = "" if row.their_name.endswith(row.name) else f" ({row.their_name})"
     if row.their_shape != row.shape:
@@ -257,7 +257,8 @@ def compare(
         in, of as many the widest. Arrays in float32 count as bfloat16 where the numbers of all are bfloat16's. The
         summary says where it was guessed.
     tolerance : float, optional
-        The largest difference over the largest golden number, in place of the bundle's tolerances.
+        The largest difference over the largest golden number, in place of the bundle's tolerances; needed where it was
+        recorded without.
 
     Returns
     -------
@@ -322,6 +323,11 @@ def check_tolerance(tolerance: Any) -> None:
 
 def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = None) -> Comparison:
     """Compare arrays that are aligned with a bundle."""
+    if tolerance is None and not bundle.tolerances:
+        raise ValueError(
+            "tolerance: expected a number, because the bundle was recorded with tolerances=None and has none of its "
+            "own, got None"
+        )
     rows = []
     for name, golden in bundle.arrays.items():
         if name not in theirs.names:
@@ -372,4 +378,4 @@ def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = No
 
 def _above_rounding(bundle: Bundle, name: str, size: float) -> float:
     """Return the largest number of an array, 0 where float64's own rounding explains it."""
-    return 0.0 if bundle.tolerances["float64"][name] >= size / 2 else size
+    return 0.0 if bundle.tolerances and bundle.tolerances["float64"][name] >= size / 2 else size

@@ -20,7 +20,7 @@ from nezha_np.mechanism import Layer, Trace, definitions, recording
 from nezha_np.mechanism.patterns import matches
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle
-from nezha_np.oracle.recording import order_of_gradients
+from nezha_np.oracle.passes import order_of_gradients
 from nezha_np.oracle.rounding import Arithmetic, Rounded, rounded_result
 from nezha_np.weights.weights import Weights
 

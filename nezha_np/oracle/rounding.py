@@ -23,21 +23,34 @@ from nezha_np.weights.weights import Weights
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """A dtype of results: what NumPy computes it in, the distance from 1 to the next number, its largest number."""
+    """A dtype of results.
+
+    Attributes
+    ----------
+    name : str
+        The dtype.
+    computed_in : str
+        What NumPy computes it in.
+    epsilon : float
+        The distance from 1 to the next number.
+    largest, smallest : float
+        Its largest number, and the smallest above 0.
+    """
 
     name: str
     computed_in: str
     epsilon: float
     largest: float
+    smallest: float
 
 
 ARITHMETICS = {
     arithmetic.name: arithmetic
     for arithmetic in (
-        Arithmetic("float64", "float64", 2.0**-52, float(np.finfo(np.float64).max)),
-        Arithmetic("float32", "float32", 2.0**-23, float(np.finfo(np.float32).max)),
-        Arithmetic("float16", "float16", 2.0**-10, 65504.0),
-        Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127),
+        Arithmetic("float64", "float64", 2.0**-52, float(np.finfo(np.float64).max), 2.0**-1074),
+        Arithmetic("float32", "float32", 2.0**-23, float(np.finfo(np.float32).max), 2.0**-149),
+        Arithmetic("float16", "float16", 2.0**-10, 65504.0, 2.0**-24),
+        Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127, 2.0**-133),
     )
 }
 
@@ -73,7 +86,7 @@ def as_computed(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
 
 def weights_in(weights: Weights, arithmetic: Arithmetic) -> Weights:
     """Round weights to a dtype."""
-    return Weights({name: as_computed(array, arithmetic) for name, array in weights.items()}, weights.config)
+    return Weights({name: as_computed(to_numpy(array), arithmetic) for name, array in weights.items()}, weights.config)
 
 
 def inputs_in(inputs: Mapping[str, Any], arithmetic: Arithmetic) -> dict[str, Any]:

@@ -131,10 +131,8 @@ scaled_early = mistake(
 )
 scaled_early.add_way("in the queries", {split_heads: At("**.q", scaled), **UNSCALED})
 scaled_early.add_way("in the keys", {split_heads: At("**.k", keys_scaled), **UNSCALED})
-scaled_early.add_way(
-    "in the scores",
-    dict.fromkeys((content_scores, position_scores, query_distance_scores, key_distance_scores), scaled) | UNSCALED,
-)
+scaled_early.way("in the scores", content_scores, position_scores, query_distance_scores, key_distance_scores)(scaled)
+scaled_early.add_way("in the scores", UNSCALED)
 
 scores_transposed = mistake(
     ATTENTION,

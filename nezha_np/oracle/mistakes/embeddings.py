@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.arrays import to_numpy
 from nezha_np.layers.addition import add
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
@@ -80,7 +81,7 @@ def learned_positions(step: Step, x: Any) -> np.ndarray:
     """Take the absolute positions that a checkpoint of BERT's relative kinds holds, and does not use."""
     if step.config.learns_positions:
         raise ValueError("absolute positions belong to this model")
-    table: np.ndarray = step.weights["embeddings.position_embeddings.weight"]
+    table = to_numpy(step.weights["embeddings.position_embeddings.weight"])
     return table[past_of(step) :][: x.shape[-2]]
 
 

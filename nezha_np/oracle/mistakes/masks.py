@@ -130,8 +130,9 @@ def added_to_masked(evidence: Evidence) -> np.ndarray:
     with np.errstate(all="ignore"):  # a probability of 0, and a row with every key masked
         logits = np.log(evidence.theirs) - scores * evidence.options["scale"]
         attended = np.where(never, -np.inf, logits).max(axis=-1, keepdims=True)
-        added: np.ndarray = (logits - attended)[never]
-    return added[np.isfinite(added)]
+        added = (logits - attended)[never]
+    finite: np.ndarray = added[np.isfinite(added)]
+    return finite
 
 
 infinite = mistake(
