@@ -333,7 +333,8 @@ def test_quick_tolerances_are_as_wide_as_measured_ones_or_a_few_times_wider(dtyp
             if name != "attention_mask"
         ]
         assert min(ratios) > 0.72, to  # of the measured tolerances right ports were seen to need no more: 4.3 of 6
-        assert np.median(ratios) < 6.0, to
+        if DTYPES.index(to) >= DTYPES.index(dtype):  # else the golden numbers' own roundings count for most
+            assert np.median(ratios) < 6.0, to
         assert quick.tolerances[to]["attention_mask"] == 0.5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,8 +20,10 @@ Tolerances = dict[str, dict[str, float]]  # by dtype and name
 NUDGES = range(8)  # one pass rounded as it is, and seven that are nudged
 # How much more than what these passes show is still taken for rounding: right ports were seen to need 4.3.
 MARGIN = 6.0
-# One pass shows less than the worst of eight: over the standard set at least a fifth of it.
+# One pass shows less than the worst of eight: 30 times its differences are about three times the measured tolerances.
 QUICK_MARGIN = 30.0
+FEW = 16  # so few numbers may all come out right by chance
+ALL_BUT_ZERO = 1e-12  # the largest number of an array that is 0 but for rounding
 OF_A_MASK = 0.5  # the tolerance of an additive mask, in every dtype: 0 or never is all that it says
 
 
@@ -68,9 +71,9 @@ def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> Toler
 def quick_tolerances(bundle: Bundle, weights: Weights) -> Tolerances:
     """Run a bundle's pass once more, in float32, and scale how far its roundings lead to the other dtypes.
 
-    The pass is nudged, and its differences are divided by the distance between two numbers of its dtype: so many units
-    of each other dtype are allowed there. That holds as long as roundings are small: what they do where a softmax
-    saturates or a number leaves the range of float16 is not in it.
+    The results of this pass are nudged as those of the measured ones are. Each difference from the golden numbers is
+    taken in units of float32, the distance from 1 to the next number, and as many units of every dtype are allowed. So
+    this takes roundings for small: what a saturated softmax or the range of float16 makes of them is not in it.
 
     Parameters
     ----------
@@ -84,25 +87,42 @@ def quick_tolerances(bundle: Bundle, weights: Weights) -> Tolerances:
     dict of str to dict of str to float
         For each dtype a tolerance for each of `Bundle.arrays`.
     """
-    golden = bundle.arrays
     # A golden pass in float16 is off by roundings of float16 itself: those of float32 say nothing of it.
     arithmetic = ARITHMETICS["float16" if bundle.dtype == "float16" else "float32"]
     tape, rounded = rounded_pass(bundle, weights, arithmetic, nudge=1)
-    logits = largest_logit(tape)
-    units: dict[int, float] = {}  # by array: one of several names has one tolerance
-    for key, array in golden.items():
-        unit = largest(difference(key, array, rounded[key])) / arithmetic.epsilon
-        units[id(array)] = max(units.get(id(array), 0.0), unit, _scale(key, array, logits))
-    least = ARITHMETICS[bundle.dtype].epsilon if bundle.dtype != "float64" else 0.0  # the golden numbers' own roundings
+    units = units_of_rounding(bundle, rounded, arithmetic, largest_logit(tape))
+    own = 0.0 if bundle.dtype == "float64" else ARITHMETICS[bundle.dtype].epsilon  # what the golden numbers are off by
     return {
         name: {
             key: OF_A_MASK
             if is_additive_mask(key)
-            else _short(QUICK_MARGIN * (max(to.epsilon, least) * units[id(array)] + to.smallest))
-            for key, array in golden.items()
+            else _short(QUICK_MARGIN * (max(to.epsilon, own) * units[id(array)] + to.smallest))
+            for key, array in bundle.arrays.items()
         }
         for name, to in ARITHMETICS.items()
     }
+
+
+def units_of_rounding(
+    bundle: Bundle, rounded: Mapping[str, np.ndarray], arithmetic: Arithmetic, logits: float
+) -> dict[int, float]:
+    """Return by how many units a rounded pass differs from the golden one, for each array by its identity.
+
+    It is a unit of the array's largest number at least. Where an array has few numbers, a single pass may happen to be
+    right in all of them: then it is also at least what most arrays have, in proportion to its largest number.
+    """
+    golden = bundle.arrays
+    scales = {key: _scale(key, array, logits) for key, array in golden.items()}
+    units: dict[int, float] = {}  # by array: one of several names has one tolerance
+    for group in ("", "gradients/"):  # of the pass, and of its walk back
+        keys = [key for key in golden if key.startswith("gradients/") == bool(group) and not is_additive_mask(key)]
+        apart = {key: largest(difference(key, golden[key], rounded[key])) / arithmetic.epsilon for key in keys}
+        parts = [apart[key] / scales[key] for key in keys if scales[key] > ALL_BUT_ZERO]
+        most = float(np.quantile(parts, 0.75)) if parts else 1.0
+        for key in keys:
+            least = scales[key] * (max(1.0, most) if golden[key].size <= FEW else 1.0)
+            units[id(golden[key])] = max(units.get(id(golden[key]), 0.0), apart[key], least)
+    return units
 
 
 def largest_logit(tape: Tape) -> float:
