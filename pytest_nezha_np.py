@@ -92,8 +92,8 @@ def _bundle(
     is_standard = isinstance(weights, str) and weights in names()
     if is_standard or isinstance(weights, Bundle) or _is_bundle_file(weights):
         own = {"head": head != "forward", "seed": seed, "tolerances": tolerances != "measured"}
-        if given := [*inputs, *(name for name, is_given in own.items() if is_given)]:
-            raise TypeError(f"{given[0]}: expected none with a bundle, which has its own")
+        if extra := [*inputs, *(name for name, is_set in own.items() if is_set)]:
+            raise TypeError(f"{extra[0]}: expected none with a bundle, which has its own")
         if not is_standard:
             return weights if isinstance(weights, Bundle) else load_bundle(weights)
     if isinstance(weights, str) and not is_standard and not Path(weights).exists():
@@ -129,7 +129,7 @@ def _is_bundle_file(weights: Any) -> bool:
 
 
 def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | None:
-    """Name the file of a recording by all that it depends on; None where pytest keeps no cache."""
+    """Name the file of a recording by all that it depends on; None where pytest has no cache."""
     import hashlib
 
     import numpy

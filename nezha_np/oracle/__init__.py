@@ -1,4 +1,4 @@
-"""The golden oracle: record a pass, compare another implementation with it, and be told which line of it to mend."""
+"""The golden oracle: record a pass, compare another implementation with it, and find out which line of it is wrong."""
 
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.bundle import load_bundle as load

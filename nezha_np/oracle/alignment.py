@@ -76,9 +76,9 @@ def align(
         What to align with.
     theirs : mapping of str to array, Bundle, or path
         Their arrays, of any library: by trace names, by ``outputs/…`` or the name of an output, and by ``gradients/…``;
-        the prefix of a model (``nezha.``, ``bert.``, ``convbert.``) may stand before a name. A tuple of arrays counts
-        as ``name.0``, ``name.1``, …; what is None is left out. Another bundle, or the path of one, stands for its
-        arrays.
+        a name may begin with the prefix of a model (``nezha.``, ``bert.``, ``convbert.``). A tuple of arrays counts
+        as ``name.0``, ``name.1``, …; what is None is left out. Of another bundle, or the path of one, its arrays are
+        taken.
     rename : mapping of str to str, optional
         Our names for theirs, as patterns (`nezha_np.mechanism.patterns`): ``*`` stands for any text within a part of a
         name, ``**`` for any text, and in our name each star for the text of theirs in its place. What lies below a
@@ -128,20 +128,20 @@ def align(
             axes[name] = order
         found[name] = array.transpose(order)
     if not names:
-        mend = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
+        advice = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
         raise ValueError(
             f"theirs: expected some of the bundle's names ({listed(list(golden), 5)}), "
-            f"got {listed(list(arrays), 5) or 'no array'}: {mend}"
+            f"got {listed(list(arrays), 5) or 'no array'}: {advice}"
         )
-    kept = {name: found[name] for name in golden if name in found}
-    said = {name: known[names[name]] for name in kept if names[name] in known}
-    theirs_in = dtype or most_frequent_dtype(kept, said)
+    in_order = {name: found[name] for name in golden if name in found}
+    said = {name: known[names[name]] for name in in_order if names[name] in known}
+    theirs_in = dtype or most_frequent_dtype(in_order, said)
     if theirs_in not in TOLERANCES:
         raise ValueError(f"dtype: expected one of {', '.join(TOLERANCES)}, got {theirs_in!r}")
     by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
     dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
     unfit = {name: wrong_shape[name] for name in golden if name in wrong_shape}
-    return Theirs(kept, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
+    return Theirs(in_order, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -355,10 +355,10 @@ def without_prefix(name: str) -> str:
 def _our_name(name: str, table: Rename, bundle: Bundle, golden: Mapping[str, Any]) -> str | None:
     """Find the bundle's name for theirs, None where it has none."""
     name = name.removeprefix("trace/")
-    given = renamed(name, table)
-    if given == name:
-        given = renamed(without_prefix(name), table)
-    group, slash, rest = without_prefix(given).removeprefix("trace/").rpartition("/")
+    ours = renamed(name, table)
+    if ours == name:
+        ours = renamed(without_prefix(name), table)
+    group, slash, rest = without_prefix(ours).removeprefix("trace/").rpartition("/")
     rest = family_of(bundle.config).second_names.get(rest, rest)
     choices = [group + slash + rest, f"outputs/{rest}" if not group else ""]
     if group == "gradients":  # of an output: it has those of the intermediate that it is

@@ -1,6 +1,6 @@
 """Golden bundles: one pass of the model, every number of it, in one safetensors file that any language can read.
 
-The tensors of the file are named by groups: ``inputs/…`` what the model is given, ``weights/…`` its parameters where
+The tensors of the file are named by groups: ``inputs/…`` the inputs of the model, ``weights/…`` its parameters where
 the file has them, ``trace/…`` every intermediate, ``outputs/…`` what the head returns, ``gradients/…`` the gradient of
 the loss by every parameter and intermediate. All else is one JSON document in the file's metadata. `docs/bundles.md`
 specifies the format for readers in other languages.
@@ -36,16 +36,16 @@ class Bundle:
     Attributes
     ----------
     head : str
-        The public function that ran: "forward", "masked_lm", ….
+        The task, the public function that ran: "forward", "masked_lm", ….
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     inputs : dict
-        What the head was given, labels among it, by the names of its arguments.
+        The inputs of the task, labels among them, by the names of its arguments.
     trace : dict of str to array
         Every recorded intermediate by its trace name, in the order in which they were made. Names of one array, that of
         a module and that of its last step, hold the same array.
     outputs : dict of str to array
-        What the head returned: ``logits``, ``hidden_states.0``, ….
+        What it returned: ``logits``, ``hidden_states.0``, ….
     gradients : dict of str to array
         Gradients of the loss by intermediates and parameters, in the order of the walk back; empty without a loss.
     tolerances : dict of str to dict
@@ -104,7 +104,7 @@ class Bundle:
         ----------
         checkpoint : Weights, str or Path, optional
             A checkpoint that holds them, where the recipe is "checkpoint" and it is not the shipped one. Or the weights
-            themselves, which are taken at their word.
+            themselves, which are not checked against the recipe.
 
         Returns
         -------
@@ -116,8 +116,8 @@ class Bundle:
         FileNotFoundError
             If there is no such checkpoint.
         ValueError
-            If a checkpoint is needed and not given, it is another one than that of the pass, or the shapes of weights
-            are not the configuration's.
+            If a checkpoint is needed and there is none, it is another one than that of the pass, or the shapes of
+            weights are not the configuration's.
         """
         if isinstance(checkpoint, Weights):
             return Weights(dict(checkpoint.to(device="cpu", dtype=self.dtype)), self.config)
@@ -125,8 +125,8 @@ class Bundle:
             case "inside":
                 return Weights(self.tensors or {}, self.config)
             case "init":
-                drawn = init(self.config, self.recipe["head"], self.recipe["seed"])
-                return Weights(dict(drawn.to(dtype=self.dtype)), self.config)
+                weights = init(self.config, self.recipe["head"], self.recipe["seed"])
+                return Weights(dict(weights.to(dtype=self.dtype)), self.config)
         path = SHIPPED if checkpoint is None else check_path(checkpoint, "checkpoint")
         found = checkpoint_hash(path, name="checkpoint")
         if found != self.recipe["sha256"]:
@@ -138,7 +138,7 @@ class Bundle:
         return Weights(dict(load(path, dtype=self.dtype)), self.config)
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle to a safetensors file, beside its place, and move it there.
+        """Write the bundle to a safetensors file. An older file of the name stays until the new one is complete.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Bundle:
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.
-        write_atomically(path.parent, lambda beside: write_tensors(beside / path.name, tensors, {KEY: text}))
+        write_atomically(path.parent, lambda folder: write_tensors(folder / path.name, tensors, {KEY: text}))
 
     def _named(self) -> dict[str, Any]:
         """Give everything the name of its tensor."""
@@ -220,7 +220,7 @@ def bundle_path(path: str | Path) -> Path:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each array of nested tuples a name of its own; what is None is left out.
+    """Name each array of nested tuples by its place in them; what is None is left out.
 
     Examples
     --------
@@ -328,7 +328,7 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
     tensors |= {name: found(first) for name, first in document["aliases"].items()}
-    weights, given = held("weights") or None, held("inputs") | document["switches"]
+    weights, arguments = held("weights") or None, held("inputs") | document["switches"]
     if document["weights"]["kind"] == "inside" and weights is None:
         raise ValueError("expected weights inside the file, as its metadata say, found none")
     try:
@@ -336,9 +336,9 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected a configuration in the bundle's metadata, got another: {error}") from None
     try:
-        inputs = nested(given)
+        inputs = nested(arguments)
     except ValueError:  # what should be a number in a tuple is none
-        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(given)}") from None
+        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(arguments)}") from None
     bundle = Bundle(
         head=document["head"],
         config=config,

@@ -157,7 +157,7 @@ class Comparison:
         return "\n".join(lines)
 
     def _notes(self) -> Iterator[str]:
-        """Say what the verdict rests on beside the numbers: a dtype that was not given, axes, wide tolerances."""
+        """Say what the result depends on besides the numbers: a dtype that was guessed, axes, wide tolerances."""
         if self.tolerance is None and self.dtype_by == "bits":
             yield f"{self.dtype} is a guess, by the bits of arrays in float32: dtype= says what it is"
         if self.tolerance is None and self.dtype_by == "arrays" and self.dtype in ("bfloat16", "float16"):
@@ -216,7 +216,7 @@ def describe_row(row: Row) -> str:
 
 
 def _hint(row: Row) -> str:
-    """Say what another shape may come from: a mask as the model is given it, or axes in another order."""
+    """Say what another shape may come from: the mask of the inputs, or axes in another order."""
     if is_additive_mask(row.name) and len(row.their_shape) < len(row.shape):
         return (
             ": the bundle's is the additive mask, (B, 1, 1, S) or (B, 1, Q, S), 0 where attended to and the minimum "
@@ -290,7 +290,7 @@ def compare(
 
 
 def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
-    """Give a function copies of a bundle's inputs, and take its arrays; what it raises goes through."""
+    """Call a function with copies of a bundle's inputs, and return its arrays; what it raises is not caught."""
     theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
     if not isinstance(theirs, Mapping):
         raise TypeError(f"theirs: expected a function that returns a mapping of arrays, got {type(theirs).__name__}")

@@ -2,7 +2,7 @@
 
 Each step is computed from *their* inputs to it. The first whose result is not theirs is the fault; it is computed again
 under every mistake of the catalogue (`nezha_np.oracle.mistakes`), and those that make their numbers are named. Where
-none does, the doctor says so, and what can be seen: from which token, head, distance or feature on the numbers differ.
+none does, the doctor says so, and how the numbers differ: at which tokens, heads, distances or features.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class _Doctor:
         return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
 
     def _scale(self, name: str, made: np.ndarray) -> float:
-        """Return the largest number of a step: a cross-entropy, a difference of logits, may be small beside them."""
+        """Return the largest number of a step, of a cross-entropy that of the logits: it may be much smaller than they."""
         layer, arguments, _ = self.replayed.calls.get(name, (None, (), {}))
         logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
         return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
@@ -271,7 +271,7 @@ class _Doctor:
         yield Finding(mistake.name, mistake.sentence, way, None, np.inf, after, unexplained)
 
     def _seen(self, step: str, steps: Collection[str], evidence: Evidence | None) -> Iterator[str]:
-        """Say what can be seen of a step, and what cannot be told from so little."""
+        """Say how a step differs from theirs, and what cannot be told from so little."""
         yield from describe_difference(step, self.made[step], self.theirs[step], self.allowed[step])
         if evidence is not None and (untold := too_few_rows(evidence)):
             yield untold
@@ -303,7 +303,7 @@ class _Doctor:
                 return
             if done.refused and len(changes) > 1:
                 return  # a part of the mistake is no mistake, or another one
-            if only is None and not mistake.whole:
+            if only is None and not mistake.indivisible:
                 groups = groups_of(done.changed, self.bundle.config.num_hidden_layers)
                 sites += groups if len(groups) <= MOST_GROUPS else []
                 sites += done.changed if len(done.changed) <= MOST_SITES else []
@@ -376,14 +376,14 @@ class _Doctor:
         )
 
     def _all_right(self, notes: tuple[str, ...]) -> Diagnosis:
-        """Every step follows from their inputs to it; say whether the whole is within the tolerances too."""
+        """Every step follows from their inputs to it; say whether all is within the tolerances too."""
         if not self.aligned.arrays:
             return Diagnosis(None, (), (), (), ("nothing of yours could be compared", *notes))
         row = compare_aligned(self.bundle, self.aligned).first
-        word = (
+        said = (
             "every step follows from your inputs to it"
             if row is None
             else "every step follows from your inputs to it, but roundings have added up, or your weights or inputs "
             f"are others than the bundle's: {describe_row(row)}"
         )
-        return Diagnosis(None, (), (), (), (word, *notes), agrees=row is None)
+        return Diagnosis(None, (), (), (), (said, *notes), agrees=row is None)

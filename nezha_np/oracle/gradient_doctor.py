@@ -96,8 +96,8 @@ def allowed_of_gradients(
 ) -> dict[str, float]:
     """Measure how much rounding explains of each gradient.
 
-    The walk back stands on the bundle's forward pass, not on theirs, whose roundings count too: so it is the bundle's
-    tolerance at least.
+    The walk back starts from the bundle's forward pass, and theirs from their own, whose roundings count too: so it is
+    the bundle's tolerance at least.
     """
     arithmetic = ARITHMETICS[dtype]
     if arithmetic.computed_in == "float16":  # NumPy's own products of float16 matrices are slow

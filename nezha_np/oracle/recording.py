@@ -43,8 +43,8 @@ def record(
     Parameters
     ----------
     weights : Weights, configuration, str, Path or None
-        Weights, which the bundle will hold; or a configuration, whose weights `nezha_np.init` draws from the seed, on
-        any machine the same; or the path of a checkpoint, of which the bundle holds the hash; None: the model that
+        Weights, which the bundle will hold; or a configuration, whose weights `nezha_np.init` samples from the seed,
+        the same on any machine; or the path of a checkpoint, of which the bundle holds the hash; None: the model that
         ships with the package.
     input_ids, **inputs
         What the task takes, labels among it, as lists or arrays; with a loss the gradients are recorded too.
@@ -131,7 +131,7 @@ def record(
 
 
 def _weights_and_recipe(weights: Any, head: str, seed: int, dtype: str) -> tuple[Weights, dict[str, Any]]:
-    """Bring the weights to NumPy and a dtype, and say how they can be had again."""
+    """Bring the weights to NumPy and a dtype, and say how they can be made again."""
     if isinstance(weights, Weights):
         return weights.to(device="cpu", dtype=dtype), {"kind": "inside"}
     if isinstance(weights, Config):

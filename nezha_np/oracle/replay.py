@@ -265,7 +265,7 @@ class GradientReplay(Rounded):
 
     def names_of(self, array: Any) -> list[str]:
         """List the names of an array."""
-        return [name for name, kept in self.arrays.items() if kept is array]
+        return [name for name, own in self.arrays.items() if own is array]
 
 
 def replay_gradients(

@@ -2,8 +2,8 @@
 
 An implementation in float32, float16 or bfloat16 is right when it differs from the golden numbers by no more than its
 roundings. How much that is depends on the model and the input, so it is measured: the pass is run in that arithmetic,
-and run again with every result nudged by up to a unit in its last place, which stands for the other orders in which
-another implementation adds.
+and run again with every result nudged by up to a unit in its last place, because another
+implementation adds in another order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ARITHMETICS = {
 
 
 def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
-    """Round floats to a dtype, and keep them in the one that they are in; beyond its largest number is its largest.
+    """Round floats to a dtype, without a change of their own; what is beyond its largest number becomes it.
 
     Examples
     --------

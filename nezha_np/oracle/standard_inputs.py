@@ -38,7 +38,7 @@ CONVBERT = ConvBertConfig(**SIZES | {"num_attention_heads": 4}, head_ratio=2, em
 
 LENGTHS = (7, 6, 4)  # of three texts: B·L = 21 rows are more than H + 1
 FIRST, END = 2, 3  # the ids of [CLS] and [SEP]
-WORDS = 4  # the first id of a word
+WORDS = 4  # the first id of a word piece
 PAST = 4  # the tokens of a cache
 ENCODED = 6  # the tokens of an encoder
 

@@ -92,7 +92,7 @@ content_alone_scaled = mistake(
     does="the content term alone is divided by √D",
     right="to divide the sum of content and position term",
     families=NEZHA_AND_BERT,
-    whole=True,
+    indivisible=True,
 )
 
 
@@ -127,7 +127,7 @@ scaled_early = mistake(
     does="queries, keys or scores are divided by √D already, and not again: the probabilities are right, and nothing "
     "has to be mended",
     right="this array without the division: leave it out, or compare it after a multiplication",
-    whole=True,
+    indivisible=True,
 )
 scaled_early.add_way("in the queries", {split_heads: At("**.q", scaled), **UNSCALED})
 scaled_early.add_way("in the keys", {split_heads: At("**.k", keys_scaled), **UNSCALED})

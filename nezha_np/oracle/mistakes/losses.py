@@ -110,7 +110,7 @@ not_shifted = mistake(
 
 
 def input_labels(step: Step) -> Any:
-    """Return the labels as they are given to a decoder."""
+    """Return the labels of the inputs, of a decoder."""
     if not step.config.is_decoder:
         raise ValueError("this is no causal loss")
     return np.asarray(step.inputs["labels"])

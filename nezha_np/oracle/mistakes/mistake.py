@@ -81,7 +81,7 @@ class Mistake:
         What a port that makes it does, and what is right, to be read after "right is".
     families : tuple of str
         The families in which it can be made.
-    whole : bool
+    indivisible : bool
         Whether all its changes belong together: a part of them alone is another mistake.
     of_rounding : bool
         Whether it is a matter of rounding, and so cannot move a step by more than a part of its largest number.
@@ -95,7 +95,7 @@ class Mistake:
     does: str
     right: str
     families: tuple[str, ...] = ALL
-    whole: bool = False
+    indivisible: bool = False
     of_rounding: bool = False
     ways: dict[str, Changes] = dataclasses.field(default_factory=dict)
     recognise: Recogniser | None = None
@@ -146,7 +146,7 @@ def mistake(
     does: str,
     right: str,
     families: tuple[str, ...] = ALL,
-    whole: bool = False,
+    indivisible: bool = False,
     of_rounding: bool = False,
 ) -> Mistake:
     """Write a mistake down in a part of the catalogue, to which its ways are added below it.
@@ -155,7 +155,7 @@ def mistake(
     ----------
     part : list of Mistake
         The part of the catalogue. The order in which mistakes are written down decides where two explain as much.
-    name, does, right, families, whole, of_rounding
+    name, does, right, families, indivisible, of_rounding
         As `Mistake` has them.
 
     Returns
@@ -174,7 +174,7 @@ def mistake(
     >>> norms[0].sentence, list(norms[0].ways[""])
     ('a layer_norm is left out; right is to apply it', [<layer layer_norm>])
     """
-    part.append(Mistake(name, does, right, families, whole, of_rounding))
+    part.append(Mistake(name, does, right, families, indivisible, of_rounding))
     return part[-1]
 
 

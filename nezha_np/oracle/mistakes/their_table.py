@@ -56,10 +56,10 @@ def table_of_scores(evidence: Evidence) -> np.ndarray | None:
     row, table, surplus = clipped(distance, len(right) // 2), np.full_like(right, np.nan), 0
     for index in np.unique(row):
         query, key = np.nonzero(row == index)
-        asked = np.moveaxis(q[:, :, query], 3, 0).reshape(q.shape[3], -1).T  # (equations, D)
-        answered = evidence.theirs[:, :, query, key].reshape(-1)
-        table[index] = np.linalg.lstsq(asked, answered, rcond=None)[0]
-        surplus += max(0, len(np.unique(asked, axis=0)) - q.shape[3])
+        queries = np.moveaxis(q[:, :, query], 3, 0).reshape(q.shape[3], -1).T  # (equations, D)
+        scores = evidence.theirs[:, :, query, key].reshape(-1)
+        table[index] = np.linalg.lstsq(queries, scores, rcond=None)[0]
+        surplus += max(0, len(np.unique(queries, axis=0)) - q.shape[3])
     return table if surplus >= ENOUGH else None
 
 
