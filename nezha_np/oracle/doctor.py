@@ -173,7 +173,7 @@ class _Doctor:
         return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
 
     def _scale(self, name: str, made: np.ndarray) -> float:
-        """Return the largest number of a step, of a cross-entropy that of the logits: it may be much smaller than they."""
+        """Return the largest number of a step, of a cross-entropy that of the logits: they may be larger."""
         layer, arguments, _ = self.replayed.calls.get(name, (None, (), {}))
         logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
         return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
