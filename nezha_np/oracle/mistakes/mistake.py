@@ -171,8 +171,8 @@ def mistake(
     >>> @missing.way("", layer_norm)
     ... def unchanged(step, x, *rest, **options):
     ...     return x
-    >>> norms[0].sentence, list(norms[0].ways[""])
-    ('a layer_norm is left out; right is to apply it', [<layer layer_norm>])
+    >>> norms[0].sentence, [layer.__name__ for layer in norms[0].ways[""]]
+    ('a layer_norm is left out; right is to apply it', ['layer_norm'])
     """
     part.append(Mistake(name, does, right, families, indivisible, of_rounding))
     return part[-1]
