@@ -87,7 +87,7 @@ def test_record_takes_texts_for_the_shipped_model(capsys, tmp_path):
 
 def test_record_takes_pairs_a_checkpoint_a_head_patterns_and_a_dtype(capsys, tmp_path):
     out = tmp_path / "pair.safetensors"
-    options = ("--head", "next_sentence_prediction", "--dtype", "float32", "--output", "pooler", "--output", "*.probs")
+    options = ("--head", "next_sentence_prediction", "--dtype", "float32", "--output", "pooler", "--output", "**.probs")
     model = ("--model", nz.weights.checkpoint.SHIPPED)
     status, _ = run(capsys, "golden", "record", "--text", "你好", "--pair", "很好", *options, *model, "-o", out)
     bundle = nz.oracle.load(out)
