@@ -26,15 +26,16 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
     weights : Weights, configuration, path, str, Bundle or None
         What to record, as for `nezha_np.oracle.record`; or the name of a standard bundle, the path of a bundle, or a
         bundle, which bring their own inputs.
-    input_ids, head, seed, **inputs
-        As for `nezha_np.oracle.record`. What was recorded is kept in pytest's cache, by the content of all of these.
+    input_ids, head, seed, tolerances, **inputs
+        As for `nezha_np.oracle.record`: ``tolerances="quick"`` records in less time. What was recorded is stored in
+        pytest's cache, by the content of all of these.
     rename, transposed, dtype, tolerance
         As for `nezha_np.oracle.compare`.
 
     Returns
     -------
     callable
-        It returns a `nezha_np.oracle.Comparison`, or fails the test with the first difference and the doctor's word.
+        It returns a `nezha_np.oracle.Comparison`, or fails the test with the first difference and what the doctor says.
     """
 
     def check(
@@ -44,6 +45,7 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         *,
         head: str = "forward",
         seed: int = 0,
+        tolerances: str | None = "measured",
         rename: Any = None,
         transposed: bool = False,
         dtype: str | None = None,
@@ -53,19 +55,21 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         __tracebackhide__ = True
         from nezha_np.oracle.comparison import call, compare
 
-        given = {key: value for key, value in {"input_ids": input_ids, **inputs}.items() if value is not None}
-        bundle = _bundle(request.config, weights, head, seed, given)
+        inputs = {key: value for key, value in {"input_ids": input_ids, **inputs}.items() if value is not None}
+        bundle = _bundle(request.config, weights, head, seed, tolerances, inputs)
         arrays = call(theirs, bundle) if callable(theirs) else theirs
         options = {"rename": rename, "transposed": transposed, "dtype": dtype}
         comparison = compare(bundle, arrays, **options, tolerance=tolerance)
         if not comparison:
-            pytest.fail(f"{comparison.summary()}\n{_doctors_word(bundle, arrays, weights, options)}", pytrace=False)
+            pytest.fail(
+                f"{comparison.summary()}\n{_what_the_doctor_says(bundle, arrays, weights, options)}", pytrace=False
+            )
         return comparison
 
     return check
 
 
-def _doctors_word(bundle: Any, arrays: Any, weights: Any, options: dict[str, Any]) -> str:
+def _what_the_doctor_says(bundle: Any, arrays: Any, weights: Any, options: dict[str, Any]) -> str:
     from nezha_np.oracle.doctor import diagnose
 
     checkpoint = weights if isinstance(weights, (str, Path)) and not _is_bundle_file(weights) else None
@@ -75,7 +79,9 @@ def _doctors_word(bundle: Any, arrays: Any, weights: Any, options: dict[str, Any
         return f"the doctor cannot say why: {type(error).__name__}: {error}"
 
 
-def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: dict[str, Any]) -> Any:
+def _bundle(
+    config: pytest.Config, weights: Any, head: str, seed: int, tolerances: str | None, inputs: dict[str, Any]
+) -> Any:
     """Take a bundle as it is, or from the cache; else record it."""
     import difflib
 
@@ -85,9 +91,9 @@ def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: d
 
     is_standard = isinstance(weights, str) and weights in names()
     if is_standard or isinstance(weights, Bundle) or _is_bundle_file(weights):
-        if inputs or head != "forward" or seed:
-            what = next(iter(inputs), "seed" if head == "forward" else "head")
-            raise TypeError(f"{what}: expected none beside a bundle, which has its own")
+        own = {"head": head != "forward", "seed": seed, "tolerances": tolerances != "measured"}
+        if extra := [*inputs, *(name for name, is_set in own.items() if is_set)]:
+            raise TypeError(f"{extra[0]}: expected none with a bundle, which has its own")
         if not is_standard:
             return weights if isinstance(weights, Bundle) else load_bundle(weights)
     if isinstance(weights, str) and not is_standard and not Path(weights).exists():
@@ -96,21 +102,24 @@ def _bundle(config: pytest.Config, weights: Any, head: str, seed: int, inputs: d
             f"weights: expected a path or the name of a standard bundle, got {weights!r}, which is neither: "
             f"{', '.join(near)}?"
         )
-    kept = _place_in_cache(config, weights, head, seed, inputs)
-    if kept is not None and kept.is_file():
+    cached = _place_in_cache(config, weights, head, seed, tolerances, inputs)
+    if cached is not None and cached.is_file():
         try:
-            return load_bundle(kept)
+            return load_bundle(cached)
         except (ValueError, OSError):  # a broken file is recorded anew
             pass
-    bundle = record_standard(weights) if is_standard else record(weights, head=head, seed=seed, **inputs)
-    if kept is not None:
+    if is_standard:
+        bundle = record_standard(weights)
+    else:
+        bundle = record(weights, head=head, seed=seed, tolerances=tolerances, **inputs)
+    if cached is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written to is none
-            bundle.save(kept)
+            bundle.save(cached)
     return bundle
 
 
 def _is_bundle_file(weights: Any) -> bool:
-    from nezha_np.oracle.bundle import KEY
+    from nezha_np.oracle.bundle_document import KEY
     from nezha_np.weights.formats.safetensors import read_header, read_metadata
 
     if not isinstance(weights, (str, Path)) or Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
@@ -120,13 +129,14 @@ def _is_bundle_file(weights: Any) -> bool:
 
 
 def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | None:
-    """Name the file of a recording by all that it depends on; None where pytest keeps no cache."""
+    """Name the file of a recording by all that it depends on; None where pytest has no cache."""
     import hashlib
 
     import numpy
 
     import nezha_np
-    from nezha_np.oracle.bundle import FORMAT, checkpoint_hash
+    from nezha_np.oracle.bundle import checkpoint_hash
+    from nezha_np.oracle.bundle_document import FORMAT
     from nezha_np.oracle.standard import names
 
     cache = getattr(config, "cache", None)  # which -p no:cacheprovider takes away
@@ -137,8 +147,7 @@ def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | N
     digest = hashlib.sha256()
     _add_content((nezha_np.__version__, numpy.__version__, FORMAT, weights, *call), digest.update)
     try:
-        folder: Path = cache.mkdir("nezha_golden")
-        return folder / f"{digest.hexdigest()[:32]}.safetensors"
+        return Path(cache.mkdir("nezha_golden")) / f"{digest.hexdigest()[:32]}.safetensors"
     except OSError:  # a folder that cannot be written to
         return None
 

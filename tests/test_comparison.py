@@ -9,7 +9,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.alignment import align
-from nezha_np.oracle.visible import see
+from nezha_np.oracle.description import describe_difference
 
 CONFIG = nz.NezhaConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
@@ -84,6 +84,10 @@ def test_a_star_in_a_rename_stands_for_the_same_text_in_both_names(bundle):
         ({"outputs/0": "loss"}, "outputs/0", "loss"),
         ({"outputs/1": "logits"}, "outputs/1", "outputs/logits"),
         ({"grad:head": "gradients/cls.predictions.bias"}, "grad:head", "gradients/cls.predictions.bias"),
+        ({"blocks.**": "encoder.layer.**"}, "blocks.1.attention.self.q", "encoder.layer.1.attention.self.q"),
+        ({"net.**.act": "encoder.**.intermediate_act_fn"}, "net.layer.0.intermediate.act",
+         "encoder.layer.0.intermediate.intermediate_act_fn"),
+        ({"*": "encoder"}, "gradients/enc.layer.0.output.dense.bias", "gradients/encoder.layer.0.output.dense.bias"),
     ],
 )  # fmt: skip
 def test_a_rename_acts_on_what_lies_below_it_too_and_of_several_that_with_the_most_parts(bundle, rename, theirs, ours):
@@ -175,7 +179,7 @@ def test_queries_and_keys_that_are_exchanged_are_a_mistake_and_no_layout(bundle)
     theirs = {probs: bundle.trace[probs].swapaxes(2, 3)}
     assert not nz.oracle.compare(bundle, theirs, transposed=True)
     assert "yours are the right ones with queries and keys exchanged" in list(
-        see(probs, bundle.trace[probs], theirs[probs], 1e-9)
+        describe_difference(probs, bundle.trace[probs], theirs[probs], 1e-9)
     )
 
 
@@ -183,12 +187,12 @@ def test_axes_in_another_order_are_seen(bundle):
     right, name = bundle.trace[FEED_FORWARD], "encoder.layer.1.attention.self.conv"
     taken = "transposed=True takes them so"
     assert f"yours are the right ones with axes in the order (0, 2, 1): {taken}" in list(
-        see(name, right, right.swapaxes(1, 2), 1e-9)
+        describe_difference(name, right, right.swapaxes(1, 2), 1e-9)
     )
     assert f"yours are the right ones with axes in the order (0, 1, 3, 2): {taken}" in list(
-        see(Q, bundle.trace[Q], bundle.trace[Q].swapaxes(2, 3), 1e-9)
+        describe_difference(Q, bundle.trace[Q], bundle.trace[Q].swapaxes(2, 3), 1e-9)
     )
-    assert not any("axes" in line for line in see(name, right, right.swapaxes(1, 2) + 1, 1e-9))
+    assert not any("axes" in line for line in describe_difference(name, right, right.swapaxes(1, 2) + 1, 1e-9))
     summary = nz.oracle.compare(bundle, {FEED_FORWARD: right.swapaxes(1, 2)}).summary()
     assert "has shape (2, 12, 4), expected (2, 4, 12): transposed=True takes axes in another order" in summary
 

@@ -10,8 +10,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers import addition, attention, dropout, layer_norm, linear, masks, relative_position
 from nezha_np.oracle.differences import difference, largest
-from nezha_np.oracle.mistakes import MISTAKES
-from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, MISTAKES
 from nezha_np.oracle.replay import CANNOT, At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.standard import (
@@ -258,7 +257,7 @@ OWN_NUMBERS = {
     ),
     "dropout, seen after the residual": (
         "dropout left on",
-        {addition.add: At(".residual", lambda step, x, y: x * kept(x.shape, step.name) + y)},
+        {addition.add: At("**.residual", lambda step, x, y: x * kept(x.shape, step.name) + y)},
     ),
     "a trained table": (
         "another table, trained instead of fixed",
@@ -283,8 +282,8 @@ OWN_NUMBERS = {
     "another residual": (
         "another input",
         {
-            linear.linear: At("attention.output.dense", noting(0)),
-            addition.add: At("attention.output.residual", lambda step, x, y: x + NOTED[-1]),
+            linear.linear: At("**.attention.output.dense", noting(0)),
+            addition.add: At("**.attention.output.residual", lambda step, x, y: x + NOTED[-1]),
         },
     ),
     "the token types added again": (
@@ -293,7 +292,7 @@ OWN_NUMBERS = {
     ),
     "a residual of its own factor": (
         "residual scaled",
-        {addition.add: At(".residual", lambda step, x, y: x + 0.8 * y)},
+        {addition.add: At("**.residual", lambda step, x, y: x + 0.8 * y)},
     ),
     "the keys in place of the queries": (
         "position term of the keys",
@@ -304,7 +303,7 @@ OWN_NUMBERS = {
     ),
     "scores masked by −5e3": (
         "mask before the position term",
-        {addition.add: At(".scores", lambda step, x, y: np.where(attended(step), x, -5e3) + y)},
+        {addition.add: At("**.scores", lambda step, x, y: np.where(attended(step), x, -5e3) + y)},
     ),
     "learned absolute positions": (
         "absolute positions added",
@@ -324,19 +323,19 @@ OWN_NUMBERS = {
     ),
     "a decoder of its own": (
         "decoder untied",
-        {linear.linear: At("decoder", of_another_weight)},
+        {linear.linear: At("cls.predictions.decoder", of_another_weight)},
     ),
     "another matrix": (
         "another weight",
-        {linear.linear: At("intermediate.dense", of_another_weight)},
+        {linear.linear: At("**.intermediate.dense", of_another_weight)},
     ),
     "another bias": (
         "another bias",
-        {linear.linear: At("intermediate.dense", of_another_bias)},
+        {linear.linear: At("**.intermediate.dense", of_another_bias)},
     ),
     "another norm": (
         "another weight or bias of a norm",
-        {layer_norm.layer_norm: At("attention.output.LayerNorm", of_another_norm)},
+        {layer_norm.layer_norm: At("**.attention.output.LayerNorm", of_another_norm)},
     ),
 }
 
@@ -475,7 +474,7 @@ def test_of_two_mistakes_the_first_is_named(dtype):
 
 def test_a_mistake_in_one_layer_alone_is_named_with_its_place():
     bundle = bundle_of("nezha-masked_lm")
-    change = {linear.linear: At("layer.1.attention.self.query", lambda step, x, w, b: step.right(x, w))}
+    change = {linear.linear: At("**.layer.1.attention.self.query", lambda step, x, w, b: step.right(x, w))}
     diagnosis = nz.oracle.diagnose(bundle, plant(bundle, change, "float32"))
     assert diagnosis.names == ("bias missing",)
     assert diagnosis.findings[0].only == "encoder.layer.1.attention.self.query"
@@ -546,7 +545,9 @@ def test_an_unknown_difference_is_not_in_the_catalogue_and_what_can_be_seen_is_s
     assert said in str(diagnosis)
 
 
-@pytest.mark.parametrize(("step", "what"), [("decoder", "an untied decoder"), ("intermediate.dense", "another matrix")])
+@pytest.mark.parametrize(
+    ("step", "what"), [("cls.predictions.decoder", "an untied decoder"), ("**.intermediate.dense", "another matrix")]
+)
 def test_of_too_few_tokens_to_tell_another_matrix_the_doctor_says_how_many_it_takes(step, what):
     config = nz.NezhaConfig(
         vocab_size=40, hidden_size=32, num_attention_heads=2, num_hidden_layers=1, intermediate_size=24

@@ -5,6 +5,8 @@ import pytest
 
 import nezha_np as nz
 from nezha_np.layers import addition, attention, layer_norm, linear
+from nezha_np.mechanism.patterns import matches
+from nezha_np.oracle.doctor import groups_of
 from nezha_np.oracle.replay import At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.standard import record_standard
@@ -83,7 +85,7 @@ def port_of(bundle, changes):
 
 def test_queries_that_are_scaled_and_scaled_again_are_not_taken_for_scaled_early(bundle):
     scaled = {
-        attention.split_heads: At(".q", lambda step, x, *, head_size: step.right(x, head_size=head_size) / 8**0.5)
+        attention.split_heads: At("**.q", lambda step, x, *, head_size: step.right(x, head_size=head_size) / 8**0.5)
     }
     diagnosis = nz.oracle.diagnose(bundle, port_of(bundle, scaled))
     assert "scale applied early" not in diagnosis.names
@@ -104,7 +106,7 @@ def test_a_mistake_that_a_right_step_contradicts_is_not_named(bundle):
 
     changes = {
         layer_norm.layer_norm: before_the_norm,
-        addition.add: At(".output.residual", other_residual),
+        addition.add: At("**.output.residual", other_residual),
     }
     diagnosis = nz.oracle.diagnose(bundle, port_of(bundle, changes))
     assert diagnosis.step == "encoder.layer.0.output.residual"
@@ -112,10 +114,38 @@ def test_a_mistake_that_a_right_step_contradicts_is_not_named(bundle):
 
 
 def test_a_mistake_in_the_same_step_of_every_layer_is_named_so(bundle):
-    swapped = {linear.linear: At("self.value", lambda step, x, weight, bias: step.right(x, weight))}
+    swapped = {linear.linear: At("**.self.value", lambda step, x, weight, bias: step.right(x, weight))}
     finding = nz.oracle.diagnose(bundle, port_of(bundle, swapped)).findings[0]
     assert (finding.name, finding.only) == ("bias missing", "encoder.layer.*.attention.self.value")
     assert finding.unexplained == 0
+
+
+def test_the_doctors_groups_take_the_same_step_of_every_layer_and_no_other():
+    site = "encoder.layer.0.output.dense"
+    alike, of_layer = groups_of([site], layers=2)
+    assert matches("encoder.layer.1.output.dense", [alike]) and matches(site, [of_layer])
+    assert not matches("encoder.layer.0.attention.output.dense", [alike])
+    assert matches("encoder.layer.0.attention.output.dense", [of_layer])
+    assert not matches("encoder.layer.1.output.dense", [of_layer])
+    assert groups_of([site], layers=1) == [of_layer]
+    assert groups_of(["embeddings.sum", "pooler.dense"], layers=2) == []
+
+
+@pytest.mark.parametrize(
+    ("only", "at"),
+    [
+        ("encoder.layer.*.output.dense", "encoder.layer.*.output.dense"),
+        ("encoder.layer.1.**", ("encoder.layer.1.**.query", "encoder.layer.1.**.dense", "encoder.layer.1.**.key",
+                                "encoder.layer.1.**.value")),
+    ],
+)  # fmt: skip
+def test_a_mistake_at_a_group_of_steps_is_named_with_the_pattern_of_the_group(bundle, only, at):
+    without_bias = {linear.linear: At(at, lambda step, x, weight, bias: step.right(x, weight))}
+    theirs = port_of(bundle, without_bias)
+    ends = {"encoder.layer.1.output", "encoder.layer.0.output"} if only.endswith("**") else set(theirs)
+    known = {name: theirs[name] for name in theirs if name in ends}
+    finding = nz.oracle.diagnose(bundle, known).findings[0]
+    assert (finding.name, finding.only, finding.unexplained) == ("bias missing", only, 0)
 
 
 def test_a_loss_is_as_uncertain_as_the_logits_it_is_made_of():

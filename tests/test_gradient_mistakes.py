@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
-from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.replay import replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.randomness import uniform

@@ -60,7 +60,7 @@ def mend(path, diff):
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
 
-STEPS = ("Trace", "Record", "Check", "A broken port, mended in three steps")
+STEPS = ("Trace", "Record", "Check", "A broken port, corrected in three steps")
 
 
 @pytest.mark.exhaustive

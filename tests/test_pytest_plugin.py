@@ -188,18 +188,31 @@ def test_bundle_from_elsewhere(nezha_golden, tmp_path):
     )
 
 
+def test_quick_tolerances_are_taken_and_have_a_recording_of_their_own(run_pytest, pytester):
+    run_pytest(
+        """
+def test_port(nezha_golden):
+    assert nezha_golden(port(), CONFIG, IDS)
+    assert nezha_golden(port(), CONFIG, IDS, tolerances="quick")
+    assert nezha_golden(port(), CONFIG, IDS, tolerances=None, tolerance=1e-5)
+"""
+    ).assert_outcomes(passed=1)
+    assert {nz.oracle.load(file).tolerances_by for file in kept(pytester)} == {"measured", "quick", None}
+
+
 BAD_INPUT = {
     "nezha_golden(port(), CONFIG, [[99]])": "ValueError: input_ids: expected values from 0 to 19, got 99",
     "nezha_golden(port(), CONFIG, IDS, head='x')": "ValueError: head: expected one of forward, *got 'x'",
     "nezha_golden(port(), 'nowhere', IDS)": "FileNotFoundError: *nowhere*",
     "nezha_golden(port(), 'nezha-maskedlm')": "FileNotFoundError: weights: *nezha-masked_lm*",
-    "nezha_golden(port(), 'nezha-masked_lm', seed=5)": "TypeError: seed: expected none beside a bundle, *",
+    "nezha_golden(port(), 'nezha-masked_lm', seed=5)": "TypeError: seed: expected none with a bundle, *",
+    "nezha_golden(port(), 'nezha-masked_lm', tolerances='quick')": "TypeError: tolerances: expected none with a *",
     "nezha_golden(port(), 3, IDS)": "TypeError: weights: expected *got int",
     "nezha_golden(None, CONFIG, IDS)": "TypeError: theirs: expected a mapping of arrays or a path, got NoneType",
     "nezha_golden(len, CONFIG, IDS)": "TypeError: len() takes no keyword arguments",
     "nezha_golden({'x': np.zeros(1)}, CONFIG, IDS)": "ValueError: theirs: expected some of the bundle's names *",
     "nezha_golden({}, nz.oracle.record(CONFIG, IDS), IDS)":
-        "TypeError: input_ids: expected none beside a bundle, which has its own",
+        "TypeError: input_ids: expected none with a bundle, which has its own",
 }  # fmt: skip
 
 

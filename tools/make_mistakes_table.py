@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.oracle.mistakes import PARTS
-from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, PARTS
 from nezha_np.oracle.rounding import ARITHMETICS
 
 REPOSITORY = Path(__file__).parents[1]

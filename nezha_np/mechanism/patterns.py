@@ -1,7 +1,7 @@
 """Patterns of names: one language, wherever some of the names of a pass are meant.
 
-    *     any text within a part of a name: it stops at a dot
-    **    any text at all, dots included
+    *     any text within a part of a name: it stops at a dot, and at the slash of a group such as gradients/
+    **    any text at all, dots and slashes included
 
     encoder.layer.*.output        encoder.layer.0.output, encoder.layer.11.output; not encoder.layer.0.attention.output
     encoder.layer.0.**            everything below the first layer
@@ -17,6 +17,8 @@ import functools
 import re
 from collections.abc import Sequence
 from typing import Any
+
+STARS = re.compile(r"(\*\*|\*)")
 
 
 def check_patterns(argument: str, value: Any) -> tuple[str, ...]:
@@ -69,9 +71,55 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     >>> compile_pattern("layer.*.attention.**").fullmatch("layer.3.attention.self.q").groups()
     ('3', 'self.q')
     """
-    texts = {"**": "(.*)", "*": "([^.]*)"}
-    parts = re.split(r"(\*\*|\*)", pattern)
+    texts = {"**": "(.*)", "*": "([^./]*)"}
+    parts = STARS.split(pattern)
     return re.compile("".join(texts.get(part) or re.escape(part) for part in parts), re.DOTALL)
+
+
+def count_stars(pattern: str) -> int:
+    """Count the stars of a pattern, a double one as one.
+
+    Parameters
+    ----------
+    pattern : str
+        The pattern.
+
+    Returns
+    -------
+    int
+        The number of ``*`` and ``**``.
+
+    Examples
+    --------
+    >>> count_stars("layer.*.attention.**")
+    2
+    """
+    return len(STARS.findall(pattern))
+
+
+def fill_stars(pattern: str, texts: Sequence[str]) -> str:
+    """Put texts in the place of a pattern's stars.
+
+    Parameters
+    ----------
+    pattern : str
+        The pattern.
+    texts : sequence of str
+        What its stars stand for, as many as there are stars or more, in their order.
+
+    Returns
+    -------
+    str
+        The name.
+
+    Examples
+    --------
+    >>> found = compile_pattern("blocks.*.attn.**").fullmatch("blocks.3.attn.q.weight")
+    >>> fill_stars("encoder.layer.*.attention.self.**", found.groups())
+    'encoder.layer.3.attention.self.q.weight'
+    """
+    left = iter(texts)
+    return STARS.sub(lambda _: next(left), pattern)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

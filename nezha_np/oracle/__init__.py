@@ -1,9 +1,10 @@
-"""The golden oracle: record a pass, compare another implementation with it, and be told which line of it to mend."""
+"""The golden oracle: record a pass, compare another implementation with it, and find out which line of it is wrong."""
 
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.bundle import load_bundle as load
 from nezha_np.oracle.comparison import Comparison, compare
-from nezha_np.oracle.doctor import Diagnosis, diagnose
+from nezha_np.oracle.diagnosis import Diagnosis
+from nezha_np.oracle.doctor import diagnose
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.standard import record_all, record_standard
 from nezha_np.oracle.torch_capture import capture_torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ import numpy as np
 from nezha_np.arrays import is_array, library, to_numpy
 from nezha_np.checks import check_path, listed
 from nezha_np.families.family import every_prefix, family_of
-from nezha_np.oracle.bundle import KEY, TOLERANCES, Bundle, flattened, load_bundle
+from nezha_np.mechanism.patterns import compile_pattern, count_stars, fill_stars
+from nezha_np.oracle.bundle import Bundle, flattened, load_bundle
+from nezha_np.oracle.bundle_document import KEY, TOLERANCES
+from nezha_np.oracle.description import has_square_scores
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.visible import is_square
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors
 
-Rename = list[tuple[re.Pattern[str], str]]
+Rename = list[tuple[str, str]]  # patterns of their names, and ours for them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,12 +75,13 @@ def align(
         What to align with.
     theirs : mapping of str to array, Bundle, or path
         Their arrays, of any library: by trace names, by ``outputs/…`` or the name of an output, and by ``gradients/…``;
-        the prefix of a model (``nezha.``, ``bert.``, ``convbert.``) may stand before a name. A tuple of arrays counts
-        as ``name.0``, ``name.1``, …; what is None is left out. Another bundle, or the path of one, stands for its
-        arrays.
+        a name may begin with the prefix of a model (``nezha.``, ``bert.``, ``convbert.``). A tuple of arrays counts
+        as ``name.0``, ``name.1``, …; what is None is left out. Of another bundle, or the path of one, its arrays are
+        taken.
     rename : mapping of str to str, optional
-        Our names for theirs. A ``*`` stands for any text without a dot, and in our name for the same text; what lies
-        below a name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
+        Our names for theirs, as patterns (`nezha_np.mechanism.patterns`): ``*`` stands for any text within a part of a
+        name, ``**`` for any text, and in our name each star for the text of theirs in its place. What lies below a
+        name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
         ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts. One that fits none of their
         names is listed in `Theirs.idle`, and refused where the bundle does not have its name either.
     transposed : bool
@@ -125,20 +127,20 @@ def align(
             axes[name] = order
         found[name] = array.transpose(order)
     if not names:
-        mend = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
+        advice = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
         raise ValueError(
             f"theirs: expected some of the bundle's names ({listed(list(golden), 5)}), "
-            f"got {listed(list(arrays), 5) or 'no array'}: {mend}"
+            f"got {listed(list(arrays), 5) or 'no array'}: {advice}"
         )
-    kept = {name: found[name] for name in golden if name in found}
-    said = {name: known[names[name]] for name in kept if names[name] in known}
-    theirs_in = dtype or most_frequent_dtype(kept, said)
+    in_order = {name: found[name] for name in golden if name in found}
+    said = {name: known[names[name]] for name in in_order if names[name] in known}
+    theirs_in = dtype or most_frequent_dtype(in_order, said)
     if theirs_in not in TOLERANCES:
         raise ValueError(f"dtype: expected one of {', '.join(TOLERANCES)}, got {theirs_in!r}")
     by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
     dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
     unfit = {name: wrong_shape[name] for name in golden if name in wrong_shape}
-    return Theirs(kept, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
+    return Theirs(in_order, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -259,12 +261,12 @@ def check_rename(rename: Mapping[str, str] | None) -> Rename:
     for their, our in (rename or {}).items():
         if not isinstance(their, str) or not isinstance(our, str):
             raise TypeError(f"rename: expected a mapping from their names to ours, got {their!r} for {our!r}")
-        if our.count("*") > their.count("*"):
-            counts = f"{their.count('*')} for {our.count('*')}"
+        if count_stars(our) > count_stars(their):
+            counts = f"{count_stars(their)} for {count_stars(our)}"
             raise ValueError(f"rename: expected a * in {their!r} for each in {our!r}, got {counts}")
         found.append((their, our))
     found.sort(key=lambda pair: -pair[0].count("."))
-    return [(re.compile("([^./]*)".join(map(re.escape, their.split("*"))) + r"(\..*)?"), our) for their, our in found]
+    return found
 
 
 def renamed(name: str, rename: Rename) -> str:
@@ -277,14 +279,29 @@ def renamed(name: str, rename: Rename) -> str:
     ('gradients/encoder.layer.1.query.weight', 'logits', 'blocks.1')
     """
     group, slash, rest = name.rpartition("/")
-    for pattern, our in rename:
+    for their, our in rename:
         for before, text in (("", name), (group + slash, rest)):
-            if match := pattern.fullmatch(text):
-                *parts, below = match.groups(default="")
-                for part in parts:
-                    our = our.replace("*", part, 1)
-                return before + our + below
+            stars = stars_of(text, their)
+            if stars is not None:
+                *texts, below = stars
+                return before + fill_stars(our, texts) + below
     return name
+
+
+def stars_of(name: str, pattern: str) -> tuple[str, ...] | None:
+    """Return what the stars of a pattern stand for in a name, and what lies below it; None where it does not fit.
+
+    Examples
+    --------
+    >>> stars_of("blocks.1.q.weight", "blocks.*.q"), stars_of("blocks.1.k", "blocks.*.q")
+    (('1', '.weight'), None)
+    """
+    if found := compile_pattern(pattern).fullmatch(name):
+        return (*found.groups(), "")
+    if found := compile_pattern(f"{pattern}.**").fullmatch(name):
+        *texts, below = found.groups()
+        return (*texts, f".{below}")
+    return None
 
 
 def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundle) -> dict[str, str]:
@@ -317,7 +334,7 @@ def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundl
 def _fits(table: Rename, name: str) -> bool:
     """Whether a rename acts on a name, with its group or after it, with a model's prefix or without."""
     texts = [text for form in (name, without_prefix(name)) for text in (form, form.rpartition("/")[2])]
-    return any(pattern.fullmatch(text) for pattern, _ in table for text in texts)
+    return any(stars_of(text, pattern) is not None for pattern, _ in table for text in texts)
 
 
 def without_prefix(name: str) -> str:
@@ -337,10 +354,10 @@ def without_prefix(name: str) -> str:
 def _our_name(name: str, table: Rename, bundle: Bundle, golden: Mapping[str, Any]) -> str | None:
     """Find the bundle's name for theirs, None where it has none."""
     name = name.removeprefix("trace/")
-    given = renamed(name, table)
-    if given == name:
-        given = renamed(without_prefix(name), table)
-    group, slash, rest = without_prefix(given).removeprefix("trace/").rpartition("/")
+    ours = renamed(name, table)
+    if ours == name:
+        ours = renamed(without_prefix(name), table)
+    group, slash, rest = without_prefix(ours).removeprefix("trace/").rpartition("/")
     rest = family_of(bundle.config).second_names.get(rest, rest)
     choices = [group + slash + rest, f"outputs/{rest}" if not group else ""]
     if group == "gradients":  # of an output: it has those of the intermediate that it is
@@ -372,7 +389,8 @@ def _best_order(name: str, golden: np.ndarray, array: np.ndarray) -> tuple[int, 
     as_it_is = tuple(range(array.ndim))
     apart = {}
     for order in itertools.permutations(as_it_is):
-        if array.transpose(order).shape == golden.shape and not (is_square(name, golden) and order[2] > order[3]):
+        exchanged = has_square_scores(name, golden) and order[2] > order[3]
+        if array.transpose(order).shape == golden.shape and not exchanged:
             differences = difference(name, golden, array.transpose(order))
             most = largest(magnitude(name, golden))  # an infinite difference would outweigh all others
             apart[order] = float(np.minimum(differences, most).mean()) if differences.size else 0.0

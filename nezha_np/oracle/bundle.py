@@ -1,6 +1,6 @@
 """Golden bundles: one pass of the model, every number of it, in one safetensors file that any language can read.
 
-The tensors of the file are named by groups: ``inputs/…`` what the model is given, ``weights/…`` its parameters where
+The tensors of the file are named by groups: ``inputs/…`` the inputs of the model, ``weights/…`` its parameters where
 the file has them, ``trace/…`` every intermediate, ``outputs/…`` what the head returns, ``gradients/…`` the gradient of
 the loss by every parameter and intermediate. All else is one JSON document in the file's metadata. `docs/bundles.md`
 specifies the format for readers in other languages.
@@ -18,35 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import DTYPES
 from nezha_np.checks import check_path
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
-from nezha_np.model.tasks import TASKS
+from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
-
-FORMAT = 1  # the number of the format; a reader refuses other numbers
-KEY = "nezha_np_golden"  # where the metadata hold the JSON document
-# What the document holds under each key.
-KINDS: dict[str, type] = {
-    "head": str,
-    "config": dict,
-    "switches": dict,
-    "weights": dict,
-    "dtype": str,
-    "versions": dict,
-    "aliases": dict,
-    "trace": list,
-    "outputs": list,
-    "gradients": list,
-    "tolerances": dict,
-}
-TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
-RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,22 +36,22 @@ class Bundle:
     Attributes
     ----------
     head : str
-        The public function that ran: "forward", "masked_lm", ….
+        The task, the public function that ran: "forward", "masked_lm", ….
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     inputs : dict
-        What the head was given, labels among it, by the names of its arguments.
+        The inputs of the task, labels among them, by the names of its arguments.
     trace : dict of str to array
         Every recorded intermediate by its trace name, in the order in which they were made. Names of one array, that of
         a module and that of its last step, hold the same array.
     outputs : dict of str to array
-        What the head returned: ``logits``, ``hidden_states.0``, ….
+        What it returned: ``logits``, ``hidden_states.0``, ….
     gradients : dict of str to array
         Gradients of the loss by intermediates and parameters, in the order of the walk back; empty without a loss.
     tolerances : dict of str to dict
         For each dtype ("float64", "float32", "float16", "bfloat16") and each name (``gradients/…`` for gradients,
         ``outputs/…`` for outputs) the largest absolute difference that rounding explains; infinite where a pass in that
-        dtype has no number at all.
+        dtype has no number at all. Empty where none were recorded.
     recipe : dict
         Where the weights come from; ``kind`` is "inside", "init" or "checkpoint".
     dtype : str
@@ -80,6 +60,8 @@ class Bundle:
         What computed it.
     tensors : dict of str to array or None
         The weights where the file has them.
+    tolerances_by : str or None
+        How the tolerances were found: "measured", "quick", or None where there are none.
 
     Examples
     --------
@@ -101,6 +83,7 @@ class Bundle:
     dtype: str
     versions: dict[str, str]
     tensors: dict[str, np.ndarray] | None = None
+    tolerances_by: str | None = "measured"
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -121,7 +104,7 @@ class Bundle:
         ----------
         checkpoint : Weights, str or Path, optional
             A checkpoint that holds them, where the recipe is "checkpoint" and it is not the shipped one. Or the weights
-            themselves, which are taken at their word.
+            themselves, which are not checked against the recipe.
 
         Returns
         -------
@@ -133,8 +116,8 @@ class Bundle:
         FileNotFoundError
             If there is no such checkpoint.
         ValueError
-            If a checkpoint is needed and not given, it is another one than that of the pass, or the shapes of weights
-            are not the configuration's.
+            If a checkpoint is needed and there is none, it is another one than that of the pass, or the shapes of
+            weights are not the configuration's.
         """
         if isinstance(checkpoint, Weights):
             return Weights(dict(checkpoint.to(device="cpu", dtype=self.dtype)), self.config)
@@ -142,8 +125,8 @@ class Bundle:
             case "inside":
                 return Weights(self.tensors or {}, self.config)
             case "init":
-                drawn = init(self.config, self.recipe["head"], self.recipe["seed"])
-                return Weights(dict(drawn.to(dtype=self.dtype)), self.config)
+                weights = init(self.config, self.recipe["head"], self.recipe["seed"])
+                return Weights(dict(weights.to(dtype=self.dtype)), self.config)
         path = SHIPPED if checkpoint is None else check_path(checkpoint, "checkpoint")
         found = checkpoint_hash(path, name="checkpoint")
         if found != self.recipe["sha256"]:
@@ -155,7 +138,7 @@ class Bundle:
         return Weights(dict(load(path, dtype=self.dtype)), self.config)
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle to a safetensors file, beside its place, and move it there.
+        """Write the bundle to a safetensors file. An older file of the name stays until the new one is complete.
 
         Parameters
         ----------
@@ -189,6 +172,7 @@ class Bundle:
             "trace": list(self.trace),
             "outputs": list(self.outputs),
             "gradients": list(self.gradients),
+            "tolerances_by": self.tolerances_by,
             "tolerances": {
                 dtype: {
                     tensor_name(name): value if math.isfinite(value) else None
@@ -203,7 +187,7 @@ class Bundle:
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.
-        write_atomically(path.parent, lambda beside: write_tensors(beside / path.name, tensors, {KEY: text}))
+        write_atomically(path.parent, lambda folder: write_tensors(folder / path.name, tensors, {KEY: text}))
 
     def _named(self) -> dict[str, Any]:
         """Give everything the name of its tensor."""
@@ -217,17 +201,6 @@ class Bundle:
         ):
             named |= {f"{group}/{name}": value for name, value in values.items()}
         return named
-
-
-def tensor_name(name: str) -> str:
-    """Return what the file calls one of `Bundle.arrays`.
-
-    Examples
-    --------
-    >>> tensor_name("embeddings.sum"), tensor_name("outputs/logits")
-    ('trace/embeddings.sum', 'outputs/logits')
-    """
-    return name if name.startswith(("outputs/", "gradients/")) else f"trace/{name}"
 
 
 def bundle_path(path: str | Path) -> Path:
@@ -247,7 +220,7 @@ def bundle_path(path: str | Path) -> Path:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each array of nested tuples a name of its own; what is None is left out.
+    """Name each array of nested tuples by its place in them; what is None is left out.
 
     Examples
     --------
@@ -334,41 +307,9 @@ def load_bundle(path: str | Path) -> Bundle:
     path = check_path(path)
     header = read_header(path)
     try:
-        return _as_bundle(_read_document(read_metadata(path)), map_tensors(path, header))
+        return _as_bundle(read_document(read_metadata(path)), map_tensors(path, header))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Read the JSON document of a bundle, and check that it is one of this format."""
-    if KEY not in metadata:
-        raise ValueError(f"expected a golden bundle, got a safetensors file without {KEY} in its metadata")
-    text = metadata[KEY]
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")
-    if type(document.get("format")) is not int or document["format"] != FORMAT:  # JSON's true is no 1
-        raise ValueError(
-            f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
-            "read it with the version of nezha_np that wrote it"
-        )
-    for key, kind in KINDS.items():
-        if not isinstance(document.get(key), kind):
-            got = type(document[key]).__name__ if key in document else "nothing"
-            raise ValueError(f"expected {kind.__name__} under {key} in the bundle's metadata, got {got}")
-    if document["head"] not in TASKS:
-        raise ValueError(f"expected one of the heads {', '.join(TASKS)}, got {document['head']!r}")
-    if document["dtype"] not in DTYPES:
-        raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
-    recipe, tolerances = document["weights"], document["tolerances"]
-    if recipe.get("kind") not in tuple(RECIPES) or not recipe.keys() >= set(RECIPES[recipe["kind"]]):
-        raise ValueError(f"expected a recipe for the weights ({', '.join(RECIPES)}), got {recipe}")
-    if missing := [dtype for dtype in TOLERANCES if not isinstance(tolerances.get(dtype), dict)]:
-        raise ValueError(f"expected tolerances for {', '.join(TOLERANCES)}, got none for {', '.join(missing)}")
-    return document
 
 
 def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> Bundle:
@@ -387,7 +328,7 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
     tensors |= {name: found(first) for name, first in document["aliases"].items()}
-    weights, given = held("weights") or None, held("inputs") | document["switches"]
+    weights, arguments = held("weights") or None, held("inputs") | document["switches"]
     if document["weights"]["kind"] == "inside" and weights is None:
         raise ValueError("expected weights inside the file, as its metadata say, found none")
     try:
@@ -395,9 +336,9 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected a configuration in the bundle's metadata, got another: {error}") from None
     try:
-        inputs = nested(given)
+        inputs = nested(arguments)
     except ValueError:  # what should be a number in a tuple is none
-        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(given)}") from None
+        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(arguments)}") from None
     bundle = Bundle(
         head=document["head"],
         config=config,
@@ -410,17 +351,8 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         dtype=document["dtype"],
         versions=document["versions"],
         tensors=weights,
+        tolerances_by=document["tolerances_by"],
     )
-    for dtype in TOLERANCES:
-        bundle.tolerances[dtype] = {name: _tolerance(document, dtype, tensor_name(name)) for name in bundle.arrays}
+    for dtype in TOLERANCES if bundle.tolerances_by is not None else ():
+        bundle.tolerances[dtype] = {name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays}
     return bundle
-
-
-def _tolerance(document: Mapping[str, Any], dtype: str, tensor: str) -> float:
-    tensor, tolerances = document["aliases"].get(tensor, tensor), document["tolerances"][dtype]
-    if tensor not in tolerances:
-        raise ValueError(f"expected a tolerance of {dtype} for each array, found none for {tensor}")
-    value = tolerances[tensor]
-    if value is not None and not isinstance(value, (int, float)):
-        raise ValueError(f"expected numbers for tolerances, got {value!r} for {tensor}")
-    return math.inf if value is None else float(value)

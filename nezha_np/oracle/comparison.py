@@ -143,7 +143,7 @@ class Comparison:
             wrong = sum(not row.agrees for row in self.rows)
             lines = [
                 f"{wrong} of {len(self.rows)} arrays {'is' if wrong == 1 else 'are'} beyond {within}",
-                f"the first, in the order in which they are made: {describe(first)}",
+                f"the first, in the order in which they are made: {describe_row(first)}",
             ]
         lines += self._notes()
         if self.missing:
@@ -157,7 +157,7 @@ class Comparison:
         return "\n".join(lines)
 
     def _notes(self) -> Iterator[str]:
-        """Say what the verdict rests on beside the numbers: a dtype that was not given, axes, wide tolerances."""
+        """Say what the result depends on besides the numbers: a dtype that was guessed, axes, wide tolerances."""
         if self.tolerance is None and self.dtype_by == "bits":
             yield f"{self.dtype} is a guess, by the bits of arrays in float32: dtype= says what it is"
         if self.tolerance is None and self.dtype_by == "arrays" and self.dtype in ("bfloat16", "float16"):
@@ -201,7 +201,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def describe(row: Row) -> str:
+def describe_row(row: Row) -> str:
     """Say in one line how an array differs."""
     called = "" if row.their_name.endswith(row.name) else f" ({row.their_name})"
     if row.their_shape != row.shape:
@@ -216,7 +216,7 @@ def describe(row: Row) -> str:
 
 
 def _hint(row: Row) -> str:
-    """Say what another shape may come from: a mask as the model is given it, or axes in another order."""
+    """Say what another shape may come from: the mask of the inputs, or axes in another order."""
     if is_additive_mask(row.name) and len(row.their_shape) < len(row.shape):
         return (
             ": the bundle's is the additive mask, (B, 1, 1, S) or (B, 1, Q, S), 0 where attended to and the minimum "
@@ -246,9 +246,10 @@ def compare(
         of the trace, with a model's prefix or without; that of an output, ``logits`` or ``outputs/logits``; or
         ``gradients/…``.
     rename : mapping of str to str, optional
-        Our names for theirs, with ``*`` for any text without a dot:
-        ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``. What lies below a name follows it. A rename that fits
-        none of their names is listed in the summary, and refused where the bundle does not have its name either.
+        Our names for theirs, as patterns: ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``, where ``*`` stands
+        for any text within a part of a name, ``**`` for any text, dots included. What lies below a name follows it. A
+        rename that fits none of their names is listed in the summary, and refused where the bundle does not have its
+        name either.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional
@@ -256,7 +257,8 @@ def compare(
         in, of as many the widest. Arrays in float32 count as bfloat16 where the numbers of all are bfloat16's. The
         summary says where it was guessed.
     tolerance : float, optional
-        The largest difference over the largest golden number, in place of the bundle's tolerances.
+        The largest difference over the largest golden number, in place of the bundle's tolerances; needed where it was
+        recorded without.
 
     Returns
     -------
@@ -288,7 +290,7 @@ def compare(
 
 
 def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
-    """Give a function copies of a bundle's inputs, and take its arrays; what it raises goes through."""
+    """Call a function with copies of a bundle's inputs, and return its arrays; what it raises is not caught."""
     theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
     if not isinstance(theirs, Mapping):
         raise TypeError(f"theirs: expected a function that returns a mapping of arrays, got {type(theirs).__name__}")
@@ -321,6 +323,11 @@ def check_tolerance(tolerance: Any) -> None:
 
 def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = None) -> Comparison:
     """Compare arrays that are aligned with a bundle."""
+    if tolerance is None and not bundle.tolerances:
+        raise ValueError(
+            "tolerance: expected a number, because the bundle was recorded with tolerances=None and has none of its "
+            "own, got None"
+        )
     rows = []
     for name, golden in bundle.arrays.items():
         if name not in theirs.names:
@@ -371,4 +378,4 @@ def compare_aligned(bundle: Bundle, theirs: Theirs, tolerance: float | None = No
 
 def _above_rounding(bundle: Bundle, name: str, size: float) -> float:
     """Return the largest number of an array, 0 where float64's own rounding explains it."""
-    return 0.0 if bundle.tolerances["float64"][name] >= size / 2 else size
+    return 0.0 if bundle.tolerances and bundle.tolerances["float64"][name] >= size / 2 else size

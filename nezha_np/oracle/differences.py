@@ -68,3 +68,16 @@ def largest(values: np.ndarray) -> float:
     0.0
     """
     return float(values.max()) if values.size else 0.0
+
+
+def largest_difference(name: str, right: np.ndarray | None, theirs: np.ndarray | None) -> float:
+    """Return the largest difference of two arrays, infinite where their shapes differ or one is not there.
+
+    Examples
+    --------
+    >>> largest_difference("loss", np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+    0.5
+    """
+    if right is None or theirs is None or np.shape(right) != np.shape(theirs):
+        return float("inf")
+    return largest(difference(name, right, theirs))

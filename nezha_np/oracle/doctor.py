@@ -2,13 +2,12 @@
 
 Each step is computed from *their* inputs to it. The first whose result is not theirs is the fault; it is computed again
 under every mistake of the catalogue (`nezha_np.oracle.mistakes`), and those that make their numbers are named. Where
-none does, the doctor says so, and what can be seen: from which token, head, distance or feature on the numbers differ.
+none does, the doctor says so, and how the numbers differ: at which tokens, heads, distances or features.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,137 +19,36 @@ from nezha_np.layers import losses
 from nezha_np.layers.dropout import unchanged
 from nezha_np.oracle.alignment import Theirs, align
 from nezha_np.oracle.bundle import Bundle, load_bundle
-from nezha_np.oracle.comparison import compare_aligned, describe
-from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, magnitude
+from nezha_np.oracle.comparison import compare_aligned, describe_row
+from nezha_np.oracle.description import describe_difference
+from nezha_np.oracle.diagnosis import Diagnosis, Finding, best_of_each
+from nezha_np.oracle.differences import NEVER, is_additive_mask, largest, largest_difference, magnitude
+from nezha_np.oracle.gradient_doctor import diagnose_gradients
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
-from nezha_np.oracle.mistakes.gradients import GRADIENT_MISTAKES
-from nezha_np.oracle.recording import MARGIN, OF_A_MASK
-from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay, replay_gradients
+from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
-from nezha_np.oracle.visible import see
+from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
 from nezha_np.weights.weights import Weights
 
 NUDGES = (0, 1, 2)
 LEAST = float(np.finfo(np.float32).min)
-TINY = float(np.finfo(np.float64).tiny)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
 FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
+LAYER = "encoder.layer."
 MOST_GROUPS = 8  # or at groups of them, where these are no more
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """A mistake that makes their numbers.
+def groups_of(sites: list[str], layers: int) -> list[str]:
+    """Make patterns of the steps that a mistake is made at: the same step of every layer, all steps of a layer.
 
-    Attributes
-    ----------
-    name, sentence : str
-        The mistake.
-    way : str
-        In which way it is made, "" where there is one alone.
-    only : str or None
-        The one step at which it is made, or a pattern of several, where it is not made at all such steps.
-    before, after : float
-        The largest difference of the step without and with the mistake; infinite where the shapes differ.
-    unexplained : int
-        How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
+    Examples
+    --------
+    >>> groups_of(["embeddings.sum", "encoder.layer.0.output.dense"], layers=2)
+    ['encoder.layer.*.output.dense', 'encoder.layer.0.**']
     """
-
-    name: str
-    sentence: str
-    way: str
-    only: str | None
-    before: float
-    after: float
-    unexplained: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """What the doctor says.
-
-    Attributes
-    ----------
-    step : str or None
-        The first step that does not follow from their inputs to it; None: all do.
-    findings : tuple of Finding
-        The mistakes that make their numbers, those that explain most of what follows first; () where none does.
-    differing : tuple of str
-        All steps that do not follow from their inputs to them.
-    seen : tuple of str
-        What can be seen of the first step's numbers.
-    notes : tuple of str
-        What else there is to say.
-    """
-
-    step: str | None
-    findings: tuple[Finding, ...]
-    differing: tuple[str, ...]
-    seen: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the mistakes, each once."""
-        return tuple(dict.fromkeys(finding.name for finding in self.findings))
-
-    def __str__(self) -> str:
-        lines = []
-        if self.step is not None:
-            lines.append(f"{self.step} is the first that does not follow from your inputs to it")
-        for finding in self.findings:
-            made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
-            where = f" (in {finding.only} alone)" if finding.only else ""
-            lines += [
-                f"mistake: {made}{where}",
-                f"  {finding.sentence}.",
-                f"  with it {_falls(finding)}{_whats_left(finding.unexplained)}",
-            ]
-        if self.step is not None and not self.findings:
-            lines.append("not in the catalogue of mistakes. What can be seen:")
-            lines += [f"  {line}" for line in self.seen]
-        return "\n".join([*lines, *self.notes])
-
-
-def _falls(finding: Finding) -> str:
-    if np.isinf(finding.before):  # nothing can be subtracted from an array of another shape
-        return f"the shape is yours, and the difference {finding.after:.2e}"
-    return f"the difference falls from {finding.before:.2e} to {finding.after:.2e}"
-
-
-def _whats_left(unexplained: int) -> str:
-    if not unexplained:
-        return "; it explains every step that differs"
-    return f"; {unexplained} {'step is' if unexplained == 1 else 'steps are'} still not yours"
-
-
-def _one_for_each(found: list[Finding]) -> list[Finding]:
-    """Keep the best finding of each mistake, those first that leave least unexplained.
-
-    One that is made at one of its steps alone is left out where one made at all its steps explains as much.
-    """
-    best: dict[str, Finding] = {}
-    for finding in sorted(found, key=_rank):
-        best.setdefault(finding.name, finding)
-    whole = [finding.unexplained for finding in best.values() if finding.only is None]
-    return [
-        finding
-        for finding in best.values()
-        if finding.only is None or finding.unexplained < min(whole, default=1 << 30)
-    ]
-
-
-def _rank(finding: Finding) -> tuple[int, int, float]:
-    """Put first what leaves least unexplained, is made at most steps, comes closest; else the catalogue's order."""
-    steps = 0 if finding.only is None else 1 if "*" in finding.only else 2
-    return finding.unexplained, steps, float(f"{finding.after:.2g}")
-
-
-def _groups(sites: list[str], layers: int) -> list[str]:
-    """Make patterns of the steps that mistakes are made at: the same step of every layer, all steps of a layer."""
-    parts = [site.partition("encoder.layer.")[2].partition(".") for site in sites if "encoder.layer." in site]
-    alike = [f"encoder.layer.*.{rest}" for _, _, rest in parts] if layers > 1 else []
-    return list(dict.fromkeys([*alike, *(f"encoder.layer.{index}.*" for index, _, _ in parts)]))
+    parts = [site.removeprefix(LAYER).partition(".") for site in sites if site.startswith(LAYER)]
+    alike = [f"{LAYER}*{dot}{rest}" for _, dot, rest in parts] if layers > 1 else []
+    return list(dict.fromkeys([*alike, *(f"{LAYER}{index}.**" for index, _, _ in parts)]))
 
 
 def diagnose(
@@ -198,7 +96,10 @@ def diagnose(
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
-    return _Doctor(bundle, bundle.weights(weights), found).diagnosis()
+    own = bundle.weights(weights)
+    if bundle.tolerances_by is None:
+        bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
+    return _Doctor(bundle, own, found).diagnosis()
 
 
 class Contradicted(Exception):
@@ -213,11 +114,11 @@ class _Doctor:
         self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
         exact = ARITHMETICS["float64"]
         # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
-        quick = "float32" if theirs.dtype == "float16" else self.arithmetic.computed_in
-        self.quick = dataclasses.replace(self.arithmetic, computed_in=quick)
+        fast = "float32" if theirs.dtype == "float16" else self.arithmetic.computed_in
+        self.fast = dataclasses.replace(self.arithmetic, computed_in=fast)
         # What they have was rounded to their dtype; from there on everything is exact.
-        self.rounded_weights = weights_in(weights, self.quick)
-        self.rounded_inputs = inputs_in(bundle.inputs, self.quick)
+        self.rounded_weights = weights_in(weights, self.fast)
+        self.rounded_inputs = inputs_in(bundle.inputs, self.fast)
         self.weights, self.inputs = weights_in(self.rounded_weights, exact), inputs_in(self.rounded_inputs, exact)
         self.theirs = self._of_trace(theirs.arrays)
         self.replayed = self._replay(self.theirs)
@@ -245,7 +146,7 @@ class _Doctor:
     def _in_their_dtype(self, name: str, array: np.ndarray) -> np.ndarray:
         array = np.maximum(array, LEAST) if is_additive_mask(name) else array
         with np.errstate(over="ignore"):
-            return array.astype(self.quick.computed_in)
+            return array.astype(self.fast.computed_in)
 
     def _replay(self, theirs: Mapping[str, np.ndarray], **options: Any) -> Replay:
         return replay(self.bundle, self.weights, self.inputs, theirs, **options)
@@ -262,32 +163,27 @@ class _Doctor:
                 self.rounded_weights,
                 self.rounded_inputs,
                 in_their_dtype,
-                arithmetic=self.quick,
+                arithmetic=self.fast,
                 nudge=nudge,
                 **options,
             ).made
             for name, array in made.items():
-                allowed[name] = max(allowed[name], self._difference(name, array, rounded.get(name)))
+                allowed[name] = max(allowed[name], largest_difference(name, array, rounded.get(name)))
         # Masks are not rounded: all that is in them means attended to or never.
         return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
 
     def _scale(self, name: str, made: np.ndarray) -> float:
-        """Return the largest number of a step: a cross-entropy, a difference of logits, may be small beside them."""
+        """Return the largest number of a step, of a cross-entropy that of the logits: they may be larger."""
         layer, arguments, _ = self.replayed.calls.get(name, (None, (), {}))
         logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
         return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
-
-    def _difference(self, name: str, made: Any, theirs: Any) -> float:
-        if np.shape(made) != np.shape(theirs):
-            return float("inf")
-        return largest(difference(name, made, theirs))
 
     def _differing(self, made: Mapping[str, Any], allowed: Mapping[str, float]) -> list[str]:
         """List the steps whose results are not theirs, by more than rounding."""
         return [
             name
             for name, array in self.theirs.items()
-            if name not in made or not self._difference(name, made[name], array) <= allowed[name]
+            if name not in made or not largest_difference(name, made[name], array) <= allowed[name]
         ]
 
     def diagnosis(self) -> Diagnosis:
@@ -301,7 +197,8 @@ class _Doctor:
             findings = tuple(self._findings(step, steps, evidence))
             seen = tuple(self._seen(step, steps, evidence))
             return Diagnosis(step, findings, tuple(self.differing), seen, notes)
-        return self._of_gradients(notes)
+        exact = (self.weights, self.inputs)
+        return diagnose_gradients(self.bundle, *exact, self.aligned, notes) or self._all_right(notes)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -318,8 +215,8 @@ class _Doctor:
             notes.append(f"{self.aligned.dtype} is a guess, by the bits of your arrays: dtype= says what it is")
         return notes
 
-    def _of_this_family(self, mistakes: Collection[Mistake]) -> list[Mistake]:
-        return [mistake for mistake in mistakes if self.bundle.config.model_type in mistake.families]
+    def _of_this_family(self) -> list[Mistake]:
+        return [mistake for mistake in MISTAKES if self.bundle.config.model_type in mistake.families]
 
     def _findings(self, step: str, steps: Collection[str], evidence: Evidence | None) -> list[Finding]:
         """Compute the step under every mistake, and list those that make their numbers.
@@ -327,10 +224,10 @@ class _Doctor:
         What is fitted to their numbers (a trained table, a dropout's mask) is tried where nothing exact makes them.
         """
         layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
-        apart, size = self._difference(step, self.made[step], self.theirs[step]), magnitude(step, self.made[step])
+        apart, size = largest_difference(step, self.made[step], self.theirs[step]), magnitude(step, self.made[step])
         possible = [
             mistake
-            for mistake in self._of_this_family(MISTAKES)
+            for mistake in self._of_this_family()
             if not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
         ]
         found = [
@@ -345,20 +242,20 @@ class _Doctor:
                 fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
                 for way, changes in fitted.items():
                     found += self._made_so(mistake, way, changes, step, steps)
-        return _one_for_each(found)
+        return best_of_each(found)
 
     def _of_shapes(self, notes: tuple[str, ...]) -> Diagnosis:
         """Name the first array of another shape, where all that could be looked at is right."""
         step, array = next(iter(self.aligned.wrong_shape.items()))
         allowed = self.bundle.tolerances[self.arithmetic.name][step]
-        seen = see(step, self.bundle.arrays[step], array, allowed)
+        seen = describe_difference(step, self.bundle.arrays[step], array, allowed)
         found = [
             finding
-            for mistake in self._of_this_family(MISTAKES)
+            for mistake in self._of_this_family()
             for way, changes in mistake.ways.items()
             for finding in self._shaped_so(mistake, way, changes, step, allowed)
         ]
-        return Diagnosis(step, tuple(_one_for_each(found)), tuple(self.aligned.wrong_shape), tuple(seen), notes)
+        return Diagnosis(step, tuple(best_of_each(found)), tuple(self.aligned.wrong_shape), tuple(seen), notes)
 
     def _shaped_so(self, mistake: Mistake, way: str, changes: Changes, step: str, allowed: float) -> Iterator[Finding]:
         """Try a change on an array of another shape: it has to make that shape, its numbers, and all that is right."""
@@ -367,15 +264,15 @@ class _Doctor:
         except CANNOT:
             return
         left = dict(self.aligned.wrong_shape)
-        after = self._difference(step, made.get(step), left[step])
+        after = largest_difference(step, made.get(step), left[step])
         if after > allowed or self._differing(made, self.allowed):
             return
         unexplained = sum(made[name].shape != array.shape for name, array in left.items() if name in made)
         yield Finding(mistake.name, mistake.sentence, way, None, np.inf, after, unexplained)
 
     def _seen(self, step: str, steps: Collection[str], evidence: Evidence | None) -> Iterator[str]:
-        """Say what can be seen of a step, and what cannot be told from so little."""
-        yield from see(step, self.made[step], self.theirs[step], self.allowed[step])
+        """Say how a step differs from theirs, and what cannot be told from so little."""
+        yield from describe_difference(step, self.made[step], self.theirs[step], self.allowed[step])
         if evidence is not None and (untold := too_few_rows(evidence)):
             yield untold
         between = [name for name in self.made if name in steps and name in self.bundle.trace]
@@ -396,7 +293,7 @@ class _Doctor:
     ) -> Iterator[Finding]:
         """Try a change at all steps since their last arrays, then at groups of these, and at each alone."""
         known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
-        before = self._difference(step, self.made[step], self.theirs[step])
+        before = largest_difference(step, self.made[step], self.theirs[step])
         sites: list[str | None] = [None]
         for only in sites:  # the first says where else the mistake may be made
             options = {"changes": changes, "only": only, "steps": steps, "target": step}
@@ -406,13 +303,13 @@ class _Doctor:
                 return
             if done.refused and len(changes) > 1:
                 return  # a part of the mistake is no mistake, or another one
-            if only is None and not mistake.whole:
-                groups = _groups(done.changed, self.bundle.config.num_hidden_layers)
+            if only is None and not mistake.indivisible:
+                groups = groups_of(done.changed, self.bundle.config.num_hidden_layers)
                 sites += groups if len(groups) <= MOST_GROUPS else []
                 sites += done.changed if len(done.changed) <= MOST_SITES else []
             if step not in done.made:  # the mistake has no such step, where it changes a composite
                 continue
-            after = self._difference(step, done.made[step], self.theirs[step])
+            after = largest_difference(step, done.made[step], self.theirs[step])
             if not after < before / 2:
                 continue
             if after > self.allowed[step]:  # the mistake's own roundings may be larger
@@ -478,79 +375,15 @@ class _Doctor:
             dict(reversed([(before, self.theirs.get(before, made)) for before, made in self._before(step)])),
         )
 
-    def _of_gradients(self, notes: tuple[str, ...]) -> Diagnosis:
-        prefix = "gradients/"
-        theirs = {
-            name.removeprefix(prefix): array.astype(np.float64)
-            for name, array in self.aligned.arrays.items()
-            if name.startswith(prefix)
-        }
-        if not theirs or not self.bundle.gradients:
-            return self._all_right(notes)
-        made = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"])
-        allowed = self._allowed_of_gradients(made, theirs)
-
-        def differing(of: Mapping[str, Any]) -> list[str]:
-            return [
-                name
-                for name in made
-                if name in theirs and not self._difference(name, of[name], theirs[name]) <= allowed[name]
-            ]
-
-        wrong = differing(made)
-        if not wrong:
-            return self._all_right(notes)
-        step = wrong[0]
-        before = self._difference(step, made[step], theirs[step])
-        findings = []
-        for mistake in self._of_this_family(GRADIENT_MISTAKES):
-            for way, changes in mistake.ways.items():
-                trial = self._walk_back(self.weights, self.inputs, theirs, ARITHMETICS["float64"], changes=changes)
-                if step not in trial:
-                    continue
-                after = self._difference(step, trial[step], theirs[step])
-                sizes = (max(largest(magnitude(step, of[step])), TINY) for of in (trial, made))
-                grown = max(1.0, operator.truediv(*sizes))  # larger gradients have larger roundings
-                if after <= allowed[step] * grown and after < before / 2:
-                    left = len(differing({**made, **trial}))
-                    findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
-        findings.sort(key=_rank)
-        seen = see(step, made[step], theirs[step], allowed[step])
-        return Diagnosis(f"{prefix}{step}", tuple(findings), tuple(prefix + name for name in wrong), tuple(seen), notes)
-
-    def _allowed_of_gradients(self, made: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
-        """Measure what rounding explains of each gradient.
-
-        The walk back stands on the bundle's forward pass, not on theirs, whose roundings count too: so it is the
-        bundle's tolerance at least.
-        """
-        arithmetic = self.arithmetic
-        if arithmetic.computed_in == "float16":  # NumPy's own products of float16 matrices are slow
-            arithmetic = dataclasses.replace(arithmetic, computed_in="float32")
-        suggested = self.bundle.tolerances[arithmetic.name]
-        allowed = {name: suggested.get(f"gradients/{name}", 0.0) for name in made}
-        weights, inputs = weights_in(self.weights, arithmetic), inputs_in(self.inputs, arithmetic)
-        rounded_theirs = {name: array.astype(arithmetic.computed_in) for name, array in theirs.items()}
-        for nudge in NUDGES:
-            rounded = self._walk_back(weights, inputs, rounded_theirs, arithmetic, nudge=nudge)
-            for name, array in made.items():
-                rounding = self._difference(name, array, rounded[name])
-                least = arithmetic.epsilon * largest(magnitude(name, array))
-                allowed[name] = max(allowed[name], MARGIN * max(rounding, least))
-        return allowed
-
-    def _walk_back(self, weights: Weights, inputs: Any, theirs: Any, *arithmetic: Any, **options: Any) -> Any:
-        return replay_gradients(self.bundle, weights, inputs, theirs, *arithmetic, **options)
-
     def _all_right(self, notes: tuple[str, ...]) -> Diagnosis:
-        """Every step follows from their inputs to it; say whether the whole is within the tolerances too."""
+        """Every step follows from their inputs to it; say whether all is within the tolerances too."""
         if not self.aligned.arrays:
             return Diagnosis(None, (), (), (), ("nothing of yours could be compared", *notes))
         row = compare_aligned(self.bundle, self.aligned).first
-        word = (
+        said = (
             "every step follows from your inputs to it"
             if row is None
             else "every step follows from your inputs to it, but roundings have added up, or your weights or inputs "
-            f"are others than the bundle's: {describe(row)}"
+            f"are others than the bundle's: {describe_row(row)}"
         )
-        return Diagnosis(None, (), (), (), (word, *notes))
+        return Diagnosis(None, (), (), (), (said, *notes), agrees=row is None)

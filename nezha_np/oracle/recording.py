@@ -1,11 +1,9 @@
-"""Recording a golden bundle: one pass by definitions, its walk back, and how far rounding may lead away from it."""
+"""Recording a golden bundle: one pass by definitions, its walk back, and the tolerances for other implementations."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,16 @@ import nezha_np
 from nezha_np.arrays import check_dtype, is_array, kind_of, to_numpy
 from nezha_np.checks import check_integer, check_switches, listed
 from nezha_np.families.config import Config
-from nezha_np.layers import losses
-from nezha_np.mechanism import Tape, definitions, recording
+from nezha_np.mechanism import Tape
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.model.tasks import TASKS
-from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash, flattened
-from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
-from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, Rounded, inputs_in, weights_in
+from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash
+from nezha_np.oracle.bundle_document import TOLERANCES_BY
+from nezha_np.oracle.passes import gradients_of, in_order, outputs_of, run
+from nezha_np.oracle.tolerances import largest_logit, measure_tolerances, quick_tolerances
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
-
-NUDGES = range(8)  # one pass rounded as it is, and seven that are nudged
-# How much more than what these passes show is still taken for rounding: right ports were seen to need 4.3.
-MARGIN = 6.0
-OF_A_MASK = 0.5  # the tolerance of an additive mask, in every dtype: 0 or never is all that it says
 
 
 def record(
@@ -41,19 +34,20 @@ def record(
     dtype: Any = "float64",
     output: Any = None,
     gradients: bool = True,
+    tolerances: str | None = "measured",
     path: str | Path | None = None,
     **inputs: Any,
 ) -> Bundle:
-    """Record a pass of a head as a golden bundle.
+    """Record a pass as a golden bundle.
 
     Parameters
     ----------
     weights : Weights, configuration, str, Path or None
-        Weights, which the bundle will hold; or a configuration, whose weights `nezha_np.init` draws anywhere from the
-        seed; or the path of a checkpoint, of which the bundle holds the hash; None: the model that ships with the
-        package.
+        Weights, which the bundle will hold; or a configuration, whose weights `nezha_np.init` samples from the seed,
+        the same on any machine; or the path of a checkpoint, of which the bundle holds the hash; None: the model that
+        ships with the package.
     input_ids, **inputs
-        What the head takes, labels among it, as lists or arrays; with a loss the gradients are recorded too.
+        What the task takes, labels among it, as lists or arrays; with a loss the gradients are recorded too.
     head : str
         "forward", "masked_lm", "pretraining" …: a public function of `nezha_np`.
     seed : int
@@ -61,9 +55,15 @@ def record(
     dtype : str or dtype
         What to compute in: "float64", "float32" or "float16".
     output : str or sequence of str, optional
-        Patterns of the intermediates to keep, as for `nezha_np.trace`; None: all. Outputs and gradients are all kept.
+        Patterns of the intermediates to record, as for `nezha_np.trace`: ``*`` stands for any text within a part of a
+        name, ``**`` for any text; None: all. Outputs and gradients are all recorded.
     gradients : bool
         Whether to record gradients where there is a loss.
+    tolerances : str or None
+        How to find out how far rounding alone leads away from each array in float64, float32, float16 and bfloat16.
+        "measured": by 25 more passes, rounded to these dtypes. "quick": by one more pass in float32, whose roundings
+        are scaled to the other dtypes; wider, and without what a narrow range does to float16 (`docs/bundles.md` says
+        what it promises). None: not at all; then `nezha_np.oracle.compare` needs a ``tolerance=``.
     path : str or Path, optional
         Where to save the bundle: a name that ends in ``.safetensors``.
 
@@ -91,24 +91,26 @@ def record(
         raise TypeError(
             "config: expected none, because weights bring their own: give nezha_np.Weights(weights, config)"
         )
-    name, kept = check_dtype(dtype), None if output is None else check_patterns("output", output)
+    name, patterns = check_dtype(dtype), None if output is None else check_patterns("output", output)
     check_switches(gradients=gradients)
+    if tolerances not in TOLERANCES_BY:
+        raise ValueError(f"tolerances: expected 'measured', 'quick' or None, got {tolerances!r}")
     if path is not None:
         path = bundle_path(path)
     weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
     arguments = {"input_ids": input_ids, **inputs}
-    given = {key: _as_given(key, value, name) for key, value in arguments.items() if value is not None}
-    tape, out = run(Tape(None), head, weights, given)
+    inputs = {key: _as_input(key, value, name) for key, value in arguments.items() if value is not None}
+    tape, out = run(Tape(None), head, weights, inputs)
     trace = {key: to_numpy(array) for key, array in tape.items()}
     outputs = in_order(outputs_of(out), trace)
-    if kept is not None:
-        trace = {key: array for key, array in trace.items() if matches(key, kept)}
+    if patterns is not None:
+        trace = {key: array for key, array in trace.items() if matches(key, patterns)}
         if not trace:
-            raise ValueError(f"output: expected a pattern that fits an intermediate, got {listed(list(kept))}")
+            raise ValueError(f"output: expected a pattern that fits an intermediate, got {listed(list(patterns))}")
     bundle = Bundle(
         head=head,
         config=weights.config,
-        inputs=given,
+        inputs=inputs,
         trace=trace,
         outputs=outputs,
         gradients=gradients_of(tape, out) if gradients else {},
@@ -116,16 +118,20 @@ def record(
         recipe=recipe,
         dtype=name,
         versions={"nezha_np": nezha_np.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        tensors=dict(weights) if recipe["kind"] == "inside" else None,
+        tensors={key: to_numpy(array) for key, array in weights.items()} if recipe["kind"] == "inside" else None,
+        tolerances_by=tolerances,
     )
-    bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape)))
+    if tolerances == "measured":
+        bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape)))
+    elif tolerances == "quick":
+        bundle.tolerances.update(quick_tolerances(bundle, weights))
     if path is not None:
         bundle.save(path)
     return bundle
 
 
 def _weights_and_recipe(weights: Any, head: str, seed: int, dtype: str) -> tuple[Weights, dict[str, Any]]:
-    """Bring the weights to NumPy and a dtype, and say how they can be had again."""
+    """Bring the weights to NumPy and a dtype, and say how they can be made again."""
     if isinstance(weights, Weights):
         return weights.to(device="cpu", dtype=dtype), {"kind": "inside"}
     if isinstance(weights, Config):
@@ -138,12 +144,12 @@ def _weights_and_recipe(weights: Any, head: str, seed: int, dtype: str) -> tuple
     raise TypeError(f"weights: expected Weights, a configuration, a path or None, got {type(weights).__name__}")
 
 
-def _as_given(name: str, value: Any, dtype: str) -> Any:
+def _as_input(name: str, value: Any, dtype: str) -> Any:
     """Make arrays of lists, and bring floats to a dtype; switches stay as they are."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if name.startswith("past_key_values") and name.count(".") < 2 and isinstance(value, (tuple, list)):
-        return tuple(_as_given(f"{name}.{index}", part, dtype) for index, part in enumerate(value))
+        return tuple(_as_input(f"{name}.{index}", part, dtype) for index, part in enumerate(value))
     try:
         array = to_numpy(value) if is_array(value) else np.asarray(value)
     except ValueError:
@@ -151,118 +157,3 @@ def _as_given(name: str, value: Any, dtype: str) -> Any:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {kind_of(value)}")
     return array.astype(dtype) if array.dtype.kind == "f" else array
-
-
-def run(tape: Tape, head: str, weights: Weights, inputs: Mapping[str, Any]) -> tuple[Tape, Any]:
-    """Run a head on a tape; overflow and the like are for the comparison to find."""
-    with np.errstate(all="ignore"), recording(tape):
-        return tape, TASKS[head].function(weights, **inputs)
-
-
-def outputs_of(out: Any) -> dict[str, np.ndarray]:
-    """List what a head returned, each array by its name."""
-    fields = {field.name: getattr(out, field.name) for field in dataclasses.fields(out)}
-    return {name: to_numpy(array) for name, array in flattened(fields).items()}
-
-
-def in_order(outputs: dict[str, np.ndarray], trace: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Put outputs in the order in which they are made, that of the intermediates that they are."""
-    made = {id(array): place for place, array in enumerate(trace.values())}
-    return dict(sorted(outputs.items(), key=lambda item: made.get(id(item[1]), len(made))))
-
-
-def gradients_of(tape: Tape, out: Any) -> dict[str, np.ndarray]:
-    """Walk back from the loss, if there is one: gradients in the order in which the walk completes them."""
-    loss = getattr(out, "loss", None)
-    if loss is None:
-        return {}
-    with np.errstate(all="ignore"), definitions():
-        found = tape.walk_back(loss, intermediates=True)
-    return {name: to_numpy(found[name]) for name in order_of_gradients(tape) if name in found}
-
-
-def order_of_gradients(tape: Tape) -> list[str]:
-    """List names as the walk back completes them: a result's when it reaches its layer, a weight's at its first use."""
-    names: dict[int, list[str]] = {}
-    for name, array in tape.arrays.items():
-        names.setdefault(id(array), []).append(name)
-    first_use: dict[int, int] = {}
-    for index, (_, arguments, _, _) in enumerate(tape.calls):
-        for argument in arguments:
-            if id(argument) in tape.parameters:
-                first_use.setdefault(id(argument), index)
-    order: list[str] = []
-    for index in range(len(tape.calls) - 1, -1, -1):
-        _, arguments, _, result = tape.calls[index]
-        order += names.get(id(result), [])
-        order += [tape.parameters[id(argument)] for argument in arguments if first_use.get(id(argument)) == index]
-    made = set(order)
-    return order + [name for name in tape.arrays if name not in made]
-
-
-def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> dict[str, dict[str, float]]:
-    """Run a bundle's pass in each dtype, and see how far its roundings lead: the largest difference for each name.
-
-    `logits` is the largest logit that a cross-entropy is taken of.
-    """
-    golden = bundle.arrays
-    found = {}
-    for name, arithmetic in ARITHMETICS.items():
-        worst = dict.fromkeys(map(id, golden.values()), 0.0)  # by array: one of several names has one tolerance
-        for nudge in NUDGES if name != "float64" else (0,):
-            rounded = rerun(bundle, weights, arithmetic, nudge)
-            for key, array in golden.items():
-                worst[id(array)] = max(worst[id(array)], largest(difference(key, array, rounded[key])))
-        found[name] = {
-            key: OF_A_MASK
-            if is_additive_mask(key)
-            else _short(MARGIN * max(worst[id(array)], arithmetic.epsilon * _scale(key, array, logits)))
-            for key, array in golden.items()
-        }
-    # A float64 pass adds up in the golden one's own order: its roundings are those of float32, smaller by as much as
-    # the distance between two numbers is. What it does show is how far golden numbers in a narrower dtype are off.
-    ratio = ARITHMETICS["float64"].epsilon / ARITHMETICS["float32"].epsilon
-    exact = {
-        key: value if is_additive_mask(key) else max(value, _short(ratio * found["float32"][key]))
-        for key, value in found["float64"].items()
-    }
-    return found | {"float64": exact}
-
-
-def largest_logit(tape: Tape) -> float:
-    """Return the largest logit that a cross-entropy is taken of.
-
-    The loss is a difference of logits: where it is much smaller than they are, their roundings are its roundings.
-    """
-    logits = (arguments[0] for layer, arguments, _, _ in tape.calls if layer is losses.cross_entropy)
-    return max((largest(magnitude("logits", to_numpy(of_loss))) for of_loss in logits), default=0.0)
-
-
-def _scale(name: str, array: np.ndarray, logits: float) -> float:
-    """Return the largest of the numbers that an array is made of by one step, where it is a loss, else its own."""
-    is_loss = array.shape == () and not name.startswith("gradients/")
-    return max(largest(magnitude(name, array)), logits if is_loss else 0.0)
-
-
-def rerun(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0) -> dict[str, np.ndarray]:
-    """Run a bundle's pass with results rounded to a dtype: everything that `Bundle.arrays` has.
-
-    A pass in float16 is one in float32 whose results are rounded to float16: NumPy's own products of float16 matrices
-    take minutes for a large model, and round no more.
-    """
-    if arithmetic.computed_in == "float16":
-        arithmetic = dataclasses.replace(arithmetic, computed_in="float32")
-    tape, out = run(
-        Rounded(arithmetic, nudge), bundle.head, weights_in(weights, arithmetic), inputs_in(bundle.inputs, arithmetic)
-    )
-    gradients = gradients_of(tape, out) if bundle.gradients else {}
-    return {
-        **tape,
-        **{f"outputs/{name}": array for name, array in outputs_of(out).items()},
-        **{f"gradients/{name}": array for name, array in gradients.items()},
-    }
-
-
-def _short(number: float) -> float:
-    """Round up to three digits: a tolerance says no more."""
-    return float(f"{number * 1.005:.3g}")

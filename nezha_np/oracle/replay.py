@@ -20,7 +20,7 @@ from nezha_np.mechanism import Layer, Trace, definitions, recording
 from nezha_np.mechanism.patterns import matches
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle
-from nezha_np.oracle.recording import order_of_gradients
+from nezha_np.oracle.passes import order_of_gradients
 from nezha_np.oracle.rounding import Arithmetic, Rounded, rounded_result
 from nezha_np.weights.weights import Weights
 
@@ -60,10 +60,21 @@ CANNOT = (ValueError, IndexError, KeyError)  # what a change raises where it can
 
 @dataclasses.dataclass(frozen=True)
 class At:
-    """A change of those steps of a layer alone whose names end in one of some ways."""
+    """A change of some steps of a layer alone: those whose names fit a pattern, or one of several.
 
-    endings: str | tuple[str, ...]
+    Examples
+    --------
+    >>> at_residuals = At("**.residual", lambda step, x, y: x)
+    >>> [at_residuals.acts_at(name) for name in ("encoder.layer.0.output.residual", "embeddings.sum")]
+    [True, False]
+    """
+
+    patterns: str | tuple[str, ...]
     change: Change
+
+    def acts_at(self, name: str) -> bool:
+        """Whether it changes the step of a name."""
+        return matches(name, (self.patterns,) if isinstance(self.patterns, str) else self.patterns)
 
     def __call__(self, step: Step, *arguments: Any, **options: Any) -> Any:
         """Compute the step."""
@@ -178,7 +189,7 @@ class Replay(Trace):
             change is None
             or not (self.only is None or matches(name, (self.only,)))
             or (self.steps is not None and name not in self.steps)
-            or (isinstance(change, At) and not name.endswith(change.endings))
+            or (isinstance(change, At) and not change.acts_at(name))
         ):
             return layer.definition(*arguments, **options)
         try:
@@ -254,7 +265,7 @@ class GradientReplay(Rounded):
 
     def names_of(self, array: Any) -> list[str]:
         """List the names of an array."""
-        return [name for name, kept in self.arrays.items() if kept is array]
+        return [name for name, own in self.arrays.items() if own is array]
 
 
 def replay_gradients(

@@ -2,8 +2,8 @@
 
 An implementation in float32, float16 or bfloat16 is right when it differs from the golden numbers by no more than its
 roundings. How much that is depends on the model and the input, so it is measured: the pass is run in that arithmetic,
-and run again with every result nudged by up to a unit in its last place, which stands for the other orders in which
-another implementation adds.
+and run again with every result nudged by up to a unit in its last place, because another
+implementation adds in another order.
 """
 
 from __future__ import annotations
@@ -24,21 +24,34 @@ from nezha_np.weights.weights import Weights
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """A dtype of results: what NumPy computes it in, the distance from 1 to the next number, its largest number."""
+    """A dtype of results.
+
+    Attributes
+    ----------
+    name : str
+        The dtype.
+    computed_in : str
+        What NumPy computes it in.
+    epsilon : float
+        The distance from 1 to the next number.
+    largest, smallest : float
+        Its largest number, and the smallest above 0.
+    """
 
     name: str
     computed_in: str
     epsilon: float
     largest: float
+    smallest: float
 
 
 ARITHMETICS = {
     arithmetic.name: arithmetic
     for arithmetic in (
-        Arithmetic("float64", "float64", 2.0**-52, float(np.finfo(np.float64).max)),
-        Arithmetic("float32", "float32", 2.0**-23, float(np.finfo(np.float32).max)),
-        Arithmetic("float16", "float16", 2.0**-10, 65504.0),
-        Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127),
+        Arithmetic("float64", "float64", 2.0**-52, float(np.finfo(np.float64).max), 2.0**-1074),
+        Arithmetic("float32", "float32", 2.0**-23, float(np.finfo(np.float32).max), 2.0**-149),
+        Arithmetic("float16", "float16", 2.0**-10, 65504.0, 2.0**-24),
+        Arithmetic("bfloat16", "float32", 2.0**-7, (2.0 - 2.0**-7) * 2.0**127, 2.0**-133),
     )
 }
 
@@ -48,7 +61,7 @@ EXPONENTIAL = 8.0
 
 
 def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
-    """Round floats to a dtype, and keep them in the one that they are in; beyond its largest number is its largest.
+    """Round floats to a dtype, without a change of their own; what is beyond its largest number becomes it.
 
     Examples
     --------
@@ -78,7 +91,7 @@ def as_computed(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
 
 def weights_in(weights: Weights, arithmetic: Arithmetic) -> Weights:
     """Round weights to a dtype."""
-    return Weights({name: as_computed(array, arithmetic) for name, array in weights.items()}, weights.config)
+    return Weights({name: as_computed(to_numpy(array), arithmetic) for name, array in weights.items()}, weights.config)
 
 
 def inputs_in(inputs: Mapping[str, Any], arithmetic: Arithmetic) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def capture_torch(
         The model, on any device and in any dtype.
     *inputs, **kwargs
         What the model takes. NumPy arrays become tensors on its device, those of floats in its dtype: a bundle's inputs
-        can be given as they are.
+        fit as they are.
     gradients : bool
         Whether to walk back from the loss, which the model returns as ``loss`` or first, and record gradients too.
     rename : mapping of str to str, optional
@@ -204,5 +204,5 @@ def _to_torch(torch: Any, module: Any, value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     tensor = torch.tensor(value)
-    beside = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), tensor)
-    return tensor.to(beside.device, beside.dtype if tensor.is_floating_point() else tensor.dtype)
+    like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), tensor)
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

@@ -5,7 +5,7 @@ definition is ``step.right``. A mistake that can be made in several ways has cha
 at a step, its change raises ValueError.
 
 Some mistakes depend on numbers that nobody knows from outside: the mask of a dropout, a table that was trained. Their
-`recognise` is told what they have of a step, fits these numbers, and returns the ways that make them.
+recognisers are told what is known of a step, fit these numbers, and return the ways that make them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,34 @@ from nezha_np.oracle.mistakes.attention import ATTENTION
 from nezha_np.oracle.mistakes.convbert import OF_CONVBERT
 from nezha_np.oracle.mistakes.embeddings import EMBEDDINGS
 from nezha_np.oracle.mistakes.everywhere import EVERYWHERE
-from nezha_np.oracle.mistakes.heads import HEADS
+from nezha_np.oracle.mistakes.gradients_of_layers import GRADIENTS_OF_LAYERS
+from nezha_np.oracle.mistakes.gradients_of_losses import GRADIENTS_OF_LOSSES
+from nezha_np.oracle.mistakes.learned_distances import LEARNED_DISTANCES
 from nezha_np.oracle.mistakes.linear import LINEAR, too_few_rows
 from nezha_np.oracle.mistakes.losses import LOSSES
 from nezha_np.oracle.mistakes.masks import MASKS
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
 from nezha_np.oracle.mistakes.norms import NORMS
-from nezha_np.oracle.mistakes.positions import POSITIONS
+from nezha_np.oracle.mistakes.position_table import POSITION_TABLE
+from nezha_np.oracle.mistakes.position_terms import POSITION_TERMS
+from nezha_np.oracle.mistakes.task_heads import TASK_HEADS
 
-__all__ = ["MISTAKES", "PARTS", "Evidence", "Mistake", "too_few_rows"]
+__all__ = ["GRADIENT_MISTAKES", "MISTAKES", "PARTS", "Evidence", "Mistake", "too_few_rows"]
 
-PARTS: dict[str, tuple[Mistake, ...]] = {
+# Of mistakes that explain as much as one another, the first in this order is named first.
+PARTS: dict[str, list[Mistake]] = {
     "Embeddings": EMBEDDINGS,
     "Norms and residuals": NORMS,
     "Linear layers": LINEAR,
     "Attention": ATTENTION,
     "Masks": MASKS,
-    "Relative positions": POSITIONS,
+    "Relative positions": [*POSITION_TERMS, *POSITION_TABLE, *LEARNED_DISTANCES],
     "Activations": ACTIVATIONS,
-    "Heads": HEADS,
+    "Task heads": TASK_HEADS,
     "Losses": LOSSES,
     "ConvBERT": OF_CONVBERT,
     "Everywhere": EVERYWHERE,
 }
 MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mistake in part)
+# Made walking back, where the forward pass is right.
+GRADIENT_MISTAKES: tuple[Mistake, ...] = (*GRADIENTS_OF_LAYERS, *GRADIENTS_OF_LOSSES)

@@ -1,4 +1,4 @@
-"""Mistakes in attention: scale, softmax, heads, the cache and cross-attention."""
+"""Mistakes in attention: scale, softmax, attention heads, the cache and cross-attention."""
 
 from __future__ import annotations
 
@@ -22,9 +22,20 @@ from nezha_np.layers.relative_position import position_scores
 from nezha_np.layers.softmax import softmax
 from nezha_np.layers.span_convolution import convolution_kernels
 from nezha_np.model import model
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways, first
-from nezha_np.oracle.mistakes.narrowing import HALF, narrow, recognised_as_rounded
+from nezha_np.oracle.mistakes.mistake import NEZHA_AND_BERT, Evidence, Mistake, Ways, first, mistake
+from nezha_np.oracle.mistakes.narrowing import HALF, narrow, recognise_rounding
 from nezha_np.oracle.replay import At, Change, Changes, Step
+
+ATTENTION: list[Mistake] = []
+
+# --------------------------------------------------------------------------------------------------------------- scale
+
+scale_missing = mistake(
+    ATTENTION,
+    "scale missing",
+    does="the scores are not divided before the softmax",
+    right="to divide them by √D, D being the size of a head",
+)
 
 
 def with_scale(factor: Callable[[Step, float], float]) -> Changes:
@@ -35,6 +46,14 @@ def with_scale(factor: Callable[[Step, float], float]) -> Changes:
 
 
 UNSCALED = with_scale(lambda step, scale: 1.0)
+scale_missing.add_way("", UNSCALED)
+
+another_scale = mistake(
+    ATTENTION,
+    "another scale",
+    does="the scores are divided by D, by √H or by another number",
+    right="√D, D being the size of a head",
+)
 
 
 def head_scale(step: Step) -> float:
@@ -45,21 +64,12 @@ def head_scale(step: Step) -> float:
 def has_position_term(step: Step) -> bool:
     """Whether the scores have a position term."""
     kind = getattr(step.config, "position_embedding_type", "absolute")
-    return step.config.model_type == "nezha" or (kind != "absolute" and "cross" not in step.name)
+    return bool(step.config.model_type == "nezha" or (kind != "absolute" and "cross" not in step.name))
 
 
-def content_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
-    """The content term divided by √D, of a model that has a position term too."""
-    if not has_position_term(step):
-        raise ValueError("there is no position term")
+def scaled(step: Step, *arguments: Any, **options: Any) -> Any:
+    """The result divided by √D."""
     return step.right(*arguments, **options) * head_scale(step)
-
-
-def sum_not_scaled(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
-    """The sum of both terms as it is, of a model that has a position term."""
-    if not has_position_term(step):
-        raise ValueError("there is no position term")
-    return step.right(scores, mask, scale=1.0)
 
 
 def keys_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
@@ -69,9 +79,67 @@ def keys_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
     return step.right(*arguments, **options) * head_scale(step)
 
 
-def scaled(step: Step, *arguments: Any, **options: Any) -> Any:
-    """The result divided by √D."""
+another_scale.add_way("doubled: by D", with_scale(lambda step, scale: scale * scale))
+another_scale.add_way("by √H", with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.hidden_size)))
+another_scale.add_way("by √N", with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.attention_heads)))
+another_scale.add_way("multiplied", with_scale(lambda step, scale: 1.0 / scale))
+another_scale.way("in the queries too", split_heads, at="**.q")(scaled)
+another_scale.way("in the keys too", split_heads, at="**.k")(keys_scaled)
+
+content_alone_scaled = mistake(
+    ATTENTION,
+    "scale applied before the position term",
+    does="the content term alone is divided by √D",
+    right="to divide the sum of content and position term",
+    families=NEZHA_AND_BERT,
+    indivisible=True,
+)
+
+
+def content_scaled(step: Step, *arguments: Any, **options: Any) -> Any:
+    """The content term divided by √D, of a model that has a position term too."""
+    if not has_position_term(step):
+        raise ValueError("there is no position term")
     return step.right(*arguments, **options) * head_scale(step)
+
+
+content_alone_scaled.add_way("in the content term", {content_scores: content_scaled, **UNSCALED})
+content_alone_scaled.add_way("in the keys", {split_heads: At("**.k", content_scaled), **UNSCALED})
+
+
+@content_alone_scaled.way("in the sum", add, at="**.scores")
+def first_summand_scaled(step: Step, x: Any, y: Any) -> Any:
+    """The content term divided where it is added."""
+    return step.right(x * head_scale(step), y)
+
+
+@content_alone_scaled.way("in the sum", attention_probs)
+def sum_not_scaled(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
+    """The sum of both terms as it is, of a model that has a position term."""
+    if not has_position_term(step):
+        raise ValueError("there is no position term")
+    return step.right(scores, mask, scale=1.0)
+
+
+scaled_early = mistake(
+    ATTENTION,
+    "scale applied early",
+    does="queries, keys or scores are divided by √D already, and not again: the probabilities are right, and nothing "
+    "has to be mended",
+    right="this array without the division: leave it out, or compare it after a multiplication",
+    indivisible=True,
+)
+scaled_early.add_way("in the queries", {split_heads: At("**.q", scaled), **UNSCALED})
+scaled_early.add_way("in the keys", {split_heads: At("**.k", keys_scaled), **UNSCALED})
+scaled_early.way("in the scores", content_scores, position_scores, query_distance_scores, key_distance_scores)(scaled)
+scaled_early.add_way("in the scores", UNSCALED)
+
+scores_transposed = mistake(
+    ATTENTION,
+    "scores transposed",
+    does="the scores have a row for each key, k · q",
+    right="a row for each query, with its scores for all keys, q · k",
+)
 
 
 def transposed(step: Step, *arguments: Any, **options: Any) -> Any:
@@ -82,14 +150,43 @@ def transposed(step: Step, *arguments: Any, **options: Any) -> Any:
     return np.swapaxes(scores, -1, -2)
 
 
+scores_transposed.way("in the content term", content_scores)(transposed)
+scores_transposed.way("in both terms", content_scores, position_scores, query_distance_scores, key_distance_scores)(
+    transposed
+)
+scores_transposed.way("in the sum", add, at="**.scores")(transposed)
+
+# ------------------------------------------------------------------------------------------------------------- softmax
+
+wrong_axis = mistake(
+    ATTENTION,
+    "softmax over the wrong axis",
+    does="probabilities sum to 1 over queries, heads or texts",
+    right="over the keys, the last axis",
+)
+
+
 def softmax_over(axis: int) -> Change:
     """Probabilities that sum to 1 over another axis."""
 
     def change(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
         logits = scores * scale if mask is None else scores * scale + mask
-        return np.moveaxis(softmax(np.moveaxis(logits, axis, -1)), -1, axis)
+        probs: Any = softmax(np.moveaxis(logits, axis, -1))
+        return np.moveaxis(probs, -1, axis)
 
     return change
+
+
+wrong_axis.way("over the queries", attention_probs)(softmax_over(-2))
+wrong_axis.way("over the heads", attention_probs)(softmax_over(-3))
+wrong_axis.way("over the texts", attention_probs)(softmax_over(0))
+
+narrow_softmax = mistake(
+    ATTENTION,
+    "softmax in half precision",
+    does="the softmax is computed, or its result is stored, in a narrower dtype than the port's own",
+    right="float32 at least, and a result in the port's dtype",
+)
 
 
 def softmax_in(dtype: str, *, of_rounded: bool = True) -> Changes:
@@ -98,7 +195,8 @@ def softmax_in(dtype: str, *, of_rounded: bool = True) -> Changes:
     def probs(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
         if not of_rounded:
             return narrow(step.right(scores, mask, scale=scale), dtype)
-        return narrow(softmax(narrow(scores * scale if mask is None else scores * scale + mask, dtype)), dtype)
+        rounded: Any = softmax(narrow(scores * scale if mask is None else scores * scale + mask, dtype))
+        return narrow(rounded, dtype)
 
     def kernels(step: Step, scores: Any, *, size: int) -> Any:
         return narrow(step.right(narrow(scores, dtype) if of_rounded else scores, size=size), dtype)
@@ -106,6 +204,13 @@ def softmax_in(dtype: str, *, of_rounded: bool = True) -> Changes:
     return {attention_probs: probs, convolution_kernels: kernels}
 
 
+for dtype in HALF:
+    narrow_softmax.add_way(f"in {dtype}", softmax_in(dtype))
+for dtype in HALF:
+    narrow_softmax.add_way(f"its result in {dtype}", softmax_in(dtype, of_rounded=False))
+
+
+@narrow_softmax.recogniser
 def rounded_softmax(evidence: Evidence) -> Ways:
     """Recognise a softmax in half precision, whichever way its ties were rounded."""
     if evidence.layer not in (attention_probs, convolution_kernels):
@@ -114,7 +219,97 @@ def rounded_softmax(evidence: Evidence) -> Ways:
     def make(dtype: str) -> Any:
         return softmax_in(dtype)[evidence.layer](evidence.step, *evidence.arguments, **evidence.options)
 
-    return recognised_as_rounded(evidence, make)
+    return recognise_rounding(evidence, make)
+
+
+# ----------------------------------------------------------------------------------------------------- attention heads
+
+heads_split = mistake(
+    ATTENTION,
+    "heads split in the wrong order",
+    does="features are cut into heads in another order",
+    right="(B, L, N·D) → (B, L, N, D) → (B, N, L, D)",
+)
+heads_merged = mistake(
+    ATTENTION,
+    "heads merged in the wrong order",
+    does="heads are put side by side in another order",
+    right="(B, N, L, D) → (B, L, N, D) → (B, L, N·D)",
+)
+
+
+@heads_split.way("D before N", split_heads)
+def features_first(step: Step, x: Any, *, head_size: int) -> Any:
+    """(B, L, D, N) in place of (B, L, N, D)."""
+    return x.reshape(*x.shape[:2], head_size, -1).transpose(0, 3, 1, 2)
+
+
+@heads_split.way("without transposing", split_heads)
+def split_without_transposing(step: Step, x: Any, *, head_size: int) -> Any:
+    """A reshape to (B, N, L, D) alone."""
+    return x.reshape(x.shape[0], -1, x.shape[1], head_size)
+
+
+@heads_merged.way("without transposing", merge_heads)
+def merged_without_transposing(step: Step, x: Any) -> Any:
+    """A reshape to (B, L, N·D) alone."""
+    return x.reshape(x.shape[0], x.shape[2], -1)
+
+
+@heads_merged.way("D before N", merge_heads)
+def merged_features_first(step: Step, x: Any) -> Any:
+    """The inverse of `features_first`."""
+    return x.transpose(0, 2, 3, 1).reshape(x.shape[0], x.shape[2], -1)
+
+
+heads_split.add_way(
+    "D before N, and merged so",
+    {split_heads: features_first, merge_heads: merged_features_first},
+)
+heads_split.add_way(
+    "without transposing, and merged so",
+    {split_heads: split_without_transposing, merge_heads: merged_without_transposing},
+)
+
+mask_ignored = mistake(
+    ATTENTION,
+    "head mask ignored",
+    does="the head mask is left out, or turned round",
+    right="to multiply the probabilities by it",
+)
+mask_ignored.way("", mask_heads)(first)
+
+
+@mask_ignored.way("turned round", mask_heads)
+def mask_turned_round(step: Step, probs: Any, mask: Any) -> Any:
+    """1 for a head that is left out."""
+    return step.right(probs, 1.0 - mask)
+
+
+# --------------------------------------------------------------------------------------------------------------- cache
+
+new_keys_first = mistake(
+    ATTENTION,
+    "new keys before the cache",
+    does="the keys and values of this call are put before those of the cache",
+    right="to put them after these",
+    families=NEZHA_AND_BERT,
+)
+
+
+@new_keys_first.way("", append_keys)
+def cache_appended(step: Step, past: Any, new: Any) -> Any:
+    """The new tokens, and then the cached ones."""
+    return np.concatenate([new, past], axis=2)
+
+
+cache_mixed_up = mistake(
+    ATTENTION,
+    "cache mixed up",
+    does="a layer takes what the cache has for another one, or keys for values",
+    right="past_key_values[i], which has the keys and then the values of layer i",
+    families=NEZHA_AND_BERT,
+)
 
 
 def cached_at(place: Callable[[int, int, int], tuple[int, int]]) -> Changes:
@@ -129,169 +324,28 @@ def cached_at(place: Callable[[int, int, int], tuple[int, int]]) -> Changes:
     return {append_keys: change}
 
 
-def features_in_turn(step: Step, x: Any, *, head_size: int) -> Any:
-    """(B, L, D, N) in place of (B, L, N, D)."""
-    return x.reshape(*x.shape[:2], head_size, -1).transpose(0, 3, 1, 2)
+cache_mixed_up.add_way("keys and values swapped", cached_at(lambda layer, which, layers: (layer, 1 - which)))
+cache_mixed_up.add_way("of the first layer", cached_at(lambda layer, which, layers: (0, which)))
+cache_mixed_up.add_way("of the last layer", cached_at(lambda layer, which, layers: (layers - 1, which)))
+cache_mixed_up.add_way("of the next layer", cached_at(lambda layer, which, layers: ((layer + 1) % layers, which)))
+cache_mixed_up.add_way("of the layer before", cached_at(lambda layer, which, layers: (layer - 1, which)))
+cache_mixed_up.add_way("layers in reverse", cached_at(lambda layer, which, layers: (layers - 1 - layer, which)))
+cache_mixed_up.add_way("keys in place of values", cached_at(lambda layer, which, layers: (layer, 0)))
+
+# ----------------------------------------------------------------------------------------------------- cross-attention
+
+cross_to_itself = mistake(
+    ATTENTION,
+    "cross-attention to itself",
+    does="cross-attention takes keys and values from the decoder's own tokens",
+    right="to take them from the encoder's states",
+    families=NEZHA_AND_BERT,
+)
 
 
-def merged_in_turn(step: Step, x: Any) -> Any:
-    """The inverse of `features_in_turn`."""
-    return x.transpose(0, 2, 3, 1).reshape(x.shape[0], x.shape[2], -1)
-
-
-def split_without_transposing(step: Step, x: Any, *, head_size: int) -> Any:
-    """A reshape to (B, N, L, D) alone."""
-    return x.reshape(x.shape[0], -1, x.shape[1], head_size)
-
-
-def merged_without_transposing(step: Step, x: Any) -> Any:
-    """A reshape to (B, L, N·D) alone."""
-    return x.reshape(x.shape[0], x.shape[2], -1)
-
-
+@cross_to_itself.way("", model.self_attention)
 def without_states(step: Step, x: Any, w: Any, *, states: Any = None, **options: Any) -> Any:
     """Cross-attention that looks at the decoder's own tokens."""
     if states is None:
         raise ValueError("this is no cross-attention")
     return step.right(x, w, **options)
-
-
-ATTENTION = (
-    Mistake(
-        "scale missing",
-        "the scores are not divided before the softmax; right is to divide them by √D, D the size of a head",
-        {"": UNSCALED},
-    ),
-    Mistake(
-        "another scale",
-        "the scores are divided by D, by √H or by another number; right is √D, D the size of a head",
-        {
-            "doubled: by D": with_scale(lambda step, scale: scale * scale),
-            "by √H": with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.hidden_size)),
-            "by √N": with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.attention_heads)),
-            "multiplied": with_scale(lambda step, scale: 1.0 / scale),
-            "in the queries too": {split_heads: At(".q", scaled)},
-            "in the keys too": {split_heads: At(".k", keys_scaled)},
-        },
-    ),
-    Mistake(
-        "scale applied before the position term",
-        "the content term alone is divided by √D; right is to divide the sum of content and position term",
-        {
-            "in the content term": {content_scores: content_scaled, **UNSCALED},
-            "in the keys": {split_heads: At(".k", content_scaled), **UNSCALED},
-            "in the sum": {
-                add: At(".scores", lambda step, x, y: step.right(x * head_scale(step), y)),
-                attention_probs: sum_not_scaled,
-            },
-        },
-        ("nezha", "bert"),
-        whole=True,
-    ),
-    Mistake(
-        "scale applied early",
-        "queries, keys or scores are divided by √D already, and not again: the probabilities are right, and nothing is "
-        "to be mended; leave this array out, or compare it after a multiplication",
-        {
-            "in the queries": {split_heads: At(".q", scaled), **UNSCALED},
-            "in the keys": {split_heads: At(".k", keys_scaled), **UNSCALED},
-            "in the scores": {
-                content_scores: scaled,
-                position_scores: scaled,
-                query_distance_scores: scaled,
-                key_distance_scores: scaled,
-                **UNSCALED,
-            },
-        },
-        whole=True,
-    ),
-    Mistake(
-        "scores transposed",
-        "the scores have a row for each key, k · q; right is a row for each query, with its scores for all keys, q · k",
-        {
-            "in the content term": {content_scores: transposed},
-            "in both terms": dict.fromkeys(
-                (content_scores, position_scores, query_distance_scores, key_distance_scores), transposed
-            ),
-            "in the sum": {add: At(".scores", transposed)},
-        },
-    ),
-    Mistake(
-        "softmax over the wrong axis",
-        "probabilities sum to 1 over queries, heads or texts; right is over the keys, the last axis",
-        {
-            "over the queries": {attention_probs: softmax_over(-2)},
-            "over the heads": {attention_probs: softmax_over(-3)},
-            "over the texts": {attention_probs: softmax_over(0)},
-        },
-    ),
-    Mistake(
-        "softmax in half precision",
-        "the softmax is computed, or its result is kept, in a narrower dtype than the port's own; right is float32 at "
-        "least, and a result in the port's dtype",
-        {
-            **{f"in {dtype}": softmax_in(dtype) for dtype in HALF},
-            **{f"its result in {dtype}": softmax_in(dtype, of_rounded=False) for dtype in HALF},
-        },
-        recognise=rounded_softmax,
-    ),
-    Mistake(
-        "heads split in the wrong order",
-        "features are cut into heads in another order; right is (B, L, N·D) → (B, L, N, D) → (B, N, L, D)",
-        {
-            "D before N": {split_heads: features_in_turn},
-            "without transposing": {split_heads: split_without_transposing},
-            "D before N, and merged so": {
-                split_heads: features_in_turn,
-                merge_heads: merged_in_turn,
-            },
-            "without transposing, and merged so": {
-                split_heads: split_without_transposing,
-                merge_heads: merged_without_transposing,
-            },
-        },
-    ),
-    Mistake(
-        "heads merged in the wrong order",
-        "heads are put side by side in another order; right is (B, N, L, D) → (B, L, N, D) → (B, L, N·D)",
-        {
-            "without transposing": {merge_heads: merged_without_transposing},
-            "D before N": {merge_heads: merged_in_turn},
-        },
-    ),
-    Mistake(
-        "head mask ignored",
-        "the head mask is left out, or turned round; right is to multiply the probabilities by it",
-        {
-            "": {mask_heads: first},
-            "turned round": {mask_heads: lambda step, probs, mask: step.right(probs, 1.0 - mask)},
-        },
-    ),
-    Mistake(
-        "new keys before the cache",
-        "the keys and values of this call are put before those of the cache; right is after them",
-        {"": {append_keys: lambda step, past, new: np.concatenate([new, past], axis=2)}},
-        ("nezha", "bert"),
-    ),
-    Mistake(
-        "cache mixed up",
-        "a layer takes what the cache has for another one, or keys for values; past_key_values[i] has the keys and "
-        "then the values of layer i",
-        {
-            "keys and values swapped": cached_at(lambda layer, which, layers: (layer, 1 - which)),
-            "of the first layer": cached_at(lambda layer, which, layers: (0, which)),
-            "of the last layer": cached_at(lambda layer, which, layers: (layers - 1, which)),
-            "of the next layer": cached_at(lambda layer, which, layers: ((layer + 1) % layers, which)),
-            "of the layer before": cached_at(lambda layer, which, layers: (layer - 1, which)),
-            "layers in reverse": cached_at(lambda layer, which, layers: (layers - 1 - layer, which)),
-            "keys in place of values": cached_at(lambda layer, which, layers: (layer, 0)),
-        },
-        ("nezha", "bert"),
-    ),
-    Mistake(
-        "cross-attention to itself",
-        "cross-attention takes keys and values from the decoder's own tokens; right are the encoder's states",
-        {"": {model.self_attention: without_states}},
-        ("nezha", "bert"),
-    ),
-)

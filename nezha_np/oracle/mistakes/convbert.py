@@ -8,16 +8,126 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.layers import span_convolution
 from nezha_np.layers.attention import split_heads
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.softmax import softmax
+from nezha_np.layers.span_convolution import (
+    convolution_kernels,
+    dynamic_convolution,
+    join_features,
+    multiply,
+    separable_convolution,
+)
 from nezha_np.oracle.mistakes.attention import with_scale
-from nezha_np.oracle.mistakes.mistake import CONVBERT, Mistake, first, second
+from nezha_np.oracle.mistakes.mistake import CONVBERT, Mistake, first, mistake, second
 from nezha_np.oracle.replay import Changes, Step
 
+OF_CONVBERT: list[Mistake] = []
 
-def one_sided(side: str) -> Changes:
+# ------------------------------------------------------------------------------------------------------------- kernels
+
+reversed_kernel = mistake(
+    OF_CONVBERT,
+    "kernel reversed",
+    does="a kernel's first number weighs the token after",
+    right="the token before (a cross-correlation)",
+    families=CONVBERT,
+)
+
+
+@reversed_kernel.way("both", separable_convolution)
+def span_reversed(step: Step, x: Any, depthwise: Any, *rest: Any) -> Any:
+    """The depthwise kernels read backwards."""
+    return step.right(x, depthwise[:, :, ::-1], *rest)
+
+
+@reversed_kernel.way("both", dynamic_convolution)
+def dynamic_reversed(step: Step, values: Any, kernels: Any) -> Any:
+    """The kernels of each token read backwards."""
+    return step.right(values, kernels[..., ::-1])
+
+
+reversed_kernel.way("of the span", separable_convolution)(span_reversed)
+reversed_kernel.way("of the dynamic convolution", dynamic_convolution)(dynamic_reversed)
+
+
+def kernels_by(function: Callable[[Any], Any], *, turned: bool = False) -> Changes:
+    """Kernels made otherwise of the scores (B, L, N, k), or of scores read as (B, L, k, N)."""
+
+    def change(step: Step, scores: Any, *, size: int) -> Any:
+        shape = (*scores.shape[:2], -1, size) if not turned else (*scores.shape[:2], size, scores.shape[2] // size)
+        cut = scores.reshape(shape)
+        return function(np.swapaxes(cut, 2, 3) if turned else cut)
+
+    return {convolution_kernels: change}
+
+
+def softmax_over(axis: int) -> Callable[[Any], Any]:
+    """The softmax over another axis than the last."""
+
+    def function(x: Any) -> Any:
+        probs: Any = softmax(np.moveaxis(x, axis, -1))
+        return np.moveaxis(probs, -1, axis)
+
+    return function
+
+
+def softmax_over_all(x: Any) -> Any:
+    """The softmax over all scores of a token."""
+    probs: Any = softmax(x.reshape(*x.shape[:2], -1))
+    return probs.reshape(x.shape)
+
+
+not_softmaxed = mistake(
+    OF_CONVBERT,
+    "kernels not softmaxed",
+    does="the scores themselves are taken for kernels",
+    right="a softmax of the k scores of each",
+    families=CONVBERT,
+)
+not_softmaxed.add_way("", kernels_by(lambda x: x))
+
+wrong_axis = mistake(
+    OF_CONVBERT,
+    "kernels softmaxed over the wrong axis",
+    does="kernels sum to 1 over kernels or tokens, or are cut as (k, N)",
+    right="to cut scores into N kernels of k numbers, each of which sums to 1",
+    families=CONVBERT,
+)
+wrong_axis.add_way("over the kernels", kernels_by(softmax_over(2)))
+wrong_axis.add_way("over the tokens", kernels_by(softmax_over(1)))
+wrong_axis.add_way("over all", kernels_by(softmax_over_all))
+wrong_axis.add_way("cut as (k, N)", kernels_by(softmax, turned=True))
+
+not_multiplied = mistake(
+    OF_CONVBERT,
+    "span not multiplied by the query",
+    does="kernels are made of the span or of the query alone, or of their sum",
+    right="their product",
+    families=CONVBERT,
+)
+not_multiplied.way("the span alone", multiply)(first)
+not_multiplied.way("the query alone", multiply)(second)
+
+
+@not_multiplied.way("their sum", multiply)
+def their_sum(step: Step, x: Any, y: Any) -> Any:
+    """The sum of span and query."""
+    return x + y
+
+
+# ------------------------------------------------------------------------------------------------------------- padding
+
+one_sided = mistake(
+    OF_CONVBERT,
+    "convolution padded on one side",
+    does="a kernel covers the tokens up to each, or from each on",
+    right="as many before as after",
+    families=CONVBERT,
+)
+
+
+def kernels_to_one_side(side: str) -> Changes:
     """Kernels over the tokens up to each (side left), or from each on."""
 
     def padded(x: Any, size: int, where: str) -> Any:
@@ -36,23 +146,22 @@ def one_sided(side: str) -> Changes:
         size = kernels.shape[-1]
         return inside(step.right(padded(values, size, side), padded(kernels, size, other)), values.shape[1])
 
-    return {span_convolution.separable_convolution: span, span_convolution.dynamic_convolution: dynamic}
+    return {separable_convolution: span, dynamic_convolution: dynamic}
 
 
-def kernels_by(bend: Callable[[Any], Any], *, turned: bool = False) -> Changes:
-    """Kernels made otherwise of the scores (B, L, N, k), or of scores read as (B, L, k, N)."""
+for side in ("left", "right"):
+    both = kernels_to_one_side(side)
+    one_sided.add_way(side, both)
+    one_sided.add_way(f"{side}, of the span", {separable_convolution: both[separable_convolution]})
+    one_sided.add_way(f"{side}, dynamic", {dynamic_convolution: both[dynamic_convolution]})
 
-    def change(step: Step, scores: Any, *, size: int) -> Any:
-        shape = (*scores.shape[:2], -1, size) if not turned else (*scores.shape[:2], size, scores.shape[2] // size)
-        cut = scores.reshape(shape)
-        return bend(np.swapaxes(cut, 2, 3) if turned else cut)
-
-    return {span_convolution.convolution_kernels: change}
-
-
-def over_axis(axis: int) -> Callable[[Any], Any]:
-    """The softmax over another axis than the last."""
-    return lambda x: np.moveaxis(softmax(np.moveaxis(x, axis, -1)), -1, axis)
+padding_left_out = mistake(
+    OF_CONVBERT,
+    "padding left out of the convolutions",
+    does="the port sets masked tokens to zero before the convolutions",
+    right="to read padding like text, because the reference's convolutions ignore the mask",
+    families=CONVBERT,
+)
 
 
 def unmasked(step: Step, x: Any) -> Any:
@@ -63,10 +172,62 @@ def unmasked(step: Step, x: Any) -> Any:
     return x * (mask[:, :, None] != 0)
 
 
-def interleaved_groups(step: Step, x: Any, weight: Any, bias: Any) -> Any:
-    """Feature i in group i mod G."""
-    groups = weight.shape[0]
-    return step.right(in_groups(x, groups), weight, bias)
+@padding_left_out.way("", separable_convolution, dynamic_convolution)
+def of_unmasked(step: Step, x: Any, *rest: Any) -> Any:
+    """A convolution of the tokens that are not masked."""
+    return step.right(unmasked(step, x), *rest)
+
+
+# --------------------------------------------------------------------------------------------- heads, features, groups
+
+joined_otherwise = mistake(
+    OF_CONVBERT,
+    "heads and convolutions joined in the wrong order",
+    does="the features of the convolutions are put first",
+    right="to put those of the attention heads first",
+    families=CONVBERT,
+)
+
+
+@joined_otherwise.way("", join_features)
+def convolutions_first(step: Step, x: Any, y: Any) -> Any:
+    """The features of the convolutions, and then those of the heads."""
+    return step.right(y, x)
+
+
+ratio_ignored = mistake(
+    OF_CONVBERT,
+    "head_ratio ignored",
+    does="the features are cut into num_attention_heads heads",
+    right="to cut them into num_attention_heads // head_ratio",
+    families=CONVBERT,
+)
+
+
+def size_without_ratio(step: Step) -> int:
+    """Return the size of an attention head where head_ratio is ignored."""
+    config = step.config
+    heads, features = int(config.num_attention_heads), int(config.attention_heads * config.head_size)
+    if features % heads or heads == config.attention_heads:
+        raise ValueError("the features cannot be cut into so many heads")
+    return features // heads
+
+
+@ratio_ignored.way("", split_heads)
+def split_into_all(step: Step, x: Any, *, head_size: int) -> Any:
+    """The features cut into num_attention_heads heads."""
+    return step.right(x, head_size=size_without_ratio(step))
+
+
+ratio_ignored.add_way("", with_scale(lambda step, scale: 1.0 / math.sqrt(size_without_ratio(step))))
+
+interleaved = mistake(
+    OF_CONVBERT,
+    "groups in turn",
+    does="a grouped linear layer takes every G-th feature for a group, or returns its results in this order",
+    right="to take features that follow one another for a group",
+    families=CONVBERT,
+)
 
 
 def in_groups(x: Any, groups: int) -> Any:
@@ -74,113 +235,14 @@ def in_groups(x: Any, groups: int) -> Any:
     return np.swapaxes(x.reshape(*x.shape[:-1], -1, groups), -1, -2).reshape(x.shape)
 
 
-def shuffled_groups(step: Step, x: Any, weight: Any, bias: Any) -> Any:
+@interleaved.way("taken so", grouped_linear)
+def groups_of_every_gth(step: Step, x: Any, weight: Any, bias: Any) -> Any:
+    """Feature i in group i mod G."""
+    return step.right(in_groups(x, weight.shape[0]), weight, bias)
+
+
+@interleaved.way("given back so", grouped_linear)
+def results_in_turn(step: Step, x: Any, weight: Any, bias: Any) -> Any:
     """Results put together feature by feature, not group by group."""
     y = step.right(x, weight, bias * 0.0)
     return in_groups(y, weight.shape[2]) + bias
-
-
-def all_heads(step: Step) -> int:
-    """Return the size of a head where head_ratio is ignored."""
-    config = step.config
-    features = config.attention_heads * config.head_size
-    if features % config.num_attention_heads or config.num_attention_heads == config.attention_heads:
-        raise ValueError("the features cannot be cut into so many heads")
-    return features // config.num_attention_heads
-
-
-SPAN, DYNAMIC = span_convolution.separable_convolution, span_convolution.dynamic_convolution
-FLIPPED: Changes = {
-    SPAN: lambda step, x, depthwise, *rest: step.right(x, depthwise[:, :, ::-1], *rest),
-    DYNAMIC: lambda step, values, kernels: step.right(values, kernels[..., ::-1]),
-}
-
-OF_CONVBERT = (
-    Mistake(
-        "kernel reversed",
-        "a kernel's first number weighs the token after; right is the token before (a cross-correlation)",
-        {
-            "both": FLIPPED,
-            "of the span": {SPAN: FLIPPED[SPAN]},
-            "of the dynamic convolution": {DYNAMIC: FLIPPED[DYNAMIC]},
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "kernels not softmaxed",
-        "the scores themselves are taken for kernels; right is a softmax of the k scores of each",
-        {"": kernels_by(lambda x: x)},
-        CONVBERT,
-    ),
-    Mistake(
-        "kernels softmaxed over the wrong axis",
-        "kernels sum to 1 over kernels or tokens, or are cut as (k, N); right is to cut scores into N kernels of k "
-        "numbers, each of which sums to 1",
-        {
-            "over the kernels": kernels_by(over_axis(2)),
-            "over the tokens": kernels_by(over_axis(1)),
-            "over all": kernels_by(lambda x: softmax(x.reshape(*x.shape[:2], -1)).reshape(x.shape)),
-            "cut as (k, N)": kernels_by(softmax, turned=True),
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "span not multiplied by the query",
-        "kernels are made of the span or of the query alone, or of their sum; right is their product",
-        {
-            "the span alone": {span_convolution.multiply: first},
-            "the query alone": {span_convolution.multiply: second},
-            "their sum": {span_convolution.multiply: lambda step, x, y: x + y},
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "convolution padded on one side",
-        "a kernel covers the tokens up to each, or from each on; right is as many before as after",
-        {
-            f"{side}{which}": {layer: one_sided(side)[layer] for layer in layers}
-            for side in ("left", "right")
-            for which, layers in (("", (SPAN, DYNAMIC)), (", of the span", (SPAN,)), (", dynamic", (DYNAMIC,)))
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "padding left out of the convolutions",
-        "the port sets masked tokens to zero before the convolutions; the reference's convolutions ignore the mask, "
-        "and read padding like text",
-        {
-            "": {
-                SPAN: lambda step, x, *rest: step.right(unmasked(step, x), *rest),
-                DYNAMIC: lambda step, values, kernels: step.right(unmasked(step, values), kernels),
-            }
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "heads and convolutions joined in the wrong order",
-        "the features of the convolutions are put first; right are those of the attention heads first",
-        {"": {span_convolution.join_features: lambda step, x, y: step.right(y, x)}},
-        CONVBERT,
-    ),
-    Mistake(
-        "head_ratio ignored",
-        "the features are cut into num_attention_heads heads; right are num_attention_heads // head_ratio of them",
-        {
-            "": {
-                split_heads: lambda step, x, *, head_size: step.right(x, head_size=all_heads(step)),
-                **with_scale(lambda step, scale: 1.0 / math.sqrt(all_heads(step))),
-            }
-        },
-        CONVBERT,
-    ),
-    Mistake(
-        "groups in turn",
-        "a grouped linear layer takes every G-th feature for a group, or gives results back so; right are runs of "
-        "features",
-        {
-            "taken so": {grouped_linear: interleaved_groups},
-            "given back so": {grouped_linear: shuffled_groups},
-        },
-        CONVBERT,
-    ),
-)

@@ -1,31 +1,67 @@
-"""Mistakes in the embeddings: words, token types and absolute positions."""
+"""Mistakes in the embeddings: word pieces, token types and absolute positions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from nezha_np.arrays import to_numpy
 from nezha_np.layers.addition import add
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
-from nezha_np.oracle.mistakes.mistake import WITH_LEARNED_POSITIONS, Evidence, Mistake, Ways, nothing
-from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, in_turn
+from nezha_np.oracle.mistakes.mistake import (
+    NEZHA_AND_BERT,
+    WITH_LEARNED_POSITIONS,
+    Evidence,
+    Mistake,
+    Ways,
+    mistake,
+    nothing,
+)
+from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, interleaved
 from nezha_np.oracle.replay import At, Changes, Step
 
+EMBEDDINGS: list[Mistake] = []
 WORDS, TYPES = "embeddings.word_embeddings", "embeddings.token_type_embeddings"
+POSITIONS = "embeddings.position_embeddings"
+
+# --------------------------------------------------------------------------------------------------------- token types
+
+token_types_ignored = mistake(
+    EMBEDDINGS,
+    "token types ignored",
+    does="every token gets the first token type, another one, or none",
+    right="the row of its own token_type_id",
+)
 
 
+@token_types_ignored.way("all of type 0", embedding, at=TYPES)
 def one_token_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
     """Every token of the first type."""
     return step.right(np.zeros_like(ids), weight, **options)
 
 
+token_types_ignored.way("left out", embedding, at=TYPES)(nothing)
+
+
+@token_types_ignored.way("turned round", embedding, at=TYPES)
 def other_token_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
-    """The types turned round."""
+    """The last type for the first, and so on."""
     return step.right(weight.shape[0] - 1 - ids, weight, **options)
+
+
+# ------------------------------------------------------------------------------------------------- absolute positions
+
+positions_added = mistake(
+    EMBEDDINGS,
+    "absolute positions added",
+    does="the port adds absolute positions to the word embeddings",
+    right="to add none: this model's positions are relative, and enter attention alone",
+    families=NEZHA_AND_BERT,
+)
 
 
 def past_of(step: Step) -> int:
@@ -35,134 +71,138 @@ def past_of(step: Step) -> int:
 
 
 def sinusoids(step: Step, x: Any, *, joined: bool) -> np.ndarray:
-    """Make Vaswani's absolute positions for (B, L, H): sines and cosines in turn, or in two halves."""
+    """Make Vaswani's absolute positions for (B, L, H): each sine before its cosine, or two halves."""
     length, features = x.shape[-2:]
     angle = np.arange(past_of(step), past_of(step) + length)[:, None] * frequencies(features + features % 2)
-    return (halves(angle) if joined else in_turn(angle))[:, :features]
+    return (halves(angle) if joined else interleaved(angle))[:, :features]
 
 
 def learned_positions(step: Step, x: Any) -> np.ndarray:
     """Take the absolute positions that a checkpoint of BERT's relative kinds holds, and does not use."""
     if step.config.learns_positions:
         raise ValueError("absolute positions belong to this model")
-    return step.weights["embeddings.position_embeddings.weight"][past_of(step) :][: x.shape[-2]]
+    table = to_numpy(step.weights["embeddings.position_embeddings.weight"])
+    return table[past_of(step) :][: x.shape[-2]]
 
 
-def absolute_positions(make: Callable[..., np.ndarray], **options: Any) -> dict[str, Changes]:
+def adding_positions(make: Callable[..., np.ndarray], **options: Any) -> Iterator[tuple[str, Changes]]:
     """Add positions to the sum of embeddings, or to it where it goes into the norm."""
-    return {
-        "in the sum": {add: At("embeddings.sum", lambda step, x, y: step.right(x, y) + make(step, x, **options))},
-        "before the norm": {
-            layer_norm: At(
-                "embeddings.LayerNorm",
-                lambda step, x, *rest, eps: step.right(x + make(step, x, **options), *rest, eps=eps),
-            )
-        },
-    }
+
+    def in_the_sum(step: Step, x: Any, y: Any) -> Any:
+        return step.right(x, y) + make(step, x, **options)
+
+    def before_the_norm(step: Step, x: Any, *rest: Any, eps: float) -> Any:
+        return step.right(x + make(step, x, **options), *rest, eps=eps)
+
+    yield "in the sum", {add: At("embeddings.sum", in_the_sum)}
+    yield "before the norm", {layer_norm: At("embeddings.LayerNorm", before_the_norm)}
 
 
+for which, changes_of in (
+    ("sines and cosines in turn", adding_positions(sinusoids, joined=False)),
+    ("sines before cosines", adding_positions(sinusoids, joined=True)),
+    ("the checkpoint's", adding_positions(learned_positions)),
+):
+    for where, changes in changes_of:
+        positions_added.add_way(f"{which}, {where}", changes)
+
+
+@positions_added.recogniser
 def fitted_positions(evidence: Evidence) -> Ways:
     """Recognise absolute positions: every text has the same numbers added."""
     if evidence.step.name != "embeddings.sum" or len(evidence.right) < 2:
         return {}
     added = (evidence.theirs - evidence.right).mean(axis=0)
-    return evidence.instead(evidence.right + added)
+    return evidence.replace_result(evidence.right + added)
+
+
+positions_missing = mistake(
+    EMBEDDINGS,
+    "absolute positions missing",
+    does="the port adds no position to the word embeddings",
+    right="to add to each the row of its position",
+    families=WITH_LEARNED_POSITIONS,
+)
+positions_missing.way("", embedding, at=POSITIONS)(nothing)
+
+positions_off = mistake(
+    EMBEDDINGS,
+    "position ids off by one",
+    does="positions are counted from another number",
+    right="to count from 0, and padding like every other token",
+    families=WITH_LEARNED_POSITIONS,
+)
 
 
 def positions_from(count: Callable[[Step, Any], Any]) -> Changes:
     """Count position ids in another way."""
-    return {
-        embedding: At(
-            "position_embeddings",
-            lambda step, ids, weight, **options: step.right(count(step, ids), weight, **options),
-        )
-    }
+
+    def change(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+        return step.right(count(step, ids), weight, **options)
+
+    return {embedding: At(POSITIONS, change)}
 
 
 def positions_of_tokens(step: Step, ids: Any) -> Any:
     """RoBERTa's way: tokens that are no padding are counted, from padding_idx + 1."""
     padding = step.config.pad_token_id or 0
-    words = np.asarray(step.inputs["input_ids"]).reshape(ids.shape) != padding
-    return np.cumsum(words, axis=1) * words + padding
+    tokens = np.asarray(step.inputs["input_ids"]).reshape(ids.shape) != padding
+    return np.cumsum(tokens, axis=1) * tokens + padding
 
 
-def words_scaled(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+positions_off.add_way("from 1", positions_from(lambda step, ids: ids + 1))
+positions_off.add_way(
+    "from padding_idx + 1", positions_from(lambda step, ids: ids + 1 + (step.config.pad_token_id or 0))
+)
+positions_off.add_way("tokens alone, from padding_idx + 1", positions_from(positions_of_tokens))
+
+# --------------------------------------------------------------------------------------------------------- word pieces
+
+words_multiplied = mistake(
+    EMBEDDINGS,
+    "word embeddings scaled",
+    does="word embeddings are multiplied by √H, as in the first Transformer",
+    right="to take them as they are",
+)
+
+
+@words_multiplied.way("", embedding, at=WORDS)
+def times_the_root(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
     """Vectors times √H, as Vaswani's have them."""
     return step.right(ids, weight, **options) * math.sqrt(weight.shape[1])
 
 
-def other_row(offset: int) -> Changes:
+ids_off = mistake(
+    EMBEDDINGS,
+    "word ids off by one",
+    does="a word piece gets the row next to its own (a vocabulary counted from 1, or with an entry more)",
+    right="the row of its id, counted from 0",
+)
+
+
+def row_moved_by(offset: int) -> Changes:
     """Look every id up in the row so many further on."""
-    return {
-        embedding: At(
-            WORDS,
-            lambda step, ids, weight, **options: step.right((ids + offset) % weight.shape[0], weight, **options),
-        )
-    }
+
+    def change(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+        return step.right((ids + offset) % weight.shape[0], weight, **options)
+
+    return {embedding: At(WORDS, change)}
 
 
-def padding_is_zero(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+ids_off.add_way("row id − 1", row_moved_by(-1))
+ids_off.add_way("row id + 1", row_moved_by(1))
+
+padding_zero = mistake(
+    EMBEDDINGS,
+    "padding embedding set to zero",
+    does="the padding id gets zeros",
+    right="to look it up like every other id, because it has a row of its own",
+)
+
+
+@padding_zero.way("", embedding, at=WORDS)
+def zeros_for_padding(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
     """Zeros for the padding id, whatever its row holds."""
     if step.config.pad_token_id is None:
         raise ValueError("there is no padding id")
     return np.where((ids == step.config.pad_token_id)[..., None], 0.0, step.right(ids, weight, **options))
-
-
-EMBEDDINGS = (
-    Mistake(
-        "token types ignored",
-        "every token gets the first token type, another one, or none; each should get the row of its own token_type_id",
-        {
-            "all of type 0": {embedding: At(TYPES, one_token_type)},
-            "left out": {embedding: At(TYPES, nothing)},
-            "turned round": {embedding: At(TYPES, other_token_type)},
-        },
-    ),
-    Mistake(
-        "absolute positions added",
-        "the port adds positions to the words; this model's positions are relative, and enter attention alone",
-        {
-            f"{name} {way}".strip(): changes
-            for name, make, options in (
-                ("sines and cosines in turn,", sinusoids, {"joined": False}),
-                ("sines before cosines,", sinusoids, {"joined": True}),
-                ("the checkpoint's,", learned_positions, {}),
-            )
-            for way, changes in absolute_positions(make, **options).items()
-        },
-        ("nezha", "bert"),
-        fitted_positions,
-    ),
-    Mistake(
-        "absolute positions missing",
-        "the port adds no position to the words; each word gets the row of its place added",
-        {"": {embedding: At("position_embeddings", nothing)}},
-        WITH_LEARNED_POSITIONS,
-    ),
-    Mistake(
-        "position ids off by one",
-        "positions are counted from another number; the first token stands at 0, padding is counted like words",
-        {
-            "from 1": positions_from(lambda step, ids: ids + 1),
-            "from padding_idx + 1": positions_from(lambda step, ids: ids + 1 + (step.config.pad_token_id or 0)),
-            "tokens alone, from padding_idx + 1": positions_from(positions_of_tokens),
-        },
-        WITH_LEARNED_POSITIONS,
-    ),
-    Mistake(
-        "word embeddings scaled",
-        "word embeddings are multiplied by √H, as in the first Transformer; this model takes them as they are",
-        {"": {embedding: At(WORDS, words_scaled)}},
-    ),
-    Mistake(
-        "word ids off by one",
-        "a word gets the row beside its own (a vocabulary counted from 1, or with an entry more); its row is that of "
-        "its id, counted from 0",
-        {"row id − 1": other_row(-1), "row id + 1": other_row(1)},
-    ),
-    Mistake(
-        "padding embedding set to zero",
-        "the padding id gets zeros; it should be looked up like every other id, for it has a row of its own",
-        {"": {embedding: At(WORDS, padding_is_zero)}},
-    ),
-)

@@ -12,19 +12,41 @@ from nezha_np.layers.attention import content_context, content_scores
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
-from nezha_np.oracle.mistakes.mistake import DECODERS, ENOUGH, Evidence, Mistake, Ways
+from nezha_np.oracle.mistakes.mistake import ENOUGH, LM_DECODERS, Evidence, Mistake, Ways, mistake
 from nezha_np.oracle.replay import At, Changes, Step
 
+LINEAR: list[Mistake] = []
+PRODUCTS = (linear, grouped_linear, content_scores, content_context)
 
+# ------------------------------------------------------------------------------------------------------------- weights
+
+transposed = mistake(
+    LINEAR,
+    "weight transposed",
+    does="a matrix is read in the wrong order",
+    right="(out, in) for linear layers, and (in, out) for each group of ConvBERT's grouped ones",
+)
+
+
+@transposed.way("", linear)
 def read_as_in_out(step: Step, x: Any, weight: Any, *bias: Any) -> Any:
     """The matrix read as (in, out)."""
     return step.right(x, weight.reshape(weight.shape[::-1]).T, *bias)
 
 
-def groups_transposed(step: Step, x: Any, weight: Any, bias: Any) -> Any:
+@transposed.way("", grouped_linear)
+def groups_read_as_out_in(step: Step, x: Any, weight: Any, bias: Any) -> Any:
     """The matrix of each group read as (out, in)."""
     groups, into, out = weight.shape
     return step.right(x, weight.reshape(groups, out, into).transpose(0, 2, 1), bias)
+
+
+swapped = mistake(
+    LINEAR,
+    "query, key or value swapped",
+    does="a linear layer of attention has the weights of another one",
+    right="for query, key and value to have their own weights each",
+)
 
 
 def taken_from(**others: str) -> Changes:
@@ -35,7 +57,21 @@ def taken_from(**others: str) -> Changes:
         names = (f"{scope}.{others[which]}.{part}" for part in ("weight", "bias"))
         return step.right(x, *(step.weights[name] for name in names))
 
-    return {linear: At(tuple(f"self.{which}" for which in others), change)}
+    return {linear: At(tuple(f"**.self.{which}" for which in others), change)}
+
+
+swapped.add_way("query and key", taken_from(query="key", key="query"))
+swapped.add_way("key and value", taken_from(key="value", value="key"))
+swapped.add_way("query and value", taken_from(query="value", value="query"))
+swapped.add_way("key, value, query for query, key, value", taken_from(query="key", key="value", value="query"))
+swapped.add_way("value, query, key for query, key, value", taken_from(query="value", key="query", value="key"))
+
+of_another_layer = mistake(
+    LINEAR,
+    "weights of another layer",
+    does="a layer of the encoder has the weights of another one",
+    right="for each layer to have its own",
+)
 
 
 def of_layer(other: Callable[[int, Step], int]) -> Changes:
@@ -54,47 +90,15 @@ def of_layer(other: Callable[[int, Step], int]) -> Changes:
     return dict.fromkeys((linear, grouped_linear, layer_norm), change)
 
 
-def fitted_weight(evidence: Evidence) -> np.ndarray | None:
-    """Fit matrix and bias by least squares, where there are enough different rows, and return what they make."""
-    if evidence.layer is not linear or _rows(evidence) < rows_to_fit(evidence):
-        return None
-    x = evidence.arguments[0]
-    features = np.concatenate([x.reshape(-1, x.shape[-1]), np.ones((x[..., 0].size, 1))], axis=1)
-    matrix = np.linalg.lstsq(features, evidence.theirs.reshape(len(features), -1), rcond=None)[0]
-    return (features @ matrix).reshape(evidence.theirs.shape)
+of_another_layer.add_way("of the first", of_layer(lambda index, step: 0))
+of_another_layer.add_way("of the last", of_layer(lambda index, step: int(step.config.num_hidden_layers) - 1))
+of_another_layer.add_way("of the next", of_layer(lambda index, step: index + 1))
+of_another_layer.add_way("of the one before", of_layer(lambda index, step: index - 1))
 
-
-def rows_to_fit(evidence: Evidence) -> int:
-    """Return how many different rows tell another matrix from any numbers: with fewer, some matrix makes them all."""
-    return evidence.arguments[0].shape[-1] + 1 + ENOUGH
-
-
-def too_few_rows(evidence: Evidence) -> str | None:
-    """Say that another matrix may have made their numbers, where all are wrong and too few to tell."""
-    if evidence.layer is not linear:
-        return None
-    rows, needed = _rows(evidence), rows_to_fit(evidence)
-    if rows >= needed:
-        return None
-    if not (np.abs(evidence.theirs - evidence.right) > evidence.allowed).any(axis=-1).all():
-        return None
-    what = "an untied decoder" if evidence.step.name in DECODERS else "another matrix"
-    return f"{what} may have made them: that takes {needed} different tokens to tell, and these are {rows}"
-
-
-def _rows(evidence: Evidence) -> int:
-    x = evidence.arguments[0]
-    return len(np.unique(x.reshape(-1, x.shape[-1]), axis=0))
-
-
-def fitted_bias(evidence: Evidence) -> np.ndarray | None:
-    """Fit a bias, where there are different rows, and return what it makes: every row has the same numbers added."""
-    if evidence.layer not in (linear, grouped_linear):
-        return None
-    if _rows(evidence) < 2:
-        return None
-    features = evidence.right.shape[-1]
-    return evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
+bias_missing = mistake(
+    LINEAR, "bias missing", does="a linear layer leaves out its bias", right="to add it to every result"
+)
+bias_twice = mistake(LINEAR, "bias added twice", does="a linear layer adds its bias two times", right="to add it once")
 
 
 def bias_times(factor: float) -> Changes:
@@ -109,23 +113,103 @@ def bias_times(factor: float) -> Changes:
     return dict.fromkeys((linear, grouped_linear, span_convolution.separable_convolution), change)
 
 
-def another_bias(evidence: Evidence) -> Ways:
+bias_missing.add_way("", bias_times(0.0))
+bias_twice.add_way("", bias_times(2.0))
+
+# ------------------------------------------------------------------------------------------- weights fitted to numbers
+
+another_bias = mistake(
+    LINEAR,
+    "another bias",
+    does="a linear layer adds other numbers than its bias, the same to every result",
+    right="the checkpoint's bias",
+)
+
+
+def fitted_bias(evidence: Evidence) -> np.ndarray | None:
+    """Fit a bias, where there are different rows, and return what it makes: every row has the same numbers added."""
+    if evidence.layer not in (linear, grouped_linear):
+        return None
+    if count_rows(evidence) < 2:
+        return None
+    features = evidence.right.shape[-1]
+    made: np.ndarray = evidence.right + (evidence.theirs - evidence.right).reshape(-1, features).mean(axis=0)
+    return made
+
+
+@another_bias.recogniser
+def recognise_bias(evidence: Evidence) -> Ways:
     """Recognise another bias."""
     value = fitted_bias(evidence)
-    return {} if value is None else evidence.instead(value)
+    return {} if value is None else evidence.replace_result(value)
 
 
-def another_weight(evidence: Evidence, *, decoders: bool = False) -> Ways:
-    """Recognise another matrix, where another bias is not enough."""
+another_weight = mistake(
+    LINEAR,
+    "another weight",
+    does="a linear layer's results are another linear map of its inputs",
+    right="the map that the checkpoint's weights make",
+)
+
+
+def fitted_weight(evidence: Evidence) -> np.ndarray | None:
+    """Fit matrix and bias by least squares, where there are enough different rows, and return what they make."""
+    if evidence.layer is not linear or count_rows(evidence) < rows_to_fit(evidence):
+        return None
+    x = evidence.arguments[0]
+    features = np.concatenate([x.reshape(-1, x.shape[-1]), np.ones((x[..., 0].size, 1))], axis=1)
+    matrix = np.linalg.lstsq(features, evidence.theirs.reshape(len(features), -1), rcond=None)[0]
+    made: np.ndarray = (features @ matrix).reshape(evidence.theirs.shape)
+    return made
+
+
+def another_matrix(evidence: Evidence, *, of_decoders: bool) -> Ways:
+    """Recognise another matrix, where another bias is not enough: of a language model's decoder, or of any other."""
     value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
-    if value is None or of_bias is None or (evidence.step.name in DECODERS) is not decoders:
+    if value is None or of_bias is None or (evidence.step.name in LM_DECODERS) is not of_decoders:
         return {}
-    return {} if evidence.is_explained_by(of_bias) else evidence.instead(value)
+    return {} if evidence.is_explained_by(of_bias) else evidence.replace_result(value)
 
 
-def another_decoder(evidence: Evidence) -> Ways:
-    """Recognise another matrix of the decoder."""
-    return another_weight(evidence, decoders=True)
+@another_weight.recogniser
+def recognise_weight(evidence: Evidence) -> Ways:
+    """Recognise another matrix of a layer that is no decoder."""
+    return another_matrix(evidence, of_decoders=False)
+
+
+def rows_to_fit(evidence: Evidence) -> int:
+    """Return how many different rows tell another matrix from any numbers: with fewer, some matrix makes them all."""
+    return int(evidence.arguments[0].shape[-1]) + 1 + ENOUGH
+
+
+def count_rows(evidence: Evidence) -> int:
+    """Count the different rows that a layer is applied to."""
+    x = evidence.arguments[0]
+    return len(np.unique(x.reshape(-1, x.shape[-1]), axis=0))
+
+
+def too_few_rows(evidence: Evidence) -> str | None:
+    """Say that another matrix may have made their numbers, where all are wrong and too few to tell."""
+    if evidence.layer is not linear:
+        return None
+    rows, needed = count_rows(evidence), rows_to_fit(evidence)
+    if rows >= needed:
+        return None
+    if not (np.abs(evidence.theirs - evidence.right) > evidence.allowed).any(axis=-1).all():
+        return None
+    what = "an untied decoder" if evidence.step.name in LM_DECODERS else "another matrix"
+    return f"{what} may have made them: that takes {needed} different tokens to tell, and these are {rows}"
+
+
+# ---------------------------------------------------------------------------------------------------------- arithmetic
+
+narrower_products = mistake(
+    LINEAR,
+    "matrix products in a narrower dtype",
+    does="matrix products round their factors to fewer digits, as TPUs and GPUs do unless told otherwise",
+    right="to take them as they are",
+    of_rounding=True,
+)
 
 
 def narrowed(bits: int) -> Changes:
@@ -139,6 +223,18 @@ def narrowed(bits: int) -> Changes:
         return step.right(rounded(x), rounded(y), *rest)
 
     return dict.fromkeys(PRODUCTS, change)
+
+
+narrower_products.add_way("bfloat16", narrowed(8))
+narrower_products.add_way("TF32 or float16", narrowed(11))
+
+float16_sums = mistake(
+    LINEAR,
+    "float16 accumulation",
+    does="the products of a matrix product are summed up in float16",
+    right="to sum them in float32, and to round the sum",
+    of_rounding=True,
+)
 
 
 def summed_in_float16(*, fused: bool) -> Changes:
@@ -163,72 +259,5 @@ def summed_in_float16(*, fused: bool) -> Changes:
     }
 
 
-PRODUCTS = (linear, grouped_linear, content_scores, content_context)
-
-LINEAR = (
-    Mistake(
-        "weight transposed",
-        "a matrix is read in the wrong order; linear layers keep (out, in), ConvBERT's groups (in, out)",
-        {"": {linear: read_as_in_out, grouped_linear: groups_transposed}},
-    ),
-    Mistake(
-        "query, key or value swapped",
-        "a linear layer of attention has the weights of another one; query, key and value each have their own",
-        {
-            "query and key": taken_from(query="key", key="query"),
-            "key and value": taken_from(key="value", value="key"),
-            "query and value": taken_from(query="value", value="query"),
-            "key, value, query for query, key, value": taken_from(query="key", key="value", value="query"),
-            "value, query, key for query, key, value": taken_from(query="value", key="query", value="key"),
-        },
-    ),
-    Mistake(
-        "weights of another layer",
-        "a layer of the encoder has the weights of another one; each layer has its own",
-        {
-            "of the first": of_layer(lambda index, step: 0),
-            "of the last": of_layer(lambda index, step: step.config.num_hidden_layers - 1),
-            "of the next": of_layer(lambda index, step: index + 1),
-            "of the one before": of_layer(lambda index, step: index - 1),
-        },
-    ),
-    Mistake(
-        "bias missing",
-        "a linear layer leaves out its bias; right is to add it to every result",
-        {"": bias_times(0.0)},
-    ),
-    Mistake(
-        "bias added twice",
-        "a linear layer adds its bias two times; right is once",
-        {"": bias_times(2.0)},
-    ),
-    Mistake(
-        "another bias",
-        "a linear layer adds other numbers than its bias, the same to every result; right are the checkpoint's",
-        {},
-        recognise=another_bias,
-    ),
-    Mistake(
-        "another weight",
-        "a linear layer's results are another linear map of its inputs: its weights are others than the checkpoint's",
-        {},
-        recognise=another_weight,
-    ),
-    Mistake(
-        "matrix products in a narrower dtype",
-        "matrix products round their factors to fewer digits, as TPUs and GPUs do unless told otherwise; right is to "
-        "take them as they are",
-        {"bfloat16": narrowed(8), "TF32 or float16": narrowed(11)},
-        of_rounding=True,
-    ),
-    Mistake(
-        "float16 accumulation",
-        "the products of a matrix product are summed up in float16; right is to sum them in float32, and to round the "
-        "sum",
-        {
-            "product and sum rounded": summed_in_float16(fused=False),
-            "sum rounded": summed_in_float16(fused=True),
-        },
-        of_rounding=True,
-    ),
-)
+float16_sums.add_way("product and sum rounded", summed_in_float16(fused=False))
+float16_sums.add_way("sum rounded", summed_in_float16(fused=True))

@@ -1,30 +1,47 @@
-"""What a mistake is, what is known of a step where one is recognised, and what several parts share."""
+"""What a mistake is, how its ways are registered, what is known of a step where one is recognised.
+
+A mistake is written down once, where the functions that make it stand:
+
+    reversed_distance = mistake(POSITIONS, "name", does="what is done", right="what is right")
+
+    @reversed_distance.way("which way", layer, at="**.scores")
+    def change(step, *arguments, **options): ...
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from nezha_np.families import FAMILIES, bert, convbert, nezha
 from nezha_np.mechanism import Layer
-from nezha_np.oracle.replay import At, Changes, Step
+from nezha_np.oracle.replay import At, Change, Changes, Step
+
+NEZHA, BERT, CONVBERT = ((family.config.model_type,) for family in (nezha.NEZHA, bert.BERT, convbert.CONVBERT))
+ALL = (*NEZHA, *BERT, *CONVBERT)
+NEZHA_AND_BERT = (*NEZHA, *BERT)  # they have decoders, caches, cross-attention and a pooler
+WITH_LEARNED_POSITIONS = tuple(name for name in ALL if "position_embeddings" in FAMILIES[name].marks)
+# The linear layers that make a language model's logits.
+LM_DECODERS = tuple(dict.fromkeys(FAMILIES[name].decoder.removesuffix(".weight") for name in ALL))
+ENOUGH = 4  # how many more equations than unknowns make a fit evidence
 
 Ways = Mapping[str, Changes]  # by which way
+AnyChange = TypeVar("AnyChange", bound=Change)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a step that is not theirs.
+    """What is known of a step that differs from theirs.
 
     Attributes
     ----------
     step : Step
         The step.
     layer, arguments, options
-        The primitive that makes it, and what from.
+        The primitive that makes it, and how it is called.
     right, theirs : array
         What it makes, and what they have.
     allowed : float
@@ -43,15 +60,18 @@ class Evidence:
     others: Mapping[str, np.ndarray]
 
     def is_explained_by(self, value: Any, margin: float = 1.0) -> bool:
-        """Whether a value is theirs, but for what rounding explains, or so many times that."""
+        """Whether a value differs from theirs by no more than rounding explains, or by so many times that."""
         return bool((np.abs(value - self.theirs) <= margin * self.allowed).all())
 
-    def instead(self, value: np.ndarray, way: str = "") -> Ways:
+    def replace_result(self, value: np.ndarray, way: str = "") -> Ways:
         """Return the change that makes a value at this step."""
         return {way: {self.layer: At(self.step.name, lambda step, *arguments, **options: value)}}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+Recogniser = Callable[[Evidence], Ways]
+
+
+@dataclasses.dataclass(eq=False)
 class Mistake:
     """One mistake.
 
@@ -59,33 +79,105 @@ class Mistake:
     ----------
     name : str
         A short name.
-    sentence : str
-        What is done, and what is right.
-    ways : dict of str to (dict of layers to functions)
-        The changes of each way to make it; the key says which way, "" where there is one alone.
+    does, right : str
+        What a port that makes it does, and what is right, to be read after "right is".
     families : tuple of str
-        Where it can be made.
-    recognise : callable, optional
-        ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
-    whole : bool
-        Whether it is this mistake only where all its changes are made, and a part of them is another one.
+        The families in which it can be made.
+    indivisible : bool
+        Whether all its changes belong together: a part of them alone is another mistake.
     of_rounding : bool
         Whether it is a matter of rounding, and so cannot move a step by more than a part of its largest number.
+    ways : dict of str to (dict of layers to functions)
+        The changes of each way to make it; the key says which way, "" where there is one alone.
+    recognise : callable or None
+        ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
     """
 
     name: str
-    sentence: str
-    ways: Ways
-    families: tuple[str, ...] = tuple(FAMILIES)
-    recognise: Callable[[Evidence], Ways] | None = None
-    whole: bool = False
+    does: str
+    right: str
+    families: tuple[str, ...] = ALL
+    indivisible: bool = False
     of_rounding: bool = False
+    ways: dict[str, Changes] = dataclasses.field(default_factory=dict)
+    recognise: Recogniser | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What is done and what is right, without a full stop."""
+        return f"{self.does}; right is {self.right}"
+
+    def way(self, name: str, *layers: Layer, at: str | tuple[str, ...] = ()) -> Callable[[AnyChange], AnyChange]:
+        """Register the decorated function as a way to make the mistake, or as a part of it.
+
+        Parameters
+        ----------
+        name : str
+            Which way it is, "" where there is one alone. Functions of one name make one way together.
+        *layers : layers
+            The layers whose definitions it replaces.
+        at : str or tuple of str
+            Patterns of the steps that it changes; (): all steps of these layers.
+
+        Returns
+        -------
+        callable
+            A decorator that returns the function as it is.
+        """
+
+        def register(change: AnyChange) -> AnyChange:
+            self.add_way(name, dict.fromkeys(layers, At(at, change) if at else change))
+            return change
+
+        return register
+
+    def add_way(self, name: str, changes: Changes) -> None:
+        """Register changes that were put together, as a way or as a part of it."""
+        self.ways[name] = {**self.ways.get(name, {}), **changes}
+
+    def recogniser(self, function: Recogniser) -> Recogniser:
+        """Register the decorated function as what recognises the mistake by their numbers."""
+        self.recognise = function
+        return function
 
 
-NEZHA, BERT, CONVBERT = ((family.config.model_type,) for family in (nezha.NEZHA, bert.BERT, convbert.CONVBERT))
-WITH_LEARNED_POSITIONS = tuple(name for name, family in FAMILIES.items() if "position_embeddings" in family.marks)
-DECODERS = tuple(dict.fromkeys(family.decoder.removesuffix(".weight") for family in FAMILIES.values()))
-ENOUGH = 4  # how many more equations than unknowns make a fit evidence
+def mistake(
+    part: list[Mistake],
+    name: str,
+    *,
+    does: str,
+    right: str,
+    families: tuple[str, ...] = ALL,
+    indivisible: bool = False,
+    of_rounding: bool = False,
+) -> Mistake:
+    """Write a mistake down in a part of the catalogue, to which its ways are added below it.
+
+    Parameters
+    ----------
+    part : list of Mistake
+        The part of the catalogue. The order in which mistakes are written down decides where two explain as much.
+    name, does, right, families, indivisible, of_rounding
+        As `Mistake` has them.
+
+    Returns
+    -------
+    Mistake
+        Without ways.
+
+    Examples
+    --------
+    >>> from nezha_np.layers.layer_norm import layer_norm
+    >>> norms = []
+    >>> missing = mistake(norms, "norm missing", does="a layer_norm is left out", right="to apply it")
+    >>> @missing.way("", layer_norm)
+    ... def unchanged(step, x, *rest, **options):
+    ...     return x
+    >>> norms[0].sentence, [layer.__name__ for layer in norms[0].ways[""]]
+    ('a layer_norm is left out; right is to apply it', ['layer_norm'])
+    """
+    part.append(Mistake(name, does, right, families, indivisible, of_rounding))
+    return part[-1]
 
 
 def nothing(step: Step, *arguments: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ def narrow(x: np.ndarray, dtype: str) -> np.ndarray:
     return rounded(x, ARITHMETICS[dtype])
 
 
-def recognised_as_rounded(evidence: Evidence, make: Callable[[str], np.ndarray]) -> Ways:
+def recognise_rounding(evidence: Evidence, make: Callable[[str], np.ndarray]) -> Ways:
     """Recognise results that all are numbers of a narrow dtype, and within a few units of what is made in it.
 
     Where a number lies between two of the dtype, the port may round to either: so they are not the same.
@@ -29,5 +29,5 @@ def recognised_as_rounded(evidence: Evidence, make: Callable[[str], np.ndarray])
             continue
         made = make(dtype)
         if (np.abs(theirs - made) <= 4.0 * unit * np.abs(made) + 1e-7).all():
-            return evidence.instead(theirs, f"in {dtype}")
+            return evidence.replace_result(theirs, f"in {dtype}")
     return {}

@@ -1,4 +1,4 @@
-"""Mistakes in layer_norm, and in what is added before it."""
+"""Mistakes in layer_norm, and in the residual that is added before it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,25 @@ from nezha_np.layers.addition import add
 from nezha_np.layers.dropout import dropout
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.model import model
-from nezha_np.oracle.mistakes.mistake import ENOUGH, Evidence, Mistake, Ways, first
+from nezha_np.oracle.mistakes.mistake import ENOUGH, Evidence, Mistake, Ways, first, mistake
 from nezha_np.oracle.replay import At, Changes, Step
+
+NORMS: list[Mistake] = []
+
+
+def written(eps: float) -> str:
+    """Write an ε as Python does: 1e-5."""
+    return f"{eps:g}".replace("e-0", "e-")
+
+
+# -------------------------------------------------------------------------------------------------------------- norms
+
+another_eps = mistake(
+    NORMS,
+    "another layer_norm_eps",
+    does="layer_norm is computed with another ε than the configuration's",
+    right="its layer_norm_eps, or 1e-12 where a configuration says nothing",
+)
 
 
 def with_eps(eps: float) -> Changes:
@@ -20,16 +37,15 @@ def with_eps(eps: float) -> Changes:
     return {layer_norm: lambda step, x, weight, bias, **options: step.right(x, weight, bias, eps=eps)}
 
 
-def variance_of_a_sample(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
-    """The sum of squares divided by H − 1."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred * centred).sum(axis=-1, keepdims=True) / (x.shape[-1] - 1)
-    return centred / np.sqrt(variance + eps) * weight + bias
+for number in (1e-5, 1e-6, 1e-12, 1e-3):
+    another_eps.add_way(written(number), with_eps(number))
 
-
-def eps_outside(eps: float | None = None) -> Changes:
-    """ε added to the deviation, the configuration's or another."""
-    return with_deviation(lambda variance, own: np.sqrt(variance) + (own if eps is None else eps))
+eps_outside = mistake(
+    NORMS,
+    "ε outside the root",
+    does="layer_norm divides by √variance + ε, or by √(variance + ε²)",
+    right="√(variance + ε)",
+)
 
 
 def with_deviation(deviation: Callable[[Any, float], Any]) -> Changes:
@@ -41,6 +57,102 @@ def with_deviation(deviation: Callable[[Any, float], Any]) -> Changes:
     return {layer_norm: change}
 
 
+def added_outside(number: float) -> Changes:
+    """Another ε, added to the deviation."""
+    return with_deviation(lambda variance, eps: np.sqrt(variance) + number)
+
+
+eps_outside.add_way("the configuration's", with_deviation(lambda variance, eps: np.sqrt(variance) + eps))
+for number in (1e-5, 1e-6):
+    eps_outside.add_way(written(number), added_outside(number))
+eps_outside.add_way("squared", with_deviation(lambda variance, eps: np.sqrt(variance + eps * eps)))
+
+variance_of_a_sample = mistake(
+    NORMS,
+    "variance with n − 1",
+    does="layer_norm's variance is divided by H − 1",
+    right="H, the mean over all features",
+)
+
+
+@variance_of_a_sample.way("", layer_norm)
+def divided_by_one_less(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """The sum of squares divided by H − 1."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).sum(axis=-1, keepdims=True) / (x.shape[-1] - 1)
+    return centred / np.sqrt(variance + eps) * weight + bias
+
+
+without_mean = mistake(
+    NORMS,
+    "norm without the mean",
+    does="layer_norm divides by the root mean square (RMSNorm)",
+    right="to subtract the mean first",
+)
+
+
+@without_mean.way("", layer_norm)
+def rms_norm(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """Divide by the root of the mean square."""
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight + bias
+
+
+over_tokens = mistake(
+    NORMS,
+    "norm over the tokens",
+    does="layer_norm takes mean and variance over the tokens of a text",
+    right="to take them over the features of a token",
+)
+
+
+@over_tokens.way("", layer_norm)
+def norm_of_each_feature(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """Mean and variance of a feature over the tokens of a text."""
+    if x.ndim < 3:
+        raise ValueError("there is one token alone")
+    deviation = np.sqrt(x.var(axis=-2, keepdims=True) + eps)
+    return (x - x.mean(axis=-2, keepdims=True)) / deviation * weight + bias
+
+
+another_weight_or_bias = mistake(
+    NORMS,
+    "another weight or bias of a norm",
+    does="layer_norm multiplies by other numbers than its weight, or adds others than its bias",
+    right="to take the checkpoint's (old files call them gamma and beta)",
+)
+
+
+@another_weight_or_bias.way("both left at 1 and 0", layer_norm)
+def without_weight_and_bias(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """Neither weight nor bias."""
+    return step.right(x, np.ones_like(weight), np.zeros_like(bias), **options)
+
+
+@another_weight_or_bias.way("weight left at 1", layer_norm)
+def without_weight(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The bias alone."""
+    return step.right(x, np.ones_like(weight), bias, **options)
+
+
+@another_weight_or_bias.way("bias left at 0", layer_norm)
+def without_bias(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The weight alone."""
+    return step.right(x, weight, np.zeros_like(bias), **options)
+
+
+@another_weight_or_bias.way("1 + weight", layer_norm)
+def with_one_more(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The weight taken for a difference from 1."""
+    return step.right(x, 1.0 + weight, bias, **options)
+
+
+@another_weight_or_bias.way("weight and bias exchanged", layer_norm)
+def exchanged(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The bias for the weight, and the weight for the bias."""
+    return step.right(x, bias, weight, **options)
+
+
+@another_weight_or_bias.way("of the layer's other norm", layer_norm)
 def of_the_other_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
     """Weight and bias of the other norm of a layer."""
     ends = (".attention.output.LayerNorm", ".output.LayerNorm")
@@ -51,19 +163,7 @@ def of_the_other_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any
     return step.right(x, step.weights[f"{scope}.weight"], step.weights[f"{scope}.bias"], **options)
 
 
-def mean_kept(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
-    """RMSNorm: divided by the root of the mean square."""
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight + bias
-
-
-def over_the_tokens(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
-    """Mean and variance of a feature over the tokens of a text."""
-    if x.ndim < 3:
-        raise ValueError("there is one token alone")
-    deviation = np.sqrt(x.var(axis=-2, keepdims=True) + eps)
-    return (x - x.mean(axis=-2, keepdims=True)) / deviation * weight + bias
-
-
+@another_weight_or_bias.recogniser
 def fitted_norm(evidence: Evidence) -> Ways:
     """Recognise another weight and bias of a norm: of each feature all tokens lie on one line."""
     if evidence.layer is not layer_norm:
@@ -75,26 +175,20 @@ def fitted_norm(evidence: Evidence) -> Ways:
         return {}
     across = rows - rows.mean(axis=0)
     slope = (across * theirs).sum(axis=0) / (across * across).sum(axis=0)
-    return evidence.instead(normalised * slope + (theirs.mean(axis=0) - slope * rows.mean(axis=0)))
+    return evidence.replace_result(normalised * slope + (theirs.mean(axis=0) - slope * rows.mean(axis=0)))
 
 
-def of_both(x_factor: float, y_factor: float) -> Changes:
-    """Both parts of a residual multiplied."""
-    return {add: At(".residual", lambda step, x, y: step.right(x_factor * x, y_factor * y))}
+norm_missing = mistake(NORMS, "norm missing", does="a layer_norm of the model is left out", right="to apply it")
+norm_missing.way("", layer_norm)(first)
 
+# ---------------------------------------------------------------------------------------------------------- residuals
 
-def fitted_factors(evidence: Evidence) -> Ways:
-    """Recognise a sum of other multiples of a block's result and the residual."""
-    if evidence.layer is not add or not evidence.step.name.endswith(".residual"):
-        return {}
-    x, y = evidence.arguments
-    parts = np.stack([x.ravel(), y.ravel()], axis=1)
-    if len(parts) < 2 + ENOUGH:
-        return {}
-    of_block, of_residual = (
-        float(f"{factor:.5g}") for factor in np.linalg.lstsq(parts, evidence.theirs.ravel(), rcond=None)[0]
-    )
-    return {f"{of_block:.3g} · result + {of_residual:.3g} · residual": of_both(of_block, of_residual)}
+norm_first = mistake(
+    NORMS,
+    "norm before the residual",
+    does="the norm is taken of the block's result, or of its input (pre-norm), and the two are added afterwards",
+    right="the norm of their sum (post-norm)",
+)
 
 
 def normalise(x: Any, w: Any) -> Any:
@@ -102,6 +196,7 @@ def normalise(x: Any, w: Any) -> Any:
     return layer_norm(x, w["LayerNorm.weight"], w["LayerNorm.bias"], eps=w.config.layer_norm_eps)
 
 
+@norm_first.way("of the block's result", model.residual_output)
 def norm_before_residual(step: Step, x: Any, residual: Any, w: Any) -> Any:
     """The end of a block as x + norm(dense(…))."""
     x = dropout(model.dense(x, w), rate=w.config.hidden_dropout_prob)
@@ -114,109 +209,59 @@ def pre_norm_end(x: Any, residual: Any, w: Any) -> Any:
     return add(x, residual, name="output.residual")
 
 
+@norm_first.way("of its input", model.attention)
 def pre_norm_attention(step: Step, x: Any, w: Any, **options: Any) -> Any:
     """x + attention(norm(x))."""
     context, probs, keys_and_values = model.self_attention(normalise(x, w.at("output")), w.at("self"), **options)
     return pre_norm_end(context, x, w.at("output")), probs, keys_and_values
 
 
+@norm_first.way("of its input", model.feed_forward)
 def pre_norm_feed_forward(step: Step, x: Any, w: Any) -> Any:
     """x + feed_forward(norm(x))."""
     wide = model.intermediate(normalise(x, w.at("output")), w.at("intermediate"))
     return pre_norm_end(wide, x, w.at("output"))
 
 
-NORMS = (
-    Mistake(
-        "another layer_norm_eps",
-        "layer_norm is computed with another ε than the configuration's (where a configuration says nothing, it is "
-        "1e-12)",
-        {f"{eps:g}".replace("e-0", "e-"): with_eps(eps) for eps in (1e-5, 1e-6, 1e-12, 1e-3)},
-    ),
-    Mistake(
-        "ε outside the root",
-        "layer_norm divides by √variance + ε, or by √(variance + ε²); right is √(variance + ε)",
-        {
-            "the configuration's": eps_outside(),
-            **{f"{eps:g}".replace("e-0", "e-"): eps_outside(eps) for eps in (1e-5, 1e-6)},
-            "squared": with_deviation(lambda variance, eps: np.sqrt(variance + eps * eps)),
-        },
-    ),
-    Mistake(
-        "variance with n − 1",
-        "layer_norm's variance is divided by H − 1; right is H, the mean over all features",
-        {"": {layer_norm: variance_of_a_sample}},
-    ),
-    Mistake(
-        "norm without the mean",
-        "layer_norm divides by the root mean square (RMSNorm); right is to subtract the mean first",
-        {"": {layer_norm: mean_kept}},
-    ),
-    Mistake(
-        "norm over the tokens",
-        "layer_norm takes mean and variance over the tokens of a text; right are those over the features of a token",
-        {"": {layer_norm: over_the_tokens}},
-    ),
-    Mistake(
-        "another weight or bias of a norm",
-        "layer_norm multiplies by other numbers than its weight, or adds others than its bias; right are the "
-        "checkpoint's (old files call them gamma and beta)",
-        {
-            "both left at 1 and 0": {
-                layer_norm: lambda step, x, weight, bias, **options: step.right(
-                    x, np.ones_like(weight), np.zeros_like(bias), **options
-                )
-            },
-            "weight left at 1": {
-                layer_norm: lambda step, x, weight, bias, **options: step.right(
-                    x, np.ones_like(weight), bias, **options
-                )
-            },
-            "bias left at 0": {
-                layer_norm: lambda step, x, weight, bias, **options: step.right(
-                    x, weight, np.zeros_like(bias), **options
-                )
-            },
-            "1 + weight": {
-                layer_norm: lambda step, x, weight, bias, **options: step.right(x, 1.0 + weight, bias, **options)
-            },
-            "weight and bias exchanged": {
-                layer_norm: lambda step, x, weight, bias, **options: step.right(x, bias, weight, **options)
-            },
-            "of the layer's other norm": {layer_norm: of_the_other_norm},
-        },
-        recognise=fitted_norm,
-    ),
-    Mistake(
-        "norm missing",
-        "a layer_norm of the model is left out",
-        {"": {layer_norm: first}},
-    ),
-    Mistake(
-        "norm before the residual",
-        "the norm is taken of the block's result, or of its input (pre-norm), and the two are added afterwards; right "
-        "is the norm of their sum",
-        {
-            "of the block's result": {model.residual_output: norm_before_residual},
-            "of its input": {model.attention: pre_norm_attention, model.feed_forward: pre_norm_feed_forward},
-        },
-    ),
-    Mistake(
-        "residual missing",
-        "what came into a block is not added to its result before the norm",
-        {"": {add: At(".residual", first)}},
-    ),
-    Mistake(
-        "residual scaled",
-        "a block's result and what came into it are added with other factors than 1; right is their sum",
-        {
-            "residual added twice": of_both(1.0, 2.0),
-            "sum divided by √2": of_both(0.5**0.5, 0.5**0.5),
-            "residual divided by √2": of_both(1.0, 0.5**0.5),
-            "residual halved": of_both(1.0, 0.5),
-            "sum halved": of_both(0.5, 0.5),
-            "result added twice": of_both(2.0, 1.0),
-        },
-        recognise=fitted_factors,
-    ),
+residual_missing = mistake(
+    NORMS,
+    "residual missing",
+    does="what came into a block is not added to its result before the norm",
+    right="the norm of their sum",
 )
+residual_missing.way("", add, at="**.residual")(first)
+
+residual_scaled = mistake(
+    NORMS,
+    "residual scaled",
+    does="a block's result and what came into it are added with other factors than 1",
+    right="their sum",
+)
+
+
+def of_both(of_block: float, of_residual: float) -> Changes:
+    """A block's result and the residual, each multiplied by a factor."""
+    return {add: At("**.residual", lambda step, x, y: step.right(of_block * x, of_residual * y))}
+
+
+residual_scaled.add_way("residual added twice", of_both(1.0, 2.0))
+residual_scaled.add_way("sum divided by √2", of_both(0.5**0.5, 0.5**0.5))
+residual_scaled.add_way("residual divided by √2", of_both(1.0, 0.5**0.5))
+residual_scaled.add_way("residual halved", of_both(1.0, 0.5))
+residual_scaled.add_way("sum halved", of_both(0.5, 0.5))
+residual_scaled.add_way("result added twice", of_both(2.0, 1.0))
+
+
+@residual_scaled.recogniser
+def fitted_factors(evidence: Evidence) -> Ways:
+    """Recognise a sum of other multiples of a block's result and the residual."""
+    if evidence.layer is not add or not evidence.step.name.endswith(".residual"):
+        return {}
+    x, y = evidence.arguments
+    parts = np.stack([x.ravel(), y.ravel()], axis=1)
+    if len(parts) < 2 + ENOUGH:
+        return {}
+    of_block, of_residual = (
+        float(f"{factor:.5g}") for factor in np.linalg.lstsq(parts, evidence.theirs.ravel(), rcond=None)[0]
+    )
+    return {f"{of_block:.3g} · result + {of_residual:.3g} · residual": of_both(of_block, of_residual)}

@@ -7,11 +7,12 @@ import numpy as np
 
 def frequencies(size: int, base: float = 10000.0) -> np.ndarray:
     """1 / 10000^(2i/D), or of another base."""
-    return base ** (-np.arange(0, size, 2) / size)
+    numbers: np.ndarray = base ** (-np.arange(0, size, 2) / size)
+    return numbers
 
 
-def in_turn(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
-    """Each sine beside its cosine."""
+def interleaved(angle: np.ndarray, *, cosine_first: bool = False) -> np.ndarray:
+    """Sine and cosine in turn: sin, cos, sin, cos, …."""
     pair = (np.cos(angle), np.sin(angle)) if cosine_first else (np.sin(angle), np.cos(angle))
     return np.stack(pair, axis=-1).reshape(*angle.shape[:-1], -1)
 

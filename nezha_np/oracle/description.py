@@ -1,4 +1,4 @@
-"""What can be seen of two arrays that differ: where, and whether one is a simple function of the other."""
+"""How two arrays differ, in words: at which tokens or heads, and whether one is a simple function of the other."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ OF_KEYS = ("content_scores", "position_scores", "scores", "probs", "masked_probs
 QUERIES_FOR_KEYS = (0, 1, 3, 2)
 
 
-def is_square(name: str, array: np.ndarray) -> bool:
-    """Whether an array has as many queries as keys, so that exchanging them is a mistake, and no other layout.
+def has_square_scores(name: str, array: np.ndarray) -> bool:
+    """Whether an array has scores of as many queries as keys: then exchanging the two is a mistake, not a layout.
 
     Examples
     --------
-    >>> is_square("encoder.layer.0.attention.self.probs", np.zeros((1, 2, 5, 5)))
+    >>> has_square_scores("encoder.layer.0.attention.self.probs", np.zeros((1, 2, 5, 5)))
     True
     """
     return array.ndim == 4 and name.rpartition(".")[2] in OF_KEYS and array.shape[2] == array.shape[3]
 
 
-def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Iterator[str]:
-    """Say what can be seen, a sentence each.
+def describe_difference(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Iterator[str]:
+    """Say how two arrays differ, a sentence each.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def see(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> Ite
     --------
     >>> right = np.arange(24.0).reshape(1, 2, 3, 4)
     >>> theirs = right * np.array([1.0, 2.0])[:, None, None]
-    >>> for line in see("encoder.layer.0.attention.self.q", right, theirs, 1e-6):
+    >>> for line in describe_difference("encoder.layer.0.attention.self.q", right, theirs, 1e-6):
     ...     print(line)
     12 of 24 numbers differ, by up to 23
     they differ at head 1 alone
@@ -101,7 +101,7 @@ def _axes(name: str, right: np.ndarray, theirs: np.ndarray, allowed: float) -> I
     for order in list(itertools.permutations(range(right.ndim)))[1:]:
         turned = right.transpose(order)
         if turned.shape == theirs.shape and bool((difference(name, turned, theirs) <= allowed).all()):
-            if order == QUERIES_FOR_KEYS and is_square(name, right):
+            if order == QUERIES_FOR_KEYS and has_square_scores(name, right):
                 yield "yours are the right ones with queries and keys exchanged"
             else:
                 yield f"yours are the right ones with axes in the order {order}: transposed=True takes them so"

@@ -1,0 +1,91 @@
+"""The JSON document of a bundle: its keys, and what is checked of one that is read. `docs/bundles.md` specifies it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from nezha_np.arrays import DTYPES
+from nezha_np.model.tasks import TASKS
+
+FORMAT = 1  # the number of the format; a reader refuses other numbers
+KEY = "nezha_np_golden"  # where the metadata hold the JSON document
+# What the document holds under each key.
+KINDS: dict[str, type] = {
+    "head": str,
+    "config": dict,
+    "switches": dict,
+    "weights": dict,
+    "dtype": str,
+    "versions": dict,
+    "aliases": dict,
+    "trace": list,
+    "outputs": list,
+    "gradients": list,
+    "tolerances": dict,
+}
+TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
+RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
+TOLERANCES_BY = ("measured", "quick", None)  # how `record` found them
+
+
+def tensor_name(name: str) -> str:
+    """Return what the file calls one of `Bundle.arrays`.
+
+    Examples
+    --------
+    >>> tensor_name("embeddings.sum"), tensor_name("outputs/logits")
+    ('trace/embeddings.sum', 'outputs/logits')
+    """
+    return name if name.startswith(("outputs/", "gradients/")) else f"trace/{name}"
+
+
+def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read the JSON document of a bundle, and check that it is one of this format."""
+    if KEY not in metadata:
+        raise ValueError(f"expected a golden bundle, got a safetensors file without {KEY} in its metadata")
+    text = metadata[KEY]
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")
+    if type(document.get("format")) is not int or document["format"] != FORMAT:  # JSON's true is no 1
+        raise ValueError(
+            f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
+            "read it with the version of nezha_np that wrote it"
+        )
+    for key, kind in KINDS.items():
+        if not isinstance(document.get(key), kind):
+            got = type(document[key]).__name__ if key in document else "nothing"
+            raise ValueError(f"expected {kind.__name__} under {key} in the bundle's metadata, got {got}")
+    if document["head"] not in TASKS:
+        raise ValueError(f"expected one of the heads {', '.join(TASKS)}, got {document['head']!r}")
+    if document["dtype"] not in DTYPES:
+        raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
+    recipe, tolerances = document["weights"], document["tolerances"]
+    if recipe.get("kind") not in tuple(RECIPES) or not recipe.keys() >= set(RECIPES[recipe["kind"]]):
+        raise ValueError(f"expected a recipe for the weights ({', '.join(RECIPES)}), got {recipe}")
+    if document.setdefault("tolerances_by", "measured") not in TOLERANCES_BY:  # bundles of older versions have no key
+        raise ValueError(f"expected 'measured', 'quick' or null for tolerances_by, got {document['tolerances_by']!r}")
+    if document["tolerances_by"] is None:
+        if tolerances:
+            raise ValueError(f"expected no tolerances, because tolerances_by is null, got {', '.join(tolerances)}")
+        return document
+    if missing := [dtype for dtype in TOLERANCES if not isinstance(tolerances.get(dtype), dict)]:
+        raise ValueError(f"expected tolerances for {', '.join(TOLERANCES)}, got none for {', '.join(missing)}")
+    return document
+
+
+def tolerance_of(document: Mapping[str, Any], dtype: str, tensor: str) -> float:
+    """Read the tolerance of a tensor for a dtype; that of an alias is that of its tensor."""
+    tensor, tolerances = document["aliases"].get(tensor, tensor), document["tolerances"][dtype]
+    if tensor not in tolerances:
+        raise ValueError(f"expected a tolerance of {dtype} for each array, found none for {tensor}")
+    value = tolerances[tensor]
+    if value is not None and not isinstance(value, (int, float)):
+        raise ValueError(f"expected numbers for tolerances, got {value!r} for {tensor}")
+    return math.inf if value is None else float(value)
