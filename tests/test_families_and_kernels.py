@@ -207,3 +207,15 @@ def test_a_feed_forward_with_groups_in_its_second_half_alone_is_left_to_the_defi
         with nz.definitions():
             expected = nz.forward(weights, [[1, 2, 3]]).last_hidden_state
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_batch_is_divided_only_where_the_family_computes_texts_apart():
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with registered(mixture("across texts", "plain")):
+        weights = nz.init(MixedConfig(**sizes, initializer_range=1.0), dtype="float64")
+        ids = np.arange(12).reshape(4, 3) % 9
+        with mock.patch.object(numpy_blocks, "TOKENS", 1), on_numpy.threads_of_blas(2):
+            found = nz.forward(weights, ids).last_hidden_state
+        with nz.definitions():
+            expected = nz.forward(weights, ids).last_hidden_state
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import operator
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
-
 from nezha_np.checks import check_integer
+from nezha_np.families.config_values import FrozenDict, check_labels, check_mapping, check_number, check_pruned_heads
 from nezha_np.families.family import FAMILIES
 from nezha_np.layers.activations import ACTIVATIONS
 
@@ -30,18 +27,6 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_drop
 SWITCHES = ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings")
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-
-
-class FrozenDict(dict[Any, Any]):
-    """A dict that cannot be changed after it is made: the mappings of a frozen dataclass."""
-
-    def _refuse(self, *arguments: Any, **options: Any) -> Any:
-        raise TypeError("a configuration cannot be changed: make another with config.replace(...)")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[Any, Any]]]:
-        return FrozenDict, (dict(self),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,14 +148,17 @@ class Config:
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             known = ", ".join(PROBLEM_TYPES)
             raise ValueError(f"problem_type: expected one of {known} or None, got {self.problem_type!r}")
-        self._set_labels()
-        self._set_pruned_heads()
+        labels = check_labels(self.num_labels, self.id2label, self.label2id)
+        for name, value in zip(("num_labels", "id2label", "label2id"), labels, strict=True):
+            self.set_field(name, value)
+        pruned = check_pruned_heads(self.pruned_heads, self.num_hidden_layers, self.num_attention_heads)
+        self.set_field("pruned_heads", pruned)
         if self.architectures is not None:
             names = self.architectures
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
                 raise TypeError(f"architectures: expected a list of class names or None, got {names!r}")
             self.set_field("architectures", tuple(names))
-        if fields := [key for key in _mapping("extra", self.extra) if key in _keys(type(self))]:
+        if fields := [key for key in check_mapping("extra", self.extra) if key in _keys(type(self))]:
             raise ValueError(f"extra: expected keys that are no fields of the configuration, got {fields}")
         self.set_field("extra", FrozenDict(copy.deepcopy(dict(self.extra))))
         self.check_family()
@@ -197,46 +185,6 @@ class Config:
         if getattr(self, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
-
-    def _set_labels(self) -> None:
-        if self.num_labels is not None:
-            self.set_field("num_labels", check_integer("num_labels", self.num_labels, least=1))
-        if self.id2label is None:
-            count = 2 if self.num_labels is None else self.num_labels
-            id2label = {index: f"LABEL_{index}" for index in range(count)}
-        else:
-            id2label = {index: str(label) for index, label in _numbered("id2label", self.id2label).items()}
-        if not id2label:
-            raise ValueError("id2label: expected at least one label, got none")
-        if self.num_labels not in (None, len(id2label)):
-            raise ValueError(
-                f"num_labels: expected one for each entry of id2label ({len(id2label)}), got {self.num_labels}"
-            )
-        if self.label2id is None:
-            label2id = {label: index for index, label in id2label.items()}
-        else:
-            label2id = {
-                str(label): check_integer("label2id", index)
-                for label, index in _mapping("label2id", self.label2id).items()
-            }
-        self.set_field("num_labels", len(id2label))
-        self.set_field("id2label", FrozenDict(id2label))
-        self.set_field("label2id", FrozenDict(label2id))
-
-    def _set_pruned_heads(self) -> None:
-        pruned = {}
-        for layer, heads in _numbered("pruned_heads", self.pruned_heads).items():
-            if not isinstance(heads, Iterable):
-                raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {heads!r}")
-            gone = sorted({check_integer("pruned_heads", head) for head in heads})
-            rightly_numbered = 0 <= layer < self.num_hidden_layers and set(gone) < set(range(self.num_attention_heads))
-            if not rightly_numbered:
-                raise ValueError(
-                    f"pruned_heads: expected some but not all of the {self.num_attention_heads} heads of a layer "
-                    f"from 0 to {self.num_hidden_layers - 1}, got {layer}: {gone}"
-                )
-            pruned[layer] = tuple(gone)
-        self.set_field("pruned_heads", FrozenDict(pruned))
 
     @property
     def attention_heads(self) -> int:
@@ -380,7 +328,7 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     >>> config.model_type, config.hidden_size, config.extra["directionality"]
     ('nezha', 24, 'bidi')
     """
-    values = _mapping("config", values)
+    values = check_mapping("config", values)
     family = values.get("model_type")
     if family is None:
         family = next((name for name, one in FAMILIES.items() if set(one.config_keys) & set(values)), None)
@@ -438,33 +386,3 @@ def read_config(path: str | Path) -> Config:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def check_number(name: str, value: Any, below: int | None = None) -> float:
-    """Check that a field is a number from 0 on, or to less than `below`, and return it as a float.
-
-    Examples
-    --------
-    >>> check_number("hidden_dropout_prob", 0, below=1)
-    0.0
-    """
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not 0 <= value < (sys.float_info.max if below is None else below):
-        raise ValueError(f"{name}: expected a number from 0 {f'to less than {below}' if below else 'on'}, got {value}")
-    return float(value)
-
-
-def _numbered(name: str, value: Any) -> dict[int, Any]:
-    """Turn the keys of a mapping, which JSON makes strings, into numbers again."""
-    items = _mapping(name, value).items()
-    try:
-        return {int(key) if isinstance(key, str) else operator.index(key): item for key, item in items}
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected whole numbers as keys, got {list(value)}") from None
-
-
-def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
-    return value

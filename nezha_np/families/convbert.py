@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from nezha_np.arrays import Array
 from nezha_np.checks import check_integer
 from nezha_np.families import shared
-from nezha_np.families.config import Config, check_number
+from nezha_np.families.config import Config
+from nezha_np.families.config_values import check_number
 from nezha_np.families.family import Family, FamilyTask, Table, norm, with_bias
 from nezha_np.layers.activations import ACTIVATIONS, activation, gelu
 from nezha_np.layers.dropout import dropout

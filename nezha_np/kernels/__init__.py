@@ -1,10 +1,13 @@
-"""Faster equivalents of hot layers, one file per array library, each loaded when an array of its library is first seen.
+"""Faster equivalents of hot layers, for one array library each, loaded when an array of its library is first seen.
 
-`nezha_np.kernels.threads` divides NumPy's among threads.
+    known       what a kernel may assume of a family
+    numpy       NumPy's: numpy_rows, numpy_attention; numpy_blocks says how large a block is
+    threads     threads for NumPy's, with BLAS held to one each
+    cupy        CuPy's: cupy_rows, cupy_attention; their CUDA C is cuda.cu, which cuda compiles and launches
 
-A file's ``KERNELS`` maps a layer to its kernel and the dtypes that the kernel serves. A kernel has its definition's
-signature, may decline a call by returning NotImplemented, and never writes to its arguments. A test holds every kernel
-equal to its definition: float64 within 1e-12, float32 within 2e-6 of the largest number that goes in or comes out. (Not
-of what comes out alone: gelu of numbers that are all far below 0 is next to nothing, and lost to rounding in its
-definition too.)
+The module with the name of a library has ``KERNELS``, which maps a layer to its kernel and the dtypes that the kernel
+serves. A kernel has its definition's signature, may decline a call by returning NotImplemented, and never writes to its
+arguments. A test holds every kernel equal to its definition: float64 within 1e-12, float32 within 2e-6 of the largest
+number that goes in or comes out. (Not of what comes out alone: where all inputs are far below 0, gelu is nearly 0, and
+rounding takes all of its digits in the definition too.)
 """

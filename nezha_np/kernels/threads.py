@@ -1,8 +1,8 @@
 """Threads for kernels, with one thread of BLAS each.
 
-BLAS's own threads divide each product, and wait for the next one while a single thread does all that lies between; and
-they wait by spinning, so that no other thread has their core. Large passes hold BLAS to one thread instead, and divide
-all of the work: `share_out` runs a part of it in each thread.
+BLAS's own threads divide each product. While a single thread computes what lies between two products they wait by
+spinning, and occupy their cores. So a large pass holds BLAS to one thread and divides all of the work itself:
+`share_out` runs a part of it in each thread.
 
 How many threads BLAS may use is one number for the whole process. Two changes that overlap would restore it in the
 wrong order and leave BLAS at one thread for good: so passes that overlap share one change, and the last to leave undoes
@@ -69,7 +69,7 @@ class BlasThreads:
         _set_threads(before)
 
     def start_anew(self) -> None:
-        """Undo the change in a forked process, which the threads that have passes under way are not part of."""
+        """Undo the change in a forked process: the threads whose passes are under way do not exist there."""
         self.lock, self._passes = threading.Lock(), 0
         self._restore()
 
@@ -117,7 +117,7 @@ def _set_threads(counts: list[tuple[Any, int]]) -> None:
         setter = threading.Thread(target=change)
         try:
             setter.start()
-        except RuntimeError:  # no thread can be started: then nothing is divided, and nobody is kept from anything
+        except RuntimeError:  # no thread can be started: then nothing is divided, and to own the number does no harm
             change()
         else:
             setter.join()
@@ -188,7 +188,19 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
 
 
 def part_of(length: int, part: int, parts: int) -> slice:
-    """Return the part of an axis.
+    """Return a part of an axis that is cut into parts of nearly the same size.
+
+    Parameters
+    ----------
+    length : int
+        The size of the axis.
+    part, parts : int
+        Which part, from 0, and how many there are.
+
+    Returns
+    -------
+    slice
+        The part.
 
     Examples
     --------

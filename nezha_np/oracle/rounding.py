@@ -180,7 +180,7 @@ def with_another_exponential(
     ]  # of the sum of a row, which all of it is divided by
     unit = min(arithmetic.epsilon, ARITHMETICS["float32"].epsilon)
     moved = p * (own + of_sum - 1.0) * 2.0 * EXPONENTIAL * unit
-    return (values + moved.reshape(values.shape)).astype(values.dtype)
+    return np.asarray(values + moved.reshape(values.shape), values.dtype)
 
 
 def rounded_result(array: Any, name: str, arithmetic: Arithmetic, nudge: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def quick_gelu(x: Any) -> Any:
 def gelu_without_root(x: Any) -> Any:
     """GELU with x in place of x/√2 inside the error function."""
     wide = np.asarray(x, np.float64)  # erf's polynomials overflow in float16
-    return (0.5 * wide * (1.0 + activations.erf(wide))).astype(x.dtype)
+    return np.asarray(0.5 * wide * (1.0 + activations.erf(wide)), x.dtype)
 
 
 for way, function in (

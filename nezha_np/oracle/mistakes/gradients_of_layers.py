@@ -290,7 +290,7 @@ def last_lookup_only(step: Step, dy: Any, y: Any, ids: Any, weight: Any, *, padd
     """Of an id that occurs twice, the last place alone: written to its row, and not added."""
     rows: Any = flat_rows(dy)
     xp = namespace(weight)
-    dweight = xp.zeros_like(weight)
+    dweight: Any = xp.zeros_like(weight)
     for row, index in zip(rows, xp.reshape(ids, (-1,)), strict=True):
         if padding_idx is None or int(index) != padding_idx:
             dweight[int(index)] = row

@@ -1,0 +1,115 @@
+"""What the fields of a configuration may be: numbers, mappings, labels and pruned heads, checked and immutable."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nezha_np.checks import check_integer
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that cannot be changed after it is made: the mappings of a frozen dataclass."""
+
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
+        raise TypeError("a configuration cannot be changed: make another with config.replace(...)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[Any, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+def check_number(name: str, value: Any, below: int | None = None) -> float:
+    """Check that a field is a number from 0 on, or to less than `below`, and return it as a float.
+
+    Examples
+    --------
+    >>> check_number("hidden_dropout_prob", 0, below=1)
+    0.0
+    """
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not 0 <= value < (sys.float_info.max if below is None else below):
+        raise ValueError(f"{name}: expected a number from 0 {f'to less than {below}' if below else 'on'}, got {value}")
+    return float(value)
+
+
+def numbered(name: str, value: Any) -> dict[int, Any]:
+    """Turn the keys of a mapping, which JSON makes strings, into integers again.
+
+    Examples
+    --------
+    >>> numbered("id2label", {"0": "B", "1": "I"})
+    {0: 'B', 1: 'I'}
+    """
+    items = check_mapping(name, value).items()
+    try:
+        return {int(key) if isinstance(key, str) else operator.index(key): item for key, item in items}
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected whole numbers as keys, got {list(value)}") from None
+
+
+def check_mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """Check that a field is a mapping, and return it.
+
+    Examples
+    --------
+    >>> check_mapping("extra", {"directionality": "bidi"})
+    {'directionality': 'bidi'}
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, FrozenDict, FrozenDict]:
+    """Check the three fields about labels, and make those that are None of the others.
+
+    Examples
+    --------
+    >>> check_labels(2, None, None)
+    (2, {0: 'LABEL_0', 1: 'LABEL_1'}, {'LABEL_0': 0, 'LABEL_1': 1})
+    """
+    if num_labels is not None:
+        num_labels = check_integer("num_labels", num_labels, least=1)
+    if id2label is None:
+        names = {index: f"LABEL_{index}" for index in range(2 if num_labels is None else num_labels)}
+    else:
+        names = {index: str(label) for index, label in numbered("id2label", id2label).items()}
+    if not names:
+        raise ValueError("id2label: expected at least one label, got none")
+    if num_labels not in (None, len(names)):
+        raise ValueError(f"num_labels: expected one for each entry of id2label ({len(names)}), got {num_labels}")
+    if label2id is None:
+        numbers = {label: index for index, label in names.items()}
+    else:
+        named = check_mapping("label2id", label2id)
+        numbers = {str(label): check_integer("label2id", index) for label, index in named.items()}
+    return len(names), FrozenDict(names), FrozenDict(numbers)
+
+
+def check_pruned_heads(pruned_heads: Any, layers: int, heads: int) -> FrozenDict:
+    """Check which heads each layer has lost: some, but not all.
+
+    Examples
+    --------
+    >>> check_pruned_heads({"0": [3, 1]}, layers=2, heads=4)
+    {0: (1, 3)}
+    """
+    pruned = {}
+    for layer, lost in numbered("pruned_heads", pruned_heads).items():
+        if not isinstance(lost, Iterable):
+            raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {lost!r}")
+        gone = sorted({check_integer("pruned_heads", head) for head in lost})
+        if not (0 <= layer < layers and set(gone) < set(range(heads))):
+            raise ValueError(
+                f"pruned_heads: expected some but not all of the {heads} heads of a layer from 0 to {layers - 1}, got "
+                f"{layer}: {gone}"
+            )
+        pruned[layer] = tuple(gone)
+    return FrozenDict(pruned)
