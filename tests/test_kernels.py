@@ -442,6 +442,7 @@ def test_a_blas_with_threads_of_openmp_is_left_alone():
         assert (share, blas.changes) == (1, 0)
 
 
+@pytest.mark.exhaustive
 def test_where_no_thread_can_be_started_all_parts_run_in_this_one():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state
@@ -473,6 +474,7 @@ def test_a_limit_that_the_caller_has_set_is_kept():
     assert blas.num_threads == 1 and blas.changes == 0
 
 
+@pytest.mark.exhaustive
 def test_without_threadpoolctl_everything_runs_in_one_thread():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state
