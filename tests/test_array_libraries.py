@@ -106,7 +106,7 @@ def test_every_head_computes_there_what_it_computes_in_numpy(move, family, head,
 
 @pytest.mark.parametrize("move", LIBRARIES)
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(10, quick=2)
+@examples(10, quick=1)
 @given(data=st.data())
 def test_every_gradient_is_there_what_it_is_in_numpy(move, family, head, data):
     case = data.draw(cases(head, family, reference=False))

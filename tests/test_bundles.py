@@ -219,6 +219,7 @@ def test_a_head_is_drawn_with_the_weights():
     assert np.array_equal(bundle.weights()["qa_outputs.weight"], expected)
 
 
+@pytest.mark.exhaustive
 def test_the_shipped_model_is_found_by_itself_and_another_is_refused(tmp_path):
     bundle = nz.oracle.record(None, [[2, 5, 3]], output="pooler")
     assert bundle.recipe["name"] == "nezha-tiny-zh"

@@ -247,7 +247,7 @@ def every_query_sees_a_key(bundle):
     return all((mask > -1.0).any(axis=-1).all() for mask in masks)
 
 
-@pytest.mark.one_in(13)
+@pytest.mark.one_in(25)
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
 @examples(5, quick=2)
 @given(data=st.data())

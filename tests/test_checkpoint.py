@@ -235,6 +235,7 @@ def test_an_npz_file_that_is_compressed_or_holds_objects_is_refused(tmp_path):
         nz.load(tmp_path / "x.npz")
 
 
+@pytest.mark.exhaustive
 def test_an_npz_file_cut_or_changed_anywhere_is_read_or_refused_by_a_value_error(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, a=np.arange(6.0).reshape(2, 3).T, b=np.array(5))

@@ -478,6 +478,7 @@ def test_a_file_of_numpys_and_one_of_safetensors_are_read(bundle, tmp_path):
         assert comparison and comparison.dtype == "float32" and len(comparison.rows) == len(bundle.trace)
 
 
+@pytest.mark.exhaustive
 def test_another_bundle_or_its_file_stands_for_its_arrays(bundle, tmp_path):
     weights = bundle.weights()
     narrow = nz.oracle.record(

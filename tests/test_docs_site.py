@@ -34,6 +34,11 @@ NEEDS_A_GPU = "run_on_a_gpu.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
 
+def records_a_bundle(page):
+    """Say whether the code of a page records a golden bundle, which runs its pass 25 times, for the tolerances."""
+    return "oracle.record(" in page.read_text(encoding="utf-8")
+
+
 def name_of(page):
     return page.relative_to(REPOSITORY).as_posix()
 
@@ -91,8 +96,11 @@ def run_command(command):
         assert program in ("pip", "pytest"), command  # `.ci/run` runs these
 
 
-@pytest.mark.one_in(3)
-@pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.exhaustive] * records_a_bundle(page)) for page in RUN_HERE],
+    ids=name_of,
+)
 def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_folder_to_work_in, capsys):
     if page.name == NEEDS_A_GPU:
         cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
@@ -127,6 +135,7 @@ def test_what_the_start_page_says_in_comments_is_what_comes_out(a_folder_to_work
     assert f"{float(names['out'].loss):.2f}" == "0.19"
 
 
+@pytest.mark.exhaustive
 def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
     names = {}
     exec("".join(code for _, code in blocks(DOCS / "howto" / "classify.md", "python")), names)

@@ -21,6 +21,7 @@ def noisy(array, seed=0):
     return (array + 0.01 * np.random.default_rng(seed).normal(size=array.shape)).astype("float32")
 
 
+@pytest.mark.exhaustive
 def test_each_step_alone_may_be_wrong_in_a_full_dump(bundle):
     right = {name: array.astype("float32") for name, array in bundle.trace.items() if "attention_mask" not in name}
     for name in list(right)[::7]:
@@ -35,6 +36,7 @@ def test_each_step_alone_may_be_all_that_there_is(bundle):
         assert nz.oracle.diagnose(bundle, {name: noisy(bundle.trace[name])}).step == name
 
 
+@pytest.mark.exhaustive
 def test_the_output_of_a_layer_alone_may_be_wrong_or_nan(bundle):
     name = "encoder.layer.0.output"
     assert nz.oracle.diagnose(bundle, {name: noisy(bundle.trace[name])}).step == name
@@ -42,6 +44,7 @@ def test_the_output_of_a_layer_alone_may_be_wrong_or_nan(bundle):
     assert "NaN" in str(nz.oracle.diagnose(bundle, {name: lost}))
 
 
+@pytest.mark.exhaustive
 def test_an_array_of_another_shape_is_the_first_to_mend_where_all_others_are_right(bundle):
     first, second = "encoder.layer.0.output", "encoder.layer.1.output"
     theirs = {first: bundle.trace[first], second: bundle.trace[second][:1]}
@@ -148,6 +151,7 @@ def test_a_mistake_at_a_group_of_steps_is_named_with_the_pattern_of_the_group(bu
     assert (finding.name, finding.only, finding.unexplained) == ("bias missing", only, 0)
 
 
+@pytest.mark.exhaustive
 def test_a_loss_is_as_uncertain_as_the_logits_it_is_made_of():
     weights, tokenizer = nz.load(), nz.load_tokenizer()
     batch = nz.encode(tokenizer, ["房间很[MASK]净。"])

@@ -403,7 +403,7 @@ STOPS = [
 ]
 
 
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(13)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("stop", "status", "message"), STOPS, ids=["SIGINT", "SIGTERM", "disk", "memory"])
 @pytest.mark.parametrize("family", ["nezha", "convbert"])
@@ -642,6 +642,7 @@ def answering_interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -670,6 +671,7 @@ def test_a_process_that_gets_a_signal_can_be_gone_on_with(answering_interrupts, 
     assert files(tmp_path) == {"texts.txt", "v.npy"}
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_may_not_grow_is_an_error_that_loses_nothing(tmp_path, model, texts):
     written(texts, TEXTS * 100)
     run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2]

@@ -74,6 +74,7 @@ def error(capsys, *arguments: object) -> str:
 # ------------------------------------------------------------------------------------------------------ golden record
 
 
+@pytest.mark.exhaustive
 def test_record_takes_texts_for_the_shipped_model(capsys, tmp_path):
     out = tmp_path / "text.safetensors"
     status, printed = run(capsys, "golden", "record", "--text", "房间很干净。", "你好", "-o", out)
@@ -98,6 +99,7 @@ def test_record_takes_pairs_a_checkpoint_a_head_patterns_and_a_dtype(capsys, tmp
     assert list(bundle.trace)[-1] == "pooler" and len(bundle.trace) == 5
 
 
+@pytest.mark.exhaustive
 def test_record_draws_the_weights_of_a_configuration(capsys, folder, tmp_path):
     out = tmp_path / "drawn.safetensors"
     arguments = (

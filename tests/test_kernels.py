@@ -146,7 +146,7 @@ def test_linear_equals_its_definition(data, dtype, with_bias):
 def layers(draw, **options):
     """Draw a family, options and weights, and return the view of a layer, hidden states and a generator."""
     dtype = draw(DTYPES)
-    case = draw(cases("forward", hidden_from=8, **options))
+    case = draw(cases("forward", hidden_from=8, pruned=False, **options))
     config = case.config.replace(hidden_act=draw(st.sampled_from(sorted(ACTIVATIONS))))
     weights = weights_for("forward", Case(config, case.seed, {}), dtype)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 12)), config.hidden_size)
@@ -229,6 +229,7 @@ def test_dtypes_that_differ_are_left_to_the_definition():
     assert kernels.layer_norm_kernel(x, wide, wide, eps=1e-12) is NotImplemented
 
 
+@pytest.mark.exhaustive
 def test_an_activation_of_the_callers_sees_the_whole_batch_once_for_each_layer():
     seen = []
 
@@ -441,6 +442,7 @@ def test_a_blas_with_threads_of_openmp_is_left_alone():
         assert (share, blas.changes) == (1, 0)
 
 
+@pytest.mark.exhaustive
 def test_where_no_thread_can_be_started_all_parts_run_in_this_one():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state
@@ -472,6 +474,7 @@ def test_a_limit_that_the_caller_has_set_is_kept():
     assert blas.num_threads == 1 and blas.changes == 0
 
 
+@pytest.mark.exhaustive
 def test_without_threadpoolctl_everything_runs_in_one_thread():
     weights = nz.load()
     expected = nz.forward(weights, BATCH).last_hidden_state

@@ -318,7 +318,7 @@ def test_a_row_with_everything_masked_attends_uniformly():
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(10, quick=3)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_inputs_and_weights_are_never_written_to(family, head, data):
     case = data.draw(cases(head, family, reference=False))
@@ -335,7 +335,7 @@ def test_inputs_and_weights_are_never_written_to(family, head, data):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(10, quick=3)
+@examples(10, quick=2)
 @given(data=st.data())
 def test_gradients_equal_finite_differences_with_dropout_too(family, head, data):
     case = data.draw(cases(head, family, hidden_from=8, reference=False))

@@ -40,7 +40,7 @@ def as_tuple(value):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(60, quick=8)
+@examples(60, quick=6)
 @given(data=st.data())
 def test_every_head_equals_the_reference_in_float64(family, head, data):
     case = data.draw(cases(head, family))
@@ -70,7 +70,7 @@ def test_every_head_equals_the_reference_in_float32(family, head, data):
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
-@examples(60, quick=10)
+@examples(60, quick=7)
 @given(data=st.data())
 def test_every_gradient_equals_autograd_through_the_reference_with_dropout_too(family, head, data):
     case = data.draw(cases(head, family))

@@ -259,7 +259,7 @@ def test_a_family_has_the_heads_of_the_table_and_refuses_the_others(head, title,
             getattr(nz, head)(weights_for(config, "masked_lm"), IDS)
 
 
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(11)
 @pytest.mark.parametrize(
     ("option", "title", "head", "says"),
     [
