@@ -200,7 +200,7 @@ BAD_INPUT = {
     "nezha_golden(port(), 'nowhere', IDS)": "FileNotFoundError: *nowhere*",
     "nezha_golden(port(), 'nezha-maskedlm')": "FileNotFoundError: weights: *nezha-masked_lm*",
     "nezha_golden(port(), 'nezha-masked_lm', seed=5)": "TypeError: seed: expected none with a bundle, *",
-    "nezha_golden(port(), 'nezha-masked_lm', tolerances='quick')": "TypeError: tolerances: expected none with a bundle*",
+    "nezha_golden(port(), 'nezha-masked_lm', tolerances='quick')": "TypeError: tolerances: expected none *",
     "nezha_golden(port(), 3, IDS)": "TypeError: weights: expected *got int",
     "nezha_golden(None, CONFIG, IDS)": "TypeError: theirs: expected a mapping of arrays or a path, got NoneType",
     "nezha_golden(len, CONFIG, IDS)": "TypeError: len() takes no keyword arguments",
