@@ -30,6 +30,5 @@ def run(options: argparse.Namespace) -> int:
     """Print the diagnosis; succeed where every step is right and all numbers are within their tolerances."""
     bundle, matching = read_bundle(options.bundle), matching_options(options)
     found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, **matching)
-    agrees = found.step is None and nz.oracle.compare(bundle, options.theirs, **matching).agrees
-    print_lines([format_json({"agrees": agrees, **dataclasses.asdict(found)}) if options.json else str(found)])
-    return SUCCESS if agrees else DIFFERENT
+    print_lines([format_json({"agrees": found.agrees, **dataclasses.asdict(found)}) if options.json else str(found)])
+    return SUCCESS if found.agrees else DIFFERENT
