@@ -1,15 +1,19 @@
-"""Checks of plain arguments: an integer, an option that is on or off, a path.
+"""Checks of plain arguments: an integer, an option that is on or off, a path, a dtype, a device.
 
 An error names the argument, what was expected, and what came.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
 
 
 def check_switches(**switches: Any) -> None:
@@ -127,3 +131,76 @@ def check_path(path: Any, name: str = "path") -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
     return Path(path)
+
+
+def check_dtype(dtype: Any) -> str:
+    """Check a dtype that weights shall have.
+
+    Parameters
+    ----------
+    dtype : dtype or str
+        A dtype of any library, or the name of one.
+
+    Returns
+    -------
+    str
+        Its name, one of `DTYPES`.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_dtype(np.float32)
+    'float32'
+    """
+    try:
+        name = None if dtype is None else str(np.dtype(dtype).name)  # np.dtype takes None for float64
+    except (TypeError, ValueError):
+        name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return name
+
+
+def check_device(device: str | None) -> int | None:
+    """Check a device that weights shall lie on.
+
+    Parameters
+    ----------
+    device : str or None
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` …; None: the CPU.
+
+    Returns
+    -------
+    int or None
+        The number of the GPU; None for the CPU.
+
+    Raises
+    ------
+    TypeError
+        If it is no text.
+    ValueError
+        If it is no such device.
+    ModuleNotFoundError
+        If it is a GPU, and CuPy is not installed.
+
+    Examples
+    --------
+    >>> check_device("cpu")
+    """
+    if device is None or device == "cpu":
+        return None
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if match is None:
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
+    if importlib.util.find_spec("cupy") is None:
+        raise ModuleNotFoundError(
+            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+        )
+    return int(match[1] or 0)

@@ -22,7 +22,7 @@ import safetensors.numpy
 from test_array_libraries import on_gpu
 
 import nezha_np as nz
-from nezha_np.arrays import DTYPES
+from nezha_np.checks import DTYPES
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, every_task, pooler_shapes, task_shapes, tasks_of
 from nezha_np.layers.relative_position import relative_position_table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nezha_np as nz
-from nezha_np.arrays import DTYPES
+from nezha_np.checks import DTYPES
 from nezha_np.commands.json_text import read_json
 
 if TYPE_CHECKING:

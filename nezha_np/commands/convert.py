@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nezha_np.arrays import DTYPES
+from nezha_np.checks import DTYPES
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.arrays import DTYPES
-from nezha_np.checks import listed
+from nezha_np.checks import DTYPES, listed
 from nezha_np.commands import Subparsers
 from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS

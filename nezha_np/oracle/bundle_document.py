@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nezha_np.arrays import DTYPES
+from nezha_np.checks import DTYPES
 from nezha_np.model.tasks import TASKS
 
 FORMAT = 1  # the number of the format; a reader refuses other numbers

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import nezha_np
-from nezha_np.arrays import check_dtype, is_array, kind_of, to_numpy
-from nezha_np.checks import check_integer, check_switches, listed
+from nezha_np.arrays import is_array, kind_of, to_numpy
+from nezha_np.checks import check_dtype, check_integer, check_switches, listed
 from nezha_np.families.config import Config
 from nezha_np.mechanism import Tape
 from nezha_np.mechanism.patterns import check_patterns, matches

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import check_device, check_dtype
-from nezha_np.checks import check_path, listed
+from nezha_np.checks import check_device, check_dtype, check_path, listed
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of

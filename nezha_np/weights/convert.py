@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nezha_np.arrays import check_dtype
-from nezha_np.checks import check_path, listed
+from nezha_np.checks import check_dtype, check_path, listed
 from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.checkpoint import LOOKED_FOR, list_files, load, read_headers
 from nezha_np.weights.names import name_tensors

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nezha_np.arrays import check_dtype
-from nezha_np.checks import check_integer
+from nezha_np.checks import check_dtype, check_integer
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import every_task, pretraining_shapes, pretraining_task, task_shapes

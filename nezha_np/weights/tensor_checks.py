@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nezha_np.arrays import DTYPES, Array, has_kind, is_array
-from nezha_np.checks import listed
+from nezha_np.arrays import Array, has_kind, is_array
+from nezha_np.checks import DTYPES, listed
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes

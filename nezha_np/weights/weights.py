@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, check_device, check_dtype, device_of, namespace, to_numpy
-from nezha_np.checks import check_path
+from nezha_np.arrays import Array, device_of, namespace, to_numpy
+from nezha_np.checks import check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.mechanism import View
