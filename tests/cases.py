@@ -60,6 +60,7 @@ def cases(
     cross: bool | None = None,
     from_ids: bool | None = None,
     pruned: bool | None = None,
+    caches: bool = True,
     reference: bool = True,
 ) -> Case:
     """Draw small configurations, inputs, masks with holes and fully masked rows, and options; None: drawn too.
@@ -130,7 +131,7 @@ def cases(
     seed = draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
     past = 0
-    if decoder and from_ids is None and caches_work(head, config, reference):
+    if decoder and caches and from_ids is None and caches_work(head, config, reference):
         past = draw(st.integers(0, 3))
     batch, length = draw(st.integers(1, 3)), draw(st.integers(1, LONGEST - past))
     encoded = draw(st.integers(1, LONGEST)) if cross and (family == "bert" or not reference) else length

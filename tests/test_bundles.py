@@ -165,7 +165,7 @@ def test_a_pattern_that_fits_no_intermediate_is_refused():
 
 
 def test_patterns_choose_the_intermediates_and_outputs_are_kept():
-    bundle = nz.oracle.record(CONFIG, [[2, 5]], output=["*.probs", "pooler"])
+    bundle = nz.oracle.record(CONFIG, [[2, 5]], output=["**.probs", "pooler"])
     assert list(bundle.trace) == ["encoder.layer.0.attention.self.probs", "pooler"]
     assert list(bundle.outputs) == ["last_hidden_state", "pooler_output"]
     assert set(bundle.tolerances["float32"]) == {*bundle.trace, "outputs/last_hidden_state", "outputs/pooler_output"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_cupy_kernels as on_cupy
 import test_kernels as on_numpy
-from cases import Case, arrays_of, cases, weights_for
+from cases import Case, arrays_of, cases, each_array, weights_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,10 +142,7 @@ def mixtures(draw, task, scores, context):
 @given(data=st.data(), dtype=st.sampled_from(["float32", "float64"]), blocks=on_numpy.small_blocks())
 def test_numpys_kernels_compute_what_the_definitions_of_any_family_compute(scores, context, task, data, dtype, blocks):
     family, case = data.draw(mixtures(task, scores, context))
-    inputs = {
-        name: value.astype(dtype) if getattr(value, "dtype", None) == np.float64 else value
-        for name, value in case.inputs.items()
-    }
+    inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
     parts = data.draw(st.integers(1, 3))
     with registered(family):
         weights = weights_for(task, case, dtype)
@@ -167,16 +164,17 @@ def test_numpys_kernels_compute_what_the_definitions_of_any_family_compute(score
 def test_cupys_kernels_compute_what_the_definitions_of_any_family_compute(scores, context, task, data):
     family, case = data.draw(mixtures(task, scores, context))
     config = case.config.replace(layer_norm_eps=1e-3)
-    floats = ("inputs_embeds", "encoder_hidden_states")
-    inputs = {name: value.astype("float32") if name in floats else value for name, value in case.inputs.items()}
-    exact = {name: value.astype(float) if name in floats else value for name, value in inputs.items()}
+    names = ("inputs_embeds", "encoder_hidden_states", "past_key_values")
+    floats = {name: case.inputs[name] for name in names if name in case.inputs}
+    floats = each_array(lambda array: array.astype("float32"), floats)
+    exact = case.inputs | each_array(lambda array: array.astype(float), floats)
     stand_ins = {"cupy": on_cupy.StandIn(), "array_api_compat.cupy": on_cupy.Namespace()}
     with registered(family):
         weights = weights_for(task, Case(config, case.seed, {}), "float32")
         with nz.definitions():
             expected = arrays_of(getattr(nz, task)(weights.to(dtype="float64"), **exact))
         with on_cupy.kernels_with(stand_ins) as there:
-            moved = {name: there.cupy.asarray(value) if name in floats else value for name, value in inputs.items()}
+            moved = case.inputs | each_array(there.cupy.asarray, floats)
             found = arrays_of(getattr(nz, task)(on_cupy.moved(there, weights), **moved))
     assert found.keys() == expected.keys()
     for name, array in expected.items():
