@@ -151,7 +151,8 @@ class Family:
     config_keys : tuple of str
         The keys that tell that a ``config.json`` without ``model_type`` is this family's.
     config_hint : str
-        What such a file needs besides ``model_type``, for the error about a checkpoint with another family's.
+        What such a file needs besides ``model_type``: for the error that says that tensors look like this family's, and
+        not like those of the family in config.json.
     recognised_by : tuple of str
         Parts of tensor names (what stands between two dots) that each of its checkpoints has.
     marks : tuple of str
@@ -160,8 +161,8 @@ class Family:
         with one that the family does not list is not taken for the family's.
     computed : mapping of str to (callable or None)
         Patterns (`nezha_np.mechanism.patterns`) of the tensors that files hold though they are computed: they are
-        dropped when a file is read. ``check(name, saved, config)`` looks at such a tensor, a `SavedTensor`, before, and
-        raises ValueError if it is not what the model computes; None: it is dropped unseen.
+        dropped when a file is read. Before that ``check(name, saved, config)`` looks at the tensor, a `SavedTensor`,
+        and raises ValueError if it is not what the model computes; None: it is dropped unseen.
     """
 
     config: type[Config]

@@ -24,7 +24,7 @@ class NezhaConfig(Config):
     Parameters
     ----------
     max_relative_position : int
-        K, the distance beyond which all distances look alike.
+        K: all distances beyond it count as K, and those before −K as −K.
     **shared
         The fields of `Config`. `num_attention_heads` divides `hidden_size` into heads of an even size, and
         `max_position_embeddings` limits the reference alone: functional positions work at any length.

@@ -211,7 +211,7 @@ def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Roo
 
 
 def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, room: Room) -> None:
-    """Add the rows of the table, averaged by the probabilities at their distances."""
+    """Add the rows of the table, weighted by the numbers at their distances, which are not divided by their sum yet."""
     edges = [probs[:, :, room.before]], [probs[:, :, room.after]]
     if room.summed.size:
         summed, columns = room.summed[: len(probs)], room.columns

@@ -13,10 +13,11 @@ and this row, t_ij = T[row(i, j)], is added to the key **and** to the value:
     score(i, j)  = q_i · (k_j + t_ij) / √D            = (q_i · k_j + q_i · t_ij) / √D
     context(i)   = Σ_j prob(i, j) · (v_j + t_ij)      = Σ_j prob(i, j) · v_j + Σ_j prob(i, j) · t_ij
 
-T is not trained and stands in no checkpoint. Beyond K all distances share one row, so a text may have any length. (The
+T is not trained and stands in no checkpoint. Beyond K all distances of one side share one row, so a text may have any
+length. (The
 paper's formula has the sine and cosine of j − i itself. The authors' code, with which the checkpoints were trained,
 clips it and counts it from 0, and so does this package.) The terms with t_ij alone are the two layers of this file,
-`position_scores` and `position_context`.
+`position_scores` and `position_context`; `nezha_np.families.nezha` puts them into the attention.
 
 There are only 2K + 1 different distances, so no (L, L, D) array is ever built. `position_scores` takes the product of
 each query with the 2K + 1 rows and spreads it over the keys; `position_context` collects the probabilities into 2K + 1

@@ -1,8 +1,8 @@
 """The eight task heads: what stands on top of the model for a task, and its loss.
 
-Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is None. A docstring names the
-reference's class for NEZHA; those for BERT and ConvBERT have the same ending. ConvBERT has five of the heads, three of
-which `nezha_np.families` computes in another way.
+`nezha_np.model.tasks` registers them. Each takes what `nezha_np.forward` takes, and labels. Without labels its loss is
+None. A docstring names the reference's class for NEZHA; those for BERT and ConvBERT have the same ending. ConvBERT has
+five of the heads, three of which `nezha_np.families` computes in another way.
 
 The file has more than 400 lines because the heads are compared with each other; more than half of it are docstrings.
 

@@ -1,13 +1,14 @@
 """The model: embeddings, then encoder layers, then the pooler (Wei et al. 2019; Devlin et al. 2019, figure 1).
 
-Read it from the bottom up: `forward` checks its arguments, `encoder` stacks `encoder_layer`, a layer is `attention` and
-`feed_forward`, and `self_attention` is where NEZHA's relative positions and ConvBERT's convolutions enter. What differs
-between the families is in `nezha_np.families`.
+`forward` checks its arguments and calls `backbone`, which runs `embeddings`, `encoder` and `pooler`. `encoder` stacks
+`encoder_layer`, a layer is `attention` and `feed_forward`, and `self_attention` is where NEZHA's relative positions and
+ConvBERT's convolutions enter. What differs between the families is in `nezha_np.families`.
 
 The file has more than 400 lines because the model is to be read in one piece; more than half of it are docstrings.
 
 Dimension letters: B batch, L length, Q query length, S key length, N heads, D head size, H hidden, E embedding (H, but
-for ConvBERT), F feed-forward, P the length of a cache (S = P + Q).
+for ConvBERT), F feed-forward, I and O features in and out, K max relative position, P the
+length of a cache (S = P + Q).
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def dense(x: Array, w: View) -> Array:
     x : (B, L, I) float array
         The tokens.
     w : View
-        What ``dense.weight`` and ``dense.bias`` are below.
+        The view that holds ``dense.weight`` and ``dense.bias``.
 
     Returns
     -------

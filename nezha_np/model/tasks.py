@@ -98,10 +98,10 @@ TASKS: dict[str, Task] = {
         Task(
             heads.pretraining,
             ("labels", "next_sentence_label"),
-            "a token for each token, 0 or 1 for each pair",
-            "sum of the next two",
+            "a token id for each token, 0 or 1 for each pair",
+            "sum of both tasks' cross-entropies",
         ),
-        Task(heads.masked_lm, ("labels",), "a token for each token", "cross-entropy"),
+        Task(heads.masked_lm, ("labels",), "a token id for each token", "cross-entropy"),
         Task(heads.next_sentence_prediction, ("labels",), "0 or 1 for each pair", "cross-entropy"),
         Task(
             heads.sequence_classification,
@@ -112,6 +112,6 @@ TASKS: dict[str, Task] = {
         Task(heads.multiple_choice, ("labels",), "the right choice", "cross-entropy over the choices"),
         Task(heads.token_classification, ("labels",), "a class for each token", "cross-entropy"),
         Task(heads.question_answering, _ENDS, "first and last token of the answer", "mean of two cross-entropies"),
-        Task(heads.causal_lm, ("labels",), "a token for each token, shifted by one", "cross-entropy"),
+        Task(heads.causal_lm, ("labels",), "a token id for each token, shifted by one", "cross-entropy"),
     )
 }

@@ -30,12 +30,12 @@ from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights
 from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
 from nezha_np.weights.weights import Weights
 
-NUDGES = (0, 1, 2)
+NUDGES = (0, 1, 2)  # passes that measure rounding: 0 as it is, the others with results moved in their last place
 LEAST = float(np.finfo(np.float32).min)
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
+MOST_GROUPS = 8  # it is also tried at groups of steps, if there are no more groups than these
 FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
 LAYER = "encoder.layer."
-MOST_GROUPS = 8  # or at groups of them, where these are no more
 
 
 def groups_of(sites: list[str], layers: int) -> list[str]:
@@ -173,7 +173,7 @@ class _Doctor:
         return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
 
     def _scale(self, name: str, made: np.ndarray) -> float:
-        """Return the largest number of a step, of a cross-entropy that of the logits: they may be larger."""
+        """Return the largest number of a step; for a cross-entropy, of its logits too, which may be larger."""
         layer, arguments, _ = self.replayed.calls.get(name, (None, (), {}))
         logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
         return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
@@ -187,7 +187,7 @@ class _Doctor:
         ]
 
     def diagnosis(self) -> Diagnosis:
-        """Say what does not follow from their inputs to it, and why."""
+        """Name the first step that does not follow from their inputs to it, and the mistakes that explain it."""
         notes = tuple(self._notes())
         if not self.differing and self.aligned.wrong_shape:
             return self._of_shapes(notes)
@@ -258,7 +258,7 @@ class _Doctor:
         return Diagnosis(step, tuple(best_of_each(found)), tuple(self.aligned.wrong_shape), tuple(seen), notes)
 
     def _shaped_so(self, mistake: Mistake, way: str, changes: Changes, step: str, allowed: float) -> Iterator[Finding]:
-        """Try a change on an array of another shape: it has to make that shape, its numbers, and all that is right."""
+        """Try a change on an array of another shape: it must give that shape and keep right what is right."""
         try:
             made = self._replay(self.theirs, changes=changes).made
         except CANNOT:
@@ -295,14 +295,14 @@ class _Doctor:
         known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
         before = largest_difference(step, self.made[step], self.theirs[step])
         sites: list[str | None] = [None]
-        for only in sites:  # the first says where else the mistake may be made
+        for only in sites:  # the first trial, at all steps, finds the others to try
             options = {"changes": changes, "only": only, "steps": steps, "target": step}
             try:
                 done = self._replay(known, **options)
             except CANNOT:  # what comes after the mistake cannot take its result
                 return
             if done.refused and len(changes) > 1:
-                return  # a part of the mistake is no mistake, or another one
+                return  # a part of the mistake alone would be no mistake, or a different one
             if only is None and not mistake.indivisible:
                 groups = groups_of(done.changed, self.bundle.config.num_hidden_layers)
                 sites += groups if len(groups) <= MOST_GROUPS else []

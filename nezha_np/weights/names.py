@@ -250,7 +250,7 @@ def is_computed(name: str) -> bool:
 
 
 def wrong_family(names: Iterable[str], config: Config) -> str | None:
-    """Say of what other family than the configuration's the tensors of a checkpoint look, and what to change.
+    """Say which other family the tensors of a checkpoint look like, and what to change.
 
     Parameters
     ----------

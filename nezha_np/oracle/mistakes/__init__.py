@@ -6,6 +6,8 @@ at a step, its change raises ValueError.
 
 Some mistakes depend on numbers that nobody knows from outside: the mask of a dropout, a table that was trained. Their
 recognisers are told what is known of a step, fit these numbers, and return the ways that make them.
+
+`mistake` (the module) says how a mistake is written down; its part's list is joined to the others here.
 """
 
 from __future__ import annotations

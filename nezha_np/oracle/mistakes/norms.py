@@ -165,7 +165,7 @@ def of_the_other_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any
 
 @another_weight_or_bias.recogniser
 def fitted_norm(evidence: Evidence) -> Ways:
-    """Recognise another weight and bias of a norm: of each feature all tokens lie on one line."""
+    """Recognise another weight and bias of a norm: each feature is one linear function of the normalised numbers."""
     if evidence.layer is not layer_norm:
         return {}
     x, weight, _ = evidence.arguments

@@ -1,4 +1,4 @@
-"""The formats of the files that tensors are read from, one module for each.
+"""The formats of the files that hold tensors, one module for each; safetensors is written too.
 
 A reader has one function, ``read_header(path) -> dict[str, Entry]``, which finds the tensors of a file without reading
 their numbers. `entry` describes a tensor in a file, for all formats alike, and makes arrays of the descriptions.
@@ -12,4 +12,5 @@ READERS = {
     ".pth": "torch",
     ".npz": "npz",
 }
+# The same, in words, for errors.
 SUFFIXES = ".safetensors, .bin, .pt, .pth or .npz"
