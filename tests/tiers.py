@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-EXAMPLES = {"quick": 10, "exhaustive": 60}
+EXAMPLES = {"quick": 8, "exhaustive": 60}
 
 
 def examples(number: int, quick: int | None = None) -> settings:
