@@ -16,6 +16,7 @@ import pytest
 
 import nezha_np as nz
 from nezha_np.families.parameters import tasks_of
+from nezha_np.layers import losses
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle import bundle as bundle_module
 from nezha_np.oracle import recording as recording_module
@@ -24,7 +25,7 @@ from nezha_np.oracle import tolerances as tolerances_module
 from nezha_np.oracle.bundle_document import KEY, RECIPES
 from nezha_np.oracle.differences import difference, largest
 from nezha_np.oracle.passes import run
-from nezha_np.oracle.rounding import ARITHMETICS, rounded
+from nezha_np.oracle.rounding import ARITHMETICS, rounded, with_another_exponential
 from nezha_np.oracle.tolerances import rerun
 
 ROOT = Path(__file__).parents[1]
@@ -854,3 +855,17 @@ def test_a_tolerance_without_bound_is_null_in_the_file(small, tmp_path):
     bundle.save(tmp_path / "bundle.safetensors")
     assert read_by_the_page(tmp_path / "bundle.safetensors")["tolerances"]["float16"]["trace/loss"] is None
     assert nz.oracle.load(tmp_path / "bundle.safetensors").tolerances["float16"]["loss"] == math.inf
+
+
+def test_a_gradient_of_a_cross_entropy_is_as_uncertain_as_the_probabilities_that_it_is_a_difference_of():
+    logits, labels = np.array([[20.0, 0.0, 1.0], [0.0, 0.0, 0.0]], np.float32), np.array([0, -100])
+    right = losses.cross_entropy.gradient(np.float32(1.0), None, logits, labels)
+    assert 0.0 < np.abs(right).max() < 1e-7  # p is 1 but for a unit in its last place
+    nudged = [
+        with_another_exponential(right, np.float32(1.0), logits, labels, arithmetic=ARITHMETICS["float32"], nudge=nudge)
+        for nudge in range(1, 8)
+    ]
+    apart = np.abs(np.array(nudged) - right).max(axis=0)
+    assert 2.0**-23 < apart[0, 0] < 16.0 * 2.0**-23
+    assert apart[0, 1:].max() < 1e-10  # of a probability near 0 little can be wrong
+    assert not apart[1].any()  # a label that does not count

@@ -56,7 +56,7 @@ ARITHMETICS = {
 }
 
 # PyTorch's vectorised exponential is right to 20 units in the last place, and its cross-entropy takes two: with the
-# margin of `nezha_np.oracle.recording` this number covers them. The exact one's error is half a unit.
+# margin of `nezha_np.oracle.tolerances` this number covers them. The exact one's error is half a unit.
 EXPONENTIAL = 8.0
 
 
@@ -150,8 +150,9 @@ def with_another_exponential(
 ) -> np.ndarray:
     """Nudge the gradient of a cross-entropy, (p − [c = y]) · dloss / n, as another exponential would.
 
-    Its probabilities p are moved by up to `EXPONENTIAL` units of float32. Where p is near 1, what is left of p − 1 is
-    much smaller than that: to nudge the result by a unit of its own would say nothing of it.
+    Its probabilities p are moved by up to `EXPONENTIAL` units of float32 each, and all of a row by as much together.
+    Where p is near 1, what is left of p − 1 is much smaller than that: to nudge the result by a unit of its own would
+    say nothing of it.
 
     Parameters
     ----------
@@ -174,12 +175,10 @@ def with_another_exponential(
     rows = np.flatnonzero(flat_labels != ignore_index)
     p = values.reshape(len(flat_labels), -1).astype(np.float64)
     p[rows, flat_labels[rows]] += float(dloss) / max(len(rows), 1)
-    own = uniform(values.size, nudge, "exponential").reshape(p.shape)  # of each number
-    of_sum = uniform(len(p), nudge, "sum of exponentials")[
-        :, None
-    ]  # of the sum of a row, which all of it is divided by
+    of_each = uniform(values.size, nudge, "exponential").reshape(p.shape) * 2.0 - 1.0
+    of_sum = uniform(len(p), nudge, "sum of exponentials") * 2.0 - 1.0  # by which all p of a row are divided
     unit = min(arithmetic.epsilon, ARITHMETICS["float32"].epsilon)
-    moved = p * (own + of_sum - 1.0) * 2.0 * EXPONENTIAL * unit
+    moved = p * (of_each + of_sum[:, None]) * EXPONENTIAL * unit
     return np.asarray(values + moved.reshape(values.shape), values.dtype)
 
 
