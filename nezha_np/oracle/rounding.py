@@ -173,7 +173,7 @@ def with_another_exponential(
     values = to_numpy(dlogits)
     flat_labels = to_numpy(labels).reshape(-1)
     rows = np.flatnonzero(flat_labels != ignore_index)
-    p = values.reshape(len(flat_labels), -1).astype(np.float64)
+    p = values.reshape(len(flat_labels), values.shape[-1]).astype(np.float64)
     p[rows, flat_labels[rows]] += float(dloss) / max(len(rows), 1)
     of_each = uniform(values.size, nudge, "exponential").reshape(p.shape) * 2.0 - 1.0
     of_sum = uniform(len(p), nudge, "sum of exponentials") * 2.0 - 1.0  # by which all p of a row are divided
