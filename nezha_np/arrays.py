@@ -502,3 +502,25 @@ def kind_of(value: Any) -> str:
     """
     kind = type(value)
     return f"{library(value)}.{kind.__name__} of {value.dtype}" if is_array(value) else kind.__name__
+
+
+def same_dtype(*arrays: Array | None) -> bool:
+    """Say whether all arrays hold the same kind of numbers, as kernels expect it.
+
+    Parameters
+    ----------
+    *arrays : array or None
+        The arrays; None stands for no array.
+
+    Returns
+    -------
+    bool
+        Whether there is one dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> same_dtype(np.ones(2), None), same_dtype(np.ones(2), np.ones(2, "float32"))
+    (True, False)
+    """
+    return len({array.dtype for array in arrays if array is not None}) == 1

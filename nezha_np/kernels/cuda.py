@@ -73,8 +73,3 @@ def count_rows(x: Any) -> int:
 def flat_rows(x: Any) -> Any:
     """Fold all axes but the last: (…, H) -> (rows, H)."""
     return x.reshape(count_rows(x), x.shape[-1])
-
-
-def same_dtype(*arrays: Any) -> bool:
-    """Say whether all arrays hold the same kind of numbers, which is what the kernels expect; None is no array."""
-    return len({array.dtype for array in arrays if array is not None}) == 1

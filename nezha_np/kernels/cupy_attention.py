@@ -11,8 +11,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from nezha_np.arrays import same_dtype
 from nezha_np.families.family import family_of
-from nezha_np.kernels.cuda import contiguous, count_rows, flat_rows, launch, same_dtype
+from nezha_np.kernels.cuda import contiguous, count_rows, flat_rows, launch
 from nezha_np.kernels.cupy_rows import product
 from nezha_np.kernels.known import added_rows
 from nezha_np.layers.linear import linear

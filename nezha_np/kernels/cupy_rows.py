@@ -6,7 +6,8 @@ from typing import Any
 
 import cupy
 
-from nezha_np.kernels.cuda import contiguous, count_rows, flat_rows, launch, same_dtype
+from nezha_np.arrays import same_dtype
+from nezha_np.kernels.cuda import contiguous, count_rows, flat_rows, launch
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.mechanism import View

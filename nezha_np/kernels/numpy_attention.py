@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nezha_np.arrays import same_dtype
 from nezha_np.families.family import family_of
 from nezha_np.kernels import numpy_blocks
 from nezha_np.kernels.known import AddedRows, added_rows
-from nezha_np.kernels.numpy_blocks import same_dtype
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import View

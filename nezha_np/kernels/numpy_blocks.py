@@ -8,8 +8,6 @@ holds them.
 
 from __future__ import annotations
 
-from typing import Any
-
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances; one head may have more
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
@@ -37,15 +35,3 @@ def blocks(rows: int, width: int) -> list[slice]:
     """
     step = max(1, BLOCK // max(1, width))
     return [slice(start, start + step) for start in range(0, rows, step)]
-
-
-def same_dtype(*arrays: Any) -> bool:
-    """Say whether all arrays hold the same kind of numbers, which is what the kernels expect; None is no array.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> same_dtype(np.ones(2), None), same_dtype(np.ones(2), np.ones(2, "float32"))
-    (True, False)
-    """
-    return len({array.dtype for array in arrays if array is not None}) == 1

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.arrays import same_dtype
 from nezha_np.kernels import numpy_blocks
-from nezha_np.kernels.numpy_blocks import blocks, same_dtype
+from nezha_np.kernels.numpy_blocks import blocks
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.linear import flat_rows
