@@ -1,4 +1,7 @@
-"""BERT's learned relative positions (Shaw et al. 2018, section 3.2; Huang et al. 2020, methods 3 and 4).
+"""Learned relative positions for BERT: an option of transformers, after Shaw et al. 2018 and Huang et al. 2020.
+
+BERT as published (Devlin et al. 2019) has absolute positions only. `relative_key` is the keys' half of Shaw et al.
+2018, section 3.2, without clipping; `relative_key_query` is method 4 of Huang et al. 2020.
 
 Where NEZHA's table is a fixed function of the distance, here each distance has a vector that is learned: E of 2M − 1
 rows, for the distances i − j from −(M − 1) to M − 1 of a query at i and a key at j (transformers BertSelfAttention,
