@@ -42,7 +42,7 @@ PRIMITIVES = [
     (grouped_linear, (some(2, 3, 4), some(2, 2, 3), some(6)), {}),
     (add, (some(2, 3), some(2, 3)), {}),
     (layer_norm.layer_norm, (some(2, 3, 4), some(4), some(4)), {"eps": 1e-5}),
-    *((activation, (some(3, 4),), {}) for activation in set(activations.ACTIVATIONS.values())),
+    *((activation, (some(3, 4),), {}) for activation in dict.fromkeys(activations.ACTIVATIONS.values())),
     (embedding.embedding, (IDS, some(4, 5)), {}),
     (attention.split_heads, (some(2, 3, 8),), {"head_size": 4}),
     (attention.merge_heads, (some(2, 3, 5, 4),), {}),
