@@ -14,6 +14,7 @@ from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
 from nezha_np.text.tokenizer_config import check_settings, get_token, read_config
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.sentence_files import transformer_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,7 +42,8 @@ def load_tokenizer(
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with tokenizer.json, else with vocab.txt; or such a file itself. The settings of a vocab.txt (those
+        A folder with tokenizer.json, else with vocab.txt; or such a file itself. In a folder of sentence-transformers
+        the files are those of its transformer. The settings of a vocab.txt (those
         below, and added tokens) are read from the tokenizer_config.json in the same folder, if there is one; what is
         not set has the reference's default. A tokenizer.json holds all its settings; only the name of the pad token is
         read from the tokenizer_config.json. None: the tokenizer that ships with the package.
@@ -196,6 +198,7 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
         raise FileNotFoundError(f"path: {found} does not exist")
     if not found.is_dir():
         return found
+    found = transformer_folder(found)
     for file in (found / "tokenizer.json", found / "vocab.txt"):
         if file.is_file():
             return file
