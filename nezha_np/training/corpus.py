@@ -195,8 +195,8 @@ def _begins_word(encoding: Any, text: str, segmenter: Segmenter | None, name: st
         raise ValueError(f"{name}: expected words that are the text when they are put together, got {words!r}")
     word_of = np.repeat(np.arange(len(words)), [len(word) for word in words])  # of each character
     starts = np.array([start for start, _ in encoding.offsets])
-    changes = np.diff(word_of[starts], prepend=-1) != 0
-    return (changes & ~continues).astype(np.uint8)
+    begins: np.ndarray = (np.diff(word_of[starts], prepend=-1) != 0) & ~continues
+    return begins.astype(np.uint8)
 
 
 def read_corpus(folder: str | Path) -> Corpus:
