@@ -16,6 +16,7 @@ from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import name_tensors, wrong_family
+from nezha_np.weights.prefixes import without_outer_prefix
 
 
 def add(commands: Subparsers) -> None:
@@ -35,7 +36,7 @@ def _lines(path: str | None) -> Iterator[str]:
     """Make the lines from the headers of the files; the tensors themselves are not read."""
     files = list_files(path)
     config = read_config_beside(files[0])
-    headers = read_headers(files)
+    headers, prefix = without_outer_prefix(read_headers(files))
     named = name_tensors(headers, config)
     entries = {name: entry for name, (_, _, entry) in named.items()}
 
@@ -52,6 +53,8 @@ def _lines(path: str | None) -> Iterator[str]:
     parameters = sum(math.prod(entry.shape) for entry in entries.values())
     total = sum(entry.nbytes for entry in entries.values())
     yield f"{len(entries)} tensors, {parameters:,} parameters, {total:,} bytes"
+    if prefix:
+        yield f"taken off the names: {prefix}"
     names_in_files = [raw for header in headers.values() for raw in header]
     left_out = sorted(set(names_in_files) - {raw for _, raw, _ in named.values()})
     if left_out:
