@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers with small random models, whose numbers `nz.init` makes the same on every machine."""
+"""Folders of sentence-transformers with small random models: `nz.init` makes the same numbers on every machine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ from safetensors.numpy import save_file
 
 import nezha_np as nz
 
-SIZE = 6  # of a hidden state
+SIZE = 8  # of a hidden state
 TEXTS = ["房间很干净。", "  价格 Très bien ", "The hotel is very good, 价格也便宜，下次还会来。" * 2, "早餐"]
-CONFIG = nz.BertConfig(
-    vocab_size=7000,
-    hidden_size=SIZE,
-    num_attention_heads=2,
-    num_hidden_layers=2,
-    intermediate_size=8,
-    max_position_embeddings=40,
-    initializer_range=0.5,
-)
+SIZES = {"vocab_size": 7000, "hidden_size": SIZE, "num_attention_heads": 2, "num_hidden_layers": 2}
+SIZES |= {"intermediate_size": 8, "max_position_embeddings": 40, "initializer_range": 0.5}
+CONFIG = nz.BertConfig(**SIZES)
 LIBRARY = "sentence_transformers.models."
 
 
@@ -56,10 +50,10 @@ def write_pooling(folder: Path, *switches: str, **values) -> None:
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": SIZE, **on, **values})
 
 
-def write_tensors(folder: Path, **shapes: tuple[int, ...]) -> None:
+def write_tensors(folder: Path, scale: float = 1.0, **shapes: tuple[int, ...]) -> None:
     """Write ``pytorch_model.bin``'s twin: tensors of a rule that everybody can repeat."""
     tensors = {
-        name.replace("__", "."): np.sin(np.arange(1, np.prod(shape) + 1, dtype=np.float64)).reshape(shape)
+        name.replace("__", "."): np.sin(np.arange(1, np.prod(shape) + 1, dtype=np.float64)).reshape(shape) * scale
         for name, shape in shapes.items()
     }
     save_file({name: array.astype(np.float32) for name, array in tensors.items()}, folder / "model.safetensors")
@@ -76,9 +70,9 @@ def make_dense(folder: Path, size: int = SIZE, activation: str = "activation.Tan
     return folder
 
 
-def make_plain(folder: Path, *switches: str, normalize: bool = False, **values) -> Path:
+def make_plain(folder: Path, switches=(), normalize: bool = False, config=CONFIG, **values) -> Path:
     """Write a folder of a transformer and a pooling."""
-    write_transformer(folder, max_seq_length=16, do_lower_case=False)
+    write_transformer(folder, config, max_seq_length=16, do_lower_case=False)
     modules = [("Transformer", ""), ("Pooling", "1_Pooling"), *([("Normalize", "2_Normalize")] if normalize else [])]
     write_modules(folder, *modules)
     write_pooling(folder, *switches, **values)

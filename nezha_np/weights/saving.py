@@ -14,6 +14,8 @@ from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.formats import READERS
 from nezha_np.weights.formats.safetensors import write_tensors
 from nezha_np.weights.names import names_in_file
+from nezha_np.weights.second_names import with_second_names
+from nezha_np.weights.sentence_files import transformer_folder
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -> None:
@@ -34,7 +36,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     names = names_in_file(tensors, config)
-    arrays = {names[name]: to_numpy(array) for name, array in tensors.items()}
+    arrays = with_second_names({names[name]: to_numpy(array) for name, array in tensors.items()}, config)
 
     def write(folder: Path) -> None:
         write_tensors(folder / file.name, arrays)
@@ -63,7 +65,8 @@ def file_to_write(path: Path, name: str = "path") -> Path:
     FileExistsError
         If a file is where a folder is needed.
     ValueError
-        If `path` names a file of another format.
+        If `path` names a file of another format, or is in a folder of sentence-transformers that has its transformer
+        in a folder of its own.
 
     Examples
     --------
@@ -79,6 +82,11 @@ def file_to_write(path: Path, name: str = "path") -> Path:
             raise FileExistsError(
                 f"{name}: expected a folder or a .safetensors file, found a file in the way: {folder}"
             )
+    if file.parent.is_dir() and (inner := transformer_folder(file.parent)) != file.parent:
+        raise ValueError(
+            f"{name}: expected a folder whose modules.json has the transformer in the folder itself, got one that has "
+            f"it in {inner}: what is written beside modules.json would not be read"
+        )
     return file
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -188,33 +187,37 @@ def transformer_folder(folder: Path) -> Path:
     return folder
 
 
-def sentence_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """List the files that make a sentence model of a transformer, as `nezha_np.weights.convert.convert` copies them.
+def sentence_files(folder: Path) -> dict[str, bytes]:
+    """Read the files that make a sentence model of a transformer.
 
     Parameters
     ----------
     folder : Path
         A folder.
 
-    Yields
-    ------
-    file : Path
-        A file, other than ``modules.json``.
-    name : str
-        Where it belongs, beside the transformer's files.
+    Returns
+    -------
+    dict of str to bytes
+        The files by their names beside the transformer's files, where ``modules.json`` leads to the transformer as it
+        would in a folder that sentence-transformers writes today. Nothing where there is no ``modules.json``.
 
     Examples
     --------
     >>> from nezha_np.weights.checkpoint import SHIPPED
-    >>> list(sentence_files(SHIPPED))
-    []
+    >>> sentence_files(SHIPPED)
+    {}
     """
     modules = read_modules(folder)
     if not modules:
-        return
+        return {}
     origin = transformer_folder(folder)
-    places = [(folder / PROMPTS, PROMPTS), *((origin / name, name) for name in TRANSFORMER_SETTINGS)]
+    entries = [
+        entry | {"path": ""} if folder / module.path == origin else entry
+        for entry, module in zip(read_json(folder / MODULES), modules, strict=True)
+    ]
+    places = {PROMPTS: folder / PROMPTS} | {name: origin / name for name in TRANSFORMER_SETTINGS}
     for module in modules:
         if module.kind != "Transformer" and module.path:
-            places += [(folder / module.path / name, f"{module.path}/{name}") for name in MODULE_FILES]
-    yield from ((file, name) for file, name in places if file.is_file())
+            places |= {f"{module.path}/{name}": folder / module.path / name for name in MODULE_FILES}
+    found = {name: file.read_bytes() for name, file in places.items() if file.is_file()}
+    return found | {MODULES: (json.dumps(entries, indent=2) + "\n").encode()}
