@@ -25,6 +25,7 @@ from nezha_np.cli import main
 from nezha_np.commands import embed_lines as engine
 from nezha_np.commands import progress
 from nezha_np.commands.exit_status import Stopped
+from nezha_np.commands.signals import Signalled
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
@@ -322,8 +323,8 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
         (["t.txt", "-o", "-", "--format", "npy"], "format: expected jsonl"),
         (["t.txt", "--field", "embedding"], "field: expected another name than 'embedding', which is the vector's"),
         (["t.txt", "-o", "v.npy", "--batch-size", "0"], "batch_size: expected a number from 1 on, got 0"),
-        (["t.txt", "-o", "v.npy", "--max-length", "1"], "max_length: expected at least 2, the special tokens, got 1"),
-        (["t.txt", "-o", "v.npy", "--model", "nowhere"], "path: expected a folder or a"),
+        (["t.txt", "-o", "v.npy", "--max-length", "1"], "--max-length: expected at least 2, the special tokens, got 1"),
+        (["t.txt", "-o", "v.npy", "--model", "nowhere"], "--model: expected a folder or a"),
         (["t.txt", "-o", "t.txt", "--format", "npy"], "t.txt: expected a new file, found one; --force replaces it"),
     ],
 )
@@ -397,7 +398,7 @@ def test_a_link_stays_a_link_to_the_new_file(capsysbinary, tmp_path, model, text
 
 STOPS = [
     (KeyboardInterrupt(), 130, "interrupted"),
-    (engine._Terminated(), 143, "interrupted"),
+    (Signalled(signal.SIGTERM), 143, "interrupted"),
     (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
     (MemoryError(), 2, "MemoryError"),
 ]

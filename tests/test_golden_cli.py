@@ -359,12 +359,12 @@ def bad(folder, tmp_path) -> Path:
         ("cut.safetensors", "golden.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("empty.safetensors", "golden.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("useless.safetensors", "golden.safetensors", (), "expected a golden bundle, got a safetensors file without"),
-        ("golden.safetensors", "nowhere.safetensors", (), "theirs: expected a file of arrays, found no"),
-        ("golden.safetensors", "theirs.txt", (), "theirs: expected a .safetensors or a .npz file, got"),
+        ("golden.safetensors", "nowhere.safetensors", (), "THEIRS: expected a file of arrays, found no"),
+        ("golden.safetensors", "theirs.txt", (), "THEIRS: expected a .safetensors or a .npz file, got"),
         ("golden.safetensors", "cut.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("golden.safetensors", "useless.safetensors", (), "got block1.k, block1.q: give a table of renames"),
-        ("golden.safetensors", "nothing.safetensors", (), "theirs: expected some of the bundle's names"),
-        ("golden.safetensors", "twice.safetensors", (), "theirs: expected one array for encoder, got"),
+        ("golden.safetensors", "nothing.safetensors", (), "THEIRS: expected some of the bundle's names"),
+        ("golden.safetensors", "twice.safetensors", (), "THEIRS: expected one array for encoder, got"),
         (
             "golden.safetensors",
             "golden.safetensors",
@@ -472,7 +472,7 @@ def test_the_doctor_asks_for_a_checkpoint_that_is_not_the_shipped_one(capsys, tm
         {name: bundle.trace[name].astype("float32") for name in ("embeddings", "pooler")},
     )
     arguments = ("doctor", tmp_path / "golden.safetensors", tmp_path / "theirs.safetensors")
-    assert "checkpoint: expected the one that the bundle was recorded with" in error(capsys, *arguments)
+    assert "--model: expected the one that the bundle was recorded with" in error(capsys, *arguments)
     assert run(capsys, *arguments, "--model", tmp_path / "model")[0] == 0
 
 
