@@ -40,6 +40,7 @@ ORDER = (
     "oracle",
     "commands",
     "cli",
+    "__main__",
 )
 
 

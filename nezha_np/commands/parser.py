@@ -185,6 +185,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     SystemExit
         If they are wrong, and after the help; an error has been printed.
     """
+    options: argparse.Namespace
     options, others = parser.parse_known_args(arguments)
     if others:
         options.parser.error(f"unrecognized arguments: {' '.join(others)}")

@@ -49,7 +49,9 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         The tensors under the reference's names without prefix, also where the file has TensorFlow's names. The file is
         mapped into memory: where neither dtype nor device changes, only tensors whose rows do not follow one another
         are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64).
-        Saved tables of relative positions are compared with the computed one and left out.
+        Saved tables of relative positions are compared with the computed one and left out, and so is a tied decoder
+        with the word embeddings. Of two names of a bias with different numbers ``cls.predictions.decoder.bias`` is
+        used, as the reference does.
 
     Raises
     ------
@@ -62,8 +64,9 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     ValueError
         If a file breaks its format, or is a pickle that would call anything but what makes tensors; if the tensors are
         those of another family than the configuration's; if a tensor is missing, has another shape than the
-        configuration says, or does not hold floats; if a saved table of relative positions is not the computed one. The
-        message names what is wrong. The tensors of a task head are checked when the task is called.
+        configuration says, or does not hold floats; if a saved table of relative positions is not the computed one, or
+        a tied decoder not the word embeddings. The message names what is wrong. The tensors of a task head are checked
+        when the task is called.
 
     Examples
     --------
