@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         with raised_signals(), warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # one line, too
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it needs the text alone
             return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as interrupt:
         return fail(PROGRAM, "interrupted", status_of(interrupt))
@@ -62,7 +62,7 @@ def _run(arguments: Sequence[str]) -> int:
         return fail(PROGRAM, f"{type(error).__name__}: {error}; this is a mistake in nezha-np, please report it")
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *where: Any) -> None:
+def _show_warning(message: Warning | str, *place: Any) -> None:
     print_message(f"{PROGRAM}: warning: {' '.join(str(message).split())}")
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -39,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
     (folder / "texts.txt").write_text("房间\n价格\n", encoding="utf-8")
     bundle = nz.oracle.record(CONFIG, [[2, 5, 3]], tolerances="quick", path=folder / "golden.safetensors")
-    theirs = {name: np.array(array, "float32") for name, array in bundle.trace.items()}
+    theirs = {name: np.array(array, "float32", order="C") for name, array in bundle.trace.items()}
     safetensors.numpy.save_file(theirs, folder / "theirs.safetensors")
     theirs["encoder.layer.0.intermediate.dense"] += 1
     safetensors.numpy.save_file(theirs, folder / "wrong.safetensors")
@@ -48,16 +46,26 @@ def folder(tmp_path_factory) -> Path:
 
 # A call of each subcommand, and its exit status.
 CALLS = {
-    "fill-mask": (["fill-mask", TEXT], 0),
+    "fill-mask": (["fill-mask", TEXT, "--model", str(nz.weights.checkpoint.SHIPPED)], 0),
     "explain": (["explain", TEXT, "-o", "-", "--model", "模型"], 0),
     "embed": (["embed", "texts.txt", "--model", "模型"], 0),
     "inspect": (["inspect", "模型"], 0),
     "convert": (["convert", "模型", "out", "--force"], 0),
-    "golden record": (["golden", "record", "--text", "房间", "--tolerances", "none", "-o", "o.safetensors", "--force"], 0),
+    "golden record": (
+        ["golden", "record", "--text", "房间", "--tolerances", "none", "-o", "o.safetensors", "--force"],
+        0,
+    ),
     "golden check": (["golden", "check", "golden.safetensors", "theirs.safetensors", "--verbose"], 0),
     "golden show": (["golden", "show", "golden.safetensors"], 0),
     "doctor": (["doctor", "golden.safetensors", "wrong.safetensors"], 1),
 }
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """Copy what the calls read, so that each may write beside it."""
+    return shutil.copytree(folder, to, dirs_exist_ok=True)
+
+
 UTF_8 = {"explain", "embed"}  # what other programs read
 
 
@@ -104,8 +112,8 @@ class Console(io.TextIOWrapper):
 
 @pytest.mark.parametrize("encoding", ["cp936", "cp1252", "ascii"])
 @pytest.mark.parametrize("command", CALLS)
-def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, monkeypatch, command, encoding):
-    monkeypatch.chdir(folder)
+def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, tmp_path, monkeypatch, command, encoding):
+    monkeypatch.chdir(copied(folder, tmp_path))
     out, err = Console(encoding), Console(encoding)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -118,8 +126,7 @@ def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, monk
     if command == "fill-mask":
         assert text.splitlines()[0] == {"cp936": "干 0.826"}.get(encoding, "\\u5e72 0.826")
     if command == "golden check":
-        times = {"ascii": "x"}.get(encoding, "×")
-        assert f"+  embeddings                                          1 {times} 3 {times} 8 " in text
+        assert text.splitlines()[-1].split()[:5] == ["+", "pooler", "1", {"ascii": "x"}.get(encoding, "×"), "8"]
 
 
 @pytest.mark.parametrize("command", ["golden check", "doctor"])
@@ -169,44 +176,178 @@ def test_a_pipe_that_is_closed_is_no_error_of_the_help_either(arguments):
 
 # ------------------------------------------------------------------------------------------------------------- signals
 
-# Runs a subcommand and sends a signal to its own process at the first call of a layer, or of what writes or reads.
-SIGNALLED = textwrap.dedent("""
-    import signal, sys
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
-    number, status = int(sys.argv[1]), None
-    import nezha_np.cli
-    from nezha_np.mechanism import layer
-    from nezha_np.weights.formats import safetensors
-    import nezha_np.commands.golden, nezha_np.commands.inspect
-    def stop(*arguments, **options):
-        signal.raise_signal(number)
-        raise AssertionError("the signal was not answered")
-""")
-
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("command", CALLS)
 def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     folder, tmp_path, monkeypatch, capsys, command, number, status
 ):
+    """The signal comes when the subcommand opens its first file of tensors, or is in the middle of writing one."""
+
     def stop(*arguments, **options):
         signal.raise_signal(number)
         raise AssertionError("the signal was not answered")
 
-    for path in folder.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    before = {path.name for path in tmp_path.iterdir()}
-    monkeypatch.chdir(tmp_path)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
-    # Reading the header of a file of tensors: all subcommands do that. `convert` is stopped while it writes.
-    if command == "convert":
-        monkeypatch.setattr("nezha_np.weights.convert.write_safetensors", stop, raising=False)
-        monkeypatch.setattr("safetensors.numpy.save_file", stop)
-    monkeypatch.setattr("nezha_np.weights.formats.safetensors.read_header", stop)
+    def stop_writing(tensors, path, **options):
+        path.write_bytes(b"half of it")
+        stop()
+
+    monkeypatch.chdir(copied(folder, tmp_path))
+    (tmp_path / "out").mkdir()
+    before = set(tmp_path.rglob("*"))
+    if command in ("convert", "golden record"):
+        monkeypatch.setattr("safetensors.numpy.save_file", stop_writing)
+    else:
+        monkeypatch.setattr("safetensors.safe_open", stop)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
     try:
         assert main(CALLS[command][0]) == status
     finally:
         signal.signal(signal.SIGINT, handler)
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == "nezha-np: interrupted\n"
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back(monkeypatch, capsys):
+    def during(*arguments, **options):
+        signal.raise_signal(signal.SIGHUP)
+        return [[("干", 0, 1.0)]]
+
+    monkeypatch.setattr(nz, "fill_mask", during)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert main(["fill-mask", TEXT]) == 0 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert main(["fill-mask", TEXT]) == 129 and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert capsys.readouterr() == ("干 1.000\n", "nezha-np: interrupted\n")
+
+
+# ------------------------------------------------------------------------------------------------------- exit statuses
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (OSError(28, "No space left on device"), "nezha-np: [Errno 28] No space left on device"),
+        (MemoryError("Unable to allocate 9 GiB"), "nezha-np: out of memory: Unable to allocate 9 GiB"),
+        (MemoryError(), "nezha-np: out of memory"),
+        (ModuleNotFoundError("No module named 'cupy'"), "nezha-np: No module named 'cupy'"),
+    ],
+)
+def test_a_fault_is_one_line_and_status_2(monkeypatch, capsys, raised, line):
+    def fail(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr(nz, "fill_mask", fail)
+    assert error(capsys, "fill-mask", TEXT) == f"{line}\n"
+
+
+def test_a_mistake_of_the_package_is_status_2_too_and_says_where_it_is(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise KeyError("pooler")
+
+    monkeypatch.setattr(nz, "fill_mask", fail)
+    assert main(["fill-mask", TEXT]) == 2  # 1 is for a difference
+    printed = capsys.readouterr().err
+    assert "in fail" in printed and printed.splitlines()[-1].startswith(
+        "nezha-np: KeyError: 'pooler'; this is a mistake"
+    )
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def warn(*arguments, **options):
+        warnings.warn("slow\nhere", stacklevel=1)
+        return [[("干", 0, 1.0)]]
+
+    monkeypatch.setattr(nz, "fill_mask", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["fill-mask", TEXT]) == 0
+    assert capsys.readouterr() == ("干 1.000\n", "nezha-np: warning: slow here\n")
+
+
+# --------------------------------------------------------------------------- how an error names options, and the help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fill-mask", TEXT, "--top-k", "0"], "--top-k: expected a number from 1 to 7000, got 0"),
+        (["fill-mask", TEXT, "--model", "nowhere"], "--model: expected a folder"),
+        (["explain", TEXT, "-o", "-", "--model", "nowhere"], "--model: expected a folder"),
+        (["embed", "texts.txt", "--max-length", "1"], "--max-length: expected at least 2"),
+        (["embed", "texts.txt", "--batch-size", "0"], "--batch-size: expected a number from 1 on, got 0"),
+        (["embed", "texts.txt", "-o", "vectors.txt"], "--output: expected a name that ends in"),
+        (["embed", "texts.txt", "--format", "npy"], "--format: expected jsonl"),
+        (["embed", "texts.txt", "--field", "embedding"], "--field: expected another name"),
+        (["convert", "nowhere", "out"], "SRC: expected a folder"),
+        (["convert", "模型", "texts.txt"], "DST: expected a folder"),
+        (["golden", "record", "--text", "a", "-o", "o.safetensors", "--output", "x"], "--output: expected a pattern"),
+        (
+            ["golden", "record", "--text", "a", "-o", "o.npz"],
+            "-o: expected a name that ends in .safetensors, got o.npz",
+        ),
+        (
+            ["golden", "record", "--text", "a", "-o", "o.safetensors", "--head", "masked-lm"],
+            "; did you mean masked_lm?",
+        ),
+        (["golden", "record", "--text", "a", "-o", "golden.safetensors"], "found one; --force replaces it"),
+        (["golden", "record", "--all", "texts.txt"], "--all: expected a folder, found a file"),
+        (["golden", "check", "golden.safetensors", "theirs.safetensors", "--tolerance", "-1"], "--tolerance: expected"),
+        (["golden", "check", "golden.safetensors", "texts.txt"], "THEIRS: expected a .safetensors or a .npz file"),
+        (["doctor", "golden.safetensors", "nowhere.npz"], "THEIRS: expected a file of arrays"),
+    ],
+)
+def test_an_error_names_what_was_typed(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    assert message in error(capsys, *arguments)
+
+
+def test_a_text_names_options_wherever_a_name_is_one_of_python_alone():
+    options = argparse.Namespace(
+        names={name: f"--{name.replace('_', '-')}" for name in ("text", "dtype", "max_length", "tolerances")},
+        aliases={},
+    )
+    for text, expected in (
+        ("text, pair: expected one", "--text, pair: expected one"),
+        ("float16 is a guess: dtype= says what it is", "float16 is a guess: --dtype says what it is"),
+        ("dtype='bfloat16' is for a pass in it", "--dtype bfloat16 is for a pass in it"),
+        ("recorded with tolerances=None", "recorded with --tolerances none"),
+        ("more tokens than max_length", "more tokens than --max-length"),
+        ("max_length.txt, line 3: a text of no dtype", "max_length.txt, line 3: a text of no dtype"),
+    ):
+        assert typed_names(text, options) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["fill_mask"], "fill-mask"),
+        (["INSPECT"], "inspect"),
+        (["golden", "shwo"], "show"),
+        (["embed", "--batchsize", "3"], "--batch-size"),
+        (["embed", "--normalise"], "--normalize"),
+        (["explain", TEXT, "--outptu=page.html"], "--output"),
+        (["--verison"], "--version"),
+        (["convert", "a", "b", "--dtype", "flaot16"], "float16"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest_one(capsys, arguments, meant):
+    assert error(capsys, *arguments).endswith(f"; did you mean {meant}?\n")
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["inspect", "a", "b"], ["embed", "--xyz"], ["golden", "check", "a"]])
+def test_a_word_that_is_near_to_none_is_answered_without(capsys, arguments):
+    assert "did you mean" not in error(capsys, *arguments)
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_the_help_is_whole_and_its_example_is_one(command):
+    leaf = LEAVES[command]
+    assert leaf.description and all(action.help for action in leaf._actions)
+    program, *arguments = shlex.split(leaf.epilog.removeprefix("example: "))
+    options = nezha_np.cli._parser().parse_args(arguments)
+    assert program == "nezha-np" and options.parser.prog == f"nezha-np {command}"
