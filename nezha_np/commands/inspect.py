@@ -16,6 +16,7 @@ from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import every_name, wrong_family
+from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
 
 
@@ -41,7 +42,7 @@ def _lines(path: str | None) -> Iterator[str]:
     """Make the lines from the headers of the files; of the tensors, those with two names alone are read."""
     files = list_files(path)
     config = read_config_beside(files[0])
-    headers = read_headers(files)
+    headers, prefix = without_outer_prefix(read_headers(files))
     every = every_name(headers)
     twice = list(two_names(every, config))
     named = keep_one_name(every, twice, config)
@@ -60,6 +61,8 @@ def _lines(path: str | None) -> Iterator[str]:
     parameters = sum(math.prod(entry.shape) for entry in entries.values())
     total = sum(entry.nbytes for entry in entries.values())
     yield f"{len(entries)} tensors, {parameters:,} parameters, {total:,} bytes"
+    if prefix:
+        yield f"taken off the names: {prefix}"
     names_in_files = [raw for header in headers.values() for raw in header]
     different = [both for both in twice if both.difference != 0]
     raw_names = {raw for both in different for raw in (both.raw_first, both.raw_second)}

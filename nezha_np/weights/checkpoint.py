@@ -19,6 +19,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
@@ -79,7 +80,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     files = list_files(path)
     folder = files[0].parent
     config = read_config_beside(files[0])
-    headers = read_headers(files)
+    headers, _ = without_outer_prefix(read_headers(files))
     raw_names = [raw for header in headers.values() for raw in header]
     if message := wrong_family(raw_names, config):
         raise ValueError(f"{folder}: {message}")
