@@ -506,7 +506,7 @@ def test_what_was_written_and_not_saved_is_written_again(capsysbinary, tmp_path,
         (["--max-length", "5"], "made with --max-length 5, got 4 made with None"),
         (["--batch-size", "3"], "made with --batch-size 3, got 4 made with 2"),
         (["--input-format", "jsonl"], "made with --input-format 'jsonl', got 4 made with 'lines'"),
-        (["--format", "safetensors"], "made with output_format 'safetensors', got 4 made with 'npy'"),
+        (["--format", "safetensors"], "made with --format 'safetensors', got 4 made with 'npy'"),
         (["--field", "review"], "made with field 'review', got 4 made with 'text'"),
     ],
 )

@@ -62,11 +62,12 @@ def raised_signals() -> Iterator[None]:
 
     Examples
     --------
-    >>> with raised_signals():
-    ...     signal.raise_signal(signal.SIGTERM)
-    Traceback (most recent call last):
-    ...
-    nezha_np.commands.signals.Signalled: signal 15
+    >>> try:
+    ...     with raised_signals():
+    ...         signal.raise_signal(signal.SIGTERM)
+    ... except Signalled as signalled:
+    ...     print(signalled.number)
+    15
     """
     with _handled({number: _raise for number in _numbers(*NAMES) if signal.getsignal(number) == signal.SIG_DFL}):
         yield
