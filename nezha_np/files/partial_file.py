@@ -213,7 +213,7 @@ class PartialFile:
         state = {"settings": self._settings, "rows": done.rows, "bytes": done.bytes, "input": done.digest}
         new = self.state_path.with_name(self.state_path.name + ".new")
         try:
-            with new.open("w", encoding="utf-8") as file:
+            with new.open("w", encoding="utf-8", newline="\n") as file:
                 json.dump(state, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
