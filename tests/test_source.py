@@ -35,6 +35,7 @@ ORDER = (
     "files",
     "weights",
     "model",
+    "training",
     "text",
     "explanation",
     "oracle",

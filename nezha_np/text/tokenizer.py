@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nezha_np.files.atomic import write_atomically
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
-from nezha_np.text.tokenizer_config import check_settings, get_token, read_config, read_text
+from nezha_np.text.tokenizer_config import check_settings, get_token, read_config
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
 
@@ -204,7 +205,7 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
 def _read_tokenizer(file: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    text = read_text(file)
+    text = read_utf8(file)
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower class
