@@ -14,6 +14,7 @@ from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.formats import READERS
 from nezha_np.weights.formats.safetensors import write_tensors
 from nezha_np.weights.names import names_in_file
+from nezha_np.weights.second_names import with_second_names
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -> None:
@@ -34,11 +35,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     names = names_in_file(tensors, config)
-    arrays = {names[name]: to_numpy(array) for name, array in tensors.items()}
+    arrays = with_second_names({names[name]: to_numpy(array) for name, array in tensors.items()}, config)
 
     def write(folder: Path) -> None:
         write_tensors(folder / file.name, arrays)
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(file.parent, write)
 

@@ -18,8 +18,8 @@ from nezha_np.checks import check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.mechanism import View
-from nezha_np.weights.names import without_aliases
 from nezha_np.weights.saving import write_checkpoint
+from nezha_np.weights.second_names import tensors_under_one_name
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
 from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
@@ -31,7 +31,8 @@ class Weights(Mapping[str, Array]):
     ----------
     tensors : mapping of str to array
         The tensors, of one array library, dtype and device. A tied decoder may be among them or not: its matrix is
-        the table of word embeddings.
+        the table of word embeddings, and has the same numbers. Of two names of a bias ``cls.predictions.decoder.bias``
+        is used.
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     source : Path, optional
@@ -43,7 +44,7 @@ class Weights(Mapping[str, Array]):
         If `tensors` is no mapping, a tensor is not an array of floats, or `config` is not a configuration.
     ValueError
         If embeddings, encoder or pooler are incomplete, a tensor is another kind of model's, a shape is not the
-        configuration's, or dtypes or devices differ.
+        configuration's, dtypes or devices differ, or a tied decoder has other numbers than the word embeddings.
 
     Examples
     --------
@@ -62,7 +63,7 @@ class Weights(Mapping[str, Array]):
         self._aliases = aliases(config)
         self._cached: dict[object, Array] = {}
         self._complete_tasks: set[str] = set()
-        unique = without_aliases(tensors, config)
+        unique = tensors_under_one_name(tensors, config)
         check_tensors(unique, config)
         self._tensors = _distinct_objects(unique)
 
@@ -295,7 +296,8 @@ class Weights(Mapping[str, Array]):
         path : str or Path
             A folder, which is made if it is not there and gets ``model.safetensors`` and ``config.json``; or a
             ``.safetensors`` file, which gets ``config.json`` next to it. Both files are written under another path and
-            then moved, so that a failure leaves the old ones, and these weights may be mapped from them.
+            then moved, both or none, so that a failure leaves the old ones, and these weights may be mapped from them
+            (except on Windows, which refuses to replace a file that is mapped).
 
         Raises
         ------
@@ -303,6 +305,8 @@ class Weights(Mapping[str, Array]):
             If `path` is no path.
         FileExistsError
             If a file is where a folder is needed.
+        OSError
+            If a file cannot be written or replaced; then both are as they were.
         ValueError
             If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
             cannot be written to a file.
