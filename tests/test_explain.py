@@ -609,7 +609,7 @@ def test_a_dash_is_standard_output(capsys):
         ((TEXT, "-o", "."), ".: expected a new file, found something that is no file"),
         (
             (TEXT, "-o", "page.html", "--model", "nowhere"),
-            "path: expected a folder or a file that ends in .safetensors",
+            "--model: expected a folder or a file that ends in .safetensors",
         ),
         ((TEXT, "-o", "page.html", "--model", "bare"), "expected tokenizer.json or vocab.txt in "),
         ((TEXT, "more", "-o", "page.html"), "unrecognized arguments: more"),
