@@ -23,7 +23,12 @@ from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``inspect``."""
-    parser = commands.add_parser("inspect", help="say what a checkpoint holds")
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint holds",
+        description="List the configuration and the tensors of a checkpoint, and say for which tasks it is complete.",
+        epilog="example: nezha-np inspect nezha",
+    )
     parser.add_argument("path", nargs="?", help="a folder or a file of weights; the shipped model if left out")
     parser.set_defaults(run=run)
 

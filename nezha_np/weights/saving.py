@@ -47,7 +47,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
 
     def write(folder: Path) -> None:
         write_tensors(folder / file.name, arrays)
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(file.parent, write)
 

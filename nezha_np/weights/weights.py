@@ -302,7 +302,8 @@ class Weights(Mapping[str, Array]):
         path : str or Path
             A folder, which is made if it is not there and gets ``model.safetensors`` and ``config.json``; or a
             ``.safetensors`` file, which gets ``config.json`` next to it. Both files are written under another path and
-            then moved, so that a failure leaves the old ones, and these weights may be mapped from them.
+            then moved, both or none, so that a failure leaves the old ones, and these weights may be mapped from them
+            (except on Windows, which refuses to replace a file that is mapped).
 
         Raises
         ------
@@ -310,6 +311,8 @@ class Weights(Mapping[str, Array]):
             If `path` is no path.
         FileExistsError
             If a file is where a folder is needed.
+        OSError
+            If a file cannot be written or replaced; then both are as they were.
         ValueError
             If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
             cannot be written to a file.
