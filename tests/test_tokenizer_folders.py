@@ -319,7 +319,6 @@ def without(*tokens):
         ({JSON: without("[UNK]")}, "tokenizer.json", r"\[UNK\]"),
         ({CONFIG: {"mask_token": "<mask>"}, JSON: tokenizer_json()}, "tokenizer.json", "<mask>"),
     ],
-    ids=str,
 )
 def test_special_tokens_that_the_vocabulary_lacks_are_named(tmp_path, files, file, missing):
     with pytest.raises(ValueError, match=f"^path: expected .*{file} to hold the special tokens, it lacks {missing}$"):
