@@ -72,11 +72,11 @@ def test_a_loss_scale_leaves_the_gradients_as_they_are():
 
 def test_a_loss_scale_brings_back_the_gradients_that_vanish_in_float16():
     weights = nz.init(CONFIG)
-    part, counts = [batch_of(nz.masked_lm, slice(None))], {"loss": 3 * 2**14}  # a small part of a large batch
+    part, counts = [batch_of(nz.masked_lm, slice(None))], {"loss": 3 * 2**20}  # a small part of a large batch
     _, right = accumulate(nz.masked_lm, weights, part, counts=counts)
     half = weights.to(dtype="float16")
     _, without = accumulate(nz.masked_lm, half, part, counts=counts)
-    _, with_scale = accumulate(nz.masked_lm, half, part, counts=counts, loss_scale=2.0**14)
+    _, with_scale = accumulate(nz.masked_lm, half, part, counts=counts, loss_scale=2.0**20)
     name = "encoder.layer.0.intermediate.dense.weight"
     assert with_scale[name].dtype == np.float32
     assert not np.any(without[name])

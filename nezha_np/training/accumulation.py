@@ -73,13 +73,15 @@ def count_labels(head: Callable[..., Any], batches: Iterable[Batch]) -> dict[str
 
 def _counts(head: str, labels: np.ndarray, batch: Batch) -> np.ndarray:
     """Say of each label whether the loss counts it."""
+    counted: np.ndarray
     if labels.dtype.kind not in "iu":  # numbers to be predicted
-        return np.ones(labels.shape, bool)
-    if head == "question_answering":  # a position after the last token is not counted
+        counted = np.ones(labels.shape, bool)
+    elif head == "question_answering":  # a position after the last token is not counted
         tokens = batch.get("input_ids")
-        length = np.shape(batch["inputs_embeds"] if tokens is None else tokens)[1]
-        return labels < length
-    return (labels[:, 1:] if head == "causal_lm" else labels) != IGNORE_INDEX
+        counted = labels < np.shape(batch["inputs_embeds"] if tokens is None else tokens)[1]
+    else:
+        counted = (labels[:, 1:] if head == "causal_lm" else labels) != IGNORE_INDEX
+    return counted
 
 
 def gradient_shares(
