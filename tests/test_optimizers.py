@@ -240,6 +240,13 @@ def test_clipping_keeps_the_direction_and_a_norm_that_is_not_finite_is_returned(
     assert not np.isfinite(norm)
 
 
+def test_the_norm_does_not_depend_on_the_order_of_the_names():
+    generator = np.random.default_rng(0)
+    gradients = {f"{number}": generator.normal(size=7).astype("float32") for number in range(20)}
+    backwards = dict(reversed(gradients.items()))
+    assert global_norm(gradients) == global_norm(backwards)
+
+
 def test_the_norm_of_float16_gradients_does_not_overflow():
     assert float(global_norm({"x": np.full(4, 60000.0, "float16")})) == pytest.approx(120000.0, rel=1e-3)
 
