@@ -41,6 +41,7 @@ ORDER = (
     "oracle",
     "commands",
     "cli",
+    "__main__",
 )
 
 

@@ -126,7 +126,7 @@ def make_corpus(
         if not counts["sentences"]:
             raise ValueError("files: expected one sentence at least, found none")
         text = json.dumps({**counts, "vocab_size": vocab_size}, indent=2) + "\n"
-        (temporary / "corpus.json").write_text(text, encoding="utf-8")
+        (temporary / "corpus.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(target, write)
     return read_corpus(target)
