@@ -16,6 +16,7 @@ from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import name_tensors, wrong_family
+from nezha_np.weights.tensor_checks import check_layers
 
 
 def add(commands: Subparsers) -> None:
@@ -59,6 +60,11 @@ def _lines(path: str | None) -> Iterator[str]:
     yield ""
     if message := wrong_family(names_in_files, config):
         yield f"wrong model_type: {message}"
+    try:
+        check_layers(named, config)
+    except ValueError as error:
+        yield f"wrong {error}"
+        return
     for name, needed in _needed_tensors(config):
         yield f"{name}: {_what_is_wrong(entries, needed)}"
 

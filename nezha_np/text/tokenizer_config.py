@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nezha_np.checks import parse_json
 from nezha_np.text.encode import check_text
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
+    text = read_text(file)
     try:
-        config = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
+        config = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"path: {file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"path: expected a JSON object in {file}, got {type(config).__name__}")
