@@ -78,7 +78,7 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if (least is not None and value < least) or (most is not None and value > most):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected a number {bounds}, got {shortened(value)}")
+        raise ValueError(f"{name}: expected a number {bounds}, got {shortened(int(value))}")
     return int(value)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from nezha_np.checks import check_integer, parse_json
 from nezha_np.families.config_values import (
     MOST,
+    MOST_LAYERS,
     FrozenDict,
     check_labels,
     check_mapping,
@@ -133,7 +134,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in SIZES:
-            self.set_field(name, check_integer(name, getattr(self, name), least=1, most=MOST))
+            most = MOST_LAYERS if name == "num_hidden_layers" else MOST
+            self.set_field(name, check_integer(name, getattr(self, name), least=1, most=most))
         for name in RATES:
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
                 self.set_field(name, check_number(name, getattr(self, name), below=1))

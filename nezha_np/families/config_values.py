@@ -12,6 +12,7 @@ import numpy as np
 from nezha_np.checks import check_integer
 
 MOST = 2**31 - 1  # of any size: no axis of a tensor is longer
+MOST_LAYERS = 10**4  # ten times the deepest transformers
 MOST_NAMES_MADE = 10**6  # of labels: LABEL_0, LABEL_1 …; more of them must come with their names
 
 
@@ -98,7 +99,7 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
 
 
 def check_pruned_heads(pruned_heads: Any, layers: int, heads: int) -> FrozenDict:
-    """Check which heads each layer has lost: some, but not all. Negative numbers count from the end, as in the reference.
+    """Check which heads each layer has lost: some, but not all. As in the reference negative numbers count from the end.
 
     Examples
     --------

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from nezha_np.arrays import Array, asarray_like, namespace
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
-from nezha_np.families.config_values import MOST
 from nezha_np.families.parameters import sized_by_vocabulary
 from nezha_np.weights.memory import check_memory
 from nezha_np.weights.truncated_normal import new_tensor
@@ -73,10 +72,13 @@ def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int
     ((7002, 128), 7002)
     """
     check_integer("seed", seed)
-    resized = config.replace(vocab_size=check_integer("n", n, least=1, most=MOST))
+    n = check_integer("n", n, least=1)
+    sized = [name for name in sized_by_vocabulary(config) if name in tensors]
+    check_memory(
+        "n", sum(8 * n * math.prod(tensors[name].shape[1:]) for name in sized)
+    )  # new numbers are float64 first
+    resized = config.replace(vocab_size=n)
     changed = dict(tensors)
-    sized = [name for name in sized_by_vocabulary(resized) if name in tensors]
-    check_memory("n", sum(8 * n * math.prod(tensors[name].shape[1:]) for name in sized))
     for name in sized:
         old = changed[name]
         rows = min(old.shape[0], resized.vocab_size)
