@@ -387,6 +387,47 @@ def to_numpy(array: Any) -> np.ndarray:
     return host
 
 
+def share_memory(one: Array, other: Array) -> bool:
+    """Say whether two arrays are the same numbers in the same memory, so that nothing need be compared.
+
+    Parameters
+    ----------
+    one, other : array
+        The arrays.
+
+    Returns
+    -------
+    bool
+        Whether they are; False where their library does not tell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones(2)
+    >>> share_memory(x, x[:]), share_memory(x, x[::-1]), share_memory(x, x.copy())
+    (True, False, False)
+    """
+    place = {"numpy": _place_in_numpy, "cupy": _place_in_cupy, "torch": _place_in_torch}.get(library(one))
+    if place is None or type(one) is not type(other):
+        return one is other
+    return one.shape == other.shape and one.dtype == other.dtype and bool(place(one) == place(other))
+
+
+def _place_in_numpy(array: Any) -> Any:
+    return array.__array_interface__["data"][0], array.strides
+
+
+def _place_in_cupy(array: Any) -> Any:
+    return array.data.ptr, array.strides
+
+
+def _place_in_torch(array: Any) -> Any:
+    try:
+        return array.device, array.data_ptr(), array.stride()
+    except RuntimeError:  # a tensor that torch is tracing has no memory
+        return id(array)
+
+
 def as_array(value: Array) -> Array:
     """Return an array where NumPy made a scalar of an array without axes.
 

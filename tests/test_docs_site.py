@@ -27,7 +27,7 @@ PAGES = [
 # Pages whose code runs here; the code of other pages runs in the tests of their subjects.
 RUN_HERE = [
     REPOSITORY / "README.zh.md",
-    *(DOCS / f"{name}.md" for name in ("start", "start.zh", "how_nezha_works", "design")),
+    *(DOCS / f"{name}.md" for name in ("start", "start.zh", "how_nezha_works", "design", "command_line")),
     *sorted((DOCS / "howto").glob("*.md")),
 ]
 NEEDS_A_GPU = "run_on_a_gpu.md"

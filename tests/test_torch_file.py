@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import datetime
 import io
 import itertools
 import json
@@ -15,7 +17,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,31 @@ def test_tensors_in_a_training_scripts_checkpoint_are_found(path, name):
         assert list(read(path, content)) == ["a", "b"]
 
 
+def test_tensors_beside_the_model_do_not_hide_it(path):
+    # What scripts keep: the loss, the step, the state of an optimiser without a dictionary of its own.
+    single = {"loss": tensor(24, (), ()), "step": tensor(24, (1,), (1,), 3)}
+    for name in ("model_state_dict", "state_dict", "model", "net", "params"):
+        for content in either({**single, "optimizer": {"state": {}}, name: SIMPLE, "ema": SIMPLE}, HELD):
+            assert list(read(path, content)) == ["a", "b"]
+    # Of a dictionary under another name it is not clear that it is the model.
+    message = refused(path, zip_of({"loss": single["loss"], "teacher": SIMPLE}, HELD))
+    assert message.endswith("got 'loss', 'teacher' (2 tensors)")
+    assert list(read(path, zip_of({**SIMPLE, **single, "extra": {"c": SIMPLE["a"]}}, HELD))) == [
+        "a",
+        "b",
+        "loss",
+        "step",
+    ]
+
+
+def test_of_several_models_in_one_file_it_is_said_which_is_read(path):
+    content = zip_of({"model": {"b": SIMPLE["b"]}, "module": SIMPLE, "state_dict": SIMPLE}, HELD)
+    said = r"there are tensors under state_dict and under model: those under state_dict are read; to have others, save"
+    with pytest.warns(UserWarning, match=rf"pytorch_model\.bin: {said}"):
+        assert list(read(path, content)) == ["a", "b"]
+    assert list(read(path, zip_of({"module": SIMPLE, "model": SIMPLE}, HELD))) == ["a", "b"]  # the same twice
+
+
 @pytest.mark.parametrize(
     ("value", "got"),
     [
@@ -270,7 +297,7 @@ def test_tensors_in_a_training_scripts_checkpoint_are_found(path, name):
         (5, "a int"),
         (None, "a NoneType"),
         ({"epoch": 3}, "'epoch'"),
-        ({"optimizer": SIMPLE, "model": {}}, "'optimizer', 'model'"),
+        ({"optimizer": SIMPLE, "model": {}}, "'optimizer' (2 tensors), 'model'"),
         ({"model": {"model": SIMPLE}}, "'model'"),
         ({5: SIMPLE["a"]}, "5"),
     ],
@@ -325,11 +352,13 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         "call torch.hub.load('evil/repository', 'model')",
     ),
     "another file": (Call(Name("torch", "load"), ("other.bin",)), "call torch.load('other.bin')"),
-    "an array": (
-        Call(Name("numpy.core.multiarray", "_reconstruct"), (Name("numpy", "ndarray"), (0,), "b")),
-        "call numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), 'b')",
+    "a function that looks like NumPy's": (Call(Name("numpy.core", "_reconstruct")), "call numpy.core._reconstruct()"),
+    "a codec by its name": (Call(Name("_codecs", "lookup"), ("x",)), "call _codecs.lookup('x')"),
+    "the state of a type": (Raw(instructions(Name("argparse", "Namespace")) + b"}b"), "set the state of argparse."),
+    "a tensor of any type": (
+        Call(Name("torch._tensor", "_rebuild_from_type_v2"), (REBUILD, SYSTEM, SIMPLE["a"].arguments, {})),
+        "make os.system()",
     ),
-    "bytes": (Call(Name("_codecs", "encode"), ("x", "latin1")), "call _codecs.encode('x', 'latin1')"),
     "an import alone": (Raw(instructions(Name("antigravity", "x")) + b"0N"), "import antigravity.x"),
     "a function left over": ({"a": SIMPLE["a"], "f": SYSTEM}, "import os.system"),
     "an attribute of a module": (Name("os", "path.join"), "import os.path.join"),
@@ -375,7 +404,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         f"pickle's protocol {protocol}": (pickled(os.system, (COMMAND,), protocol=protocol), ".system('touch was-run')")
         for protocol in range(6)
     },
-    "pickle's array": (pickled(np.frombuffer, (b"12345678",)), "call _codecs.encode("),
+    "pickle's array": (pickled(np.frombuffer, (b"12345678",)), "call numpy.frombuffer("),
     "items of its own": (pickled(OrderedDict, (), None, None, iter([("f", os.system)])), "import posix.system"),
     "a setter of its own": (pickled(dict, (), {"x": 1}, None, None, os.system), ""),
 }  # fmt: skip
@@ -449,6 +478,11 @@ ABUSED: dict[str, Any] = {
     "a tensor of nothing": Call(REBUILD),
     "a tensor of numbers": Call(REBUILD, (1, 2, 3, 4, 5, 6)),
     "a tensor of a tensor": Call(REBUILD, (SIMPLE["a"], 0, (1,), (1,), False, None)),
+    "a tensor with attributes and no arguments": Call(Name("torch._tensor", "_rebuild_from_type_v2"), (REBUILD,)),
+    "a tensor with attributes of one with attributes": Call(
+        Name("torch._tensor", "_rebuild_from_type_v2"),
+        (Name("torch._tensor", "_rebuild_from_type_v2"), Name("torch", "Tensor"), (), {}),
+    ),
     "a parameter of a number": Call(Name("torch._utils", "_rebuild_parameter"), (5, True, None)),
     "an item of a list": Raw(b"]" + instructions("a") + instructions(1) + b"s"),
     "an item of a tensor": Raw(instructions(SIMPLE["a"]) + b"(" + instructions("a") + instructions(1) + b"u"),
@@ -611,6 +645,13 @@ LABORIOUS: dict[str, tuple[Any, str]] = {
     ),
     "a place in the memo of many digits": (Raw(b"Np" + b"9" * 4000 + b"\n"), "got an enormous number"),
     "a place before the memo": (Raw(b"Np-1\n"), "got -1"),
+    "names of one large dictionary": (
+        Raw(
+            instructions({f"{key}": SIMPLE["a"] for key in range(20_000)}) + b"q\x010}" +
+            b"".join(instructions(f"{key}") + b"h\x01s" for key in range(20_000))
+        ),
+        "expected a dictionary of tensors, or one under",
+    ),
     "a call with bytes, again and again": (
         Call(SYSTEM, Raw(
             b"B" + struct.pack("<I", 10**7) + bytes(10**7) + b"q\x010" +
@@ -648,7 +689,9 @@ def test_keys_that_are_numbers_of_any_size_are_left_out(path):
     state = {139_872_345_678_912: {"exp_avg": SIMPLE["a"]}, -1: 0.1, 2**64: 1, 0.5: 2, True: 3, None: 4}
     for content in either({"optimizer": {"state": state}, "model": SIMPLE}, HELD):
         assert list(read(path, content)) == ["a", "b"]
-    assert refused(path, zip_of(state, HELD)).endswith("got 139872345678912, -1, 18446744073709551616, 0.5, True, None")
+    assert refused(path, zip_of(state, HELD)).endswith(
+        "got 139872345678912 (1 tensor), -1, 18446744073709551616, 0.5, True, None"
+    )
 
 
 @pytest.mark.parametrize("metadata", [{"neg": True}, {"conj": True}, {"neg": False}, True, "neg"])
@@ -923,16 +966,41 @@ def test_numbers_that_numpy_lacks_are_refused(path):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
-def test_what_is_more_than_tensors_is_refused_by_name(path, zipped):
-    import argparse
+def test_what_scripts_keep_beside_the_tensors_is_left_out(path, zipped):
+    torch = pytest.importorskip("torch", reason="torch.save writes these files")
+    tensors = {"x": torch.arange(3.0), "y": torch.ones(2)}
+    beside = {
+        "loss": np.float64(0.5),
+        "rng": np.random.default_rng(0).normal(size=3),
+        "random": np.random.RandomState(0).get_state(),
+        "steps": {np.int64(3): np.bool_(True)},
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu"), out=Path("out")),
+        "shape": torch.Size([2, 3]),
+        "seen": {1, 2},
+        "counts": Counter("aab"),
+        "when": datetime.datetime(2020, 2, 29),
+    }
+    for value in (tensors | beside, {"state_dict": tensors, **beside}):
+        assert_read(save(path, value, zipped), tensors)
+    message = refused(path, save(path, {"state_dict": {"x": np.zeros(3)}, **beside}, zipped).read_bytes())
+    assert "got 'state_dict' (arrays of NumPy, no tensors), 'loss' (arrays of NumPy, no tensors), " in message
 
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
+def test_tensors_with_attributes_are_read_as_pytorch_reads_them(path, zipped):
+    torch = pytest.importorskip("torch", reason="torch.save writes these files")
+    parameter, tensor, buffer = torch.nn.Parameter(torch.arange(4.0)), torch.arange(5), torch.nn.Buffer(torch.ones(2))
+    parameter.partition_dim, tensor.owner = 1, "somebody"
+    value = {"parameter": parameter, "tensor": tensor, "buffer": buffer}
+    assert_read(save(path, value, zipped), torch.load(save(path, value, zipped), weights_only=True))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
+def test_what_is_more_than_tensors_is_refused_by_name(path, zipped):
     torch = pytest.importorskip("torch", reason="torch.save writes these files")
     linear = torch.nn.Linear(2, 2)
     for value, said in (
         (linear, "make torch.nn.modules.linear.Linear("),
-        ({"state_dict": linear.state_dict(), "args": argparse.Namespace(lr=0.1)}, "make argparse.Namespace()"),
-        ({"x": torch.zeros(2), "rng": np.zeros(3)}, "call _codecs.encode("),
-        ({"x": torch.zeros(2), "device": torch.device("cpu")}, "call torch.device('cpu')"),
         ({"x": torch.zeros(2).to_sparse()}, "call torch.serialization._get_layout('torch.sparse_coo')"),
     ):
         message = refused(path, save(path, value, zipped).read_bytes())

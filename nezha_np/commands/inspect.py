@@ -11,17 +11,25 @@ from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import Shapes, backbone_shapes
+from nezha_np.families.trained_head import trained_as_another
 from nezha_np.mechanism.summary import format_table
 from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
-from nezha_np.weights.names import name_tensors, wrong_family
+from nezha_np.weights.names import every_name, wrong_family
+from nezha_np.weights.prefixes import without_outer_prefix
+from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
 from nezha_np.weights.tensor_checks import check_layers
 
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``inspect``."""
-    parser = commands.add_parser("inspect", help="say what a checkpoint holds")
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint holds",
+        description="List the configuration and the tensors of a checkpoint, and say for which tasks it is complete.",
+        epilog="example: nezha-np inspect nezha",
+    )
     parser.add_argument("path", nargs="?", help="a folder or a file of weights; the shipped model if left out")
     parser.set_defaults(run=run)
 
@@ -33,11 +41,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _lines(path: str | None) -> Iterator[str]:
-    """Make the lines from the headers of the files; the tensors themselves are not read."""
+    """Make the lines from the headers of the files; of the tensors, those with two names alone are read."""
     files = list_files(path)
     config = read_config_beside(files[0])
-    headers = read_headers(files)
-    named = name_tensors(headers, config)
+    headers, prefix = without_outer_prefix(read_headers(files))
+    every = every_name(headers)
+    twice = list(two_names(every, config))
+    named = keep_one_name(every, twice, config)
     entries = {name: entry for name, (_, _, entry) in named.items()}
 
     yield f"{config.model_type} in {files[0].parent}"
@@ -53,10 +63,15 @@ def _lines(path: str | None) -> Iterator[str]:
     parameters = sum(math.prod(entry.shape) for entry in entries.values())
     total = sum(entry.nbytes for entry in entries.values())
     yield f"{len(entries)} tensors, {parameters:,} parameters, {total:,} bytes"
+    if prefix:
+        yield f"taken off the names: {prefix}"
     names_in_files = [raw for header in headers.values() for raw in header]
-    left_out = sorted(set(names_in_files) - {raw for _, raw, _ in named.values()})
+    different = [both for both in twice if both.difference != 0]
+    raw_names = {raw for both in different for raw in (both.raw_first, both.raw_second)}
+    left_out = sorted(set(names_in_files) - {raw for _, raw, _ in named.values()} - raw_names)
     if left_out:
         yield f"not needed, because computed or tied: {', '.join(left_out)}"
+    yield from map(_what_is_used, different)
     yield ""
     if message := wrong_family(names_in_files, config):
         yield f"wrong model_type: {message}"
@@ -66,7 +81,19 @@ def _lines(path: str | None) -> Iterator[str]:
         yield f"wrong {error}"
         return
     for name, needed in _needed_tensors(config):
-        yield f"{name}: {_what_is_wrong(entries, needed)}"
+        wrong = _what_is_wrong(entries, needed)
+        other = "" if wrong or name == "forward" else trained_as_another(config, name)
+        yield f"{name}: {wrong or 'complete'}{other and f', but {other}'}"
+
+
+def _what_is_used(both: TwoNames) -> str:
+    """Say which of two names with different numbers is used, or why `load` refuses them."""
+    if both.refusal:
+        return f"refused: {both.refusal}"
+    return (
+        f"two names of one tensor, {both.raw_first} and {both.raw_second}, differ by up to {both.difference:.3g}: "
+        f"{both.raw_second} is used, as in the reference"
+    )
 
 
 def _needed_tensors(config: Config) -> Iterator[tuple[str, Shapes]]:
@@ -77,7 +104,7 @@ def _needed_tensors(config: Config) -> Iterator[tuple[str, Shapes]]:
 
 
 def _what_is_wrong(found: Mapping[str, Entry], needed: Shapes) -> str:
-    """Say which tensors are missing, and which have another shape or are not floating-point numbers."""
+    """Say which tensors are missing, and which have another shape or are not floating-point numbers, if any."""
     missing = [name for name in needed if name not in found]
     wrong = [
         f"{name} is {found[name].dtype} {found[name].shape} instead of floats {shape}"
@@ -85,4 +112,4 @@ def _what_is_wrong(found: Mapping[str, Entry], needed: Shapes) -> str:
         if name in found and (found[name].shape != shape or found[name].dtype not in FLOATS)
     ]
     problems = [f"missing {', '.join(missing)}"] if missing else []
-    return "; ".join(problems + wrong) or "complete"
+    return "; ".join(problems + wrong)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nezha_np.files.atomic import write_atomically
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
-from nezha_np.text.tokenizer_config import check_settings, get_token, read_config, read_text
+from nezha_np.text.tokenizer_config import check_settings, get_token, read_config
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
 
@@ -175,7 +176,7 @@ def save_vocabulary(
     def write(temporary: Path) -> None:
         (temporary / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (temporary / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (temporary / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")
         read_back = json.loads(without_truncation_and_padding(load_tokenizer(temporary)).to_str())
         if different := [part for part in state if read_back.get(part) != state[part]]:
             raise ValueError(
@@ -204,7 +205,7 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
 def _read_tokenizer(file: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    text = read_text(file)
+    text = read_utf8(file)
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower class

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nezha_np.checks import parse_json
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_text
 
 if TYPE_CHECKING:
@@ -61,36 +62,6 @@ def check_settings(**settings: Any) -> dict[str, Any]:
     return chosen
 
 
-def read_text(file: Path) -> str:
-    """Read a file of a tokenizer.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-
-    Returns
-    -------
-    str
-        Its text, line ends as ``\\n``.
-
-    Raises
-    ------
-    ValueError
-        The file is not UTF-8.
-
-    Examples
-    --------
-    >>> from nezha_np.weights.checkpoint import SHIPPED
-    >>> read_text(SHIPPED / "vocab.txt")[:12]
-    '[PAD]\\n[UNK]\\n'
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"path: expected UTF-8 in {file}: {error}") from error
-
-
 def read_config(file: Path) -> dict[str, Any]:
     """Read a tokenizer_config.json.
 
@@ -116,7 +87,7 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
-    text = read_text(file)
+    text = read_utf8(file)
     try:
         config = parse_json(text)
     except ValueError as error:

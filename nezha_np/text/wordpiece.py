@@ -18,6 +18,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import without_truncation_and_padding
 from nezha_np.text.tokenizer_config import (
     SPECIAL_TOKENS,
@@ -25,7 +26,6 @@ from nezha_np.text.tokenizer_config import (
     get_never_split,
     get_setting,
     get_token,
-    read_text,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def make_tokenizer(file: Path, config: dict[str, Any]) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     # Split at newlines alone: str.splitlines also splits at U+2028 and the like, which may stand in tokens.
-    vocabulary = {token: line for line, token in enumerate(read_text(file).removesuffix("\n").split("\n"))}
+    vocabulary = {token: line for line, token in enumerate(read_utf8(file).removesuffix("\n").split("\n"))}
     special = [get_token(config.get(key), key, default) for key, default in SPECIAL_TOKENS.items()]
     unk, sep, _, cls, _ = [token.content for token in special]
     added = get_added_tokens(config)

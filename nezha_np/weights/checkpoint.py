@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.tensor_checks import check_layers
 from nezha_np.weights.weights import Weights
 
@@ -49,7 +50,9 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         The tensors under the reference's names without prefix, also where the file has TensorFlow's names. The file is
         mapped into memory: where neither dtype nor device changes, only tensors whose rows do not follow one another
         are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64).
-        Saved tables of relative positions are compared with the computed one and left out.
+        Saved tables of relative positions are compared with the computed one and left out, and so is a tied decoder
+        with the word embeddings. Of two names of a bias with different numbers ``cls.predictions.decoder.bias`` is
+        used, as the reference does.
 
     Raises
     ------
@@ -62,8 +65,9 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     ValueError
         If a file breaks its format, or is a pickle that would call anything but what makes tensors; if the tensors are
         those of another family than the configuration's; if a tensor is missing, has another shape than the
-        configuration says, or does not hold floats; if a saved table of relative positions is not the computed one. The
-        message names what is wrong. The tensors of a task head are checked when the task is called.
+        configuration says, or does not hold floats; if a saved table of relative positions is not the computed one, or
+        a tied decoder not the word embeddings. The message names what is wrong. The tensors of a task head are checked
+        when the task is called.
 
     Examples
     --------
@@ -76,7 +80,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     files = list_files(path)
     folder = files[0].parent
     config = read_config_beside(files[0])
-    headers = read_headers(files)
+    headers, _ = without_outer_prefix(read_headers(files))
     raw_names = [raw for header in headers.values() for raw in header]
     if message := wrong_family(raw_names, config):
         raise ValueError(f"{folder}: {message}")
@@ -237,7 +241,7 @@ def _list_shards(index: Path) -> list[Path]:
         names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
-    if not names or any(Path(name).name != name for name in names):
+    if not names or any(PureWindowsPath(name).name != name for name in names):
         raise ValueError(f"{index}: expected the names of files in the same folder, got {listed(names)}")
     if any(Path(name).suffix not in READERS for name in names):
         raise ValueError(f"{index}: expected files that end in {SUFFIXES}, got {listed(names)}")

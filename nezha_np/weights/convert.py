@@ -14,6 +14,7 @@ from nezha_np.checks import check_dtype, check_path, listed
 from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.checkpoint import LOOKED_FOR, list_files, load, read_headers
 from nezha_np.weights.names import name_tensors
+from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.saving import file_to_write
 
 # The files of a tokenizer: with these in its folder, a converted checkpoint can be used for texts.
@@ -119,7 +120,7 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
         _check_nothing_is_replaced(target.parent, {target.name, *others})
     bytes_before = sum(file.stat().st_size for file in sources)
     weights = load(origin, dtype=dtype)
-    headers = read_headers(sources)
+    headers, _ = without_outer_prefix(read_headers(sources))
     named = name_tensors(headers, weights.config)
     loaded = {(file, raw): entry for name, (file, raw, entry) in named.items() if name in weights}
 
@@ -146,7 +147,7 @@ def _check_nothing_is_replaced(folder: Path, names: Iterable[str]) -> None:
     """Refuse to write files into a folder that holds files of these names."""
     if found := sorted(name for name in names if (folder / name).exists()):
         raise FileExistsError(
-            f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force (--force) "
+            f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force=True "
             "replaces what has the same name"
         )
 

@@ -5,7 +5,7 @@ In memory every tensor has one name, the reference's without the model's prefix.
     in a file                                             in memory
     nezha.… or bert.…, convbert.…, module.bert.…          …
     …LayerNorm.gamma, …LayerNorm.beta                     …LayerNorm.weight, …LayerNorm.bias
-    cls.predictions.decoder.bias                          cls.predictions.bias, of which it is an alias
+    cls.predictions.decoder.bias                          cls.predictions.bias: its second name (second_names.py)
     bert/encoder/layer_0/attention/self/query/kernel      encoder.layer.0.attention.self.query.weight, transposed
     cls/predictions/output_bias                           cls.predictions.bias
     …/adam_m, global_step, …                              left out: the optimiser's
@@ -23,15 +23,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, Family, every_prefix, family_of
-from nezha_np.families.parameters import aliases, embeddings_shapes, layer_shapes
+from nezha_np.families.parameters import embeddings_shapes, layer_shapes
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats.entry import Entry
-
-T = TypeVar("T")
+from nezha_np.weights.second_names import Source, sources_under_one_name
 
 # The prefixes of wrappers, for data parallelism and compilation; they come before the model's.
 WRAPPER = re.compile(r"(?:(?:module|_orig_mod)\.)*")
@@ -122,8 +120,8 @@ def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
     return ".".join([*scope, last]), entry
 
 
-def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) -> dict[str, tuple[Path, str, Entry]]:
-    """Give the tensors of files their names in memory.
+def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) -> dict[str, Source]:
+    """Give the tensors of files their names in memory, one name each.
 
     Parameters
     ----------
@@ -141,7 +139,8 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
     Raises
     ------
     ValueError
-        If two tensors get the same name.
+        If two tensors get the same name, or both names of one tensor are there with different numbers
+        (`nezha_np.weights.second_names`).
 
     Examples
     --------
@@ -151,7 +150,33 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
     >>> list(named)
     ['embeddings.LayerNorm.weight']
     """
-    named: dict[str, tuple[Path, str, Entry]] = {}
+    return sources_under_one_name(every_name(headers), config)
+
+
+def every_name(headers: Mapping[Path, Mapping[str, Entry]]) -> dict[str, Source]:
+    """Give the tensors of files their names in memory, second names too.
+
+    Parameters
+    ----------
+    headers : mapping of Path to (mapping of str to Entry)
+        The tensors of each file.
+
+    Returns
+    -------
+    dict of str to (Path, str, Entry)
+        As from `name_tensors`.
+
+    Raises
+    ------
+    ValueError
+        If two tensors get the same name.
+
+    Examples
+    --------
+    >>> list(every_name({Path("f"): {"cls.predictions.decoder.bias": Entry("F32", (2,), 0, 8)}}))
+    ['cls.predictions.decoder.bias']
+    """
+    named: dict[str, Source] = {}
     for file, header in headers.items():
         for raw, entry in header.items():
             found = name_tensor(raw, entry)
@@ -161,36 +186,7 @@ def name_tensors(headers: Mapping[Path, Mapping[str, Entry]], config: Config) ->
             if name in named:
                 raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
             named[name] = (file, raw, entry)
-    return without_aliases(named, config)
-
-
-def without_aliases(named: Mapping[str, T], config: Config) -> dict[str, T]:
-    """Leave out the second names of tensors; a tensor that has only its second name gets the first.
-
-    Parameters
-    ----------
-    named : mapping of str to object
-        Tensors, or what is known of them, by name.
-    config : Config
-        The configuration, which says whether the decoder is tied.
-
-    Returns
-    -------
-    dict of str to object
-        The same under one name each.
-
-    Examples
-    --------
-    >>> from nezha_np.families.nezha import NezhaConfig
-    >>> without_aliases({"cls.predictions.decoder.bias": 1}, NezhaConfig())
-    {'cls.predictions.bias': 1}
-    """
-    unique = dict(named)
-    for alias, name in aliases(config).items():
-        if alias in unique:
-            unique.setdefault(name, unique[alias])
-            del unique[alias]
-    return unique
+    return named
 
 
 def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:

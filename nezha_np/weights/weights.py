@@ -7,6 +7,7 @@ stands what can be done with weights, as methods; how it is done stands in files
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from nezha_np.arrays import Array, device_of, namespace, to_numpy
 from nezha_np.checks import check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
+from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
 from nezha_np.mechanism import View
-from nezha_np.weights.names import without_aliases
 from nezha_np.weights.saving import write_checkpoint
+from nezha_np.weights.second_names import tensors_under_one_name
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
 from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
@@ -31,7 +33,8 @@ class Weights(Mapping[str, Array]):
     ----------
     tensors : mapping of str to array
         The tensors, of one array library, dtype and device. A tied decoder may be among them or not: its matrix is
-        the table of word embeddings.
+        the table of word embeddings, and has the same numbers. Of two names of a bias ``cls.predictions.decoder.bias``
+        is used.
     config : NezhaConfig, BertConfig or ConvBertConfig
         The configuration.
     source : Path, optional
@@ -43,7 +46,7 @@ class Weights(Mapping[str, Array]):
         If `tensors` is no mapping, a tensor is not an array of floats, or `config` is not a configuration.
     ValueError
         If embeddings, encoder or pooler are incomplete, a tensor is another kind of model's, a shape is not the
-        configuration's, or dtypes or devices differ.
+        configuration's, dtypes or devices differ, or a tied decoder has other numbers than the word embeddings.
 
     Examples
     --------
@@ -61,8 +64,8 @@ class Weights(Mapping[str, Array]):
         self.source = source
         self._aliases = aliases(config)
         self._cached: dict[object, Array] = {}
-        self._complete_tasks: set[str] = set()
-        unique = without_aliases(tensors, config)
+        self._complete_tasks: dict[str, str] = {}  # each with what its head was trained as, if that is another head
+        unique = tensors_under_one_name(tensors, config)
         check_tensors(unique, config)
         self._tensors = _distinct_objects(unique)
 
@@ -157,6 +160,9 @@ class Weights(Mapping[str, Array]):
     def require(self, task: str) -> None:
         """Check that the tensors of a task head are there and have the configuration's shapes.
 
+        A `nezha_np.HeadWarning` says where they were trained as those of another head, as the configuration's
+        ``architectures`` tell.
+
         Parameters
         ----------
         task : str
@@ -175,14 +181,15 @@ class Weights(Mapping[str, Array]):
         ...
         ValueError: question_answering needs tensors that the weights do not have: qa_outputs.weight, qa_outputs.bias
         """
-        if task in self._complete_tasks:
-            return
-        shapes = task_shapes(self.config, task)
-        missing = [name for name in shapes if name not in self._tensors]
-        if missing:
-            raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
-        check_shapes(self._tensors, shapes)
-        self._complete_tasks.add(task)
+        if task not in self._complete_tasks:
+            shapes = task_shapes(self.config, task)
+            missing = [name for name in shapes if name not in self._tensors]
+            if missing:
+                raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
+            check_shapes(self._tensors, shapes)
+            self._complete_tasks[task] = trained_as_another(self.config, task)
+        if trained := self._complete_tasks[task]:
+            warnings.warn(advice(task, trained), HeadWarning, stacklevel=frames_of_the_package())
 
     def to(self, *, device: str | None = None, dtype: Any = None) -> Weights:
         """Move to another device or convert to another dtype.
@@ -295,7 +302,8 @@ class Weights(Mapping[str, Array]):
         path : str or Path
             A folder, which is made if it is not there and gets ``model.safetensors`` and ``config.json``; or a
             ``.safetensors`` file, which gets ``config.json`` next to it. Both files are written under another path and
-            then moved, so that a failure leaves the old ones, and these weights may be mapped from them.
+            then moved, both or none, so that a failure leaves the old ones, and these weights may be mapped from them
+            (except on Windows, which refuses to replace a file that is mapped).
 
         Raises
         ------
@@ -303,6 +311,8 @@ class Weights(Mapping[str, Array]):
             If `path` is no path.
         FileExistsError
             If a file is where a folder is needed.
+        OSError
+            If a file cannot be written or replaced; then both are as they were.
         ValueError
             If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
             cannot be written to a file.

@@ -48,6 +48,16 @@ class Name:
         return self.name if self.name.isprintable() else repr(self.name)
 
 
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """What stands for a value that is of no use here: the pickle would make it by this call, and it is not made."""
+
+    kind: str
+
+    def __repr__(self) -> str:
+        return f"{self.kind}(...)"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Key:
     """A key of a dict that is no text. It is compared by identity, because a file may hold many keys of one hash."""
@@ -61,7 +71,7 @@ class Key:
 class PickleMachine:
     """Carries out the instructions of one pickle: a stack, marks on it, and a memo of values that are used again.
 
-    A subclass adds names to `names` and `calls`, and says in `call` and `persistent` what they mean.
+    A subclass adds names to `names` and `calls`, and says in `call`, `made` and `persistent` what they mean.
 
     Attributes
     ----------
@@ -127,6 +137,10 @@ class PickleMachine:
     def call(self, function: str, arguments: Any) -> Any:
         """Return what the call of a function means; it is one of `calls`, but not ``OrderedDict``."""
         refuse_arguments(function, arguments)
+
+    def made(self, kind: Any, arguments: Any) -> Any:
+        """Return what a new object of a class means."""
+        refuse("make", kind, arguments)
 
     def persistent(self, description: Any) -> Any:
         """Return what a persistent id means."""
@@ -210,11 +224,11 @@ class PickleMachine:
             case "BUILD":
                 state = self.stack.pop()
                 # An OrderedDict's attributes, where PyTorch puts version numbers, are of no use here.
-                if not isinstance(self.stack[-1], dict):
+                if not isinstance(self.stack[-1], (dict, Other)):
                     refuse("set the state of", self.stack[-1], state)
             case "NEWOBJ":
                 arguments = self.stack.pop()
-                refuse("make", self.stack.pop(), arguments)
+                self.push(self.made(self.stack.pop(), arguments))
             case "NEWOBJ_EX":
                 options, arguments = self.stack.pop(), self.stack.pop()
                 refuse("make", self.stack.pop(), arguments, options)
@@ -244,7 +258,7 @@ class PickleMachine:
             raise ValueError("expected keys and values for a dictionary in the pickle")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # No tuples: one that holds another twice, which holds another twice, and so on, takes forever to hash.
-            if key is not None and not isinstance(key, (str, bytes, int, float)):
+            if key is not None and not isinstance(key, (str, bytes, int, float, Other)):
                 raise ValueError(f"expected names and numbers as keys in the pickle, got {shown(key)}")
             if isinstance(key, str):
                 self.work += len(key) // 64  # equal texts are compared letter by letter

@@ -12,20 +12,21 @@ import io
 import mmap
 import reprlib
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nezha_np.checks import listed
 from nezha_np.weights.formats.entry import DTYPES, GIT_LFS, POINTER, Entry
-from nezha_np.weights.formats.pickle_machine import Refused, shown
+from nezha_np.weights.formats.pickle_machine import Other, Refused, shown
 from nezha_np.weights.formats.stored_zip import stored_files
 from nezha_np.weights.formats.torch_tensors import Tensor, TensorMachine
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # what the first pickle of an older file holds
 PROTOCOL = 1001  # what the second pickle holds
 # Where checkpoints of training scripts keep the model, next to its optimiser for example.
-INNER = ("state_dict", "model_state_dict", "model", "module")
+INNER = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
 # Views may repeat a few bytes as often as they say: all tensors together may take twice the file, and this much more.
 MOST_REPEATED = 2**30
 
@@ -36,8 +37,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     Parameters
     ----------
     path : Path
-        The file: a dictionary of tensors (a ``state_dict``), or a dictionary that holds one under ``state_dict``,
-        ``model_state_dict``, ``model`` or ``module``. Values that are no tensors are left out.
+        The file: a dictionary of tensors (a ``state_dict``), or a dictionary that holds one under a name in `INNER`,
+        such as ``state_dict`` or ``model``. Where several do, the first is read, and a warning says so. Values that are
+        no tensors are left out.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         if start[257:262] == b"ustar":
             raise ValueError("it is a tar archive, from before PyTorch 0.1.10: load and save it again with PyTorch")
         value, starts = _read_zip(path, mapped) if start.startswith(b"PK") else _read_pickles(mapped)
-        tensors = _find_tensors(value)
+        tensors = _find_tensors(value, path)
         entries = {name: _entry(tensor, starts) for name, tensor in tensors.items()}
         _check_repetition(entries, size=len(mapped))
     except Refused as error:
@@ -145,21 +147,52 @@ def _check_little_endian(is_little: bool) -> None:
 # ---------------------------------------------------------------------------------------------------------- the tensors
 
 
-def _find_tensors(value: Any, depth: int = 0) -> dict[str, Tensor]:
-    """Find the dictionary of tensors in what a pickle holds."""
+def _find_tensors(value: Any, path: Path) -> dict[str, Tensor]:
+    """Find the dictionary of tensors in what a pickle holds.
+
+    The dictionaries under the names in `INNER` come first: a loss or a counter beside them may be a tensor too.
+    """
     if not isinstance(value, dict):
-        kind = "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        kind = "a tensor" if isinstance(value, Tensor) else _contents(value) or f"a {type(value).__name__}"
         raise ValueError(f"expected a dictionary of tensors, got {kind}")
-    found = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor) and isinstance(name, str)}
-    if found or not value:
+    distinct = {id(item): item for item in value.values()}  # many names may stand for one large dictionary
+    held = {key: _tensors_of(item) for key, item in distinct.items()}
+    inner = {name: held[id(item)] for name, item in value.items()}
+    likely = {name: inner[name] for name in INNER if inner.get(name)}
+    if likely:
+        first, *others = likely
+        if differing := [name for name in others if likely[name] != likely[first]]:
+            warnings.warn(
+                f"{path}: there are tensors under {first} and under {listed(differing)}: those under {first} are read; "
+                "to have others, save them alone, with PyTorch",
+                stacklevel=2,
+            )
+        return likely[first]
+    found = _tensors_of(value)
+    if not value or len(found) > max(map(len, inner.values())):
         return found
-    for name in INNER:
-        if not depth and isinstance(value.get(name), dict) and (inner := _find_tensors(value[name], depth + 1)):
-            return inner
-    if depth:
-        return {}
-    keys = listed([shown(key) if index < 20 else "" for index, key in enumerate(value)])
-    raise ValueError(f"expected a dictionary of tensors, or one under {' or '.join(INNER)}, got {keys}")
+    said = {key: _contents(item) for key, item in distinct.items()}
+    keys = [shown(key) if index < 20 else "" for index, key in enumerate(value)]
+    keys = [
+        f"{key} ({what})" if (what := said[id(value[name])]) else key for key, name in zip(keys, value, strict=True)
+    ]
+    raise ValueError(f"expected a dictionary of tensors, or one under {' or '.join(INNER)}, got {listed(keys)}")
+
+
+def _tensors_of(value: Any) -> dict[str, Tensor]:
+    """Return the tensors that a dictionary holds under names, or none."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: tensor for name, tensor in items if isinstance(tensor, Tensor) and isinstance(name, str)}
+
+
+def _contents(value: Any) -> str:
+    """Say what a value holds that could be meant as weights, or nothing."""
+    if tensors := len(_tensors_of(value)):
+        return f"{tensors} tensor{'s' * (tensors > 1)}"
+    one = next(iter(value.values()), None) if isinstance(value, dict) else value
+    if not isinstance(one, Other):
+        return ""
+    return "arrays of NumPy, no tensors" if one.kind.startswith("numpy") else one.kind
 
 
 def _entry(tensor: Tensor, places: Mapping[str, tuple[int, int]]) -> Entry:

@@ -15,6 +15,7 @@ from nezha_np.weights.formats.entry import DTYPES, row_strides
 from nezha_np.weights.formats.pickle_machine import (
     LONGEST_NAME,
     Name,
+    Other,
     PickleMachine,
     refuse,
     refuse_arguments,
@@ -55,6 +56,22 @@ REBUILD = (
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3",
     "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._tensor._rebuild_from_type_v2",
+)
+PLAIN_TYPES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+# What training scripts keep beside the tensors: numbers of NumPy, options, devices. Where a pickle calls one of these,
+# nothing is made: an `Other` holds its place, and is left out as every value that is no tensor.
+BESIDE = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"{builtins}.{name}"
+        for builtins in ("builtins", "__builtin__")
+        for name in ("set", "frozenset", "bytearray", "complex")
+    ),
+    *("numpy.dtype", "_codecs.encode", "torch.device", "torch.Size", "argparse.Namespace", "collections.Counter"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+    *("datetime.datetime", "datetime.timedelta"),
 )
 MOST_AXES = 64  # as many as NumPy has
 
@@ -99,8 +116,14 @@ class TensorMachine(PickleMachine):
     ({'epoch': 3}, {})
     """
 
-    names: ClassVar[frozenset[str]] = PickleMachine.names | {*REBUILD, *STORAGES, *TENSOR_DTYPES}
-    calls: ClassVar[frozenset[str]] = PickleMachine.calls | {*REBUILD}
+    calls: ClassVar[frozenset[str]] = PickleMachine.calls | {*REBUILD, *BESIDE}
+    names: ClassVar[frozenset[str]] = PickleMachine.names | {
+        *calls,
+        *STORAGES,
+        *TENSOR_DTYPES,
+        *PLAIN_TYPES,
+        "numpy.ndarray",
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,11 +162,19 @@ class TensorMachine(PickleMachine):
                 return dataclasses.replace(storage, first=first * item, size=elements * item)
         raise ValueError(f"expected a part of storage {shown(key)}, got {shown(view)}")
 
-    def call(self, function: str, arguments: Any) -> Tensor:
-        """Return the tensor that a call makes."""
+    def call(self, function: str, arguments: Any) -> Any:
+        """Return the tensor that a call makes, or what stands for another value."""
+        if function in BESIDE:
+            return Other(function)
         match function.rpartition(".")[2], arguments:
-            case "_rebuild_parameter", (Tensor() as tensor, *_):
+            case "_rebuild_parameter" | "_rebuild_parameter_with_state", (Tensor() as tensor, *_):
                 return tensor
+            case "_rebuild_from_type_v2", (Name(name=rebuild), Name() as kind, tuple(inner), _) if (
+                rebuild in REBUILD[:-1]
+            ):
+                if kind.name not in PLAIN_TYPES:
+                    refuse("make", kind)
+                return self.call(rebuild, inner)  # a tensor that has attributes
             case "_rebuild_tensor", (Storage() as storage, int(offset), tuple(shape), tuple(strides)):
                 return self.view(storage, storage.dtype, offset, shape, strides)
             case (
@@ -159,6 +190,12 @@ class TensorMachine(PickleMachine):
                 _check_no_marks(arguments[7:])
                 return self.view(storage, TENSOR_DTYPES[dtype], offset, shape, strides)
         refuse_arguments(function, arguments)
+
+    def made(self, kind: Any, arguments: Any) -> Other:
+        """Return what stands for a new object, where it is one that scripts keep beside the tensors."""
+        if isinstance(kind, Name) and kind.name in BESIDE:
+            return Other(kind.name)
+        refuse("make", kind, arguments)
 
     def view(
         self, storage: Storage, dtype: str, offset: int, shape: tuple[Any, ...], strides: tuple[Any, ...]
