@@ -104,7 +104,12 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Inside `folder`, because files can be moved in one step only within one file system.
         with temporary_folder(folder) as temporary:
-            write(temporary / "files")
+            try:
+                write(temporary / "files")
+            except OSError as error:
+                if error.errno is not None and error.filename is None:  # a failed write names no file
+                    error.filename = max((temporary / "files").iterdir(), key=os.path.getmtime, default=folder)
+                raise
             _move_all(temporary / "files", folder, before=temporary / "before")
     except BaseException as error:
         for place in missing:
@@ -149,12 +154,20 @@ def _replace(file: Path, target: Path) -> None:
 
 
 def _name_target(error: OSError, folder: Path) -> None:
-    """Have an error name the file that was to be written, and not the temporary one, which is gone."""
+    """Have an error name the files that were to be written, and not the temporary ones, which are gone."""
     if error.errno is None:  # it has a message of its own
         return
-    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
-    if path is None or path.name.startswith(PREFIX):
-        error.filename = str(folder)
-    elif any(part.startswith(PREFIX) for part in path.parts):
-        error.filename = str(folder / path.name)
-    error.filename2 = None
+
+    def named(found: object) -> str:
+        path = Path(os.fsdecode(found)) if isinstance(found, str | bytes | os.PathLike) else folder
+        if not any(part.startswith(PREFIX) for part in path.parts):
+            return str(path)
+        return str(
+            folder if path.name.startswith(PREFIX) or path.parent.name.startswith(PREFIX) else folder / path.name
+        )
+
+    second = error.filename2
+    error.filename = named(error.filename)
+    del error.filename2
+    if second is not None and named(second) != error.filename:
+        error.filename2 = named(second)

@@ -70,15 +70,19 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove a temporary folder whose run has ended. Nothing that goes wrong with it stops the run that looks."""
     with contextlib.suppress(OSError):
-        lock: BinaryIO
-        with (folder / LOCK).open("r+b", buffering=0) as lock:
-            ours = lock.read() == _machine()  # read before locking, as it is written after
-            locked = try_lock(lock, folder / LOCK)
-            if not (locked if ours else locked is not False and _age(folder) > DAY):
-                return
-            for path in folder.iterdir():
-                if path.name != LOCK:
-                    shutil.rmtree(path, ignore_errors=True)
+        old = _age(folder) > DAY
+        if (folder / LOCK).exists():
+            lock: BinaryIO
+            with (folder / LOCK).open("r+b", buffering=0) as lock:
+                ours = lock.read() == _machine()  # read before locking, as it is written after
+                locked = try_lock(lock, folder / LOCK)
+                if not (ours and locked) and not (old and locked is not False):
+                    return
+                for path in folder.iterdir():
+                    if path.name != LOCK:
+                        shutil.rmtree(path, ignore_errors=True)
+        elif not old:  # its run is just making it, or was killed while it did
+            return
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -39,6 +39,8 @@ def read_header(path: Path) -> dict[str, Entry]:
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If the file cannot be read.
     ValueError
         If the file breaks a rule of the format; the message names the file and the rule.
 
@@ -58,7 +60,9 @@ def read_header(path: Path) -> dict[str, Entry]:
                 pass
             (length,) = struct.unpack("<Q", file.read(8))
             return _parse(file.read(length).decode(), data=8 + length)
-        except (safetensors.SafetensorError, ValueError, OSError) as error:
+        except OSError as error:  # a fault of the disk, which says nothing about the format
+            raise OSError(f"{path}: expected a file that can be read, got an error: {error}") from None
+        except (safetensors.SafetensorError, ValueError) as error:
             file.seek(0)
             if file.read(len(GIT_LFS)) == GIT_LFS:
                 raise ValueError(f"{path}: expected a safetensors file, got another: {POINTER}") from None
