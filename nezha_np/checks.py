@@ -85,6 +85,16 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
 def shortened(value: int) -> str:
     """Write a number for an error, not more of it than can be read.
 
+    Parameters
+    ----------
+    value : int
+        The number.
+
+    Returns
+    -------
+    str
+        Its digits, or how long it is.
+
     Examples
     --------
     >>> shortened(12), shortened(10**5000)

@@ -99,7 +99,7 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
 
 
 def check_pruned_heads(pruned_heads: Any, layers: int, heads: int) -> FrozenDict:
-    """Check which heads each layer has lost: some, but not all. As in the reference negative numbers count from the end.
+    """Check which heads each layer has lost: some, but not all. Negative numbers count from the end.
 
     Examples
     --------

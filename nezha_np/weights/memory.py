@@ -76,7 +76,7 @@ def bytes_of_new_model(config: Config, head: str | None, itemsize: int) -> int:
     --------
     >>> from nezha_np.families.nezha import NezhaConfig
     >>> round(bytes_of_new_model(NezhaConfig(), None, 4) / 10**6)
-    412
+    410
     """
     tasks = {pretraining_task(config), head} - {"forward", None}
     others = embeddings_shapes(config)
