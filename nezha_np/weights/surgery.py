@@ -73,12 +73,11 @@ def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int
     """
     check_integer("seed", seed)
     n = check_integer("n", n, least=1)
-    sized = [name for name in sized_by_vocabulary(config) if name in tensors]
-    check_memory(
-        "n", sum(8 * n * math.prod(tensors[name].shape[1:]) for name in sized)
-    )  # new numbers are float64 first
-    resized = config.replace(vocab_size=n)
     changed = dict(tensors)
+    sized = [name for name in sized_by_vocabulary(config) if name in changed]
+    # New numbers are float64 before they are those of the other rows.
+    check_memory("n", sum(8 * n * math.prod(changed[name].shape[1:]) for name in sized))
+    resized = config.replace(vocab_size=n)
     for name in sized:
         old = changed[name]
         rows = min(old.shape[0], resized.vocab_size)
