@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from nezha_np.checks import check_fetched
+
 
 def parse_json(text: str, name: str, expected: str) -> Any:
     """Parse JSON.
@@ -75,6 +77,7 @@ def read_json(path: Path, expected: str) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
+    check_fetched(path)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

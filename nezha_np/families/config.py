@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_integer
+from nezha_np.checks import check_fetched, check_integer, printable
 from nezha_np.families.config_values import FrozenDict, check_labels, check_mapping, check_number, check_pruned_heads
 from nezha_np.families.family import FAMILIES
 from nezha_np.layers.activations import ACTIVATIONS
@@ -378,6 +378,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
+    check_fetched(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -385,4 +386,4 @@ def read_config(path: str | Path) -> Config:
     try:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error)}") from None
