@@ -208,7 +208,7 @@ def test_a_checkpoint_of_tensorflow_is_named_by_any_of_its_files_and_by_their_co
 def test_a_file_under_a_name_of_another_format_is_named_by_what_it_is(tmp_path, name, content, kind):
     put_config(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{re.escape(name)}: expected .*(looks like|it is) {kind.rstrip('$')}"):
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}: expected .*(looks like|got) {kind.rstrip('$')}"):
         nz.load(tmp_path / name)
 
 

@@ -74,10 +74,13 @@ def read_header(path: Path) -> dict[str, Entry]:
         start = file.read(512)
         if not start:
             raise ValueError(f"{path}: expected a file of torch.save, got an empty one")
+        if start[257:262] == b"ustar":
+            raise ValueError(
+                f"{path}: expected a file of torch.save, got a tar archive, from before PyTorch 0.1.10: load and save it "
+                "again with PyTorch"
+            )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        if start[257:262] == b"ustar":
-            raise ValueError("it is a tar archive, from before PyTorch 0.1.10: load and save it again with PyTorch")
         value, starts = _read_zip(path, mapped) if start.startswith(b"PK") else _read_pickles(mapped)
         tensors = _find_tensors(value, path)
         entries = {name: _entry(tensor, starts) for name, tensor in tensors.items()}
