@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nezha_np.families.bert import BertConfig
 from nezha_np.families.convbert import ConvBertConfig
 from nezha_np.families.nezha import NezhaConfig
+from nezha_np.families.trained_head import HeadWarning
 from nezha_np.mechanism import definitions, trace, value_and_grad
 from nezha_np.model.generation import generate
 from nezha_np.model.heads import (
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BertConfig",
     "ConvBertConfig",
+    "HeadWarning",
     "NezhaConfig",
     "Weights",
     "causal_lm",

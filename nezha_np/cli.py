@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any
 
 import nezha_np
 from nezha_np.commands import convert, doctor, embed, explain, fill_mask, golden, inspect
-from nezha_np.commands.exit_status import ERROR, Stopped
+from nezha_np.commands.exit_status import Stopped, status_of
+from nezha_np.commands.output import print_message
+from nezha_np.commands.parser import Parser, fail, parse, typed_names
+from nezha_np.commands.signals import raised_signals
 
+PROGRAM = "nezha-np"
 COMMANDS = (fill_mask, explain, embed, inspect, convert, golden, doctor)  # in the order in which --help lists them
 
 
@@ -26,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         The exit status: 0; 1 where a comparison found a difference; 2 after an error, which is one line on stderr; 130
-        or 143 after SIGINT or SIGTERM.
+        or 143 after SIGINT or SIGTERM, which is one line too.
 
     Examples
     --------
@@ -34,30 +40,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     干 0.826
     0
     """
-    options = _parser().parse_args(arguments)
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal that cannot show a character shows its code
-        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with raised_signals(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it needs the text alone
+            return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as interrupt:
+        return fail(PROGRAM, "interrupted", status_of(interrupt))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = parse(_parser(), arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except Stopped as stopped:
-        return _fail("nezha-np", stopped, stopped.status)
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        return _fail("nezha-np", error)
+    except (Stopped, OSError, TypeError, ValueError, ImportError) as error:
+        return fail(PROGRAM, typed_names(str(error), options), status_of(error))
+    except MemoryError as error:
+        return fail(PROGRAM, f"out of memory: {error}".rstrip(": "), status_of(error))
+    except Exception as error:  # a mistake of this package: its place is needed to mend it, and 1 means a difference
+        print_message(traceback.format_exc().rstrip())
+        return fail(PROGRAM, f"{type(error).__name__}: {error}; this is a mistake in nezha-np, please report it")
 
 
-def _fail(program: str, error: object, status: int = ERROR) -> int:
-    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-    return status
+def _show_warning(message: Warning | str, *place: Any) -> None:
+    print_message(f"{PROGRAM}: warning: {' '.join(str(message).split())}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SystemExit(_fail(self.prog, message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="nezha-np", description="NEZHA, BERT and ConvBERT as explicit array functions.")
+def _parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description="NEZHA, BERT and ConvBERT as explicit array functions.")
     parser.add_argument("--version", action="version", version=f"nezha-np {nezha_np.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

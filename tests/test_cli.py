@@ -109,10 +109,10 @@ def test_model_says_which_checkpoint(capsys, checkpoint):
     [
         (["房间很干净。"], "text: expected at least one [MASK], got '房间很干净。'"),
         ([""], "text: expected at least one [MASK], got ''"),
-        ([TEXT, "--top-k", "0"], "top_k: expected a number from 1 to 7000, got 0"),
-        ([TEXT, "--top-k", "7001"], "top_k: expected a number from 1 to 7000, got 7001"),
+        ([TEXT, "--top-k", "0"], "nezha-np: --top-k: expected a number from 1 to 7000, got 0"),
+        ([TEXT, "--top-k", "7001"], "nezha-np: --top-k: expected a number from 1 to 7000, got 7001"),
         ([TEXT, "--top-k", "five"], "argument --top-k: invalid int value: 'five'"),
-        ([TEXT, "--model", "nowhere"], "path: expected a folder or a file that ends in .safetensors, .bin"),
+        ([TEXT, "--model", "nowhere"], "nezha-np: --model: expected a folder or a file that ends in .safetensors"),
         ([TEXT, "more"], "unrecognized arguments: more"),
         ([], "the following arguments are required: text"),
     ],

@@ -184,7 +184,7 @@ def test_the_source_is_never_overwritten(tmp_path, capsys, how):
     destination = {"folder": source, "file": source / "model.safetensors", "link": tmp_path / "link"}[how]
     before = contents(source)
     message = error(capsys, source, destination, "--dtype", "float16")
-    assert "destination: expected another place than the source's, got its own file" in message
+    assert "DST: expected another place than the source's, got its own file" in message
     assert contents(source) == before
 
 
@@ -198,8 +198,8 @@ def test_another_checkpoint_is_replaced_by_force_alone(tmp_path, capsys, held):
     before = contents(tmp_path / "out")
     for destination in (tmp_path / "out", tmp_path / "out" / "new.safetensors"):
         message = error(capsys, source, destination)
-        assert "destination: expected a folder without a checkpoint, found " in message
-        assert f"{held} in {tmp_path / 'out'}; force (--force) replaces what has the same name" in message
+        assert "DST: expected a folder without a checkpoint, found " in message
+        assert f"{held} in {tmp_path / 'out'}; --force replaces what has the same name" in message
         with pytest.raises(FileExistsError, match=r"^destination: expected a folder without a checkpoint"):
             convert(source, destination)
     assert contents(tmp_path / "out") == before
@@ -264,7 +264,7 @@ def test_converting_says_in_one_line_what_is_wrong(tmp_path, capsys):
     (tmp_path / "in the way").touch()
     for place in ("in the way", "in the way/model.safetensors", "in the way/in/it"):
         message = error(capsys, source, tmp_path / place)
-        assert f"destination: expected a folder or a .safetensors file, found a file in the way: {tmp_path}" in message
+        assert f"DST: expected a folder or a .safetensors file, found a file in the way: {tmp_path}" in message
     assert not out.exists()
 
 

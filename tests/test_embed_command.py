@@ -25,6 +25,7 @@ from nezha_np.cli import main
 from nezha_np.commands import embed_lines as engine
 from nezha_np.commands import progress
 from nezha_np.commands.exit_status import Stopped
+from nezha_np.commands.signals import Signalled
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
@@ -321,9 +322,9 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
         (["t.txt", "--format", "npy"], "format: expected jsonl, which alone can go to standard output, got npy"),
         (["t.txt", "-o", "-", "--format", "npy"], "format: expected jsonl"),
         (["t.txt", "--field", "embedding"], "field: expected another name than 'embedding', which is the vector's"),
-        (["t.txt", "-o", "v.npy", "--batch-size", "0"], "batch_size: expected a number from 1 on, got 0"),
-        (["t.txt", "-o", "v.npy", "--max-length", "1"], "max_length: expected at least 2, the special tokens, got 1"),
-        (["t.txt", "-o", "v.npy", "--model", "nowhere"], "path: expected a folder or a"),
+        (["t.txt", "-o", "v.npy", "--batch-size", "0"], "--batch-size: expected a number from 1 on, got 0"),
+        (["t.txt", "-o", "v.npy", "--max-length", "1"], "--max-length: expected at least 2, the special tokens, got 1"),
+        (["t.txt", "-o", "v.npy", "--model", "nowhere"], "--model: expected a folder or a"),
         (["t.txt", "-o", "t.txt", "--format", "npy"], "t.txt: expected a new file, found one; --force replaces it"),
     ],
 )
@@ -397,7 +398,7 @@ def test_a_link_stays_a_link_to_the_new_file(capsysbinary, tmp_path, model, text
 
 STOPS = [
     (KeyboardInterrupt(), 130, "interrupted"),
-    (engine._Terminated(), 143, "interrupted"),
+    (Signalled(signal.SIGTERM), 143, "interrupted"),
     (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
     (MemoryError(), 2, "MemoryError"),
 ]
@@ -502,10 +503,10 @@ def test_what_was_written_and_not_saved_is_written_again(capsysbinary, tmp_path,
     [
         (["--pooling", "cls"], "made with pooling 'cls', got 4 made with 'mean'"),
         (["--normalize"], "made with normalize True, got 4 made with False"),
-        (["--max-length", "5"], "made with max_length 5, got 4 made with None"),
-        (["--batch-size", "3"], "made with batch_size 3, got 4 made with 2"),
-        (["--input-format", "jsonl"], "made with input_format 'jsonl', got 4 made with 'lines'"),
-        (["--format", "safetensors"], "made with output_format 'safetensors', got 4 made with 'npy'"),
+        (["--max-length", "5"], "made with --max-length 5, got 4 made with None"),
+        (["--batch-size", "3"], "made with --batch-size 3, got 4 made with 2"),
+        (["--input-format", "jsonl"], "made with --input-format 'jsonl', got 4 made with 'lines'"),
+        (["--format", "safetensors"], "made with --format 'safetensors', got 4 made with 'npy'"),
         (["--field", "review"], "made with field 'review', got 4 made with 'text'"),
     ],
 )
@@ -644,9 +645,10 @@ def answering_interrupts():
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("name", "status"),
+    [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)],  # Windows has no SIGKILL
 )
-def test_a_process_that_gets_a_signal_can_be_gone_on_with(answering_interrupts, tmp_path, model, texts, number, status):
+def test_a_process_that_gets_a_signal_can_be_gone_on_with(answering_interrupts, tmp_path, model, texts, name, status):
     out, partial = tmp_path / "v.npy", tmp_path / "v.npy.partial"
     run = ["-o", out, "--model", model, "--batch-size", 2]
     process = start(run, stdin=subprocess.PIPE)
@@ -656,17 +658,17 @@ def test_a_process_that_gets_a_signal_can_be_gone_on_with(answering_interrupts, 
     while not partial.exists() or partial.stat().st_size < ROOM + 8 * 4 * SIZE:  # four batches; the ninth line waits
         assert process.poll() is None and time.monotonic() < until, process.stderr.read()
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     _, error = process.communicate()
     assert process.returncode == status and not out.exists()
-    if number != signal.SIGKILL:
+    if name != "SIGKILL":
         assert error.decode() == (
             f"nezha-np: interrupted; 8 lines are done, in {partial}: the same command goes on after them\n"
         )
     again = start([texts, *run])
     _, error = again.communicate(timeout=60)
     assert again.returncode == 0
-    assert (b"going on after them" in error) == (number != signal.SIGKILL)  # what it wrote had not been saved yet
+    assert (b"going on after them" in error) == (name != "SIGKILL")  # what it wrote had not been saved yet
     np.testing.assert_allclose(read(out), nz.embed(TEXTS, nz.load(model)), rtol=0, atol=1e-6)
     assert files(tmp_path) == {"texts.txt", "v.npy"}
 

@@ -25,7 +25,7 @@ from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.explanation.explain import LONGEST, PAGE, SMALL, TOP, pack
+from nezha_np.explanation.explain import LONGEST, PAGE, SMALL, STEPS, TOP, pack
 from nezha_np.families.family import family_of
 from nezha_np.mechanism import View
 
@@ -190,6 +190,46 @@ def test_norms_and_cosines_are_those_of_the_hidden_states(pass_and_page):
     np.testing.assert_allclose(shown["norms"], norms, atol=1e-4)
     cosines = (states[1:] * states[:-1]).sum(axis=-1) / norms[1:] / norms[:-1]
     np.testing.assert_allclose(shown["cosines"], cosines, atol=1e-4)
+
+
+def test_the_two_steps_of_a_layer_lead_from_one_hidden_state_to_the_next(pass_and_page):
+    weights, t, out, shown = pass_and_page
+    assert len(shown["steps"]) == weights.config.num_hidden_layers and list(STEPS) == ["attention", "feed-forward"]
+    for index, layer in enumerate(shown["steps"]):
+        at = f"encoder.layer.{index}."
+        x, z = out.hidden_states[index][0].astype(float), out.hidden_states[index + 1][0].astype(float)
+        y = t[at + "attention.output.LayerNorm"][0].astype(float)
+        for step, before, after in (("attention", x, y), ("feed-forward", y, z)):
+            added = t[at + STEPS[step][0]][0].astype(float)
+            lengths = [np.linalg.norm(array, axis=-1) for array in (added, before, after)]
+            np.testing.assert_allclose(layer[step]["added"], lengths[0] / lengths[1], atol=1e-4)
+            cosines = (before * after).sum(axis=-1) / lengths[1] / lengths[2]
+            np.testing.assert_allclose(layer[step]["cosines"], cosines, atol=1e-4)
+            # What was added is all that the step did before the norm.
+            w = weights[at + ("attention." if step == "attention" else "") + "output.LayerNorm.weight"]
+            b = weights[at + ("attention." if step == "attention" else "") + "output.LayerNorm.bias"]
+            total = before + added
+            normal = (total - total.mean(axis=-1, keepdims=True)) / total.std(axis=-1, keepdims=True)
+            np.testing.assert_allclose(normal * w + b, after, atol=1e-4)
+
+
+def test_the_feed_forward_network_of_the_first_layer_turns_an_unknown_character_most():
+    first = read(nz.explain("房间龘很干净"))["steps"][0]["feed-forward"]
+    assert first["added"].index(max(first["added"])) == 3 and max(first["added"]) > 2
+    assert first["cosines"].index(min(first["cosines"])) == 3 and min(first["cosines"]) < 0.5
+
+
+def test_each_token_says_which_piece_of_the_text_it_stands_for(tokenizer):
+    shown = read(nz.explain("Nice 龘房\U0001f600", pair="龘[MASK]"))
+    assert shown["tokens"] == [
+        *("[CLS]", "n", "##ice", "[UNK]", "房", "[UNK]", "[SEP]"),
+        *("[UNK]", "[MASK]", "[SEP]"),
+    ]
+    assert shown["written"] == [None, "N", "ice", "龘", "房", "\U0001f600", None, "龘", "[MASK]", None]
+    assert shown["unknown"] == "[UNK]"
+    tokenizer = nz.load_tokenizer()
+    tokenizer.enable_truncation(max_length=4)
+    assert len(read(nz.explain("龘" * 9, tokenizer=tokenizer))["written"]) == 11
 
 
 def test_the_guesses_after_a_layer_are_those_of_a_model_that_ends_there(pass_and_page, tokenizer):
@@ -569,7 +609,7 @@ def test_a_dash_is_standard_output(capsys):
         ((TEXT, "-o", "."), ".: expected a new file, found something that is no file"),
         (
             (TEXT, "-o", "page.html", "--model", "nowhere"),
-            "path: expected a folder or a file that ends in .safetensors",
+            "--model: expected a folder or a file that ends in .safetensors",
         ),
         ((TEXT, "-o", "page.html", "--model", "bare"), "expected tokenizer.json or vocab.txt in "),
         ((TEXT, "more", "-o", "page.html"), "unrecognized arguments: more"),
@@ -602,4 +642,6 @@ def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
 def test_the_documentation_says_what_the_code_does():
     page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
     assert f"{LONGEST} tokens" in page and f"{SMALL:,} characters" in page
+    for part in ("layer=2&head=0&token=5", "&key=3", "&part=position", "&theme=dark", "feed-forward", "[UNK]", "paper"):
+        assert part in page
     assert (ROOT / "docs" / "explain.png").read_bytes().startswith(b"\x89PNG")

@@ -54,6 +54,8 @@ def pages(tmp_path_factory) -> Path:
         "no guesses": nz.explain(TEXT, without_language_model(model(CONFIGS["nezha"])), tokenizer),
         "one token": nz.explain("好", nz.load()),
         "base": nz.explain(TEXT, model(BASE), tokenizer),
+        "unknown": nz.explain("Nice 龘房\U0001f600", pair="龘"),
+        "one unknown": nz.explain("龘很干净"),
     }
     for name, page in written.items():
         (folder / f"{name}.html").write_bytes(page.encode())
@@ -109,7 +111,7 @@ def focus(browser, selector: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["short", "thirty", "longest", "pair", "pruned", "no guesses", "one token", "base", *CONFIGS]
+    "name", ["short", "thirty", "longest", "pair", "pruned", "no guesses", "one token", "base", "unknown", *CONFIGS]
 )
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_every_kind_of_page_opens_and_nothing_reaches_beyond_the_window(show, name, width, height):
@@ -397,6 +399,200 @@ def test_the_tab_key_stops_once_at_each_group_and_the_focus_is_seen(show):
     assert stops == expected
 
 
+# ------------------------------------------------------------------------------------------------ the address of a view
+
+
+def fragment(browser) -> str:
+    return browser.execute_script("return location.hash")
+
+
+def wait(browser, milliseconds: int) -> None:
+    browser.execute_script("return new Promise(done => setTimeout(done, arguments[0]))", milliseconds)
+
+
+def view(browser) -> tuple[object, ...]:
+    """Read all that is chosen, as it is shown."""
+    part = browser.find_element(By.CSS_SELECTOR, "#parts input:checked").get_attribute("value")
+    return (*chosen(browser), part, text(browser, "#readout"), text(browser, "#lines-text"))
+
+
+def test_the_address_says_what_is_chosen_and_a_new_window_shows_the_same(show):
+    browser = show("short")
+    opened = view(browser)
+    assert fragment(browser) == ""
+    browser.find_elements(By.CSS_SELECTOR, ".chip")[3].click()
+    browser.find_element(By.ID, "head-1-3").click()
+    assert fragment(browser) == "#layer=1&head=3&token=3"
+    focus(browser, "#map-probs")
+    strongest = text(browser, "#readout")
+    press(browser, Keys.ARROW_LEFT)
+    browser.execute_script("document.querySelector('input[value=position]').click()")
+    assert "&part=position" in fragment(browser) and text(browser, "#readout") == strongest
+    focus(browser, "#map-probs")
+    press(browser, Keys.ARROW_LEFT)
+    link = fragment(browser)
+    assert (
+        re.fullmatch(r"#layer=1&head=3&token=3&key=\d&part=position", link) and text(browser, "#readout") != strongest
+    )
+    seen = view(browser)
+    assert view(show("short", link)) == seen != opened
+    browser.refresh()
+    assert view(browser) == seen and fragment(browser) == link
+    assert view(show("short")) == opened
+    assert view(show("bert, relative_key", "#part=nothing"))[3] == "both"
+
+
+def test_the_back_button_goes_through_the_choices_and_a_run_of_quick_ones_is_one_step(show):
+    browser = show("short", "#layer=0&head=1&token=2")
+    first = view(browser)
+    browser.find_element(By.ID, "head-2-2").click()
+    second = view(browser)
+    wait(browser, 1100)
+    focus(browser, "#head-2-2")
+    browser.execute_script(  # as of a key that is held down
+        "for (let i = 0; i < 40; i++) document.activeElement.dispatchEvent("
+        "new KeyboardEvent('keydown', {key: ['ArrowUp', 'ArrowDown'][i % 2], bubbles: true}))"
+    )
+    press(browser, Keys.ARROW_RIGHT)
+    third = view(browser)
+    assert chosen(browser)[:2] == ("2", "3")
+    for expected in (second, first):
+        browser.back()
+        wait(browser, 100)
+        assert view(browser) == expected
+    for expected in (second, third):
+        browser.forward()
+        wait(browser, 100)
+        assert view(browser) == expected
+
+
+def test_the_theme_is_kept_in_the_address_and_is_no_step_of_the_back_button(show):
+    browser = show("short", "#layer=0&head=1&token=2")
+    steps = browser.execute_script("return history.length")
+    browser.find_element(By.ID, "theme").click()
+    browser.find_element(By.ID, "theme").click()
+    assert fragment(browser) == "#layer=0&head=1&token=2&theme=dark"
+    assert browser.execute_script("return history.length") == steps
+    browser.refresh()
+    assert luminance(browser, "body", "backgroundColor") < 0.1
+    browser.find_element(By.ID, "theme").click()
+    assert fragment(browser) == "#layer=0&head=1&token=2"
+
+
+# ---------------------------------------------------------------------------------------- unknown characters, two steps
+
+
+def test_an_unknown_token_says_which_character_it_was(show):
+    browser = show("unknown", "#token=3")
+    told = "The vocabulary has no piece for 龘 and \U0001f600: the model gets [UNK] in their place, and cannot tell"
+    assert text(browser, "#unknown-text").startswith(told)
+    chips = browser.find_elements(By.CSS_SELECTOR, ".chip")
+    assert [chip.text.split("\n") for chip in chips[3:6]] == [
+        ["[UNK]", "1", "龘"],
+        ["房", "1817"],
+        ["[UNK]", "1", "\U0001f600"],
+    ]
+    assert [chip.get_attribute("title") for chip in chips[:6]] == [
+        *("", "for “N” in the text", "", "for “龘” in the text", "", "for “\U0001f600” in the text")
+    ]
+    assert chips[3].get_attribute("aria-label") == "[UNK], for “龘” in the text, id 1, token type 0"
+    assert text(browser, "#strips-title") == "The vector of [UNK] for 龘"
+    assert text(browser, "#guesses-title").startswith("[UNK] for 龘: the model says ")
+    assert text(browser, "#readout").startswith("[UNK] for 龘 → ")
+    assert "[UNK] for 龘 looks most at " in text(browser, "#lines-text")
+    row = browser.find_elements(By.CSS_SELECTOR, "#overview tbody th")[5]
+    assert row.get_attribute("title") == "for “\U0001f600” in the text"
+    told = "The vocabulary has no piece for 龘: the model gets [UNK] in its place, and cannot tell what the text says "
+    assert text(show("one unknown"), "#unknown-text") == f"{told}there."
+    assert not show("short").find_element(By.ID, "unknown-text").is_displayed()
+
+
+def test_the_steps_of_a_layer_are_told_in_words_and_drawn_as_bars(show):
+    browser = show("short", "#layer=1&head=0&token=4")
+    batch = nz.encode(nz.load_tokenizer(), TEXT)
+    with nz.trace() as t:
+        states = nz.forward(nz.load(), **batch, output_hidden_states=True).hidden_states
+    at = "encoder.layer.1."
+    x, y, z = states[1][0, 4], t[at + "attention.output.LayerNorm"][0, 4], states[2][0, 4]
+
+    def moved(before, added, after):
+        ratio = np.linalg.norm(t[at + added][0, 4]) / np.linalg.norm(before)
+        angle = np.degrees(np.arccos(before @ after / np.linalg.norm(before) / np.linalg.norm(after)))
+        return f"{ratio:.2f}", f"{ratio:.2f} times as long as the token's own and turns it by {angle:.0f}°"
+
+    attention, forward = moved(x, "attention.output.dense", y), moved(y, "output.dense", z)
+    assert text(browser, "#steps-text") == (
+        f"In layer 1, for [MASK]: attention adds a vector {attention[1]}; "
+        f"the feed-forward network adds a vector {forward[1]}."
+    )
+    told = f"attention {attention[0]}, feed-forward {forward[0]}"
+    for picture_of, name in (("layers", "layer 1"), ("tokens", "[MASK]")):
+        label = browser.find_element(By.ID, f"steps-{picture_of}").get_attribute("aria-label")
+        assert label == f"{name}: {told}"
+    bars = "return document.querySelectorAll(`#steps-${arguments[0]} rect[fill^=var]`).length"
+    assert [browser.execute_script(bars, name) for name in ("layers", "tokens")] == [2 * 4, 2 * 8]
+    for name, index, after in (("layers", 3, ("3", "0", "[MASK]")), ("tokens", 1, ("3", "0", "房"))):
+        bar = browser.find_elements(By.CSS_SELECTOR, f"#steps-{name} rect[fill=transparent]")[index]
+        ActionChains(browser).scroll_to_element(bar).click(bar).perform()
+        assert chosen(browser) == after
+
+
+def test_the_footer_names_an_array_that_the_trace_has(show):
+    footer = text(show("short"), "footer")
+    name = re.search(r"Names like (\S+), below the pictures, are those under which nezha_np.trace\(\) records", footer)[
+        1
+    ]
+    with nz.trace() as t:
+        nz.forward(nz.load(), **nz.encode(nz.load_tokenizer(), TEXT))
+    assert name in t
+    shown = text(show("short", "#layer=0&head=0"), "figure:has(#map-probs) .where")
+    assert shown == f"{name}[0, 0]"
+
+
+# ------------------------------------------------------------------------------------------------------------- on paper
+
+
+@pytest.mark.parametrize("name", ["short", "longest", "base", "unknown"])
+@pytest.mark.parametrize("paper", [(8.27, 11.69), (8.5, 11.0)], ids=["A4", "letter"])
+def test_on_paper_nothing_is_dark_or_cut_off_and_what_is_chosen_is_said(show, name, paper):
+    browser = show(name, "#layer=1&head=0&token=2&theme=dark", width=500)
+    before = picture(browser, "map-probs")
+    browser.execute_script(  # look while the page is laid out for paper
+        "window.addEventListener('beforeprint', () => { const c = document.getElementById('map-probs');"
+        "const pixel = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d');"
+        "pixel.drawImage(c, c.width - 12, c.height - 12, 1, 1, 0, 0, 1, 1);"
+        "window.corner = [...pixel.getImageData(0, 0, 1, 1).data];"
+        "window.fine = c.width / parseFloat(c.style.width) })"
+    )
+    size = {"paperWidth": paper[0], "paperHeight": paper[1]}
+    browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, **size})
+    assert browser.execute_script("return window.fine") == pytest.approx(3, abs=0.02)
+    assert min(browser.execute_script("return window.corner")) > 60  # not transparent, no dark panel
+    assert picture(browser, "map-probs") == before  # afterwards all is as it was
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    width = round((paper[0] - 24 / 25.4) * 96)  # what the margins leave
+    set_size(browser, width, 900, dark=True)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert luminance(browser, "body", "backgroundColor") == 1 and luminance(browser, "p", "color") < 0.2
+        wide = browser.execute_script(
+            "return [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') || e.matches('svg'))"
+            ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.tagName + '#' + e.id)"
+        )
+        assert wide == []
+        hidden = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll, figure')].filter(e => e.scrollHeight > e.clientHeight + 2)"
+            ".map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert hidden == []
+        tall = "return Math.max(...[...document.querySelectorAll('svg, canvas')].map(e => e.clientHeight))"
+        assert browser.execute_script(tall) < (paper[1] - 24 / 25.4) * 96
+        assert not browser.find_element(By.ID, "theme").is_displayed()
+        assert chosen(browser)[:2] == ("1", "0")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 # ------------------------------------------------------------------------------------------- what the families have not
 
 
@@ -438,6 +634,7 @@ def test_light_and_dark_follow_the_system_and_text_stands_out_in_both(show, dark
         "b.in-content",
         "b.in-position",
         "b.in-both",
+        "b.in-forward",
         ".chip small",
         "footer p",
     ):

@@ -26,6 +26,7 @@ from test_checkpoint import (
 import nezha_np as nz
 from nezha_np.checks import CONTROLS, listed, printable
 from nezha_np.cli import main
+from nezha_np.commands.json_text import format_json
 from nezha_np.families.parameters import task_shapes
 from nezha_np.weights.checkpoint import SHIPPED, read_headers
 from nezha_np.weights.convert import convert
@@ -151,7 +152,7 @@ def test_what_stands_for_a_file_that_was_not_fetched_is_named_wherever_it_is_rea
     (tmp_path / "inputs.json").write_bytes(content)
     for words in (
         ["embed", "texts.txt", "-o", "vectors.npy"],
-        ["golden", "record", "--inputs", "inputs.json", "-o", "x"],
+        ["golden", "record", "--inputs", "inputs.json", "-o", "x.safetensors"],
     ):
         words = [str(tmp_path / word) if "." in word else word for word in words]
         assert main(words) == 2
@@ -395,3 +396,23 @@ def test_errors_print_no_control_characters_out_of_a_file(tmp_path):
         with pytest.raises(ValueError) as caught:
             call()
         assert CONTROLS.findall(str(caught.value)) == [] and r"\x9b" in str(caught.value), caught.value
+
+
+def test_commands_print_no_control_characters_out_of_a_vocabulary_or_a_bundle(tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text(vocabulary.replace("\n干\n", "\n干\x1b[31m\u202e\n"), encoding="utf-8")
+    assert main(["fill-mask", "房间很[MASK]净。", "--top-k", "1", "--model", str(folder)]) == 0
+    assert capsys.readouterr().out == "干\\x1b[31m\\u202e 0.826\n"
+    bundle = nz.oracle.record(NEZHA, [[2, 3]], tolerances=None)
+    theirs = {**bundle.arrays, "x\x9b2J\u2066": np.ones(2)}
+    bundle.save(tmp_path / "golden.safetensors")
+    np.savez(tmp_path / "theirs.npz", **theirs)
+    files = [str(tmp_path / name) for name in ("golden.safetensors", "theirs.npz")]
+    for more in ([], ["--json"], ["--verbose"]):
+        main(["golden", "check", *files, "--tolerance", "1e-5", *more])
+        out = capsys.readouterr().out
+        assert CONTROLS.findall(out.replace("\n", "")) == []
+        assert r"\x9b" in out or r"\u009b" in out
+    assert json.loads(format_json({"x\x9b\u2066": "\x1b\n"})) == {"x\x9b\u2066": "\x1b\n"}

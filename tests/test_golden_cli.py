@@ -182,7 +182,7 @@ def test_record_all_writes_the_standard_set(capsys, tmp_path, monkeypatch):
             ["-o", "a.safetensors", "--text", "a", "--inputs", "b.json"],
             "--text, --inputs: expected one of them, got both",
         ),
-        (["-o", "a.npz", "--text", "a"], "path: expected a name that ends in .safetensors, got a.npz"),
+        (["-o", "a.npz", "--text", "a"], "-o: expected a name that ends in .safetensors, got a.npz"),
         (["-o", "a.safetensors", "--text", "a", "--head", "dance"], "head: expected one of forward, pretraining"),
         (
             ["-o", "a.safetensors", "--text", "a", "--model", "nowhere"],
@@ -255,21 +255,46 @@ def test_inputs_of_no_use_are_refused(capsys, folder, tmp_path, content, message
     assert message in error(capsys, "golden", "record", *arguments)
 
 
+def test_record_replaces_a_bundle_by_force_alone(capsys, folder, tmp_path, monkeypatch):
+    out, link = tmp_path / "new" / "out.safetensors", tmp_path / "link.safetensors"
+    arguments = ("golden", "record", "--text", "房间", "--tolerances", "none")
+    assert run(capsys, *arguments, "-o", out)[0] == 0  # its folder is made
+    link.symlink_to(out)
+    before = out.read_bytes()
+    monkeypatch.setattr("nezha_np.oracle.record", lambda *_, **__: pytest.fail("it has begun to compute"))
+    for path in (out, link):
+        assert f"{path}: expected a new file, found one; --force replaces it" in error(capsys, *arguments, "-o", path)
+    monkeypatch.undo()
+    assert run(capsys, "golden", "record", "--text", "价格", *arguments[4:], "-o", link, "--force")[0] == 0
+    assert link.is_symlink() and out.read_bytes() != before
+
+
+def test_record_all_replaces_bundles_by_force_alone(capsys, tmp_path, monkeypatch):
+    (tmp_path / f"{GOLDEN}.safetensors").write_bytes(b"mine")
+    monkeypatch.setattr("nezha_np.oracle.record_all", lambda folder: [tmp_path / f"{GOLDEN}.safetensors"])
+    message = error(capsys, "golden", "record", "--all", tmp_path)
+    assert f"--all: expected a folder without bundles of the standard set, found {GOLDEN} in {tmp_path}" in message
+    assert run(capsys, "golden", "record", "--all", tmp_path, "--force")[0] == 0
+
+
 def test_labels_twice_are_refused(capsys, folder, tmp_path):
     (tmp_path / "inputs.json").write_text(json.dumps({"input_ids": IDS, "labels": LABELS}))
     arguments = ("--model", folder / "config.json", "--head", "masked_lm", "--inputs", tmp_path / "inputs.json")
     once, twice = (*arguments, "-o", tmp_path / "a.safetensors"), ("--labels", json.dumps(LABELS))
     assert run(capsys, "golden", "record", *once)[0] == 0
-    assert "--labels: expected none, because" in error(capsys, "golden", "record", *once, *twice)
+    assert "--labels: expected none, because" in error(capsys, "golden", "record", *once, *twice, "--force")
 
 
 # ------------------------------------------------------------------------------------------------------- golden check
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
-def test_check_of_a_right_port_prints_a_table_and_returns_0(capsys, folder, suffix):
-    status, printed = run(capsys, "golden", "check", folder / "golden.safetensors", folder / f"right{suffix}")
-    assert status == 0
+def test_check_of_a_right_port_prints_a_summary_with_verbose_a_table_and_returns_0(capsys, folder, suffix):
+    arguments = ("golden", "check", folder / "golden.safetensors", folder / f"right{suffix}")
+    status, summary = run(capsys, *arguments)
+    assert status == 0 and "✓" not in summary and len(summary.splitlines()) < 5
+    status, printed = run(capsys, *arguments, "--verbose")
+    assert status == 0 and printed.startswith(summary)
     lines = printed.splitlines()
     count = len(nz.oracle.load(folder / "golden.safetensors").trace)
     assert lines[0] == f"all {count} arrays agree within the tolerances of float32"
@@ -293,7 +318,10 @@ def test_check_of_a_wrong_port_names_the_first_array_before_the_table_and_return
     first = "encoder.layer.0.intermediate.intermediate_act_fn"
     assert printed.splitlines()[1].startswith(f"the first, in the order in which they are made: {first} differs by ")
     wrong = [line for line in printed.splitlines() if line.startswith("✗")]
-    assert wrong[0].split()[1] == first and len(wrong) > 10
+    assert wrong[0].split()[1] == first and len(wrong) > 10 and "✓" not in printed
+    assert printed.splitlines()[-1].startswith("nezha-np doctor BUNDLE THEIRS says which step is wrong")
+    _, every = run(capsys, "golden", "check", folder / "golden.safetensors", folder / "wrong.safetensors", "--verbose")
+    assert [line for line in every.splitlines() if line.startswith("✗")] == wrong and "✓" in every
 
 
 def test_check_prints_json_that_any_reader_takes(capsys, folder):
@@ -359,12 +387,12 @@ def bad(folder, tmp_path) -> Path:
         ("cut.safetensors", "golden.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("empty.safetensors", "golden.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("useless.safetensors", "golden.safetensors", (), "expected a golden bundle, got a safetensors file without"),
-        ("golden.safetensors", "nowhere.safetensors", (), "theirs: expected a file of arrays, found no"),
-        ("golden.safetensors", "theirs.txt", (), "theirs: expected a .safetensors or a .npz file, got"),
+        ("golden.safetensors", "nowhere.safetensors", (), "THEIRS: expected a file of arrays, found no"),
+        ("golden.safetensors", "theirs.txt", (), "THEIRS: expected a .safetensors or a .npz file, got"),
         ("golden.safetensors", "cut.safetensors", (), "expected a safetensors file, got one that breaks the format"),
         ("golden.safetensors", "useless.safetensors", (), "got block1.k, block1.q: give a table of renames"),
-        ("golden.safetensors", "nothing.safetensors", (), "theirs: expected some of the bundle's names"),
-        ("golden.safetensors", "twice.safetensors", (), "theirs: expected one array for encoder, got"),
+        ("golden.safetensors", "nothing.safetensors", (), "THEIRS: expected some of the bundle's names"),
+        ("golden.safetensors", "twice.safetensors", (), "THEIRS: expected one array for encoder, got"),
         (
             "golden.safetensors",
             "golden.safetensors",
@@ -472,7 +500,7 @@ def test_the_doctor_asks_for_a_checkpoint_that_is_not_the_shipped_one(capsys, tm
         {name: bundle.trace[name].astype("float32") for name in ("embeddings", "pooler")},
     )
     arguments = ("doctor", tmp_path / "golden.safetensors", tmp_path / "theirs.safetensors")
-    assert "checkpoint: expected the one that the bundle was recorded with" in error(capsys, *arguments)
+    assert "--model: expected the one that the bundle was recorded with" in error(capsys, *arguments)
     assert run(capsys, *arguments, "--model", tmp_path / "model")[0] == 0
 
 

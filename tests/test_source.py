@@ -35,11 +35,13 @@ ORDER = (
     "files",
     "weights",
     "model",
+    "training",
     "text",
     "explanation",
     "oracle",
     "commands",
     "cli",
+    "__main__",
 )
 
 

@@ -57,9 +57,9 @@ def open_browser(*flags: str) -> Iterator[Any]:
             window.quit()
 
 
-def set_size(window: Any, width: int, height: int, *, dark: bool = False) -> None:
-    """Set the size of the page, which can be smaller than a headless window, and the system's theme."""
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+def set_size(window: Any, width: int, height: int, *, dark: bool = False, scale: int = 1) -> None:
+    """Set the size of the page, which can be smaller than a headless window, the system's theme, pixels for a pixel."""
+    size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     preferred = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preferred})
@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_browser("--hide-scrollbars") as window:
         page = Path(folder) / "page.html"
         page.write_bytes(nz.explain(TEXT).encode())
-        set_size(window, 1200, 900)
+        set_size(window, 1200, 900, scale=2)  # sharp on screens with two pixels for one of the page
         window.get(page.as_uri() + "#layer=3&head=2")
         top, bottom = window.execute_script(
             "const of = (id) => document.getElementById(id).getBoundingClientRect();"

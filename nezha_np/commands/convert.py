@@ -12,7 +12,12 @@ from nezha_np.commands.output import print_lines
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``convert``."""
-    parser = commands.add_parser("convert", help="write a checkpoint as safetensors and config.json")
+    parser = commands.add_parser(
+        "convert",
+        help="write a checkpoint as safetensors and config.json",
+        description="Write a checkpoint as safetensors and config.json, with the files of its tokenizer.",
+        epilog="example: nezha-np convert NeZha_Chinese_PyTorch nezha",
+    )
     parser.add_argument("source", metavar="SRC", help="a folder or a file of weights, PyTorch's and NumPy's too")
     parser.add_argument("destination", metavar="DST", help="a folder or a .safetensors file")
     parser.add_argument("--dtype", choices=DTYPES, help="of the new file; that of SRC if left out")

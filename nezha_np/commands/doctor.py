@@ -10,7 +10,8 @@ from nezha_np.commands import Subparsers
 from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json
-from nezha_np.commands.output import print_lines
+from nezha_np.commands.output import print_lines, write_text
+from nezha_np.commands.parser import typed_names
 
 
 def add(commands: Subparsers) -> None:
@@ -20,15 +21,19 @@ def add(commands: Subparsers) -> None:
         help="say what an implementation does wrong",
         description="Find the first step that does not follow from its inputs, and the mistake that makes its numbers. "
         "The exit status is 0 where all is right, 1 where something is wrong, 2 after an error.",
+        epilog="example: nezha-np doctor golden.safetensors theirs.safetensors",
     )
     add_comparison_options(parser)
     parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, aliases={"weights": "--model", "checkpoint": "--model", "path": "--model"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the diagnosis; succeed where every step is right and all numbers are within their tolerances."""
     bundle, matching = read_bundle(options.bundle), matching_options(options)
     found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, **matching)
-    print_lines([format_json({"agrees": found.agrees, **dataclasses.asdict(found)}) if options.json else str(found)])
+    if options.json:
+        write_text(format_json({"agrees": found.agrees, **dataclasses.asdict(found)}))
+    else:
+        print_lines([typed_names(str(found), options)])
     return SUCCESS if found.agrees else DIFFERENT

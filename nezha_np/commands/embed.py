@@ -17,6 +17,7 @@ def add(commands: Subparsers) -> None:
         help="turn texts into vectors",
         description="Turn texts into vectors, one for each line. Interrupted, it leaves OUT.partial, and the same "
         "command goes on from there.",
+        epilog="example: nezha-np embed texts.txt -o vectors.npy --model nezha --normalize",
     )
     parser.add_argument(
         "file", nargs="?", metavar="FILE", help="texts, one a line, or JSON Lines; standard input if left out"
@@ -44,7 +45,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")
     parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, aliases={"path": "--model", "input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:

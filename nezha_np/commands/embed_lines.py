@@ -11,22 +11,20 @@ import contextlib
 import hashlib
 import itertools
 import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 import nezha_np
 from nezha_np.arrays import to_numpy
 from nezha_np.checks import check_fetched
-from nezha_np.commands.exit_status import ERROR, INTERRUPTED, TERMINATED, Stopped
-from nezha_np.commands.output import write_bytes
-from nezha_np.commands.progress import Progress, print_message
+from nezha_np.commands.exit_status import Stopped, status_of
+from nezha_np.commands.output import print_message, write_bytes
+from nezha_np.commands.progress import Progress
+from nezha_np.commands.signals import ignored_signals
 from nezha_np.files.atomic import resolve_target
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.text_lines import Line, parse_line, read_lines
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Batches = Iterator[tuple[list[Line], bytes]]  # the lines of each batch, and their vectors as they are written
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is handled like SIGINT."""
 
 
 def embed_lines(
@@ -110,7 +104,7 @@ def embed_lines(
     try:
         if path is not None:
             path = resolve_target(path, force=force)
-        with _signal_handler(signal.SIGTERM, _terminate), _open_input(source) as (stream, name):
+        with _open_input(source) as (stream, name):
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
             weights, tokenizer = choose_model(None if model is None else load(model), None)
@@ -135,7 +129,7 @@ def embed_lines(
                 shown = Progress(stream, wanted=progress, lines=file.rows)
                 _write_to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
     except KeyboardInterrupt as interrupt:
-        raise Stopped("interrupted", _status(interrupt)) from None
+        raise Stopped("interrupted", status_of(interrupt)) from None
 
 
 def _embed_batches(lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]) -> Batches:
@@ -174,13 +168,13 @@ def _write_to_file(
                 file.append(data, rows=len(batch), digest=digest.hexdigest())
                 progress.add(len(batch))
         # All rows are written: an interruption now would only keep them from their place.
-        with _signal_handler(signal.SIGINT, signal.SIG_IGN), _signal_handler(signal.SIGTERM, signal.SIG_IGN):
+        with ignored_signals():
             file.finish(header(file.rows))
     except (OSError, TypeError, ValueError, MemoryError, KeyboardInterrupt) as error:
         file.close()
         what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         how = f"{file.saved_rows:,} lines are done, in {file.path}: the same command goes on after them"
-        raise Stopped(f"{what}; {how if file.saved_rows else 'nothing is done'}", _status(error)) from error
+        raise Stopped(f"{what}; {how if file.saved_rows else 'nothing is done'}", status_of(error)) from error
 
 
 def _skip_done_lines(lines: Iterator[Line], file: PartialFile) -> Any:
@@ -240,26 +234,3 @@ def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
         raise ValueError("input: expected a file, because standard input is closed, got none")
     else:
         yield sys.stdin.buffer, "standard input"
-
-
-@contextlib.contextmanager
-def _signal_handler(number: int, handler: Any) -> Iterator[None]:
-    """Install the handler of a signal and restore the one before; only the main thread may do that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: it was not installed by Python
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
-
-
-def _status(error: BaseException) -> int:
-    if isinstance(error, _Terminated):
-        return TERMINATED
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 SUCCESS = 0
-DIFFERENT = 1  # a comparison found a difference
-ERROR = 2  # also what argparse returns for wrong arguments
-INTERRUPTED = 130  # 128 + SIGINT, as shells report a process that a signal ended
-TERMINATED = 143  # 128 + SIGTERM
+DIFFERENT = 1  # a comparison found a difference, and nothing else
+ERROR = 2  # bad input, or a fault such as a full disk; also what argparse returns for wrong arguments
+OF_SIGNALS = 128  # and the signal's number, as shells report a process that a signal ended: 130 SIGINT, 143 SIGTERM
 
 
 class Stopped(Exception):
@@ -17,14 +16,39 @@ class Stopped(Exception):
     message : str
         What happened, and how to resume.
     status : int
-        The exit status: `ERROR`, `INTERRUPTED` or `TERMINATED`.
+        The exit status: `ERROR`, or that of a signal.
 
     Examples
     --------
-    >>> Stopped("interrupted; 8 lines are done", INTERRUPTED).status
+    >>> Stopped("interrupted; 8 lines are done", OF_SIGNALS + 2).status
     130
     """
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status of a command that ends with an error.
+
+    Parameters
+    ----------
+    error : BaseException
+        What ended it.
+
+    Returns
+    -------
+    int
+        130 for an interruption by the keyboard, 128 and its number for another signal, else `ERROR`.
+
+    Examples
+    --------
+    >>> status_of(KeyboardInterrupt()), status_of(OSError())
+    (130, 2)
+    """
+    if isinstance(error, Stopped):
+        return error.status
+    if isinstance(error, KeyboardInterrupt):
+        return OF_SIGNALS + int(getattr(error, "number", 2))  # 2: SIGINT, everywhere
+    return ERROR

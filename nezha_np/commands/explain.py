@@ -8,7 +8,7 @@ from pathlib import Path
 import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
-from nezha_np.commands.output import print_lines
+from nezha_np.commands.output import print_lines, write_text
 from nezha_np.files.atomic import resolve_target, write_atomically
 
 
@@ -18,6 +18,7 @@ def add(commands: Subparsers) -> None:
         "explain",
         help="make a page that shows a text's way through the model",
         description="Make one self-contained HTML page that shows what the model computes for a text, layer by layer.",
+        epilog='example: nezha-np explain "房间很[MASK]净。" -o page.html',
     )
     parser.add_argument("text", help="a text, with [MASK] for a gap or without")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
@@ -26,7 +27,7 @@ def add(commands: Subparsers) -> None:
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, aliases={"path": "--model", "weights": "--model", "tokenizer": "--model"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     weights = None if options.model is None else nz.load(options.model)
     page = nz.explain(options.text, weights, pair=options.pair)
     if path is None:
-        print_lines([page.removesuffix("\n")])
+        write_text(page.removesuffix("\n"))
         return SUCCESS
     name, data = path.name, page.encode()
     write_atomically(path.parent, lambda folder: (folder / name).write_bytes(data))

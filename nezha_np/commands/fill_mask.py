@@ -13,7 +13,12 @@ from nezha_np.commands.output import print_lines
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``fill-mask``."""
-    parser = commands.add_parser("fill-mask", help="fill the gaps of a text")
+    parser = commands.add_parser(
+        "fill-mask",
+        help="fill the gaps of a text",
+        description="Print the most probable characters for each gap of a text, with their probabilities.",
+        epilog='example: nezha-np fill-mask "房间很[MASK]净。" --top-k 3',
+    )
     parser.add_argument("text", help="a text with one [MASK] or more")
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
@@ -22,7 +27,7 @@ def add(commands: Subparsers) -> None:
         "--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)"
     )
     parser.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, aliases={"path": "--model"})
 
 
 def run(options: argparse.Namespace) -> int:

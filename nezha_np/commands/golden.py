@@ -16,14 +16,16 @@ from nezha_np.commands import Subparsers
 from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
-from nezha_np.commands.output import print_lines
+from nezha_np.commands.output import print_lines, write_text
+from nezha_np.commands.parser import nearest, typed_names
 from nezha_np.families.config import Config, read_config
+from nezha_np.files.atomic import resolve_target
 from nezha_np.mechanism.summary import format_table
 from nezha_np.model.tasks import TASKS, Task
 from nezha_np.weights.checkpoint import SHIPPED, list_files
 
 if TYPE_CHECKING:
-    from nezha_np.oracle import Bundle
+    from nezha_np.oracle import Bundle, Comparison
 
 # The options of `record` that go with one bundle and not with --all, by their names in the parsed options.
 OF_ONE_BUNDLE = (
@@ -34,21 +36,33 @@ TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``golden``, with those of its three subcommands."""
-    parser = commands.add_parser("golden", help="record golden bundles, and check other implementations with them")
+    parser = commands.add_parser(
+        "golden",
+        help="record golden bundles, and check other implementations with them",
+        description="Record golden bundles, check other implementations with them, and list what a bundle holds.",
+        epilog="example: nezha-np golden show golden.safetensors",
+    )
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_record(kinds)
 
     check = kinds.add_parser(
         "check",
         help="compare arrays with a bundle",
-        description="Compare arrays with a bundle, in the order in which they are made. The exit status is 0 where all "
-        "agree, 1 where something differs, 2 after an error.",
+        description="Compare arrays with a bundle, in the order in which they are made, and list those that differ. "
+        "The exit status is 0 where all agree, 1 where something differs, 2 after an error.",
+        epilog="example: nezha-np golden check golden.safetensors theirs.safetensors --verbose",
     )
     add_comparison_options(check)
     check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
+    check.add_argument("--verbose", action="store_true", help="list the arrays that agree too")
     check.set_defaults(run=run_check)
 
-    show = kinds.add_parser("show", help="say what a bundle holds")
+    show = kinds.add_parser(
+        "show",
+        help="say what a bundle holds",
+        description="List the configuration, the inputs and the arrays of a bundle, with their tolerances.",
+        epilog="example: nezha-np golden show golden.safetensors",
+    )
     show.add_argument("bundle", metavar="BUNDLE", help="a golden bundle")
     show.set_defaults(run=run_show)
 
@@ -57,8 +71,8 @@ def _add_record(kinds: Subparsers) -> None:
     parser = kinds.add_parser(
         "record",
         help="record a pass",
-        description="Record a pass of the model, every number of it, in one safetensors file; a file that is there is "
-        "replaced.",
+        description="Record a pass of the model, every number of it, in one safetensors file.",
+        epilog="example: nezha-np golden record --text 房间很干净。 -o golden.safetensors",
     )
     parser.add_argument("-o", dest="output_file", metavar="OUT", help="a .safetensors file")
     parser.add_argument(
@@ -82,7 +96,8 @@ def _add_record(kinds: Subparsers) -> None:
         help="how the tolerances are found: by many rounded passes, by one, or not at all (measured)",
     )
     parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
-    parser.set_defaults(run=run_record)
+    parser.add_argument("--force", action="store_true", help="replace the bundles that are there")
+    parser.set_defaults(run=run_record, aliases={"folder": "--all", "path": "--model", "weights": "--model"})
 
 
 # ------------------------------------------------------------------------------------------------------------- record
@@ -97,8 +112,20 @@ def run_record(options: argparse.Namespace) -> int:
 def _record_all(options: argparse.Namespace) -> Iterator[str]:
     if others := [name for name in OF_ONE_BUNDLE if getattr(options, name) is not None]:
         raise ValueError(f"--all: expected no other option with it, got {listed([_option(name) for name in others])}")
+    if not options.force:
+        _check_no_bundle_is_replaced(Path(options.all))
     for path in nz.oracle.record_all(options.all):
         yield f"{path}  {path.stat().st_size:,} bytes"
+
+
+def _check_no_bundle_is_replaced(folder: Path) -> None:
+    from nezha_np.oracle.standard import names
+
+    if found := [name for name in names() if (folder / f"{name}.safetensors").exists()]:
+        raise FileExistsError(
+            f"--all: expected a folder without bundles of the standard set, found {listed(found, 3)} in {folder}; "
+            "--force replaces them"
+        )
 
 
 def _option(name: str) -> str:
@@ -108,6 +135,7 @@ def _option(name: str) -> str:
 def _record_one(options: argparse.Namespace) -> Iterator[str]:
     if options.output_file is None:
         raise ValueError("-o: expected the name of a new file, or --all with a folder, got neither")
+    target = _target(Path(options.output_file), force=options.force)
     task = _task(options.head or "forward")
     model = _model(options.model)
     if options.seed is not None and not isinstance(model, Config):
@@ -121,17 +149,24 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
         seed=options.seed or 0,
         dtype=options.dtype or "float64",
         output=options.output,
-        path=options.output_file,
+        path=target,
         **tolerances,
         **_inputs_and_labels(options, model, task),
     )
     counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
-    yield f"{options.output_file}  {counts}, {Path(options.output_file).stat().st_size:,} bytes"
+    yield f"{options.output_file}  {counts}, {target.stat().st_size:,} bytes"
+
+
+def _target(path: Path, *, force: bool) -> Path:
+    """Check where a bundle is to be written before it is computed; its folder is made if need be."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"-o: expected a name that ends in .safetensors, got {path}")
+    return resolve_target(path, force=force) if path.exists() or path.is_symlink() else path
 
 
 def _task(name: str) -> Task:
     if name not in TASKS:
-        raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {name!r}")
+        raise ValueError(f"--head: expected one of {', '.join(TASKS)}, got {name!r}{nearest(name, TASKS)}")
     return TASKS[name]
 
 
@@ -200,12 +235,25 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Print where a file of arrays first differs from a bundle, then a table of all arrays."""
+    """Print whether a file of arrays agrees with a bundle, where it first differs, and a table of what differs."""
     found = nz.oracle.compare(
         read_bundle(options.bundle), options.theirs, tolerance=options.tolerance, **matching_options(options)
     )
-    print_lines([format_json(found.to_dict())] if options.json else [found.summary(), "", found.table()])
+    if options.json:
+        write_text(format_json(found.to_dict()))
+    else:
+        print_lines(typed_names(line, options) for line in _report(found, verbose=options.verbose))
     return SUCCESS if found.agrees else DIFFERENT
+
+
+def _report(found: Comparison, *, verbose: bool) -> Iterator[str]:
+    yield found.summary()
+    if verbose or not found.agrees:
+        yield ""
+        yield found.table(differing=not verbose)
+    if not found.agrees:
+        yield ""
+        yield "nezha-np doctor BUNDLE THEIRS says which step is wrong, and which mistake makes these numbers"
 
 
 # --------------------------------------------------------------------------------------------------------------- show

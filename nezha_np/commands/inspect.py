@@ -12,6 +12,7 @@ from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import Shapes, backbone_shapes
+from nezha_np.families.trained_head import trained_as_another
 from nezha_np.mechanism.summary import format_table
 from nezha_np.model.tasks import TASKS
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
@@ -23,7 +24,12 @@ from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``inspect``."""
-    parser = commands.add_parser("inspect", help="say what a checkpoint holds")
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint holds",
+        description="List the configuration and the tensors of a checkpoint, and say for which tasks it is complete.",
+        epilog="example: nezha-np inspect nezha",
+    )
     parser.add_argument("path", nargs="?", help="a folder or a file of weights; the shipped model if left out")
     parser.set_defaults(run=run)
 
@@ -70,7 +76,9 @@ def _lines(path: str | None) -> Iterator[str]:
     if message := wrong_family(names_in_files, config):
         yield f"wrong model_type: {message}"
     for name, needed in _needed_tensors(config):
-        yield f"{name}: {_what_is_wrong(entries, needed)}"
+        wrong = _what_is_wrong(entries, needed)
+        other = "" if wrong or name == "forward" else trained_as_another(config, name)
+        yield f"{name}: {wrong or 'complete'}{other and f', but {other}'}"
 
 
 def _what_is_used(both: TwoNames) -> str:
@@ -91,7 +99,7 @@ def _needed_tensors(config: Config) -> Iterator[tuple[str, Shapes]]:
 
 
 def _what_is_wrong(found: Mapping[str, Entry], needed: Shapes) -> str:
-    """Say which tensors are missing, and which have another shape or are not floating-point numbers."""
+    """Say which tensors are missing, and which have another shape or are not floating-point numbers, if any."""
     missing = [name for name in needed if name not in found]
     wrong = [
         f"{name} is {found[name].dtype} {found[name].shape} instead of floats {shape}"
@@ -99,4 +107,4 @@ def _what_is_wrong(found: Mapping[str, Entry], needed: Shapes) -> str:
         if name in found and (found[name].shape != shape or found[name].dtype not in FLOATS)
     ]
     problems = [f"missing {', '.join(missing)}"] if missing else []
-    return "; ".join(problems + wrong) or "complete"
+    return "; ".join(problems + wrong)

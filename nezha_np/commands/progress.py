@@ -13,19 +13,6 @@ QUIET_SECONDS = 2.0  # a run that is over sooner shows no bar
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0  # between two states of the bar: in place on a terminal, or lines of a log
 
 
-def print_message(message: str) -> None:
-    """Print a line on standard error, if it can be printed.
-
-    Parameters
-    ----------
-    message : str
-        The line.
-    """
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(message, file=sys.stderr, flush=True)
-
-
 class Progress:
     """How far a run has come: on a terminal once it has become a long run, in a log only if it is wanted.
 

@@ -8,9 +8,15 @@ layer (the logit lens: nostalgebraist 2020), and puts the arrays into ``page.htm
         score(i, j) = content(i, j) + position(i, j)        content = q_i · k_j / √D,   position = q_i · t_ij / √D
         prob(i, j)  = softmax over j of score(i, j)
 
+Each layer moves the vector of a token in two steps, and the page shows how far:
+
+        y = LayerNorm(x + added by attention)               z = LayerNorm(y + added by the feed-forward network)
+
 To make the page small, arrays are rounded to whole numbers of 16 or 8 bits between the smallest and the largest value
 of each head or token (`pack`): 16 bits, unless the attention would then take more than `SMALL` characters. Norms,
 cosines and probabilities of word pieces have four decimals.
+
+What a token stands for in the text is taken from the tokenizer's offsets: an unknown token does not say it by itself.
 
 What a family has is read from the trace: an array is shown if it was recorded under its name.
 
@@ -35,7 +41,7 @@ from nezha_np.mechanism import View, trace
 from nezha_np.model.model import forward
 from nezha_np.model.outputs import ModelOutput
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_text, encode
+from nezha_np.text.encode import check_text, encode, without_truncation_and_padding
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -55,6 +61,11 @@ EMBEDDINGS = {
     "embeddings.sum": "sum",
     "embeddings.LayerNorm": "norm",
     "embeddings_project": "projection",
+}
+# The two steps of a layer: what each adds to a token's vector, and the vector after it, by their trace names.
+STEPS = {
+    "attention": ("attention.output.dense", "attention.output.LayerNorm"),
+    "feed-forward": ("output.dense", "output.LayerNorm"),
 }
 
 
@@ -134,7 +145,7 @@ def compute(
     _check_tokens({"text": text, "pair": pair}, batch["input_ids"], tokenizer, weights.config)
     with trace() as t:
         out = forward(weights, **batch, output_hidden_states=True)
-    arrays = {"embeddings": _embeddings(t), **_attention(t, weights.config), **_changes(out)}
+    arrays = {"embeddings": _embeddings(t), **_attention(t, weights.config), **_changes(out), "steps": _steps(out, t)}
     ids = batch["input_ids"][0].tolist()
     lens = _lens(out, weights)
     named = {*ids, *(index for layer in lens or [] for guesses in layer for index, _ in guesses)}
@@ -145,6 +156,8 @@ def compute(
         "ids": ids,
         "types": batch["token_type_ids"][0].tolist(),
         "tokens": [tokenizer.id_to_token(index) for index in ids],
+        "written": _written(tokenizer, text, pair),
+        "unknown": getattr(tokenizer.model, "unk_token", None),
         "pieces": {str(index): tokenizer.id_to_token(index) or f"#{index}" for index in sorted(named)},
         **arrays,
         "lens": lens,
@@ -293,13 +306,43 @@ def _attention(t: Mapping[str, Array], config: Config) -> dict[str, Any]:
     return {"bits": bits, "layers": [{key: pack(array, bits) for key, array in layer.items()} for layer in layers]}
 
 
+def _written(tokenizer: Tokenizer, text: str, pair: str | None) -> list[str | None]:
+    """Return for each token the piece of the text that it stands for; None: the tokenizer has added the token."""
+    encoding = without_truncation_and_padding(tokenizer).encode(text, pair)
+    places = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+    return [None if which is None else (text, pair or "")[which][start:end] for which, (start, end) in places]
+
+
 def _changes(out: ModelOutput) -> dict[str, Any]:
     """Compute the norms of the hidden states, and the cosine between those after a layer and those before it."""
     states = np.stack([_finite("the hidden states", state) for state in out.hidden_states or ()])  # (layers + 1, L, H)
     norms = np.linalg.norm(states, axis=-1)
-    lengths = np.maximum(norms[1:] * norms[:-1], np.finfo(np.float64).tiny)
-    cosines = np.sum(states[1:] * states[:-1], axis=-1) / lengths
-    return {"norms": norms.round(4).tolist(), "cosines": cosines.round(4).tolist()}
+    return {"norms": norms.round(4).tolist(), "cosines": _cosines(states[1:], states[:-1]).round(4).tolist()}
+
+
+def _steps(out: ModelOutput, t: Mapping[str, Array]) -> list[dict[str, dict[str, list[float]]]]:
+    """Compute for each step of each layer, and each token, how far it moves the token's vector.
+
+    ``added``: the norm of what the step adds, divided by the norm of the vector to which it is added. ``cosines``: the
+    cosine between the vector after the step, which is normalised, and the one before it.
+    """
+    layers = []
+    for index, state in enumerate((out.hidden_states or ())[:-1]):
+        before, layer = _finite("the hidden states", state), {}  # (L, H)
+        for step, names in STEPS.items():
+            added, after = (_finite(name, t[name]) for name in (f"encoder.layer.{index}.{part}" for part in names))
+            lengths = np.maximum(np.linalg.norm(before, axis=-1), np.finfo(np.float64).tiny)
+            ratio = np.linalg.norm(added, axis=-1) / lengths
+            layer[step] = {"added": ratio.round(4).tolist(), "cosines": _cosines(after, before).round(4).tolist()}
+            before = after
+        layers.append(layer)
+    return layers
+
+
+def _cosines(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(after, axis=-1) * np.linalg.norm(before, axis=-1)
+    cosines: np.ndarray = np.sum(after * before, axis=-1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return cosines
 
 
 def _lens(out: ModelOutput, weights: Weights) -> list[list[list[tuple[int, float]]]] | None:

@@ -12,6 +12,10 @@ const { tokens, model } = shown;
 const L = tokens.length;
 const hasPosition = shown.layers.some((layer) => layer.position);
 
+// An unknown token does not say what it was: sentences name it with the piece of the text that it stands for.
+const isUnknown = (index) => tokens[index] === shown.unknown && ![null, shown.unknown].includes(shown.written[index]);
+const called = (index) => (isUnknown(index) ? `${tokens[index]} for ${shown.written[index]}` : tokens[index]);
+
 // An array that was rounded to whole numbers of 8 or 16 bits: value = low + step * number, for each block.
 function unpack({ shape, bits, low, step, data }) {
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
@@ -79,8 +83,10 @@ function sharpestHead() {
   return best;
 }
 
-const state = { ...sharpestHead(), token: 0, key: 0, part: "both" };
-state.token = tokens.includes("[MASK]") ? tokens.indexOf("[MASK]") : Math.min(1, L - 1);
+const opening = {
+  ...sharpestHead(), token: tokens.includes("[MASK]") ? tokens.indexOf("[MASK]") : Math.min(1, L - 1), part: "both",
+};
+const state = { ...opening, key: 0 };
 
 function strongestKey() {
   const probs = attention(state.layer, state.head, "both");
@@ -90,7 +96,7 @@ function strongestKey() {
 }
 
 // Change what is shown. An index beyond the end becomes the last: a layer with pruned heads has fewer than others.
-function choose(change) {
+function show(change) {
   Object.assign(state, change);
   state.layer = Math.min(Math.max(state.layer, 0), layers.length - 1);
   state.head = Math.min(Math.max(state.head, 0), heads(state.layer) - 1);
@@ -99,13 +105,39 @@ function choose(change) {
   draw();
 }
 
-// A link may choose layer, head, token and theme: page.html#layer=2&head=0&token=5&theme=dark
+function choose(change) {
+  show(change);
+  writeLink();
+}
+
+// The address says what is shown, so that a page that is loaded again, and a link that is sent, show the same:
+// page.html#layer=2&head=0&token=5, where needed with &key=3, &part=position and &theme=dark. A choice is a step for the
+// browser's back button; one that follows within a second, as when an arrow key is held down, belongs to the same step.
+let lastChoice = -Infinity;
+function writeLink(newStep = true) {
+  const link = new URLSearchParams({ layer: state.layer, head: state.head, token: state.token });
+  if (state.key !== strongestKey()) link.set("key", state.key);
+  if (state.part !== "both") link.set("part", state.part);
+  const { theme } = document.documentElement.dataset;
+  if (theme) link.set("theme", theme);
+  if (location.hash === `#${link}`) return;
+  const now = performance.now();
+  try {
+    history[newStep && now - lastChoice > 1000 ? "pushState" : "replaceState"](null, "", `#${link}`);
+  } catch {
+    return; // a page within another page may have no address of its own
+  }
+  if (newStep) lastChoice = now;
+}
+
 function followLink() {
   const link = new URLSearchParams(location.hash.slice(1));
-  const change = {};
-  for (const name of ["layer", "head", "token"]) if (/^\d+$/.test(link.get(name) ?? "")) change[name] = Number(link.get(name));
+  const change = { ...opening };
+  for (const name of ["layer", "head", "token", "key"]) if (/^\d+$/.test(link.get(name) ?? "")) change[name] = Number(link.get(name));
+  if (hasPosition && ["content", "position"].includes(link.get("part"))) change.part = link.get("part");
   if (["light", "dark"].includes(link.get("theme"))) document.documentElement.dataset.theme = link.get("theme");
-  choose(change);
+  lastChoice = -Infinity;
+  show(change);
 }
 
 // ------------------------------------------------------------------------------------------------ elements, colours
@@ -162,7 +194,7 @@ function room(picture) {
 // Give a canvas the width of its figure and the height that `height` computes from that; return its context.
 function prepare(canvas, height) {
   const width = room(canvas);
-  const scale = window.devicePixelRatio || 1;
+  const scale = isPaper() ? 3 : window.devicePixelRatio || 1;
   const wanted = height(width);
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(wanted * scale);
@@ -284,7 +316,7 @@ function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTi
       const wide = path.cloneNode();
       wide.setAttribute("stroke-width", 10); wide.setAttribute("stroke-opacity", 0); wide.style.cursor = "pointer";
       wide.addEventListener("click", () => picked(token));
-      wide.append(element("svg:title", {}, tokens[token]));
+      wide.append(element("svg:title", {}, called(token)));
       svg.append(wide);
     }
   }
@@ -309,6 +341,7 @@ const THEMES = ["auto", "light", "dark"]; // auto: that of the system
 function setTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
   draw();
+  writeLink(false);
 }
 
 const CHOICES = [
@@ -344,6 +377,21 @@ function drawBar() {
 
 // ------------------------------------------------------------------------------------------------ 1 and 2
 
+// The tooltip of a token that differs from what it stands for in the text: an unknown one, one in lower case.
+function ofText(index) {
+  const written = shown.written[index];
+  return [null, tokens[index], tokens[index].replace(/^##/, "")].includes(written) ? {} : { title: `for “${written}” in the text` };
+}
+
+function describeUnknown() {
+  const lost = [...new Set(shown.written.filter((_, index) => isUnknown(index)))];
+  if (!lost.length) return;
+  const listed = lost.flatMap((text, at) => [
+    ...(at ? [at === lost.length - 1 ? " and " : ", "] : []), element("b", language(text), text)]);
+  $("unknown-text").append("The vocabulary has no piece for ", ...listed,
+    `: the model gets ${shown.unknown} in ${lost.length > 1 ? "their" : "its"} place, and cannot tell what the text says there.`);
+}
+
 function buildTokens() {
   $("title").textContent = shown.pair === null ? shown.text : `${shown.text} · ${shown.pair}`;
   Object.assign($("title"), language($("title").textContent));
@@ -353,11 +401,14 @@ function buildTokens() {
     `vocabulary of ${model.vocab_size.toLocaleString("en")}` +
     (shown.pair === null ? "." : "; a double line marks the second text (token type 1).") +
     " Choose a token, and all pictures show it.";
+  describeUnknown();
   $("chips").append(...tokens.map((token, index) => element("button", {
-    type: "button", role: "radio", class: `chip${shown.types[index] ? " second" : ""}`,
-    "aria-label": `${token}, id ${shown.ids[index]}, token type ${shown.types[index]}`,
+    type: "button", role: "radio", class: `chip${shown.types[index] ? " second" : ""}`, ...ofText(index),
+    "aria-label": [token, ofText(index).title, `id ${shown.ids[index]}`, `token type ${shown.types[index]}`]
+      .filter(Boolean).join(", "),
     onclick: () => choose({ token: index }),
-  }, element("b", language(token), token), element("small", {}, String(shown.ids[index])))));
+  }, element("b", language(token), token), element("small", {}, String(shown.ids[index])),
+    ...(isUnknown(index) ? [element("small", { class: "was", ...language(shown.written[index]) }, short(shown.written[index]))] : []))));
   const move = (to) => { choose({ token: (to + L) % L }); $("chips").children[state.token].focus(); };
   const moves = {
     ArrowLeft: () => move(state.token - 1), ArrowRight: () => move(state.token + 1), ArrowUp: () => move(state.token - 1),
@@ -376,7 +427,7 @@ function drawTokens() {
     chip.setAttribute("aria-checked", String(index === state.token));
     chip.tabIndex = index === state.token ? 0 : -1;
   });
-  $("strips-title").textContent = `The vector of ${tokens[state.token]}`;
+  $("strips-title").textContent = `The vector of ${called(state.token)}`;
   const summed = (part) => !["norm", "projection"].includes(part);
   const bounds = embeddings.filter(({ part }) => summed(part)).map(({ values }) => greatest(values.block(state.token)));
   const bound = Math.max(...bounds); // one scale for what is added and for the sum
@@ -455,7 +506,6 @@ function buildParts() {
   }
   for (const [part, text] of [["both", "both parts"], ["content", "content alone"], ["position", "position alone"]]) {
     const input = element("input", { type: "radio", name: "part", value: part, onchange: () => choose({ part }) });
-    input.checked = part === state.part;
     $("parts").append(element("label", { class: CLASSES[part] }, input, text));
   }
 }
@@ -507,6 +557,10 @@ function buildFurtherPictures() {
       if (place) choose({ token: place.token });
     });
   }
+}
+
+function drawParts() {
+  for (const input of document.querySelectorAll("#parts input")) input.checked = input.value === state.part;
 }
 
 let drawnHeads = null; // part and colours of the small maps as they are drawn
@@ -597,6 +651,7 @@ function drawLines() {
       x: 0, y: index * tall, width: from, height: tall, fill: "transparent", onclick: () => choose({ token: index }),
     });
     area.style.cursor = "pointer";
+    area.append(element("svg:title", {}, called(index)));
     svg.append(left, right, area);
   });
   $("lines-title").textContent = `Layer ${state.layer}, head ${state.head}`;
@@ -610,8 +665,8 @@ function drawLines() {
 
 function describeRow(probs) {
   const row = Array.from(probs.subarray(state.token * L, state.token * L + L), (prob, index) => [prob, index]);
-  const most = row.sort((a, b) => b[0] - a[0]).slice(0, 2).map(([prob, index]) => `${tokens[index]} (${number(prob)})`);
-  return `${tokens[state.token]} looks most at ${most.join(", then at ")}.`;
+  const most = row.sort((a, b) => b[0] - a[0]).slice(0, 2).map(([prob, index]) => `${called(index)} (${number(prob)})`);
+  return `${called(state.token)} looks most at ${most.join(", then at ")}.`;
 }
 
 function drawReadout(token, key) {
@@ -620,7 +675,7 @@ function drawReadout(token, key) {
   const [c, p] = [content.block(state.head)[at], position?.block(state.head)[at]];
   const prob = probs.block(state.head)[at];
   $("readout").replaceChildren(
-    element("b", language(tokens[token]), tokens[token]), " → ", element("b", language(tokens[key]), tokens[key]),
+    element("b", language(called(token)), called(token)), " → ", element("b", language(called(key)), called(key)),
     ` (distance ${signed(key - token)}):  `, named("content", `content ${number(c)}`),
     ...(position ? [" + ", named("position", `position ${number(p)}`), ` = ${number(c + p)}`] : []),
     "  →  ", named("both", `probability ${number(prob, 3)}`),
@@ -684,40 +739,49 @@ function drawCurve() {
     `Position part against distance, from ${number(low)} to ${number(high)}; on average highest at distance ${best[0]}`);
 }
 
-function drawContext() {
-  const norms = layers[state.layer].context.block(state.head);
-  const svg = $("context");
+// Two bars for each label. `pair` gives their heights, `describe` says them; a click chooses what stands below.
+function drawBars(svg, { labels, pair, hues, describe, chosen: at, choose: picked }) {
   const width = room(svg);
-  const [height, left, bottom] = [250, 38, 56];
-  const most = greatest(norms) || 1;
+  const areNumbers = labels.every((label) => label.length <= 2); // numbers of layers: they are not rotated
+  const [height, left, bottom] = [250, 38, areNumbers ? 26 : 56];
+  const most = greatest(labels.flatMap((_, index) => pair(index))) || 1;
   const y = (value) => 10 + (1 - value / most) * (height - bottom - 10);
-  const slot = (width - left) / L;
+  const slot = (width - left) / labels.length;
+  const wide = Math.min(slot, 60); // of a pair
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const describe = (index) =>
-    `${tokens[index]}: content ${number(norms[2 * index])}, position ${number(norms[2 * index + 1])}`;
-  svg.setAttribute("aria-label", describe(state.token));
+  svg.setAttribute("aria-label", describe(at));
   for (const [value, digits] of ticks(0, most)) {
     svg.append(element("svg:line", { class: "axis", x1: left, x2: width, y1: y(value), y2: y(value) }));
     svg.append(element("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)));
   }
-  tokens.forEach((token, index) => {
-    const chosen = index === state.token;
-    svg.append(...["content", "position"].map((part, at) => element("svg:rect", {
-      x: left + slot * (index + 0.12 + 0.38 * at), width: slot * 0.36,
-      y: y(norms[2 * index + at]), height: height - bottom - y(norms[2 * index + at]),
-      fill: `var(--${part})`, "fill-opacity": chosen ? 1 : 0.45, rx: Math.min(2, slot * 0.1),
+  labels.forEach((text, index) => {
+    const chosen = index === at;
+    const middle = left + slot * (index + 0.5);
+    svg.append(...hues.map((hue, which) => element("svg:rect", {
+      x: middle + wide * 0.38 * (which - 1), width: wide * 0.36,
+      y: y(pair(index)[which]), height: height - bottom - y(pair(index)[which]),
+      fill: `var(--${hue})`, "fill-opacity": chosen ? 1 : 0.45, rx: Math.min(2, slot * 0.1),
     })));
-    if (slot >= 10 || chosen) {
-      const upright = [...token].length === 1;
-      const at = `translate(${left + slot * (index + 0.5)} ${height - bottom + (upright ? 16 : 8)})`;
+    if (slot >= (areNumbers ? 16 : 10) || chosen) {
+      const flat = areNumbers || upright(text);
+      const place = `translate(${middle} ${height - bottom + (flat ? 16 : 8)})`;
       svg.append(element("svg:text", {
-        transform: upright ? at : `${at} rotate(-60)`, "text-anchor": upright ? "middle" : "end", class: chosen ? "chosen" : "",
-      }, short(token)));
+        transform: flat ? place : `${place} rotate(-60)`, "text-anchor": flat ? "middle" : "end", class: chosen ? "chosen" : "",
+      }, short(text)));
     }
     svg.append(element("svg:rect", {
-      x: left + slot * index, width: slot, y: 0, height, fill: "transparent", onclick: () => choose({ token: index }),
+      x: left + slot * index, width: slot, y: 0, height, fill: "transparent", onclick: () => picked(index),
     }, element("svg:title", {}, describe(index))));
+  });
+}
+
+function drawContext() {
+  const norms = layers[state.layer].context.block(state.head);
+  const pair = (index) => [norms[2 * index], norms[2 * index + 1]];
+  drawBars($("context"), {
+    labels: tokens, pair, hues: ["content", "position"], chosen: state.token, choose: (token) => choose({ token }),
+    describe: (index) => `${called(index)}: content ${number(pair(index)[0])}, position ${number(pair(index)[1])}`,
   });
 }
 
@@ -755,11 +819,36 @@ function drawHidden() {
         .filter(([at,, chosen]) => chosen || (at % every === 0 && Math.abs(at - state.layer - 1) * wide >= 24)),
     });
     const told = values.map((row, at) => `${stages[at + first]}: ${number(row[state.token])}`);
-    svg.setAttribute("aria-label", `${tokens[state.token]}: ${told.join(", ")}`);
+    svg.setAttribute("aria-label", `${called(state.token)}: ${told.join(", ")}`);
   };
   const flat = shown.cosines.flat();
   chart($("cosines"), shown.cosines, 1, Math.min(...flat, 0.9), 1);
   chart($("norms"), shown.norms, 0, Math.min(...shown.norms.flat()), Math.max(...shown.norms.flat()));
+}
+
+const STEPS = { attention: "both", "feed-forward": "forward" }; // their names and colours
+const degrees = (cosine) => `${Math.round((180 / Math.PI) * Math.acos(Math.min(Math.max(cosine, -1), 1)))}°`;
+
+function drawSteps() {
+  const added = (layer, token) => Object.keys(STEPS).map((step) => shown.steps[layer][step].added[token]);
+  const told = (layer, token) => Object.keys(STEPS).map((step, at) => `${step} ${number(added(layer, token)[at])}`).join(", ");
+  const hues = Object.values(STEPS);
+  drawBars($("steps-layers"), {
+    labels: stages.slice(1), pair: (layer) => added(layer, state.token), hues, chosen: state.layer,
+    choose: (layer) => choose({ layer }), describe: (layer) => `layer ${layer}: ${told(layer, state.token)}`,
+  });
+  drawBars($("steps-tokens"), {
+    labels: tokens, pair: (token) => added(state.layer, token), hues, chosen: state.token,
+    choose: (token) => choose({ token }), describe: (token) => `${called(token)}: ${told(state.layer, token)}`,
+  });
+  $("steps-layers-title").textContent = `${called(state.token)} in every layer`;
+  $("steps-tokens-title").textContent = `All tokens in layer ${state.layer}`;
+  const { attention: gathers, "feed-forward": computes } = shown.steps[state.layer];
+  const moves = ({ added: lengths, cosines }, name, hue) => [
+    element("b", { class: `in-${hue}` }, name), ` adds a vector ${number(lengths[state.token])} times as long as the token's own ` +
+    `and turns it by ${degrees(cosines[state.token])}`];
+  $("steps-text").replaceChildren(`In layer ${state.layer}, for `, element("b", language(called(state.token)), called(state.token)), ": ",
+    ...moves(gathers, "attention", "both"), "; ", ...moves(computes, "the feed-forward network", "forward"), ".");
 }
 
 const piece = (id) => shown.pieces[id];
@@ -773,16 +862,16 @@ function buildLens() {
   const head = model.is_decoder ? "The head that predicts the next token" : "The head that fills masks";
   $("lens-text").textContent = `${head} is applied to the last layer. Here it is applied after every layer, as if the model ended ` +
     "there (the logit lens), which shows at which layer a prediction appears. It was trained for the last layer alone.";
-  const table = element("table", { id: "overview" });
-  table.append(element("tr", {}, element("th", { scope: "col" }, "token"),
-    ...stages.map((stage, at) => element("th", { scope: "col", "data-stage": at }, stage))));
-  table.append(...tokens.map((token, index) => element("tr", { onclick: () => choose({ token: index }) },
-    element("th", { scope: "row", ...language(token) }, token),
+  const headings = element("tr", {}, element("th", { scope: "col" }, "token"),
+    ...stages.map((stage, at) => element("th", { scope: "col", "data-stage": at }, stage)));
+  const table = element("table", { id: "overview" }, element("thead", {}, headings)); // on paper, above the rows of each page
+  table.append(element("tbody", {}, ...tokens.map((token, index) => element("tr", { onclick: () => choose({ token: index }) },
+    element("th", { scope: "row", ...language(token), ...ofText(index) }, token),
     ...shown.lens.map((guesses) => {
       const [id, prob] = guesses[index][0];
       const title = `${piece(id)} ${number(prob, 4)}`;
       return element("td", { ...language(piece(id)), "data-prob": prob, title }, short(piece(id)));
-    }))));
+    })))));
   $("lens").append(
     element("figure", {},
       element("figcaption", {}, element("h3", { id: "guesses-title" }),
@@ -804,7 +893,7 @@ function paint(cell, probability) {
 
 function drawLens() {
   const last = shown.lens.at(-1)[state.token][0];
-  $("guesses-title").textContent = `${tokens[state.token]}: the model says ${piece(last[0])} (${number(last[1], 3)})`;
+  $("guesses-title").textContent = `${called(state.token)}: the model says ${piece(last[0])} (${number(last[1], 3)})`;
   $("guesses").replaceChildren(...shown.lens.map((guesses, stage) => {
     const row = element("tr", { "aria-selected": String(stage === state.layer + 1) },
       element("th", { scope: "row" }, stage ? `layer ${stage - 1}` : "emb."));
@@ -827,10 +916,18 @@ function drawLens() {
 
 // ------------------------------------------------------------------------------------------------ all of it
 
+// For paper everything is drawn anew: in the width of a page, in light colours, and fine.
+const isPaper = () => document.documentElement.classList.contains("paper");
+function drawForPaper(starts) {
+  document.documentElement.classList.toggle("paper", starts);
+  draw();
+}
+
 function draw() {
   readColours();
   drawBar();
   drawTokens();
+  drawParts();
   drawHeads();
   drawLines();
   drawMaps();
@@ -838,6 +935,7 @@ function draw() {
   if ($("curve") && layers[state.layer].position) drawCurve();
   if ($("context")) drawContext();
   if ($("kernels")) drawKernels();
+  drawSteps();
   drawHidden();
   if (shown.lens) drawLens();
 }
@@ -853,4 +951,6 @@ $("rounding").textContent = `Attention is rounded to 1/${(2 ** shown.bits - 1).t
 followLink();
 window.addEventListener("hashchange", followLink);
 window.addEventListener("resize", draw);
+window.addEventListener("beforeprint", () => drawForPaper(true));
+window.addEventListener("afterprint", () => drawForPaper(false));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from nezha_np.files.temporary import PREFIX, temporary_folder
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -71,7 +75,9 @@ def resolve_target(target: Path, *, force: bool) -> Path:
 def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     """Write files into a temporary folder, and move them to their places once all are complete.
 
-    Each file is moved in one step, so that a reader finds the old file or the new one, and never half of one.
+    Each file is moved in one step, so that a reader finds the old file or the new one, and never half of one. Either
+    all files are moved, or none: where one cannot be, those before it are put back. (Only a run that is killed between
+    two of these steps leaves new files beside old ones.)
 
     Parameters
     ----------
@@ -83,7 +89,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     OSError
-        If a file cannot be written; then none is moved.
+        If a file cannot be written or moved; then all files are as they were, and no folder is left that was not there.
 
     Examples
     --------
@@ -93,9 +99,75 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     >>> [file.name for file in folder.iterdir()]
     ['note.txt']
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Inside `folder`, because files can be moved in one step only within one file system.
-    with tempfile.TemporaryDirectory(prefix=".nezha-np-", dir=folder) as temporary:
-        write(Path(temporary))
-        for file in sorted(Path(temporary).iterdir()):
-            file.replace(folder / file.name)
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside `folder`, because files can be moved in one step only within one file system.
+        with temporary_folder(folder) as temporary:
+            try:
+                write(temporary / "files")
+            except OSError as error:
+                if error.errno is not None and error.filename is None:  # a failed write names no file
+                    error.filename = max((temporary / "files").iterdir(), key=os.path.getmtime, default=folder)
+                raise
+            _move_all(temporary / "files", folder, before=temporary / "before")
+    except BaseException as error:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it holds something by now
+                place.rmdir()
+        if isinstance(error, OSError):
+            _name_target(error, folder)
+        raise
+
+
+def _move_all(source: Path, folder: Path, *, before: Path) -> None:
+    """Move the files of a folder into another one, all or none; `before` is an empty folder."""
+    # The largest last: it is not copied, and it is the one that other programs have open.
+    files = sorted(source.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    try:
+        for file in files:
+            target = folder / file.name
+            if file != files[-1] and os.path.lexists(target):
+                shutil.copy2(target, before / file.name, follow_symlinks=False)
+            _replace(file, target)
+    except BaseException:
+        moved = [file.name for file in files if not file.exists()]
+        for name in moved if len(moved) < len(files) else []:
+            if os.path.lexists(before / name):
+                (before / name).replace(folder / name)
+            else:
+                (folder / name).unlink()
+        raise
+
+
+def _replace(file: Path, target: Path) -> None:
+    try:
+        file.replace(target)
+    except PermissionError as error:
+        if not target.is_file():
+            raise
+        raise PermissionError(
+            f"{target}: expected a file that can be replaced, but the system refuses it ({error.strerror}); nothing "
+            "was changed. On Windows a file cannot be replaced while it is open, and one that weights were loaded from "
+            "is open as long as they are in use: write to another place, or close what uses it"
+        ) from None
+
+
+def _name_target(error: OSError, folder: Path) -> None:
+    """Have an error name the files that were to be written, and not the temporary ones, which are gone."""
+    if error.errno is None:  # it has a message of its own
+        return
+
+    def named(found: object) -> str:
+        path = Path(os.fsdecode(found)) if isinstance(found, str | bytes | os.PathLike) else folder
+        if not any(part.startswith(PREFIX) for part in path.parts):
+            return str(path)
+        return str(
+            folder if path.name.startswith(PREFIX) or path.parent.name.startswith(PREFIX) else folder / path.name
+        )
+
+    second = error.filename2
+    error.filename = named(error.filename)
+    del error.filename2
+    if second is not None and named(second) != error.filename:
+        error.filename2 = named(second)

@@ -18,12 +18,13 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from nezha_np.files.atomic import check_target
+from nezha_np.files.lock import try_lock
 
 SECONDS = 1.0  # at least, between two saves
 
@@ -105,6 +106,10 @@ class PartialFile:
         try:
             if not restart:
                 self._read_state()
+        except BaseException:  # what an earlier run has left stays as it is
+            self._file.close()
+            raise
+        try:
             if not self._done.rows:
                 self._save()  # before the first row: rows without saved state cannot be resumed
                 self._file.truncate(0)
@@ -112,7 +117,7 @@ class PartialFile:
             self._file.truncate(self._done.bytes)
             self._file.seek(self._done.bytes)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     @property
@@ -166,7 +171,7 @@ class PartialFile:
             if self.rows:
                 self._save()
             else:
-                self.path.unlink()
+                self._while_open(self.path.unlink)
                 self.state_path.unlink(missing_ok=True)
 
     def finish(self, header: bytes) -> None:
@@ -184,11 +189,23 @@ class PartialFile:
         """
         self._file.seek(0)
         _write_all(self._file, header)
-        os.fsync(self._file.fileno())
+        self._save()  # all rows: if the file cannot be moved to its place, none is lost
         check_target(self.target, force=self._force)  # another file may have appeared there in the meantime
-        self.path.replace(self.target)
+        self._while_open(lambda: self.path.replace(self.target))
         self.state_path.unlink(missing_ok=True)
         self._file.close()
+
+    def _while_open(self, change: Callable[[], object]) -> None:
+        """Move or remove the file while it is open and locked, so that no other run can begin to write it before.
+
+        Windows refuses that. Then the file is closed before: there another run that opens it now only has the change
+        refused once more.
+        """
+        try:
+            change()
+        except PermissionError:
+            self._file.close()
+            change()
 
     def _save(self) -> None:
         done = self._done
@@ -196,7 +213,7 @@ class PartialFile:
         state = {"settings": self._settings, "rows": done.rows, "bytes": done.bytes, "input": done.digest}
         new = self.state_path.with_name(self.state_path.name + ".new")
         try:
-            with new.open("w", encoding="utf-8") as file:
+            with new.open("w", encoding="utf-8", newline="\n") as file:
                 json.dump(state, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
@@ -245,29 +262,12 @@ def _open_alone(path: Path) -> BinaryIO:
     """Open a file for writing and lock it, so that no other run writes it at the same time."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     try:
-        _lock(file, path)
+        if try_lock(file, path) is False:
+            raise BlockingIOError(f"{path}: expected to be the only one to write it, but another run does")
     except BaseException:
         file.close()
         raise
     return file
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another run may have finished between our opening and our locking: then the file that we have opened is its
-        # complete file, which it has moved to its place.
-        alone = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except BlockingIOError:
-        alone = False
-    except OSError:  # the file system has no locks
-        return
-    if not alone:
-        raise BlockingIOError(f"{path}: expected to be the only one to write it, but another run does")
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -113,8 +113,10 @@ class Comparison:
     def __bool__(self) -> bool:
         return self.agrees
 
-    def table(self) -> str:
+    def table(self, *, differing: bool = False) -> str:
         """Return a table of all arrays: name, shape, largest absolute and relative difference, tolerance, and where.
+
+        With `differing`, of those alone that are beyond their tolerances.
 
         ✓ is for what agrees, ✗ for what does not, and ~ for what agrees and says little: see `Row.telling`. Where axes
         were taken in another order, a column says in which.
@@ -122,6 +124,8 @@ class Comparison:
         axes = ("axes",) if any(row.axes for row in self.rows) else ()
         rows: list[tuple[str, ...]] = [("", "name", "shape", "absolute", "relative", "tolerance", "where", *axes)]
         for row in self.rows:
+            if differing and row.agrees:
+                continue
             shape = " × ".join(map(str, row.shape)) or "()"
             if row.their_shape != row.shape:
                 theirs = " × ".join(map(str, row.their_shape)) or "()"

@@ -16,6 +16,7 @@ import numpy as np
 from nezha_np.checks import check_path
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import tasks_of
+from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.standard_inputs import (
@@ -202,7 +203,8 @@ def record_all(folder: str | Path) -> list[Path]:
     Parameters
     ----------
     folder : str or Path
-        Where to write them, ``NAME.safetensors`` each; it is made if need be, and files of these names are replaced.
+        Where to write them, ``NAME.safetensors`` each; it is made if need be, and files of these names are replaced:
+        all of them once the last is recorded, or none.
 
     Returns
     -------
@@ -213,12 +215,17 @@ def record_all(folder: str | Path) -> list[Path]:
     ------
     FileExistsError
         If a file is where the folder is to be.
+    OSError
+        If a file cannot be written; then all files are as they were.
     """
     folder = check_path(folder, "folder")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"folder: expected a folder, found a file: {folder}")
-    paths = []
-    for name in names():
-        paths.append(folder / f"{name}.safetensors")
-        record_standard(name).save(paths[-1])
-    return paths
+    files = {name: f"{name}.safetensors" for name in names()}
+
+    def write(temporary: Path) -> None:
+        for name, file in files.items():
+            record_standard(name).save(temporary / file)
+
+    write_atomically(folder, write)
+    return [folder / file for file in files.values()]

@@ -176,7 +176,7 @@ def save_vocabulary(
     def write(temporary: Path) -> None:
         (temporary / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (temporary / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (temporary / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")
         read_back = json.loads(without_truncation_and_padding(load_tokenizer(temporary)).to_str())
         if different := [part for part in state if read_back.get(part) != state[part]]:
             raise ValueError(

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -233,7 +233,7 @@ def _list_shards(index: Path) -> list[Path]:
         names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
-    if not names or any(Path(name).name != name for name in names):
+    if not names or any(PureWindowsPath(name).name != name for name in names):
         raise ValueError(f"{index}: expected the names of files in the same folder, got {listed(names)}")
     if any(Path(name).suffix not in READERS for name in names):
         raise ValueError(f"{index}: expected files that end in {SUFFIXES}, got {listed(names)}")

@@ -147,7 +147,7 @@ def _check_nothing_is_replaced(folder: Path, names: Iterable[str]) -> None:
     """Refuse to write files into a folder that holds files of these names."""
     if found := sorted(name for name in names if (folder / name).exists()):
         raise FileExistsError(
-            f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force (--force) "
+            f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force=True "
             "replaces what has the same name"
         )
 

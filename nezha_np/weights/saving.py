@@ -10,11 +10,16 @@ from nezha_np.arrays import Array, to_numpy
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import task_shapes, tasks_of
+from nezha_np.families.trained_head import tasks_of_class
 from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.formats import READERS
 from nezha_np.weights.formats.safetensors import write_tensors
 from nezha_np.weights.names import names_in_file
 from nezha_np.weights.second_names import with_second_names
+
+# What a config.json may say of the tensors that were read, and is not true of those that are written: transformers 5
+# reads dtype before torch_dtype; old versions of transformers wrote _num_labels beside id2label.
+NOT_OURS = ("dtype", "quantization_config", "_num_labels")
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -> None:
@@ -31,7 +36,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     """
     file = file_to_write(path)
     values = config.to_dict()
-    values["architectures"] = list(config.architectures or [architecture_of(tensors, config)])
+    for key in NOT_OURS:
+        values.pop(key, None)
+    named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
+    values["architectures"] = named or [architecture_of(tensors, config)]
     values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     names = names_in_file(tensors, config)
@@ -39,7 +47,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
 
     def write(folder: Path) -> None:
         write_tensors(folder / file.name, arrays)
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(file.parent, write)
 
@@ -81,6 +89,14 @@ def file_to_write(path: Path, name: str = "path") -> Path:
                 f"{name}: expected a folder or a .safetensors file, found a file in the way: {folder}"
             )
     return file
+
+
+def _is_there(architecture: str, tensors: Mapping[str, Array], config: Config) -> bool:
+    """Say whether the tensors of a class of the reference are there; of one that is not known, nothing can be said."""
+    tasks = tasks_of_class(config, architecture)
+    return not tasks or any(
+        task == "forward" or all(name in tensors for name in task_shapes(config, task)) for task in tasks
+    )
 
 
 def architecture_of(tensors: Mapping[str, Array], config: Config) -> str:

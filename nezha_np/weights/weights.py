@@ -7,6 +7,7 @@ stands what can be done with weights, as methods; how it is done stands in files
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from nezha_np.arrays import Array, device_of, namespace, to_numpy
 from nezha_np.checks import check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
+from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
 from nezha_np.mechanism import View
 from nezha_np.weights.saving import write_checkpoint
-from nezha_np.weights.second_names import tensors_under_one_name
+from nezha_np.weights.second_names import second_names_in, tensors_under_one_name
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
 from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
@@ -37,6 +39,12 @@ class Weights(Mapping[str, Array]):
         The configuration.
     source : Path, optional
         The folder that they were loaded from.
+
+    Attributes
+    ----------
+    given_names : mapping of str to str
+        For a plain mapping that was given to a head: the names of its tensors that are second names, by their first
+        ones. `nezha_np.value_and_grad` names gradients by them.
 
     Raises
     ------
@@ -60,9 +68,10 @@ class Weights(Mapping[str, Array]):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self._config = config
         self.source = source
+        self.given_names: Mapping[str, str] = {}
         self._aliases = aliases(config)
         self._cached: dict[object, Array] = {}
-        self._complete_tasks: set[str] = set()
+        self._complete_tasks: dict[str, str] = {}  # each with what its head was trained as, if that is another head
         unique = tensors_under_one_name(tensors, config)
         check_tensors(unique, config)
         self._tensors = _distinct_objects(unique)
@@ -158,6 +167,9 @@ class Weights(Mapping[str, Array]):
     def require(self, task: str) -> None:
         """Check that the tensors of a task head are there and have the configuration's shapes.
 
+        A `nezha_np.HeadWarning` says where they were trained as those of another head, as the configuration's
+        ``architectures`` tell.
+
         Parameters
         ----------
         task : str
@@ -176,14 +188,15 @@ class Weights(Mapping[str, Array]):
         ...
         ValueError: question_answering needs tensors that the weights do not have: qa_outputs.weight, qa_outputs.bias
         """
-        if task in self._complete_tasks:
-            return
-        shapes = task_shapes(self.config, task)
-        missing = [name for name in shapes if name not in self._tensors]
-        if missing:
-            raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
-        check_shapes(self._tensors, shapes)
-        self._complete_tasks.add(task)
+        if task not in self._complete_tasks:
+            shapes = task_shapes(self.config, task)
+            missing = [name for name in shapes if name not in self._tensors]
+            if missing:
+                raise ValueError(f"{task} needs tensors that the weights do not have: {', '.join(missing)}")
+            check_shapes(self._tensors, shapes)
+            self._complete_tasks[task] = trained_as_another(self.config, task)
+        if trained := self._complete_tasks[task]:
+            warnings.warn(advice(task, trained), HeadWarning, stacklevel=frames_of_the_package())
 
     def to(self, *, device: str | None = None, dtype: Any = None) -> Weights:
         """Move to another device or convert to another dtype.
@@ -296,7 +309,8 @@ class Weights(Mapping[str, Array]):
         path : str or Path
             A folder, which is made if it is not there and gets ``model.safetensors`` and ``config.json``; or a
             ``.safetensors`` file, which gets ``config.json`` next to it. Both files are written under another path and
-            then moved, so that a failure leaves the old ones, and these weights may be mapped from them.
+            then moved, both or none, so that a failure leaves the old ones, and these weights may be mapped from them
+            (except on Windows, which refuses to replace a file that is mapped).
 
         Raises
         ------
@@ -304,6 +318,8 @@ class Weights(Mapping[str, Array]):
             If `path` is no path.
         FileExistsError
             If a file is where a folder is needed.
+        OSError
+            If a file cannot be written or replaced; then both are as they were.
         ValueError
             If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
             cannot be written to a file.
@@ -355,7 +371,9 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
         raise TypeError(f"weights: expected Weights or a mapping from names to arrays, got {type(weights).__name__}")
     if config is None:
         raise TypeError("config: expected a configuration, because weights is a plain mapping, got None")
-    return Weights(weights, config)
+    made = Weights(weights, config)
+    made.given_names = second_names_in(weights, config)
+    return made
 
 
 def _distinct_objects(tensors: Mapping[str, Array]) -> dict[str, Array]:

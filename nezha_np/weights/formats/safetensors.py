@@ -11,6 +11,7 @@ tensor that is not as the format says. The library's NumPy loader copies every t
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def read_header(path: Path) -> dict[str, Entry]:
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If the file cannot be read.
     ValueError
         If the file breaks a rule of the format; the message names the file and the rule.
 
@@ -60,7 +63,9 @@ def read_header(path: Path) -> dict[str, Entry]:
                 pass
             (length,) = struct.unpack("<Q", file.read(8))
             return _parse(file.read(length).decode(), data=8 + length)
-        except (safetensors.SafetensorError, ValueError, OSError) as error:
+        except OSError as error:  # a fault of the disk, which says nothing about the format
+            raise OSError(f"{path}: expected a file that can be read, got an error: {error}") from None
+        except (safetensors.SafetensorError, ValueError) as error:
             why = f"{printable(error)}{looks_like(path)}"
             raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {why}") from None
 
@@ -126,6 +131,11 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
         Texts by name. None: ``{"format": "pt"}``, because transformers refuses a file that does not name the framework
         it was written for.
 
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -140,5 +150,22 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     path.touch()
     mode = path.stat().st_mode
-    safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
+    try:
+        safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
+    except safetensors.SafetensorError as error:
+        raise _as_os_error(error, path) from None
     path.chmod(mode)  # newer versions of the library let only the owner read the file
+
+
+def _as_os_error(error: Exception, path: Path) -> OSError:
+    """Make Python's own error of the library's, whose text holds the system's message and number.
+
+    Examples
+    --------
+    >>> _as_os_error(Exception("I/O error: No space left on device (os error 28)"), Path("x.safetensors"))
+    OSError(28, 'No space left on device')
+    """
+    found = re.search(r"([^:]*) \(os error (\d+)\)$", str(error))
+    if not found:
+        return OSError(f"{path}: {error}")
+    return OSError(int(found[2]), found[1].strip(), str(path), int(found[2]))  # Windows reads the number from the last

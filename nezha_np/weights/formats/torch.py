@@ -76,8 +76,8 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise ValueError(f"{path}: expected a file of torch.save, got an empty one")
         if start[257:262] == b"ustar":
             raise ValueError(
-                f"{path}: expected a file of torch.save, got a tar archive, from before PyTorch 0.1.10: load and save it "
-                "again with PyTorch"
+                f"{path}: expected a file of torch.save, got a tar archive, from before PyTorch 0.1.10: load and save "
+                "it again with PyTorch"
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:

@@ -1,0 +1,192 @@
+"""The parser of the command line: an error is one line, which names options as they are typed, and the nearest one."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from nezha_np.commands.exit_status import ERROR
+from nezha_np.commands.output import print_lines, print_message
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose subparsers are of its kind.
+
+    It notes how each of its arguments is typed, and gives that to the options as `names`: the functions of the package
+    name an argument as Python does (``top_k``), and an error of the command line as it is typed there (``--top-k``).
+    A subcommand that calls one of them by another name says so: ``set_defaults(aliases={"path": "--model"})``.
+
+    Examples
+    --------
+    >>> parser = Parser(prog="count")
+    >>> _ = parser.add_argument("--top-k", type=int)
+    >>> parser.set_defaults(run=print)
+    >>> parser.parse_args([]).names["top_k"]
+    '--top-k'
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.names: dict[str, str] = {}
+        self._typed: list[str] = []  # every option, in every way of typing it
+        self._words: list[str] = []
+        super().__init__(*arguments, **options)
+
+    def add_argument(self, *arguments: Any, **options: Any) -> argparse.Action:
+        """Add an argument, and note how it is typed: by its long option, where it has one."""
+        action = super().add_argument(*arguments, **options)
+        typed = action.option_strings
+        self._typed += typed
+        self.names[action.dest] = max(typed, key=len) if typed else str(action.metavar or action.dest)
+        return action
+
+    def set_defaults(self, **defaults: Any) -> None:
+        """Set defaults, and with them this parser, which is found there when the subcommand is known."""
+        super().set_defaults(**{"parser": self, "names": self.names, "aliases": {}, **defaults})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and note the words: an error names the option that a wrong one is nearest to."""
+        self._words = list(args or [])
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line on standard error and exit."""
+        raise SystemExit(fail(self.prog, message + self._nearest_option()))
+
+    def _nearest_option(self) -> str:
+        for word in self._words:
+            name = word.partition("=")[0]
+            if word.startswith("--") and len(name) > 2 and not any(option.startswith(name) for option in self._typed):
+                return nearest(name, self._typed)
+        return ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += nearest(str(value), map(str, action.choices or ()))
+            raise
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help or the version as every other output: on any console, and for ``head`` too."""
+        print_lines([message.removesuffix("\n")])
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Name the choice that somebody has probably meant.
+
+    Parameters
+    ----------
+    word : str
+        What was typed.
+    choices : iterable of str
+        What may be typed.
+
+    Returns
+    -------
+    str
+        The end of an error; empty where no choice is near.
+
+    Examples
+    --------
+    >>> nearest("fill_mask", ["fill-mask", "inspect"]), nearest("train", ["fill-mask", "inspect"])
+    ('; did you mean fill-mask?', '')
+    """
+    found = difflib.get_close_matches(word.lower(), list(choices), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def typed_names(text: str, options: argparse.Namespace) -> str:
+    """Name the arguments of Python in a text as they are typed on the command line.
+
+    These are the names at its beginning (``top_k: expected …``), those with a value (``transposed=True takes …``), and
+    inside of it those with an underscore, which are words of Python alone.
+
+    Parameters
+    ----------
+    text : str
+        An error of a function of the package, or what it says.
+    options : argparse.Namespace
+        What `Parser` parsed.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Examples
+    --------
+    >>> options = argparse.Namespace(names={"top_k": "--top-k", "transposed": "--transposed"}, aliases={})
+    >>> typed_names("top_k: expected a number from 1 to 7, got 0", options)
+    '--top-k: expected a number from 1 to 7, got 0'
+    >>> typed_names("expected shape (2, 3): transposed=True takes axes in another order", options)
+    'expected shape (2, 3): --transposed takes axes in another order'
+    """
+    names: Mapping[str, str] = {**options.names, **options.aliases}
+
+    def at_the_beginning(match: re.Match[str]) -> str:
+        return re.sub(r"\w+", lambda name: names.get(name[0], name[0]), match[0])
+
+    def with_a_value(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"].strip("'")
+        if name not in names:
+            return match[0]
+        value = {"True": "", "None": "none"}.get(value, value)
+        return f"{names[name]} {value}".rstrip()
+
+    def inside(match: re.Match[str]) -> str:
+        return names.get(match[0], match[0])
+
+    text = re.sub(r"\A\w+(, \w+)*(?=: )", at_the_beginning, text)
+    text = re.sub(r"(?<![\w-])(?P<name>[a-z]\w*)=(?P<value>'?[\w.]*'?)", with_a_value, text)
+    return re.sub(r"(?<![\w./'-])[a-z]+(_[a-z]+)+(?![\w./'-])", inside, text)
+
+
+def fail(program: str, error: object, status: int = ERROR) -> int:
+    """Print an error as one line on standard error.
+
+    Parameters
+    ----------
+    program : str
+        The command that it is of.
+    error : object
+        Its text is what is printed.
+    status : int
+        The exit status.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    print_message(f"{program}: {' '.join(str(error).split())}")
+    return status
+
+
+def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse all words; what is too much is an error of the subcommand, which knows its options.
+
+    Parameters
+    ----------
+    parser : Parser
+        The parser, with a subcommand's parser below it.
+    arguments : sequence of str
+        The words.
+
+    Returns
+    -------
+    argparse.Namespace
+        The options, among them `run`, which the subcommand has set.
+
+    Raises
+    ------
+    SystemExit
+        If they are wrong, and after the help; an error has been printed.
+    """
+    options: argparse.Namespace
+    options, others = parser.parse_known_args(arguments)
+    if others:
+        options.parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return options

@@ -1,0 +1,95 @@
+"""Temporary folders beside the files that are written: what a killed run leaves there, the next run removes.
+
+A temporary folder is called ``.nezha-np-…`` and holds ``lock``, ``files`` and ``before``. While its run lives, ``lock``
+is locked. A number of a process would say less: numbers are used again, and a shared folder is written by several
+machines. Nor does the lock say all: some network folders keep locks to each machine. So ``lock`` holds the machine's
+name, once it is locked. A folder is removed if this machine made it and it is locked no more; or if nobody is seen to
+lock it, and nothing in it was changed for a day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from nezha_np.files.lock import try_lock
+
+PREFIX = ".nezha-np-"
+LOCK = "lock"
+DAY = 86400.0  # seconds
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Make a temporary folder in a folder, and remove it at the end; remove those of runs that were killed.
+
+    Parameters
+    ----------
+    parent : Path
+        A folder.
+
+    Yields
+    ------
+    Path
+        The new folder; it holds two empty ones, ``files`` and ``before``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+
+    Examples
+    --------
+    >>> parent = Path(tempfile.mkdtemp())
+    >>> with temporary_folder(parent) as folder:
+    ...     sorted(path.name for path in folder.iterdir())
+    ['before', 'files', 'lock']
+    >>> list(parent.iterdir())
+    []
+    """
+    for other in sorted(parent.glob(f"{PREFIX}*")):
+        _remove_abandoned(other)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        with (folder / LOCK).open("xb", buffering=0) as lock:
+            if try_lock(lock, folder / LOCK):
+                lock.write(_machine())  # after locking: whoever reads this machine's name can ask for the lock
+            for name in ("files", "before"):
+                (folder / name).mkdir()
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove a temporary folder whose run has ended. Nothing that goes wrong with it stops the run that looks."""
+    with contextlib.suppress(OSError):
+        old = _age(folder) > DAY
+        if (folder / LOCK).exists():
+            lock: BinaryIO
+            with (folder / LOCK).open("r+b", buffering=0) as lock:
+                ours = lock.read() == _machine()  # read before locking, as it is written after
+                locked = try_lock(lock, folder / LOCK)
+                if not (ours and locked) and not (old and locked is not False):
+                    return
+                for path in folder.iterdir():
+                    if path.name != LOCK:
+                        shutil.rmtree(path, ignore_errors=True)
+        elif not old:  # its run is just making it, or was killed while it did
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age(folder: Path) -> float:
+    """Return for how many seconds nothing in a folder was changed."""
+    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+
+
+def _machine() -> bytes:
+    return platform.node().encode(errors="replace")

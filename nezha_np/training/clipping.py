@@ -1,0 +1,87 @@
+"""Clipping by the global norm (Pascanu, Mikolov and Bengio 2013; tf.clip_by_global_norm).
+
+    ‖g‖ = √(Σ over all tensors of the squares of all elements)        g ← g · c / max(‖g‖, c)
+
+All gradients are shortened by one factor, so the direction stays. BERT and NEZHA clip to c = 1 before the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nezha_np.arrays import Array, in_statistics_dtype, namespace
+from nezha_np.training.optimizers.moments import check_numbers
+
+
+def global_norm(gradients: Mapping[str, Array]) -> Array:
+    """Return the norm of all gradients together.
+
+    Parameters
+    ----------
+    gradients : mapping of str to float array
+        The gradients by name; at least one.
+
+    Returns
+    -------
+    () float array
+        The norm, in float32 at least. It is not finite where one of the gradients is not.
+
+    Raises
+    ------
+    ValueError
+        If there is no gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(global_norm({"x": np.array([3.0]), "y": np.array([4.0])}))
+    5.0
+    """
+    if not gradients:
+        raise ValueError("gradients: expected one at least, got none")
+    squares = []
+    for gradient in gradients.values():
+        g = in_statistics_dtype(gradient)
+        squares.append(namespace(g).sum(g * g))
+    xp = namespace(squares[0])
+    return xp.sqrt(xp.sum(xp.stack(squares)))
+
+
+def clip_by_global_norm(gradients: Mapping[str, Array], most: float = 1.0) -> tuple[dict[str, Array], Array]:
+    """Shorten all gradients by one factor, where their global norm is larger than `most`.
+
+    Parameters
+    ----------
+    gradients : mapping of str to float array
+        The gradients by name.
+    most : float
+        c, the largest norm.
+
+    Returns
+    -------
+    gradients : dict of str to float array
+        The clipped gradients; as they were where the norm is not finite: whoever trains skips that step.
+    norm : () float array
+        The norm before.
+
+    Raises
+    ------
+    ValueError
+        If there is no gradient, or `most` is not a finite number from 0 on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clipped, norm = clip_by_global_norm({"x": np.array([3.0]), "y": np.array([4.0])})
+    >>> clipped["x"], float(norm)
+    (array([0.6]), 5.0)
+    """
+    check_numbers(most=most)
+    norm = global_norm(gradients)
+    xp = namespace(norm)
+    too_long = (norm > most) & xp.isfinite(norm)
+    factor = xp.where(too_long, most / xp.where(too_long, norm, xp.ones_like(norm)), xp.ones_like(norm))
+    clipped = {}
+    for name, gradient in gradients.items():
+        clipped[name] = xp.astype(in_statistics_dtype(gradient) * factor, gradient.dtype, copy=False)
+    return clipped, norm

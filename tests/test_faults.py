@@ -1,0 +1,263 @@
+"""Faults of a machine, such as a full disk or a killed run: one line, exit status 2, and nothing half made is left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.cli import main
+from nezha_np.files import lock, temporary
+from nezha_np.files.atomic import write_atomically
+from nezha_np.files.partial_file import PartialFile
+from nezha_np.files.temporary import LOCK, PREFIX
+from nezha_np.oracle import standard
+from nezha_np.weights.formats.safetensors import _as_os_error, write_tensors
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = nz.weights.checkpoint.SHIPPED
+CONFIG = nz.BertConfig(vocab_size=999, hidden_size=32, num_attention_heads=2, num_hidden_layers=1, intermediate_size=6)
+LARGEST = 10_000  # bytes of a file on the small disk
+
+
+@contextlib.contextmanager
+def small_disk():
+    """Let no file grow beyond `LARGEST`: a write then fails as it does on a full disk, with another number."""
+    resource = pytest.importorskip("resource", reason="this system does not limit the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Read all files below a folder, and name its folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def fail(capsys, *arguments: object) -> str:
+    """Run a command that fails by a fault, and return its one line on stderr."""
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("nezha-np: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Make a folder with a configuration, inputs, texts, and a small set of standard bundles."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (tmp_path / "inputs.json").write_text('{"input_ids": [[2, 5, 3]]}')
+    (tmp_path / "texts.txt").write_text("好\n" * 300, encoding="utf-8")
+    return tmp_path
+
+
+COMMANDS = {
+    "convert": ["convert", SHIPPED, "{out}"],
+    "convert to a file": ["convert", SHIPPED, "{out}/deep/model.safetensors", "--dtype", "float32"],
+    "golden record": [
+        "golden",
+        "record",
+        "--inputs",
+        "inputs.json",
+        "--tolerances",
+        "none",
+        "-o",
+        "{out}/x.safetensors",
+    ],
+    "golden record --all": ["golden", "record", "--all", "{out}"],
+    "explain": ["explain", "房间很[MASK]净。", "-o", "page.html"],
+    "embed": ["embed", "texts.txt", "-o", "v.npy", "--batch-size", "4"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk_is_one_line_and_leaves_nothing(capsys, monkeypatch, folder, name):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(standard, "STANDARD", standard.STANDARD[:1])
+    monkeypatch.setattr(
+        standard, "record_standard", lambda name: nz.oracle.record(nz.init(CONFIG), [[2]], tolerances=None)
+    )
+    before = contents(folder)
+    with small_disk():
+        message = fail(capsys, *(str(word).format(out="new/out") for word in COMMANDS[name]))
+    assert "File too large" in message and PREFIX not in message
+    if name == "embed":  # whose rows are kept, all that the disk took
+        assert re.search(r"File too large; \d+ lines are done, in v\.npy\.partial", message)
+        assert {*contents(folder)} - {*before} == {"v.npy.partial", "v.npy.partial.json"}
+        return
+    assert re.search(r"\[Errno 27\] File too large: '(new/out/(deep/)?\S+\.safetensors|page\.html)'$", message.strip())
+    assert contents(folder) == before
+
+
+def test_a_full_disk_leaves_an_older_checkpoint_bundle_and_tokenizer(folder):
+    small, large = nz.init(CONFIG.replace(vocab_size=9)), nz.init(CONFIG, seed=1)
+    small.save(folder / "model")
+    nz.oracle.record(small, [[2]], tolerances=None).save(folder / "x.safetensors")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text("mine")
+    before = contents(folder)
+    bundle = nz.oracle.record(large, [[2]], tolerances=None)
+    with small_disk():
+        for write in (
+            lambda: large.save(folder / "model"),
+            lambda: bundle.save(folder / "x.safetensors"),
+            lambda: nz.save_vocabulary(nz.load_tokenizer(), folder / "tokenizer"),
+        ):
+            with pytest.raises(OSError, match="File too large: '") as full:
+                write()
+            assert full.value.errno == errno.EFBIG and str(folder) in full.value.filename
+    assert contents(folder) == before
+
+
+def test_embed_that_cannot_even_begin_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match="No space left"):
+        PartialFile(tmp_path / "v", {}, header=b"head")
+    assert contents(tmp_path) == {}
+
+
+def test_the_librarys_error_becomes_pythons_own(tmp_path):
+    error = _as_os_error(
+        Exception("Error while serializing: I/O error: No space left on device (os error 28)"), tmp_path
+    )
+    assert (error.errno, error.strerror, error.filename) == (errno.ENOSPC, "No space left on device", str(tmp_path))
+    assert str(_as_os_error(Exception("odd"), tmp_path)) == f"{tmp_path}: odd"
+    with pytest.raises(FileNotFoundError):
+        write_tensors(tmp_path / "nowhere" / "x.safetensors", {"x": np.zeros(2)})
+
+
+def test_a_folder_that_goes_away_and_one_that_cannot_be_written_to_are_named(tmp_path, monkeypatch):
+    def remove(folder: Path) -> None:
+        (folder / "a").write_text("a")
+        folder.parent.parent.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(FileNotFoundError) as gone:
+        write_atomically(tmp_path / "folder", remove)
+    assert str(gone.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'folder'}'"
+
+    def refused(prefix, dir):
+        raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/{prefix}abc")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with pytest.raises(PermissionError) as denied:
+        write_atomically(tmp_path / "new" / "folder", lambda folder: None)
+    assert str(denied.value) == f"[Errno 13] Permission denied: '{tmp_path / 'new' / 'folder'}'"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_another_run_has_used_in_the_meantime_stays(tmp_path):
+    def fail(folder: Path) -> None:
+        (tmp_path / "new" / "theirs").write_text("theirs")
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        write_atomically(tmp_path / "new", fail)
+    assert contents(tmp_path) == {"new": None, "new/theirs": b"theirs"}
+
+
+# -------------------------------------------------------------------------------------------------------- killed runs
+
+WRITER = """
+import pathlib, sys, time
+from nezha_np.files.atomic import write_atomically
+
+def write(folder):
+    (folder / "model.safetensors").write_bytes(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+
+write_atomically(pathlib.Path(sys.argv[1]), write)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """Start a process that writes into a folder until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline().strip() == b"writing"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_a_living_one_has_is_not(tmp_path, writer):
+    write_atomically(tmp_path, lambda folder: (folder / "mine").write_text("mine"))
+    (theirs,) = tmp_path.glob(f"{PREFIX}*")
+    assert (theirs / "files" / "model.safetensors").read_bytes() == b"half"
+    writer.kill()
+    writer.wait()
+    write_atomically(tmp_path, lambda folder: (folder / "mine").write_text("again"))
+    assert contents(tmp_path) == {"mine": b"again"}
+
+
+def test_a_run_that_ends_moves_its_file_though_another_run_has_looked_for_abandoned_ones(tmp_path, writer):
+    write_atomically(tmp_path, lambda folder: (folder / "mine").write_text("mine"))
+    writer.communicate()
+    assert contents(tmp_path) == {"mine": b"mine", "model.safetensors": b"half"}
+
+
+@pytest.mark.parametrize("whose", ["another machine's", "without a lock file", "on a file system without locks"])
+def test_what_nobody_can_be_asked_about_is_removed_a_day_later(tmp_path, monkeypatch, whose):
+    theirs = tmp_path / f"{PREFIX}theirs"
+    (theirs / "files").mkdir(parents=True)
+    (theirs / "files" / "model.safetensors").write_bytes(b"half")
+    if whose != "without a lock file":
+        (theirs / LOCK).write_bytes(b"another" if whose.startswith("another") else temporary._machine())
+    if whose.startswith("on a"):
+        monkeypatch.setattr(temporary, "try_lock", lambda file, path: None)
+    write_atomically(tmp_path, lambda folder: None)
+    assert (theirs / "files" / "model.safetensors").exists()
+    long_ago = time.time() - 2 * temporary.DAY
+    for path in (theirs / "files" / "model.safetensors", theirs / "files", *theirs.glob(LOCK)):
+        os.utime(path, (long_ago, long_ago))
+    write_atomically(tmp_path, lambda folder: None)
+    assert theirs.exists()  # something in it is new
+    os.utime(theirs, (long_ago, long_ago))
+    write_atomically(tmp_path, lambda folder: None)
+    assert contents(tmp_path) == {}
+
+
+def test_a_lock_is_none_where_the_file_system_has_none(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="this system has no such locks")
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        assert lock.try_lock(file, tmp_path / "file") is None
+    write_atomically(tmp_path, lambda folder: (folder / "mine").write_text("mine"))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_cannot_be_read_is_one_line(capsys, tmp_path, name):
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("this system has no file that cannot be read")
+    nz.init(CONFIG).save(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    message = fail(capsys, "inspect", tmp_path)
+    assert "Input/output error" in message or f"{tmp_path / name}: expected a file that can be read" in message
