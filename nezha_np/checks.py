@@ -99,8 +99,8 @@ def printable(text: object) -> str:
 
     Examples
     --------
-    >>> print(printable("\x1b[2Jpooler\n"))
-    \x1b[2Jpooler\n
+    >>> print(printable("\\x1b[2Jpooler\\n"))
+    \\x1b[2Jpooler\\n
     """
     return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
 
