@@ -151,6 +151,21 @@ def test_a_plain_dict_and_weights_of_a_user_are_held_to_the_same(family):
             nz.Weights(tensors | {SECOND_BIAS: tensors[BIAS][:-1]}, config)
 
 
+@pytest.mark.parametrize("held", ["first", "second", "both", "both in one array"])
+def test_a_step_of_training_reaches_a_bias_whatever_name_the_dict_has_for_it(held):
+    def step(weights):
+        out, gradients = nz.value_and_grad(nz.masked_lm)(weights, IDS, labels=IDS, config=BERT)
+        assert len(gradients) == len(filled(BERT)) - 4  # without pooler and next sentence
+        return out.loss, {name: x - 0.5 * gradients[name] if name in gradients else x for name, x in weights.items()}
+
+    weights = filled(BERT)
+    expected = step(step(weights)[1])[0]
+    if held != "first":
+        bias = weights.pop(BIAS) if held == "second" else weights[BIAS]
+        weights[SECOND_BIAS] = bias.copy() if held == "both" else bias
+    assert abs(step(step(weights)[1])[0] - expected) < 1e-6
+
+
 def test_numbers_that_are_not_numbers_are_equal_under_both_names(tmp_path):
     tensors = filled(BERT)
     tensors[TABLE][3, 2] = np.nan

@@ -224,7 +224,8 @@ def value_and_grad(
     callable
         Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a
         weight that is used twice (the decoder tied to the embeddings) is the sum of both. A weight that the loss does
-        not depend on has no entry.
+        not depend on has no entry. A tensor that a plain mapping holds under its second name, such as
+        ``cls.predictions.decoder.bias``, has its gradient under this name.
 
     Raises
     ------
@@ -261,6 +262,7 @@ def value_and_grad(
         if loss is None:
             raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
         with definitions():
-            return out, tape.walk_back(loss, intermediates=intermediates)
+            gradients = tape.walk_back(loss, intermediates=intermediates)
+        return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
 
     return run

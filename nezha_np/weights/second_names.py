@@ -199,6 +199,34 @@ def tensors_under_one_name(tensors: Mapping[str, Array], config: Config) -> dict
     return unique
 
 
+def second_names_in(tensors: Mapping[str, Array], config: Config) -> dict[str, str]:
+    """List the second names under which tensors are used, by their first names.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        What `tensors_under_one_name` gets.
+    config : Config
+        The configuration.
+
+    Returns
+    -------
+    dict of str to str
+        For each first name that is left out, or whose second is used, the second name.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> second_names_in({"cls.predictions.decoder.bias": np.ones(1)}, NezhaConfig())
+    {'cls.predictions.bias': 'cls.predictions.decoder.bias'}
+    """
+    return {
+        first: second
+        for second, first in aliases(config).items()
+        if second in tensors and (first not in tensors or not _must_be_equal(first, config))
+    }
+
+
 def _chosen(first: str, second: str, one: Array, other: Array, config: Config) -> Array:
     """Choose between the arrays of both names of a tensor; one that is no array is left to later checks."""
     shapes = getattr(one, "shape", None), getattr(other, "shape", None)
