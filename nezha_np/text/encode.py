@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nezha_np.arrays import is_array, to_numpy
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
@@ -134,8 +136,8 @@ def get_special_tokens_mask(
     if not isinstance(already_has_special_tokens, bool):
         got = type(already_has_special_tokens).__name__
         raise TypeError(f"already_has_special_tokens: expected a bool, got {got}")
-    first_ids = _check_ids("token_ids_0", token_ids_0)
-    second_ids = None if token_ids_1 is None else _check_ids("token_ids_1", token_ids_1)
+    first_ids = check_ids("token_ids_0", token_ids_0)
+    second_ids = None if token_ids_1 is None else check_ids("token_ids_1", token_ids_1)
     if already_has_special_tokens:
         if second_ids is not None:
             raise ValueError("token_ids_1: expected None, since token_ids_0 already has special tokens, got ids")
@@ -243,6 +245,42 @@ def check_text(name: str, text: Any) -> None:
         raise ValueError(f"{name}: expected valid Unicode: {error}") from error
 
 
+def check_ids(name: str, value: Any) -> np.ndarray:
+    """Check token ids.
+
+    Parameters
+    ----------
+    name : str
+        What to call the ids in an error.
+    value : array of integers, of any library, list of int, or int
+        The ids.
+
+    Returns
+    -------
+    array
+        The ids, as NumPy's array.
+
+    Raises
+    ------
+    TypeError
+        They are not integers.
+    ValueError
+        They are rows of different lengths.
+
+    Examples
+    --------
+    >>> check_ids("ids", [2, 3])
+    array([2, 3])
+    """
+    try:
+        ids = to_numpy(value) if is_array(value) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of one length: {error}") from error
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {ids.dtype if ids.ndim else type(value).__name__}")
+    return ids
+
+
 def _check_texts(name: str, value: str | Sequence[str]) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
@@ -252,16 +290,6 @@ def _check_texts(name: str, value: str | Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         check_text(f"{name}[{index}]", text)
     return list(texts)
-
-
-def _check_ids(name: str, value: Any) -> np.ndarray:
-    try:
-        ids = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected rows of one length: {error}") from error
-    if ids.size and ids.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {ids.dtype if ids.ndim else type(value).__name__}")
-    return ids
 
 
 def _check_max_length(max_length: int | None, special: int) -> None:
