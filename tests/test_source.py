@@ -262,3 +262,23 @@ def test_the_readme_shows_what_its_first_command_prints(capsys):
 
     assert nezha_np.cli.main(["fill-mask", "房间很[MASK]净。"]) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_text_files_name_their_encoding_and_written_ones_their_line_ends():
+    """Windows has another encoding and other line ends, which the files here are not to have."""
+    wrong = []
+    for path in [*PACKAGE.rglob("*.py"), REPOSITORY / "pytest_nezha_np.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="read_text" | "write_text" as name)):
+                    mode = name[0]
+                case ast.Call(func=ast.Name(id="open") | ast.Attribute(attr="open")) if "os.open" not in ast.unparse(
+                    node
+                ):
+                    mode = next((part.value for part in node.args if isinstance(part, ast.Constant)), "r")
+                case _:
+                    continue
+            needed = set() if "b" in mode else {"encoding"} if mode[0] == "r" else {"encoding", "newline"}
+            if needed - {keyword.arg for keyword in node.keywords}:
+                wrong.append(f"{path.name}, line {node.lineno}: expected {sorted(needed)}")
+    assert not wrong
