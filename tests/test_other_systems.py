@@ -240,31 +240,6 @@ def test_names_that_are_made_are_names_on_every_system():
             assert not re.search(r'[<>:"\\|?*\x00-\x1f]|[ .]$', part) and not reserved.match(part), file
 
 
-PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "notebooks" / "source").glob("*.md")]
-    if "_build" not in path.parts
-)
-
-
-def test_the_commands_of_the_pages_are_typed_alike_in_every_shell():
-    seen, wrong = 0, []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        lines = [
-            line for block in re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
-        ]
-        lines += re.findall(r"`((?:pip|python|pytest|nezha-np) [^`]+)`", text)
-        for line in lines:
-            if not re.match(r"(pip|python|pytest|ruff|nezha-np) ", line):
-                continue
-            seen += 1
-            bare = re.sub(r'"[^"]*"', "", line.partition(" #")[0])
-            if re.search(r"['\\$;|<>^%]|^\w+=", bare):  # cmd does not know single quotes, PowerShell recodes | and >
-                wrong.append(f"{page.name}: {line}")
-    assert seen > 50 and not wrong
-
-
 @pytest.mark.parametrize(
     "name", [r"sub\model.safetensors", r"..\model.safetensors", "C:model.safetensors", "../model.safetensors"]
 )
