@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_path, listed
+from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
@@ -20,6 +19,7 @@ from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
 from nezha_np.weights.prefixes import without_outer_prefix
+from nezha_np.weights.tensor_checks import check_layers
 from nezha_np.weights.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
@@ -85,6 +85,10 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     if message := wrong_family(raw_names, config):
         raise ValueError(f"{folder}: {message}")
     named = name_tensors(headers, config)
+    try:
+        check_layers(named, config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     known = {*backbone_shapes(config), *(key for task in tasks_of(config) for key in task_shapes(config, task))}
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
@@ -234,8 +238,8 @@ def _list_shards(index: Path) -> list[Path]:
     """List the files of tensors that an index of shards names."""
     folder = index.parent
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
     if not names or any(PureWindowsPath(name).name != name for name in names):
         raise ValueError(f"{index}: expected the names of files in the same folder, got {listed(names)}")

@@ -291,7 +291,7 @@ class Weights(Mapping[str, Array]):
         TypeError
             If `n` or `seed` is not an integer.
         ValueError
-            If `n` is less than 1, or not greater than the padding id.
+            If `n` is less than 1, not greater than the padding id, or more than the machine's memory holds.
 
         Examples
         --------
