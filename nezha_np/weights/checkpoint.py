@@ -19,6 +19,7 @@ from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
 from nezha_np.weights.prefixes import without_outer_prefix
+from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.tensor_checks import check_layers
 from nezha_np.weights.weights import Weights
 
@@ -37,7 +38,8 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     path : str or Path, optional
         A folder with ``config.json`` and the tensors: ``model.safetensors`` or else ``pytorch_model.bin``, or shards of
         one with its index (``model.safetensors.index.json``). Or a file that ends in .safetensors, .bin, .pt, .pth or
-        .npz, with ``config.json`` in the same folder. None: the small model that ships with the package.
+        .npz, with ``config.json`` in the same folder. In a folder of sentence-transformers, what ``modules.json``
+        names as its transformer. None: the small model that ships with the package.
     dtype : str or dtype, optional
         "float16", "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
         (bfloat16 becomes float32).
@@ -100,7 +102,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     }
     tensors = {key: _converted(mapped[file][key], name) for key, (file, _, _) in floats.items()}
     try:
-        weights = Weights(tensors, config, source=folder)
+        weights = Weights(tensors, config, source=folder if path is None or Path(path).is_file() else Path(path))
     except (TypeError, ValueError) as error:
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
@@ -212,6 +214,7 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: expected a folder or a file that ends in {SUFFIXES}, found no {folder}")
+    folder = transformer_folder(folder)
     for file in LOOKED_FOR:
         single, index = folder / file, folder / f"{file}.index.json"
         if single.is_file():

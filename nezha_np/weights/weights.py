@@ -321,8 +321,8 @@ class Weights(Mapping[str, Array]):
         OSError
             If a file cannot be written or replaced; then both are as they were.
         ValueError
-            If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
-            cannot be written to a file.
+            If `path` names a file of another format (.bin, .pt, .pth, .npz), `hidden_act` is a function, which cannot
+            be written to a file, or the folder's ``modules.json`` has the transformer in another folder.
 
         Examples
         --------
