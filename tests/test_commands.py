@@ -35,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
     nz.init(CONFIG).save(folder / "模型")
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
-    (folder / "texts.txt").write_text("房间\n价格\n", encoding="utf-8")
+    (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
     bundle = nz.oracle.record(CONFIG, [[2, 5, 3]], tolerances="quick", path=folder / "golden.safetensors")
     theirs = {name: np.array(array, "float32", order="C") for name, array in bundle.trace.items()}
     safetensors.numpy.save_file(theirs, folder / "theirs.safetensors")
