@@ -267,6 +267,6 @@ def check_device(device: str | None) -> int | None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
     if importlib.util.find_spec("cupy") is None:
         raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+            f'device: {device!r} needs CuPy: pip install "nezha-np[cuda12]" or "nezha-np[cuda13]"', name="cupy"
         )
     return int(match[1] or 0)
