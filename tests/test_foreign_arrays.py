@@ -128,7 +128,7 @@ def test_real_tensors_of_torch_without_array_api_compat_are_refused_with_the_com
 def test_a_gpu_without_cupy_is_refused_with_the_command(weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     for call in (lambda: weights.to(device="cuda"), lambda: nz.load(device="cuda:1")):
-        with pytest.raises(ModuleNotFoundError, match=r"^device: 'cuda(:1)?' needs CuPy: pip install 'nezha-np\["):
+        with pytest.raises(ModuleNotFoundError, match=r"^device: 'cuda(:1)?' needs CuPy: pip install .nezha-np\["):
             call()
 
 
