@@ -29,6 +29,7 @@ from nezha_np.model.heads import (
     token_classification,
 )
 from nezha_np.model.model import forward
+from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
 from nezha_np.text.encode import encode, get_special_tokens_mask
 from nezha_np.text.fill_mask import fill_mask
@@ -49,7 +50,9 @@ __all__ = [
     "HeadWarning",
     "NezhaConfig",
     "Weights",
+    "batch_decode",
     "causal_lm",
+    "decode",
     "definitions",
     "embed",
     "encode",

@@ -6,6 +6,7 @@ An error names the argument, what was expected, and what came.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+MOST_LEVELS = 100  # of JSON
 DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
 
 
@@ -76,8 +78,72 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if (least is not None and value < least) or (most is not None and value > most):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected a number {bounds}, got {value}")
+        raise ValueError(f"{name}: expected a number {bounds}, got {shortened(int(value))}")
     return int(value)
+
+
+def shortened(value: int) -> str:
+    """Write a number for an error, not more of it than can be read.
+
+    Parameters
+    ----------
+    value : int
+        The number.
+
+    Returns
+    -------
+    str
+        Its digits, or how long it is.
+
+    Examples
+    --------
+    >>> shortened(12), shortened(10**5000)
+    ('12', 'a number of 16610 bits')
+    """
+    return str(value) if abs(value) < 10**40 else f"a number of {value.bit_length()} bits"
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON, of no more levels than error messages and copies of it can have.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    object
+        What it says.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or lists and objects stand inside of one another in more than `MOST_LEVELS` levels.
+
+    Examples
+    --------
+    >>> parse_json('{"vocab_size": 9}')
+    {'vocab_size': 9}
+    """
+    deep = f"expected at most {MOST_LEVELS} levels of lists and objects inside of one another, got more"
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(deep) from None
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [item for each in level for item in _items(each)]
+    if level:
+        raise ValueError(deep)
+    return value
+
+
+def _items(value: Any) -> Any:
+    """Return what stands in a list or an object of JSON."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def listed(names: list[str], most: int = 20) -> str:
@@ -201,6 +267,6 @@ def check_device(device: str | None) -> int | None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
     if importlib.util.find_spec("cupy") is None:
         raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+            f'device: {device!r} needs CuPy: pip install "nezha-np[cuda12]" or "nezha-np[cuda13]"', name="cupy"
         )
     return int(match[1] or 0)

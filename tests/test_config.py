@@ -520,7 +520,8 @@ BAD: list[tuple[str, object, type[Exception]]] = [  # in every family
     *[(name, value, ValueError) for name in NUMBERS for value in (-1e-9, float("nan"), float("inf"), 10**400)],
     *[(name, value, TypeError) for name in NUMBERS for value in ("0.02", None, False, [0.02], 1j)],
     *[(name, value, TypeError) for name in SWITCHES for value in (0, 1, None, "true", [])],
-    *[(name, value, TypeError) for name in TOKENS for value in ("0", 0.0, True, [0])],
+    *[(name, value, TypeError) for name in TOKENS for value in ("0", 0.0, True, ["0"])],
+    *[(name, [0], TypeError) for name in TOKENS if name != "eos_token_id"],
     *[(name, -1, ValueError) for name in TOKENS],
     ("pad_token_id", 30522, ValueError),
     ("hidden_size", 770, ValueError),  # not a multiple of 12 heads
@@ -529,7 +530,7 @@ BAD: list[tuple[str, object, type[Exception]]] = [  # in every family
     *[("problem_type", value, ValueError) for value in ("", "classification", 1, ["regression"])],
     ("num_attention_heads", 10, ValueError),  # nor a ConvBERT's of 5 heads and 5 convolutions
     *[("pruned_heads", value, TypeError) for value in (None, 5, [0], "0", {0: 1}, {0: "1"}, {0: ["1"]}, {0: [1.0]})],
-    *[("pruned_heads", value, ValueError) for value in ({12: [0]}, {-1: [0]}, {0: [12]}, {0: [-1]}, {0: range(12)})],
+    *[("pruned_heads", value, ValueError) for value in ({12: [0]}, {-13: [0]}, {0: [12]}, {0: [-13]}, {0: range(12)})],
     *[("pruned_heads", value, ValueError) for value in ({"a": [0]}, {0.5: [0]}, {None: [0]})],
     *[("id2label", value, TypeError) for value in (5, "ab", ["a", "b"])],
     *[("id2label", value, ValueError) for value in ({}, {"a": "b"}, {None: "a"}, {0.5: "a"})],

@@ -150,6 +150,7 @@ def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
     classify, tok, classifier = nz.sequence_classification, names["tok"], names["classifier"]
     logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "隔音很差"])).logits
     assert [classifier.config.id2label[int(row.argmax())] for row in logits] == ["差", "好"]
+    assert classifier.config.architectures == ("NezhaForSequenceClassification",)
 
 
 # --------------------------------------------------------------------------------------------------- two languages
@@ -212,7 +213,7 @@ def test_the_design_names_every_room_and_every_file_of_the_mechanism():
 
 def test_every_public_name_and_every_layer_is_on_a_page_of_the_api():
     text = "".join(text_of(page) for page in sorted((DOCS / "api").glob("*.md")))
-    named = set(re.findall(r"^\.\. auto(?:function|class):: (\w+)$", text, flags=re.MULTILINE))
+    named = set(re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", text, flags=re.MULTILINE))
     modules = set(re.findall(r"^\.\. automodule:: nezha_np\.([\w.]+)$", text, flags=re.MULTILINE))
     assert not set(nz.__all__) - named - modules
     layers = {f"layers.{path.stem}" for path in (REPOSITORY / "nezha_np" / "layers").glob("[!_]*.py")}
@@ -227,7 +228,7 @@ def site(tmp_path_factory):
     """Build the site as `.ci/run` does: every warning is an error."""
     for module in ("sphinx", "pydata_sphinx_theme", "numpydoc", "myst_nb", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install '.[docs]' brings what builds the site")
+            pytest.skip(f'{module} is not installed: pip install ".[docs]" brings what builds the site')
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(folder / "read")]
     done = subprocess.run([*command, str(DOCS), str(folder / "html")], capture_output=True, text=True)

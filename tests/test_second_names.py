@@ -151,6 +151,21 @@ def test_a_plain_dict_and_weights_of_a_user_are_held_to_the_same(family):
             nz.Weights(tensors | {SECOND_BIAS: tensors[BIAS][:-1]}, config)
 
 
+@pytest.mark.parametrize("held", ["first", "second", "both", "both in one array"])
+def test_a_step_of_training_reaches_a_bias_whatever_name_the_dict_has_for_it(held):
+    def step(weights):
+        out, gradients = nz.value_and_grad(nz.masked_lm)(weights, IDS, labels=IDS, config=BERT)
+        assert len(gradients) == len(filled(BERT)) - 4  # without pooler and next sentence
+        return out.loss, {name: x - 0.5 * gradients[name] if name in gradients else x for name, x in weights.items()}
+
+    weights = filled(BERT)
+    expected = step(step(weights)[1])[0]
+    if held != "first":
+        bias = weights.pop(BIAS) if held == "second" else weights[BIAS]
+        weights[SECOND_BIAS] = bias.copy() if held == "both" else bias
+    assert abs(step(step(weights)[1])[0] - expected) < 1e-6
+
+
 def test_numbers_that_are_not_numbers_are_equal_under_both_names(tmp_path):
     tensors = filled(BERT)
     tensors[TABLE][3, 2] = np.nan
@@ -180,6 +195,27 @@ def test_names_are_compared_in_float16_and_bfloat16_files_and_across_libraries(t
         torch.save({name: array.to(kind) for name, array in other.items()}, path)
         with pytest.raises(ValueError, match="expected the same numbers"):
             nz.load(path)
+
+
+def test_numbers_that_numpy_does_not_have_are_named_by_load_and_listed_by_inspect(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="it has eight-bit floats")
+    safetensors_torch = pytest.importorskip("safetensors.torch", reason="it writes them")
+    tensors = {name: torch.tensor(array) for name, array in names_in_file(filled(BERT), BERT).items()}
+    put(tmp_path / "model", filled(BERT), BERT)
+    small = tensors[f"bert.{TABLE}"].to(torch.float8_e4m3fn)
+    for table, message in ((small, "expected tensors of floats"), (tensors[f"bert.{TABLE}"], "difference of nan")):
+        both = tensors | {f"bert.{TABLE}": table, "cls.predictions.decoder.weight": small.clone()}
+        safetensors_torch.save_file(both, tmp_path / "model" / "model.safetensors")
+        with pytest.raises(ValueError, match=message):
+            nz.load(tmp_path / "model")
+        assert nezha_np.cli.main(["inspect", str(tmp_path / "model")]) == 0
+    assert "refused: expected the same numbers" in capsys.readouterr().out
+
+
+def test_a_second_name_of_something_that_is_no_array_is_named():
+    for array in ([0.0] * 11, None, "text"):
+        with pytest.raises(TypeError, match=BIAS):
+            nz.Weights(filled(BERT) | {SECOND_BIAS: array}, BERT)
 
 
 def test_both_names_are_refused_while_jax_traces_their_numbers():

@@ -812,9 +812,7 @@ def test_a_setting_of_a_wrong_type_in_the_call_is_named(options, error, message)
 def test_settings_for_a_tokenizer_json_are_refused(tmp_path, shipped, options):
     shipped.save(str(tmp_path / "tokenizer.json"))
     [name] = options
-    with pytest.raises(
-        ValueError, match=rf"^{name}: expected None with .*tokenizer\.json, which holds all its settings"
-    ):
+    with pytest.raises(ValueError, match=rf"^{name}: expected None with .*tokenizer\.json, whose settings are those"):
         load_tokenizer(tmp_path, **options)
     folder_with(tmp_path)
     assert load_tokenizer(tmp_path / "vocab.txt", **options).to_str() == shipped.to_str()

@@ -19,6 +19,7 @@ from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import every_name, wrong_family
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
+from nezha_np.weights.tensor_checks import check_layers
 
 
 def add(commands: Subparsers) -> None:
@@ -74,6 +75,11 @@ def _lines(path: str | None) -> Iterator[str]:
     yield ""
     if message := wrong_family(names_in_files, config):
         yield f"wrong model_type: {message}"
+    try:
+        check_layers(named, config)
+    except ValueError as error:
+        yield f"wrong {error}"
+        return
     for name, needed in _needed_tensors(config):
         wrong = _what_is_wrong(entries, needed)
         other = "" if wrong or name == "forward" else trained_as_another(config, name)

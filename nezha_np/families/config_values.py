@@ -11,6 +11,10 @@ import numpy as np
 
 from nezha_np.checks import check_integer
 
+MOST = 2**31 - 1  # of any size: no axis of a tensor is longer
+MOST_LAYERS = 10**4  # ten times the deepest transformers
+MOST_NAMES_MADE = 10**6  # of labels: LABEL_0, LABEL_1 …; more of them must come with their names
+
 
 class FrozenDict(dict[Any, Any]):
     """A dict that cannot be changed after it is made: the mappings of a frozen dataclass."""
@@ -76,7 +80,8 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
     (2, {0: 'LABEL_0', 1: 'LABEL_1'}, {'LABEL_0': 0, 'LABEL_1': 1})
     """
     if num_labels is not None:
-        num_labels = check_integer("num_labels", num_labels, least=1)
+        most = MOST if id2label is not None else MOST_NAMES_MADE
+        num_labels = check_integer("num_labels", num_labels, least=1, most=most)
     if id2label is None:
         names = {index: f"LABEL_{index}" for index in range(2 if num_labels is None else num_labels)}
     else:
@@ -94,22 +99,37 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
 
 
 def check_pruned_heads(pruned_heads: Any, layers: int, heads: int) -> FrozenDict:
-    """Check which heads each layer has lost: some, but not all.
+    """Check which heads each layer has lost: some, but not all. Negative numbers count from the end.
 
     Examples
     --------
-    >>> check_pruned_heads({"0": [3, 1]}, layers=2, heads=4)
-    {0: (1, 3)}
+    >>> check_pruned_heads({"0": [3, 1], "-1": [-4]}, layers=2, heads=4)
+    {0: (1, 3), 1: (0,)}
     """
-    pruned = {}
+    pruned: dict[int, set[int]] = {}
     for layer, lost in numbered("pruned_heads", pruned_heads).items():
         if not isinstance(lost, Iterable):
             raise TypeError(f"pruned_heads: expected a list of heads for each layer, got {layer}: {lost!r}")
-        gone = sorted({check_integer("pruned_heads", head) for head in lost})
-        if not (0 <= layer < layers and set(gone) < set(range(heads))):
+        given = sorted({check_integer("pruned_heads", head) for head in lost})
+        gone = pruned.setdefault(layer % layers, set())
+        gone.update(head % heads for head in given)
+        in_range = -layers <= layer < layers and all(-heads <= head < heads for head in given)
+        if not in_range or len(gone) == heads:
             raise ValueError(
                 f"pruned_heads: expected some but not all of the {heads} heads of a layer from 0 to {layers - 1}, got "
-                f"{layer}: {gone}"
+                f"{layer}: {given}"
             )
-        pruned[layer] = tuple(gone)
-    return FrozenDict(pruned)
+    return FrozenDict({layer: tuple(sorted(gone)) for layer, gone in pruned.items()})
+
+
+def check_tokens(name: str, value: Any) -> int | tuple[int, ...] | None:
+    """Check a field that holds the id of a token, or several; None: there is none.
+
+    Examples
+    --------
+    >>> check_tokens("eos_token_id", 3), check_tokens("eos_token_id", [2, 3])
+    (3, (2, 3))
+    """
+    if isinstance(value, (list, tuple)):
+        return tuple(check_integer(name, each, least=0, most=MOST) for each in value)
+    return None if value is None else check_integer(name, value, least=0, most=MOST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -158,7 +158,9 @@ class Tape(Trace):
         """
         return dy
 
-    def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
+    def walk_back(
+        self, loss: Array, *, intermediates: bool = False, scales: Mapping[str, float] | None = None
+    ) -> dict[str, Array]:
         """Compute all gradients of a loss.
 
         Parameters
@@ -167,6 +169,9 @@ class Tape(Trace):
             The loss, a result of this tape.
         intermediates : bool
             Whether to return the gradients of the intermediates too.
+        scales : mapping of str to float, optional
+            Factors by the names of results of this tape: the gradient of such a result is multiplied by its factor
+            before the walk goes on. ``{"loss": 1024.0}`` scales all gradients.
 
         Returns
         -------
@@ -181,10 +186,13 @@ class Tape(Trace):
         if id(loss) not in self.made:
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
         gradients = {id(loss): namespace(loss).ones_like(loss)}
+        factors = {id(self.arrays[name]): factor for name, factor in (scales or {}).items()}
         for layer, arguments, options, result in reversed(self.calls):
             dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
             if dy is None:
                 continue
+            if id(result) in factors:
+                dy = dy * factors[id(result)]
             dy = self.keep_gradient(dy, result)
             parts = self.compute_gradient(dy, result, layer, arguments, options)
             for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
@@ -224,7 +232,8 @@ def value_and_grad(
     callable
         Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a
         weight that is used twice (the decoder tied to the embeddings) is the sum of both. A weight that the loss does
-        not depend on has no entry.
+        not depend on has no entry. A tensor that a plain mapping holds under its second name, such as
+        ``cls.predictions.decoder.bias``, has its gradient under this name.
 
     Raises
     ------
@@ -261,6 +270,7 @@ def value_and_grad(
         if loss is None:
             raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
         with definitions():
-            return out, tape.walk_back(loss, intermediates=intermediates)
+            gradients = tape.walk_back(loss, intermediates=intermediates)
+        return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
 
     return run

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nezha_np.arrays import is_array, to_numpy
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
@@ -70,6 +72,37 @@ def encode(
     _check_max_length(max_length, tokenizer.num_special_tokens_to_add(second_texts is not None))
 
     inputs: list[Any] = first_texts if second_texts is None else list(zip(first_texts, second_texts, strict=True))
+    return encode_and_cut(tokenizer, inputs, max_length)[0]
+
+
+def encode_and_cut(
+    tokenizer: Tokenizer, inputs: list[Any], max_length: int | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Turn texts into arrays, and say which of them are cut; `encode` describes the arguments and checks them.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        The tokenizer.
+    inputs : list of str, or list of tuple of str
+        B texts, or B pairs of texts.
+    max_length : int or None
+        The largest number of tokens in a row.
+
+    Returns
+    -------
+    batch : dict of (B, L) int64 arrays
+        What `encode` returns.
+    cut : (B,) bool array
+        Whether a row has lost tokens.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> batch, cut = encode_and_cut(load_tokenizer(), ["你好", "好"], 3)
+    >>> batch["input_ids"].shape, cut
+    ((2, 3), array([ True, False]))
+    """
     encodings = without_truncation_and_padding(tokenizer).encode_batch(inputs)
     rows = [_truncate(encoding, max_length) for encoding in encodings]
     lengths = np.array([len(positions) for positions in rows])
@@ -79,7 +112,8 @@ def encode(
     for row, (encoding, positions) in enumerate(zip(encodings, rows, strict=True)):
         input_ids[row, : len(positions)] = np.array(encoding.ids, dtype=np.int64)[positions]
         token_type_ids[row, : len(positions)] = np.array(encoding.type_ids, dtype=np.int64)[positions]
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return batch, np.array([len(encoding) for encoding in encodings]) > lengths
 
 
 def get_special_tokens_mask(
@@ -134,8 +168,8 @@ def get_special_tokens_mask(
     if not isinstance(already_has_special_tokens, bool):
         got = type(already_has_special_tokens).__name__
         raise TypeError(f"already_has_special_tokens: expected a bool, got {got}")
-    first_ids = _check_ids("token_ids_0", token_ids_0)
-    second_ids = None if token_ids_1 is None else _check_ids("token_ids_1", token_ids_1)
+    first_ids = check_ids("token_ids_0", token_ids_0)
+    second_ids = None if token_ids_1 is None else check_ids("token_ids_1", token_ids_1)
     if already_has_special_tokens:
         if second_ids is not None:
             raise ValueError("token_ids_1: expected None, since token_ids_0 already has special tokens, got ids")
@@ -243,6 +277,42 @@ def check_text(name: str, text: Any) -> None:
         raise ValueError(f"{name}: expected valid Unicode: {error}") from error
 
 
+def check_ids(name: str, value: Any) -> np.ndarray:
+    """Check token ids.
+
+    Parameters
+    ----------
+    name : str
+        What to call the ids in an error.
+    value : array of integers, of any library, list of int, or int
+        The ids.
+
+    Returns
+    -------
+    array
+        The ids, as NumPy's array.
+
+    Raises
+    ------
+    TypeError
+        They are not integers.
+    ValueError
+        They are rows of different lengths.
+
+    Examples
+    --------
+    >>> check_ids("ids", [2, 3])
+    array([2, 3])
+    """
+    try:
+        ids = to_numpy(value) if is_array(value) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of one length: {error}") from error
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {ids.dtype if ids.ndim else type(value).__name__}")
+    return ids
+
+
 def _check_texts(name: str, value: str | Sequence[str]) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
@@ -252,16 +322,6 @@ def _check_texts(name: str, value: str | Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         check_text(f"{name}[{index}]", text)
     return list(texts)
-
-
-def _check_ids(name: str, value: Any) -> np.ndarray:
-    try:
-        ids = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected rows of one length: {error}") from error
-    if ids.size and ids.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {ids.dtype if ids.ndim else type(value).__name__}")
-    return ids
 
 
 def _check_max_length(max_length: int | None, special: int) -> None:

@@ -1,4 +1,4 @@
-"""From files to a tokenizer, and back: vocab.txt, tokenizer_config.json, tokenizer.json."""
+"""From files to a tokenizer, and back: vocab.txt or tokenizer.json, tokenizer_config.json and the files of tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.text_encoding import read_utf8
+from nezha_np.text.added_tokens import add_tokens, check_special_tokens, read_tokens
+from nezha_np.text.decode import keep_spaces
 from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
-from nezha_np.text.tokenizer_config import check_settings, get_token, read_config
-from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, vocabulary_lines
+from nezha_np.text.tokenizer_class import find_class
+from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, read_object
+from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.sentence_files import transformer_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,10 +45,11 @@ def load_tokenizer(
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with tokenizer.json, else with vocab.txt; or such a file itself. The settings of a vocab.txt (those
-        below, and added tokens) are read from the tokenizer_config.json in the same folder, if there is one; what is
-        not set has the reference's default. A tokenizer.json holds all its settings; only the name of the pad token is
-        read from the tokenizer_config.json. None: the tokenizer that ships with the package.
+        A folder with tokenizer.json, else with vocab.txt; or such a file itself. Settings (those below), special tokens
+        and added tokens are read from tokenizer_config.json, special_tokens_map.json and added_tokens.json in the same
+        folder too, if they are there, as the reference's AutoTokenizer reads them. What is not set has the reference's
+        default. In a folder of sentence-transformers these are the files of its transformer. None: the tokenizer that
+        ships with the package.
     do_lower_case : bool, optional
         Whether text is put in lower case. Here and below None means what tokenizer_config.json says, else the
         default, which is True here. No setting may come with a tokenizer.json.
@@ -74,8 +79,9 @@ def load_tokenizer(
     TypeError
         An argument has a wrong type.
     ValueError
-        A file is not UTF-8, not JSON or not a tokenizer; a setting in tokenizer_config.json has a wrong type; the
-        vocabulary lacks special tokens, which are named; or settings come with a tokenizer.json.
+        A file is not UTF-8, begins with a byte-order mark, is not JSON or not a tokenizer; a setting in a file has a
+        wrong type; a file names another tokenizer than one of BERT's; the vocabulary lacks special tokens, which are
+        named; or settings come with a tokenizer.json.
 
     Examples
     --------
@@ -99,20 +105,33 @@ def load_tokenizer(
         mask_token=mask_token,
     )
     file = _find_file(path)
-    config = read_config(file.with_name("tokenizer_config.json")) | settings
+    config = read_object(file.with_name("tokenizer_config.json"))
+    kind = find_class(file, config)
     if file.suffix == ".json":
         if settings:
             name, value = next(iter(settings.items()))
-            raise ValueError(f"{name}: expected None with {file}, which holds all its settings, got {value!r}")
+            raise ValueError(
+                f"{name}: expected None with {file}, whose settings are those of its folder, got {value!r}; "
+                "let path name a vocab.txt to use another"
+            )
         tokenizer = _read_tokenizer(file)
+        defaults = SPECIAL_TOKENS if kind == "BertTokenizer" else {}
+        tokens = read_tokens(file, config, settings, defaults, tokenizer.get_added_tokens_decoder())
+        check_special_tokens(tokenizer, tokens, file)
+        add_tokens(tokenizer, tokens)
+        if kind != "PreTrainedTokenizerFast":
+            obey_config(tokenizer, config, all_settings=kind == "BertTokenizer")
     else:
-        tokenizer = make_tokenizer(file, config)
+        tokens = read_tokens(file, config, settings, SPECIAL_TOKENS, {})
+        tokenizer = make_tokenizer(file, config | settings, tokens)
     stored = tokenizer.padding or {}
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    pad = get_token(config.get("pad_token"), "pad_token", stored.get("pad_token", "[PAD]")).content
+    pad = str(tokens.named.get("pad_token", stored.get("pad_token", "[PAD]")))
     if pad != "[PAD]" and tokenizer.token_to_id(pad) is not None:
         tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
+    if not get_setting(config, "clean_up_tokenization_spaces", bool, True):
+        keep_spaces(tokenizer)
     return tokenizer
 
 
@@ -196,6 +215,7 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
         raise FileNotFoundError(f"path: {found} does not exist")
     if not found.is_dir():
         return found
+    found = transformer_folder(found)
     for file in (found / "tokenizer.json", found / "vocab.txt"):
         if file.is_file():
             return file

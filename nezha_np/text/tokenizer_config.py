@@ -1,17 +1,14 @@
-"""The settings of a tokenizer: those of a call, and those that stand in tokenizer_config.json."""
+"""The settings of a tokenizer: those of a call, and those that stand in its files, which are JSON objects."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nezha_np.checks import parse_json
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_text
-
-if TYPE_CHECKING:
-    from tokenizers import AddedToken
 
 # The special tokens by their settings, with the reference's names.
 SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
@@ -62,8 +59,8 @@ def check_settings(**settings: Any) -> dict[str, Any]:
     return chosen
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read a tokenizer_config.json.
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object, such as tokenizer_config.json.
 
     Parameters
     ----------
@@ -82,21 +79,24 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Examples
     --------
-    >>> read_config(Path("nowhere/tokenizer_config.json"))
+    >>> read_object(Path("nowhere/tokenizer_config.json"))
     {}
     """
     if not file.is_file():
         return {}
+    text = read_utf8(file)
     try:
-        config = json.loads(read_utf8(file))
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"path: {file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"path: expected a JSON object in {file}, got {type(config).__name__}")
-    return config
+    if not isinstance(value, dict):
+        raise ValueError(f"path: expected a JSON object in {file}, got {type(value).__name__}")
+    return value
 
 
-def get_setting(config: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+def get_setting(
+    config: dict[str, Any], key: str, kind: type, default: Any, *, file: str = "tokenizer_config.json"
+) -> Any:
     """Look up one setting and check its type.
 
     Parameters
@@ -109,6 +109,8 @@ def get_setting(config: dict[str, Any], key: str, kind: type, default: Any) -> A
         What its value must be.
     default : object
         Its value where it is absent or null.
+    file : str
+        The name of the file, for errors.
 
     Returns
     -------
@@ -127,7 +129,7 @@ def get_setting(config: dict[str, Any], key: str, kind: type, default: Any) -> A
     """
     value = default if config.get(key) is None else config[key]
     if value is not None and not isinstance(value, kind):
-        raise ValueError(f"path: expected {kind.__name__} for {key} in tokenizer_config.json, got {value!r}")
+        raise ValueError(f"path: expected {kind.__name__} for {key} in {file}, got {value!r}")
     return value
 
 
@@ -160,72 +162,3 @@ def get_never_split(config: dict[str, Any]) -> list[str]:
     for word in words:
         check_text("never_split", word)
     return sorted({word for word in words if word})
-
-
-def get_token(entry: Any, key: str, default: str | None = None) -> AddedToken:
-    """Make a token of what tokenizer_config.json says of it.
-
-    Parameters
-    ----------
-    entry : str, dict or None
-        The token's name, or an object with its name and flags.
-    key : str
-        The name of the setting, for errors.
-    default : str, optional
-        The token's name where `entry` is None.
-
-    Returns
-    -------
-    tokenizers.AddedToken
-        The token, with the reference's defaults for the flags that are not set.
-
-    Raises
-    ------
-    ValueError
-        It has no name.
-
-    Examples
-    --------
-    >>> token = get_token({"content": "[E1]", "lstrip": True}, "mask_token")
-    >>> token.content, token.lstrip, token.special
-    ('[E1]', True, False)
-    """
-    from tokenizers import AddedToken
-
-    named = default if entry is None else entry
-    fields: dict[str, Any] = named if isinstance(named, dict) else {"content": named, "special": True}
-    if not isinstance(fields.get("content"), str) or not fields["content"]:
-        raise ValueError(f"path: expected a token for {key} in tokenizer_config.json, got {entry!r}")
-    flags = {flag: bool(fields.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "special")}
-    normalized = bool(fields.get("normalized", not flags["special"]))  # the reference's default
-    return AddedToken(fields["content"], normalized=normalized, **flags)
-
-
-def get_added_tokens(config: dict[str, Any]) -> list[AddedToken]:
-    """Look up the tokens in ``added_tokens_decoder``.
-
-    Parameters
-    ----------
-    config : dict
-        What tokenizer_config.json holds.
-
-    Returns
-    -------
-    list of tokenizers.AddedToken
-        The tokens, ordered by id.
-
-    Raises
-    ------
-    ValueError
-        An entry is not a token.
-
-    Examples
-    --------
-    >>> entries = {"7001": {"content": "[E2]"}, "7000": {"content": "[E1]"}}
-    >>> [token.content for token in get_added_tokens({"added_tokens_decoder": entries})]
-    ['[E1]', '[E2]']
-    """
-    key = "added_tokens_decoder"
-    by_id = get_setting(config, key, dict, {})
-    in_order = sorted(by_id, key=lambda id: (len(id), id))  # ids are strings here: "9" before "10"
-    return [get_token(by_id[id], key) for id in in_order]

@@ -19,25 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nezha_np.files.text_encoding import read_utf8
+from nezha_np.text.added_tokens import Tokens, add_tokens, check_special_tokens
+from nezha_np.text.decode import cleans_up
 from nezha_np.text.encode import without_truncation_and_padding
-from nezha_np.text.tokenizer_config import (
-    SPECIAL_TOKENS,
-    get_added_tokens,
-    get_never_split,
-    get_setting,
-    get_token,
-)
+from nezha_np.text.tokenizer_config import get_never_split, get_setting
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Tokenizer
     from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
 
 # The first of the private-use characters that stand for words of never_split while a text is normalised.
 FIRST_PLACEHOLDER = 0xF0000
+MOST_GAPS = 10**6
 
 
-def make_tokenizer(file: Path, config: dict[str, Any]) -> Tokenizer:
+def make_tokenizer(file: Path, config: dict[str, Any], tokens: Tokens) -> Tokenizer:
     """Make a tokenizer of a vocabulary and its settings.
 
     Parameters
@@ -46,6 +43,8 @@ def make_tokenizer(file: Path, config: dict[str, Any]) -> Tokenizer:
         A vocab.txt: a token in each line; its id is the number of the line, from 0.
     config : dict
         What tokenizer_config.json holds, and the settings of the call, which go first.
+    tokens : Tokens
+        Its special and added tokens; those for the unknown, for the start and for the end must be among them.
 
     Returns
     -------
@@ -55,26 +54,24 @@ def make_tokenizer(file: Path, config: dict[str, Any]) -> Tokenizer:
     Raises
     ------
     ValueError
-        The file is not UTF-8; a setting has a wrong type; or the vocabulary lacks special tokens, which are named.
+        The file is not UTF-8, a setting has a wrong type, or the vocabulary lacks special tokens, which are named.
 
     Examples
     --------
     >>> from nezha_np.weights.checkpoint import SHIPPED
-    >>> make_tokenizer(SHIPPED / "vocab.txt", {"do_lower_case": False}).encode("ok GPU").tokens
+    >>> tokens = Tokens({"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]"}, [], [])
+    >>> make_tokenizer(SHIPPED / "vocab.txt", {"do_lower_case": False}, tokens).encode("ok GPU").tokens
     ['[CLS]', 'ok', '[UNK]', '[SEP]']
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     # Split at newlines alone: str.splitlines also splits at U+2028 and the like, which may stand in tokens.
     vocabulary = {token: line for line, token in enumerate(read_utf8(file).removesuffix("\n").split("\n"))}
-    special = [get_token(config.get(key), key, default) for key, default in SPECIAL_TOKENS.items()]
-    unk, sep, _, cls, _ = [token.content for token in special]
-    added = get_added_tokens(config)
-    known = vocabulary.keys() | {token.content for token in added}
-    if missing := [token.content for token in special if token.content not in known]:
-        raise ValueError(f"path: expected {file} to hold the special tokens, it lacks {', '.join(missing)}")
-
+    if none := [key for key in ("unk_token", "sep_token", "cls_token") if key not in tokens.named]:
+        raise ValueError(f"path: expected a name for {none[0]} with {file}, got null")
+    unk, sep, cls = (str(tokens.named[f"{name}_token"]) for name in ("unk", "sep", "cls"))
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk))
+    check_special_tokens(tokenizer, tokens, file)
     never_split = get_never_split(config)
     normalizer = _make_normalizer(
         never_split,
@@ -88,15 +85,53 @@ def make_tokenizer(file: Path, config: dict[str, Any]) -> Tokenizer:
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    key = "additional_special_tokens"
-    further = [get_token(entry, key) for entry in get_setting(config, key, list, [])]
-    _add_tokens(tokenizer, added, special + further)
+    add_tokens(tokenizer, tokens)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (cls, sep)],
     )
     return tokenizer
+
+
+def obey_config(tokenizer: Tokenizer, config: dict[str, Any], *, all_settings: bool) -> None:
+    """Let a tokenizer from a tokenizer.json normalise a text as tokenizer_config.json says, where the two disagree.
+
+    The reference is BertTokenizerFast.__init__. A normaliser of another kind than BertNormalizer stays as it is.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        The tokenizer, which is changed.
+    config : dict
+        What tokenizer_config.json holds.
+    all_settings : bool
+        Whether a setting that it does not hold has BertTokenizerFast's default; False: it stays as it is.
+
+    Raises
+    ------
+    ValueError
+        A setting has a wrong type.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> tokenizer = load_tokenizer()
+    >>> obey_config(tokenizer, {"do_lower_case": False}, all_settings=False)
+    >>> tokenizer.encode("ok GPU").tokens
+    ['[CLS]', 'ok', '[UNK]', '[SEP]']
+    """
+    from tokenizers import normalizers
+
+    stored = tokenizer.normalizer
+    if not isinstance(stored, normalizers.BertNormalizer):
+        return
+    settings = (("lowercase", "do_lower_case", True), ("strip_accents", "strip_accents", None))
+    steps: dict[str, Any] = {
+        step: get_setting(config, key, bool, default) if all_settings or key in config else getattr(stored, step)
+        for step, key, default in (*settings, ("handle_chinese_chars", "tokenize_chinese_chars", True))
+    }
+    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=stored.clean_text, **steps)
 
 
 def describe_tokenizer(tokenizer: Tokenizer, state: dict[str, Any], mask_token: str | None) -> dict[str, Any]:
@@ -154,6 +189,7 @@ def describe_tokenizer(tokenizer: Tokenizer, state: dict[str, Any], mask_token: 
         "tokenize_chinese_chars": any(step.get("handle_chinese_chars") for step in steps),
         "do_basic_tokenize": state["normalizer"] is not None,
         "never_split": _read_never_split(state) or None,
+        "clean_up_tokenization_spaces": cleans_up(tokenizer),
         **names,
         "mask_token": mask_token,
         "additional_special_tokens": [token for token in further if token != mask_token],
@@ -177,6 +213,11 @@ def vocabulary_lines(vocabulary: dict[str, int]) -> list[str]:
         A token for each id from 0 to the last. An id without a token gets the last token: of equal lines the last
         counts, so that the file is read back as the same vocabulary.
 
+    Raises
+    ------
+    ValueError
+        The ids have more than a million gaps.
+
     Examples
     --------
     >>> vocabulary_lines({"a": 0, "b": 2})
@@ -184,6 +225,11 @@ def vocabulary_lines(vocabulary: dict[str, int]) -> list[str]:
     """
     by_id = {id: token for token, id in vocabulary.items()}
     last = max(by_id, default=-1)
+    if last - len(by_id) > MOST_GAPS:
+        raise ValueError(
+            f"tokenizer: expected at most {MOST_GAPS:,} ids without a token, which vocab.txt fills with lines, got "
+            f"{last + 1 - len(by_id):,} below the id {last:,} of {by_id[last]!r}"
+        )
     return [by_id.get(id, by_id[last]) for id in range(last + 1)]
 
 
@@ -275,18 +321,3 @@ def _punctuation() -> str:
     characters = "x".join(chr(code) for code in range(0x20000) if not 0xD800 <= code < 0xE000)
     words = {word for word, _ in BertPreTokenizer().pre_tokenize_str(f"x{characters}x")}
     return _escape("".join(sorted(word for word in words if len(word) == 1 and word != "x")))
-
-
-def _add_tokens(tokenizer: Tokenizer, added: list[AddedToken], special: list[AddedToken]) -> None:
-    """Let the tokenizer find these tokens in a text before it is split.
-
-    A token that is in both lists has the flags of ``added_tokens_decoder`` and is special.
-    """
-    tokens = {token.content: token for token in added}
-    for token in special:
-        tokens.setdefault(token.content, token).special = True
-    for token in tokens.values():
-        if token.special:
-            tokenizer.add_special_tokens([token])
-        else:
-            tokenizer.add_tokens([token])

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, Family, every_prefix, family_of
-from nezha_np.families.parameters import backbone_shapes
+from nezha_np.families.parameters import embeddings_shapes, layer_shapes
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats.entry import Entry
 from nezha_np.weights.second_names import Source, sources_under_one_name
@@ -215,7 +215,7 @@ def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:
     >>> names_in_file(["pooler.dense.bias"], NezhaConfig())
     {'pooler.dense.bias': 'pooler.dense.bias'}
     """
-    modules = {"embeddings", "encoder", "pooler", *(name.partition(".")[0] for name in backbone_shapes(config))}
+    modules = {"embeddings", "encoder", "pooler", *(name.partition(".")[0] for name in embeddings_shapes(config))}
     is_backbone = {name: name.partition(".")[0] in modules for name in names}
     prefix = "" if all(is_backbone.values()) else f"{family_of(config).prefixes[0]}."
     return {name: prefix + name if is_backbone[name] else name for name in is_backbone}
@@ -280,9 +280,8 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
     if not fitting or own in fitting:
         return None
     foreign = [name for part, name in parts.items() if part in _marks_of_others(own)]
-    missing = [
-        name for part in own.recognised_by if part not in parts for name in backbone_shapes(config) if part in name
-    ]
+    names_of_own = [*embeddings_shapes(config), *layer_shapes(config, 0)]
+    missing = [name for part in own.recognised_by if part not in parts for name in names_of_own if part in name]
     why = f"there is {foreign[0]}, which {own.title} has not" if foreign else f"there is no {missing[0]}"
     change = f'"model_type": "{fitting[0].config.model_type}" {fitting[0].config_hint}'.rstrip()
     return (

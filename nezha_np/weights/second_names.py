@@ -17,16 +17,17 @@ decoder is not tied, so that files which are written hold both there.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from nezha_np.arrays import Array, share_memory, to_numpy
+from nezha_np.arrays import Array, is_array, share_memory, to_numpy
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import aliases
-from nezha_np.weights.formats.entry import Entry, map_tensors
+from nezha_np.weights.formats.entry import DTYPES, Entry, map_tensors
 
 Source = tuple[Path, str, Entry]  # the file of a tensor, its name there, and what the file says of it
 
@@ -85,7 +86,7 @@ def two_names(named: Mapping[str, Source], config: Config) -> Iterator[TwoNames]
     for second, first in aliases(config).items():
         if first in named and second in named:
             one, other = named[first], named[second]
-            difference = 0.0 if one[::2] == other[::2] else largest_difference(_read(one), _read(other))
+            difference = _difference(one, other)
             refusal = _refusal(first, one[1], other[1], difference, config)
             if difference != 0 and not refusal and files.index(one[0]) > files.index(other[0]):
                 refusal = _different(one[1], other[1], difference) + (
@@ -199,13 +200,42 @@ def tensors_under_one_name(tensors: Mapping[str, Array], config: Config) -> dict
     return unique
 
 
+def second_names_in(tensors: Mapping[str, Array], config: Config) -> dict[str, str]:
+    """List the second names under which tensors are used, by their first names.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        What `tensors_under_one_name` gets.
+    config : Config
+        The configuration.
+
+    Returns
+    -------
+    dict of str to str
+        For each first name that is left out, or whose second is used, the second name.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> second_names_in({"cls.predictions.decoder.bias": np.ones(1)}, NezhaConfig())
+    {'cls.predictions.bias': 'cls.predictions.decoder.bias'}
+    """
+    return {
+        first: second
+        for second, first in aliases(config).items()
+        if second in tensors and (first not in tensors or not _must_be_equal(first, config))
+    }
+
+
 def _chosen(first: str, second: str, one: Array, other: Array, config: Config) -> Array:
     """Choose between the arrays of both names of a tensor; one that is no array is left to later checks."""
-    shapes = getattr(one, "shape", None), getattr(other, "shape", None)
-    if None in shapes or share_memory(one, other):
+    if not (is_array(one) and is_array(other)):
+        return other if is_array(one) else one
+    if share_memory(one, other):
         return one
     if not _must_be_equal(first, config):  # numbers need not be known: the second name is used in any case
-        difference = 0.0 if shapes[0] == shapes[1] else None
+        difference = 0.0 if tuple(one.shape) == tuple(other.shape) else None
     else:
         try:
             difference = largest_difference(to_numpy(one), to_numpy(other))
@@ -245,10 +275,16 @@ def _different(raw_first: str, raw_second: str, difference: float | None) -> str
     return f"expected the same numbers under both names of one tensor, got {raw_first} and {raw_second} with {how}"
 
 
-def _read(source: Source) -> np.ndarray:
-    """Map a tensor of a file into memory."""
-    file, raw, entry = source
-    return map_tensors(file, {raw: entry})[raw]
+def _difference(one: Source, other: Source) -> float | None:
+    """Return the largest difference of two tensors of files, of which only those that NumPy can hold are read."""
+    same_place = one[::2] == other[::2]
+    dtypes = {one[2].dtype, other[2].dtype}
+    if same_place or (len(dtypes) == 1 and not dtypes <= DTYPES.keys()):  # `load` refuses what NumPy cannot hold
+        return 0.0
+    if not dtypes <= DTYPES.keys():
+        return math.nan
+    first, second = (map_tensors(file, {raw: entry})[raw] for file, raw, entry in (one, other))
+    return largest_difference(first, second)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from nezha_np.checks import DTYPES, listed
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
+
+LAYER = re.compile(r"encoder\.layer\.\d+\.")
 
 
 def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
@@ -42,6 +45,7 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     """
     if strange := [name for name in tensors if not isinstance(name, str)]:
         raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
+    check_layers(tensors, config)
     needed, parts = backbone_shapes(config), "embeddings and encoder"
     pooler = pooler_shapes(config)
     if any(name in tensors for name in pooler):  # which may be left out as a whole
@@ -69,6 +73,38 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
             one, other = getattr(tensors[first], what, None), getattr(array, what, None)
             if one != other:
                 raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
+
+
+def check_layers(names: Iterable[str], config: Config) -> None:
+    """Check that there are as many layers as the configuration says, before their tensors are listed by name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names of the tensors.
+    config : Config
+        The configuration.
+
+    Raises
+    ------
+    ValueError
+        If the configuration says more layers than the names have.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> check_layers(weights, weights.config.replace(num_hidden_layers=12))
+    Traceback (most recent call last):
+    ...
+    ValueError: num_hidden_layers: expected at most 4, the layers that the tensors are of, got 12
+    """
+    found = len({match[0] for name in names if (match := LAYER.match(name))})
+    if config.num_hidden_layers > found:
+        raise ValueError(
+            f"num_hidden_layers: expected at most {found}, the layers that the tensors are of, got "
+            f"{config.num_hidden_layers}"
+        )
 
 
 def check_shapes(tensors: Mapping[str, Array], shapes: Shapes) -> None:

@@ -21,7 +21,7 @@ from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
 from nezha_np.mechanism import View
 from nezha_np.weights.saving import write_checkpoint
-from nezha_np.weights.second_names import tensors_under_one_name
+from nezha_np.weights.second_names import second_names_in, tensors_under_one_name
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
 from nezha_np.weights.tensor_checks import check_shapes, check_tensors
 
@@ -39,6 +39,12 @@ class Weights(Mapping[str, Array]):
         The configuration.
     source : Path, optional
         The folder that they were loaded from.
+
+    Attributes
+    ----------
+    given_names : mapping of str to str
+        For a plain mapping that was given to a head: the names of its tensors that are second names, by their first
+        ones. `nezha_np.value_and_grad` names gradients by them.
 
     Raises
     ------
@@ -62,6 +68,7 @@ class Weights(Mapping[str, Array]):
             raise TypeError(f"tensors: expected a mapping from names to arrays, got {type(tensors).__name__}")
         self._config = config
         self.source = source
+        self.given_names: Mapping[str, str] = {}
         self._aliases = aliases(config)
         self._cached: dict[object, Array] = {}
         self._complete_tasks: dict[str, str] = {}  # each with what its head was trained as, if that is another head
@@ -284,7 +291,7 @@ class Weights(Mapping[str, Array]):
         TypeError
             If `n` or `seed` is not an integer.
         ValueError
-            If `n` is less than 1, or not greater than the padding id.
+            If `n` is less than 1, not greater than the padding id, or more than the machine's memory holds.
 
         Examples
         --------
@@ -314,8 +321,8 @@ class Weights(Mapping[str, Array]):
         OSError
             If a file cannot be written or replaced; then both are as they were.
         ValueError
-            If `path` names a file of another format (.bin, .pt, .pth, .npz), or `hidden_act` is a function, which
-            cannot be written to a file.
+            If `path` names a file of another format (.bin, .pt, .pth, .npz), `hidden_act` is a function, which cannot
+            be written to a file, or the folder's ``modules.json`` has the transformer in another folder.
 
         Examples
         --------
@@ -364,7 +371,9 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
         raise TypeError(f"weights: expected Weights or a mapping from names to arrays, got {type(weights).__name__}")
     if config is None:
         raise TypeError("config: expected a configuration, because weights is a plain mapping, got None")
-    return Weights(weights, config)
+    made = Weights(weights, config)
+    made.given_names = second_names_in(weights, config)
+    return made
 
 
 def _distinct_objects(tensors: Mapping[str, Array]) -> dict[str, Array]:
