@@ -402,7 +402,8 @@ def test_on_a_phone_the_parts_of_a_formula_stand_below_each_other_and_none_is_cu
         browser = show(page, 360)
         cut = browser.execute_script(
             "return [...document.querySelectorAll('math')].filter(e => !e.closest('table'))"
-            ".filter(e => e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0).map(e => e.textContent)"
+            ".map(e => [e.textContent, e.getBoundingClientRect()])"
+            ".filter(([, box]) => box.left < 0 || box.right > innerWidth).map(([text]) => text)"
         )
         assert cut == [], page
         assert browser.execute_script("return document.documentElement.scrollWidth") == 360
