@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from nezha_np.arrays import Array, is_array, share_memory, to_numpy
+from nezha_np.checks import printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import aliases
@@ -91,7 +92,7 @@ def two_names(named: Mapping[str, Source], config: Config) -> Iterator[TwoNames]
             if difference != 0 and not refusal and files.index(one[0]) > files.index(other[0]):
                 refusal = _different(one[1], other[1], difference) + (
                     ", in two files: transformers 4 keeps what it reads last, transformers 5 uses "
-                    f"{other[1]}: leave out the one that is not meant"
+                    f"{printable(other[1])}: leave out the one that is not meant"
                 )
             yield TwoNames(first, second, one[1], other[1], difference, refusal)
 
@@ -262,7 +263,7 @@ def _refusal(first: str, raw_first: str, raw_second: str, difference: float | No
         return _different(raw_first, raw_second, difference) + (
             ", though tie_word_embeddings says that they are one: set tie_word_embeddings to false in the "
             "configuration if the model was trained with two matrices, or else leave out the one that is not meant "
-            f"(transformers 4 uses {raw_second} for both, transformers 5 uses each in its own place)"
+            f"(transformers 4 uses {printable(raw_second)} for both, transformers 5 uses each in its own place)"
         )
     if difference is None:
         return _different(raw_first, raw_second, difference) + ": leave out the one that is not meant"
@@ -271,8 +272,9 @@ def _refusal(first: str, raw_first: str, raw_second: str, difference: float | No
 
 def _different(raw_first: str, raw_second: str, difference: float | None) -> str:
     """Begin the error for two names of one tensor whose numbers differ."""
+    both = f"{printable(raw_first)} and {printable(raw_second)}"
     how = "different shapes" if difference is None else f"a largest difference of {difference:.3g}"
-    return f"expected the same numbers under both names of one tensor, got {raw_first} and {raw_second} with {how}"
+    return f"expected the same numbers under both names of one tensor, got {both} with {how}"
 
 
 def _difference(one: Source, other: Source) -> float | None:
