@@ -1,4 +1,4 @@
-"""The documentation site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build``.
+"""The documentation site: ``pip install ".[docs]" && sphinx-build -W --keep-going -b html docs docs/_build``.
 
 Nothing is run and nothing is loaded from another host: notebooks come with their outputs, formulas become MathML.
 """

@@ -220,7 +220,7 @@ def site(tmp_path_factory):
     """Build the site as `.ci/run` does: every warning is an error."""
     for module in ("sphinx", "pydata_sphinx_theme", "numpydoc", "myst_nb", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install '.[docs]' brings what builds the site")
+            pytest.skip(f'{module} is not installed: pip install ".[docs]" brings what builds the site')
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(folder / "read")]
     done = subprocess.run([*command, str(DOCS), str(folder / "html")], capture_output=True, text=True)

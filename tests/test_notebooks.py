@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = "the notebooks need it: pip install '.[notebooks]'"
+NEEDED = 'the notebooks need it: pip install ".[notebooks]"'
 pytest.importorskip("ipykernel", reason=NEEDED)
 pytest.importorskip("array_api_strict", reason=NEEDED)
 pytest.importorskip("jupytext", reason=NEEDED)

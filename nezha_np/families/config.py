@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_integer, parse_json
+from nezha_np.checks import check_fetched, check_integer, parse_json, printable
 from nezha_np.families.config_values import (
     MOST,
     MOST_LAYERS,
@@ -392,6 +392,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
+    check_fetched(path)
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -399,4 +400,4 @@ def read_config(path: str | Path) -> Config:
     try:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error)}") from None
