@@ -332,6 +332,28 @@ def test_a_missing_mask_token_may_be_an_added_one(tmp_path, auto):
     assert ours.encode("<mask>").ids == [2, 25, 3]
 
 
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.bpe.model", "vocab.json"])
+def test_a_folder_of_another_tokenizer_is_named_by_its_files(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=rf"^path: .*, found {name}, of another tokenizer than BERT's$"):
+        load_tokenizer(tmp_path)
+    (tmp_path / CONFIG).write_text('{"tokenizer_class": "AlbertTokenizer"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="got AlbertTokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_id_far_beyond_the_vocabulary_is_refused(tmp_path):
+    def save(file):
+        tokenizer_json()(file)
+        state = json.loads(file.read_text(encoding="utf-8"))
+        state["model"]["vocab"]["x"] = 4_000_000_000
+        file.write_text(json.dumps(state), encoding="utf-8")
+
+    message = r"^path: expected ids from 0 to 24 for the 25 tokens of .*tokenizer\.json, got 4000000000$"
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(write(tmp_path, {CONFIG: BERT, JSON: save}))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
