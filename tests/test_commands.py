@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import safetensors.numpy
 
 import nezha_np as nz
 import nezha_np.cli
+import nezha_np_command
 from nezha_np.cli import main
 from nezha_np.commands import output
 from nezha_np.commands.parser import Parser, typed_names
@@ -353,3 +355,32 @@ def test_the_help_is_whole_and_its_example_is_one(command):
     program, *arguments = shlex.split(leaf.epilog.removeprefix("example: "))
     options = nezha_np.cli._parser().parse_args(arguments)
     assert program == "nezha-np" and options.parser.prog == f"nezha-np {command}"
+
+
+INTERRUPTED_IMPORT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nezha_np.cli":
+            signal.raise_signal(int(sys.argv[1]))
+sys.meta_path.insert(0, Finder())
+import nezha_np_command
+sys.exit(nezha_np_command.main())
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_the_package_is_imported_is_one_line_too(number, status):
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, str(int(number))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"nezha-np: interrupted\n")
+
+
+def test_the_script_runs_the_command_line_and_gives_the_signals_back(monkeypatch, capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(sys, "argv", ["nezha-np", "fill-mask", TEXT, "--top-k", "1"])
+    assert nezha_np_command.main() == 0 and capsys.readouterr().out == "干 0.826\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"nezha-np": "nezha_np_command:main"}
