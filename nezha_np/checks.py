@@ -6,6 +6,7 @@ An error names the argument, what was expected, and what came.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,12 @@ from typing import Any
 
 import numpy as np
 
+MOST_LEVELS = 100  # of JSON
 DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
+GIT_LFS = b"version https://git-lfs"  # how the pointers begin that Git LFS puts in the place of large files
+# Characters that do not stand for themselves on a terminal: controls, controls of the direction, separators of lines,
+# halves of characters.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_switches(**switches: Any) -> None:
@@ -76,8 +82,93 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     if (least is not None and value < least) or (most is not None and value > most):
         bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected a number {bounds}, got {value}")
+        raise ValueError(f"{name}: expected a number {bounds}, got {shortened(int(value))}")
     return int(value)
+
+
+def shortened(value: int) -> str:
+    """Write a number for an error, not more of it than can be read.
+
+    Parameters
+    ----------
+    value : int
+        The number.
+
+    Returns
+    -------
+    str
+        Its digits, or how long it is.
+
+    Examples
+    --------
+    >>> shortened(12), shortened(10**5000)
+    ('12', 'a number of 16610 bits')
+    """
+    return str(value) if abs(value) < 10**40 else f"a number of {value.bit_length()} bits"
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON, of no more levels than error messages and copies of it can have.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    object
+        What it says.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or lists and objects stand inside of one another in more than `MOST_LEVELS` levels.
+
+    Examples
+    --------
+    >>> parse_json('{"vocab_size": 9}')
+    {'vocab_size': 9}
+    """
+    deep = f"expected at most {MOST_LEVELS} levels of lists and objects inside of one another, got more"
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(deep) from None
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [item for each in level for item in _items(each)]
+    if level:
+        raise ValueError(deep)
+    return value
+
+
+def _items(value: Any) -> Any:
+    """Return what stands in a list or an object of JSON."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def printable(text: object) -> str:
+    """Write a text that comes out of a file so that it can be printed: a name could move the cursor or hide a line.
+
+    Parameters
+    ----------
+    text : object
+        The text, or what has one.
+
+    Returns
+    -------
+    str
+        The same with codes in the place of control characters.
+
+    Examples
+    --------
+    >>> print(printable("\\x1b[2Jpooler\\n"))
+    \\x1b[2Jpooler\\n
+    """
+    return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
 def listed(names: list[str], most: int = 20) -> str:
@@ -93,14 +184,14 @@ def listed(names: list[str], most: int = 20) -> str:
     Returns
     -------
     str
-        The names, with commas between them.
+        The names, with commas between them, and codes in the place of control characters.
 
     Examples
     --------
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_path(path: Any, name: str = "path") -> Path:
@@ -131,6 +222,41 @@ def check_path(path: Any, name: str = "path") -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
     return Path(path)
+
+
+def check_fetched(path: Path, start: bytes | None = None) -> None:
+    """Check that a file is what its name says, and not something that was downloaded in its place.
+
+    Parameters
+    ----------
+    path : Path
+        A file that exists.
+    start : bytes, optional
+        How it begins; None: that is read.
+
+    Raises
+    ------
+    ValueError
+        If it is a pointer of Git LFS or a web page.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "vocab.txt"
+    >>> _ = path.write_text("version https://git-lfs.github.com/spec/v1")
+    >>> check_fetched(path)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected the file itself, got a Git LFS pointer, which stands for it: fetch it (git lfs pull)
+    """
+    if start is None:
+        with path.open("rb") as file:
+            start = file.read(64)
+    expected = f"{path}: expected the file itself, got"
+    if start.startswith(GIT_LFS):
+        raise ValueError(f"{expected} a Git LFS pointer, which stands for it: fetch it (git lfs pull)")
+    if start[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{expected} a web page (HTML): download the file, not the page that shows it")
 
 
 def check_dtype(dtype: Any) -> str:
@@ -201,6 +327,6 @@ def check_device(device: str | None) -> int | None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
     if importlib.util.find_spec("cupy") is None:
         raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+            f'device: {device!r} needs CuPy: pip install "nezha-np[cuda12]" or "nezha-np[cuda13]"', name="cupy"
         )
     return int(match[1] or 0)

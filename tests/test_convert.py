@@ -242,7 +242,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("shutil.copyfile", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="the disk is full"):
         convert(source, tmp_path / "out", force=True)
     assert contents(tmp_path / "out") == before and sorted(os.listdir(tmp_path / "out")) == sorted(before)

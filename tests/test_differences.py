@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import nezha_np as nz
 
@@ -270,6 +271,32 @@ def test_tensors_of_another_family_are_a_warning_there_and_refused_here(tmp_path
     assert any("position_embeddings" in key for key in loading[keys])
     with pytest.raises(ValueError, match=f"^weights: expected .*, {message}"):
         nz.forward(weights, IDS, config=read)
+
+
+def test_a_tied_decoder_that_is_not_the_embeddings_replaces_them_there_and_is_refused_here(tmp_path):
+    _, weights = both(CONFIG, "masked_lm")
+    table, decoder = "embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+    weights.save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors[decoder] = 2 * weights[table]
+    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    for kind, factor in ((transformers.NezhaForMaskedLM, 2), (transformers.NezhaModel, 1)):
+        used = kind.from_pretrained(tmp_path).get_input_embeddings().weight.numpy()
+        np.testing.assert_allclose(used, factor * weights[table], rtol=1e-6)
+    with pytest.raises(ValueError, match="expected the same numbers under both names of one tensor"):
+        nz.load(tmp_path)
+
+
+def test_a_classifier_of_texts_reads_tokens_without_a_word_there_and_with_a_warning_here(tmp_path):
+    config = CONFIG.replace(architectures=("NezhaForSequenceClassification",))
+    nz.Weights(both(config, "sequence_classification")[1], config).save(tmp_path)
+    model, loading = transformers.NezhaForTokenClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"]
+    reference.take_our_table(model.eval(), CONFIG, torch.float32)
+    with pytest.warns(nz.HeadWarning):
+        logits = nz.token_classification(nz.load(tmp_path), IDS).logits
+    np.testing.assert_allclose(logits, model(torch.tensor(IDS)).logits.numpy(), atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------------------------- BERT

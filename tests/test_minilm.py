@@ -135,8 +135,16 @@ def test_embeddings_equal_those_of_sentence_transformers(weights):
     )
     pipeline = sentence_transformers.SentenceTransformer(str(MODEL), device="cpu")
     expected = pipeline.encode(list(SENTENCES), batch_size=4, show_progress_bar=False)  # by length, in padded batches
-    found = nz.embed(list(SENTENCES), weights, normalize=True, batch_size=4, max_length=pipeline.max_seq_length)
+    with pytest.warns(UserWarning, match=f"texts are cut after {pipeline.max_seq_length} tokens"):
+        found = nz.embed(list(SENTENCES), weights, batch_size=4)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_its_folder_asks_for_means_of_256_tokens_with_norm_1(weights):
+    with pytest.warns(UserWarning, match=r"texts are cut after 256 tokens, the max_seq_length in .*: max_length sets"):
+        found = nz.embed(SENTENCES[-1], weights)
+    expected = nz.embed(SENTENCES[-1], weights, pooling="mean", normalize=True, max_length=256)
+    assert np.array_equal(found, expected) and abs(np.linalg.norm(found) - 1) < 1e-6
 
 
 @pytest.mark.exhaustive
@@ -160,7 +168,7 @@ def test_nearest_neighbours_make_sense(weights):
 
 def test_a_text_beyond_its_positions_is_refused_by_its_place_and_not_cut(weights):
     with pytest.raises(ValueError, match=r"texts\[49\]: expected at most 512 tokens, .* got 662.* max_length"):
-        nz.embed(list(SENTENCES), weights)
+        nz.embed(list(SENTENCES), weights, max_length=1000)
     long = SENTENCES[-1]
     assert np.array_equal(nz.embed(long, weights, max_length=512), nz.embed([long], weights, max_length=512))
     assert not np.allclose(nz.embed(long, weights, max_length=512), nz.embed(long, weights, max_length=128), atol=1e-3)

@@ -1,5 +1,7 @@
 """Heads that are removed, and vocabularies that grow or shrink: as the reference does it, and kept by files."""
 
+import json
+
 import numpy as np
 import pytest
 from cases import FAMILIES, Case, arrays_of, cases, heads_to_prune, weights_for
@@ -45,6 +47,27 @@ def test_pruned_heads_are_those_of_the_reference_in_two_steps_too(family, data):
     np.testing.assert_allclose(ours.prediction_logits, theirs.prediction_logits.numpy(), atol=1e-10)
     expected = {layer: sorted(gone) for layer, gone in model.config.pruned_heads.items() if gone}
     assert {layer: list(gone) for layer, gone in weights.config.pruned_heads.items() if gone} == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "pruned"),
+    [({"-1": [0]}, {1: (0,)}), ({"-2": [0, -1], "1": [1]}, {0: (0, 2), 1: (1,)}), ({"-1": [0], "1": [1]}, {1: (0, 1)})],
+)
+def test_negative_numbers_of_layers_and_heads_count_from_the_end_as_in_the_reference(tmp_path, written, pruned):
+    torch = pytest.importorskip("torch", reason="the reference is PyTorch's")
+    reference = pytest.importorskip("reference", reason="the reference is transformers 4.37.2")
+    config = small("bert")
+    model = reference.reference_model("forward", config, 0)
+    heads = {int(layer): heads for layer, heads in written.items()}
+    model.prune_heads(heads)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["pruned_heads"] == written
+    weights = nz.load(tmp_path, dtype="float64")
+    assert weights.config.pruned_heads == pruned
+    ids = [[2, 3, 4]]
+    with torch.no_grad():
+        theirs = model.double()(torch.tensor(ids)).last_hidden_state
+    np.testing.assert_allclose(nz.forward(weights, ids).last_hidden_state, theirs.numpy(), atol=1e-10)
 
 
 @pytest.mark.parametrize("family", ["nezha", "bert"])

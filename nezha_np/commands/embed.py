@@ -7,7 +7,7 @@ import argparse
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.files import text_lines, vector_file
-from nezha_np.text.embed import POOLINGS
+from nezha_np.text.pooling import POOLINGS
 
 
 def add(commands: Subparsers) -> None:
@@ -32,11 +32,28 @@ def add(commands: Subparsers) -> None:
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )
     parser.add_argument(
-        "--pooling", choices=POOLINGS, default="mean", help="what makes one vector of a text's tokens (mean)"
+        "--pooling",
+        metavar="NAME",
+        help=f"what makes one vector of a text's tokens: {', '.join(POOLINGS)}, or several, joined by +; if left out, "
+        "what the folder of the model says, else mean",
     )
-    parser.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="scale each vector to length 1, or do not; if left out, what the folder of the model says, else not",
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that are embedded together (32)")
-    parser.add_argument("--max-length", type=int, metavar="N", help="cut each text after N tokens")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="cut each text after N tokens; if left out, what the folder of the model says, else no text is cut",
+    )
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="put this before each text; if left out, the default prompt of the model's folder, if it has one",
+    )
     parser.add_argument(
         "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
     )
@@ -60,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         normalize=options.normalize,
         batch_size=options.batch_size,
         max_length=options.max_length,
+        prompt=options.prompt,
         input_format=options.input_format,
         output_format=options.format,
         field=options.field,

@@ -8,6 +8,7 @@ byte.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ import numpy as np
 
 import nezha_np
 from nezha_np.arrays import to_numpy
+from nezha_np.checks import check_fetched
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message, write_bytes
 from nezha_np.commands.progress import Progress
@@ -31,6 +33,8 @@ from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_byte
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options, embed_batch
 from nezha_np.text.encode import check_text
+from nezha_np.text.sentence_folder import choose_sentence_model
+from nezha_np.text.sentence_model import SentenceModel, vector_size
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
@@ -45,10 +49,11 @@ def embed_lines(
     target: str | None,
     *,
     model: str | None = None,
-    pooling: str = "mean",
-    normalize: bool = False,
+    pooling: str | None = None,
+    normalize: bool | None = None,
     batch_size: int = 32,
     max_length: int | None = None,
+    prompt: str | None = None,
     input_format: str | None = None,
     output_format: str | None = None,
     field: str = "text",
@@ -67,7 +72,7 @@ def embed_lines(
         Lines to standard output, until its reader closes it.
     model : str or None
         A checkpoint with its tokenizer; None: the shipped model.
-    pooling, normalize, batch_size, max_length
+    pooling, normalize, batch_size, max_length, prompt
         What `nezha_np.embed` takes.
     input_format : str or None
         "lines" or "jsonl"; None: by the name of `source`.
@@ -107,21 +112,23 @@ def embed_lines(
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
             weights, tokenizer = choose_model(None if model is None else load(model), None)
-            options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
-            check_options(weights, tokenizer, batch_size=batch_size, **options)
-            settings = options | {
+            how = choose_sentence_model(
+                weights, pooling=pooling, normalize=normalize, max_length=max_length, prompt=prompt
+            )
+            check_options(tokenizer, how, batch_size=batch_size)
+            settings = {
                 "batch_size": batch_size,
                 "input_format": input_format,
                 "field": field,
                 "output_format": output_format,
             }
             lines = read_lines(stream, name, format=input_format)
-            batches = _embed_batches(lines, weights, tokenizer, settings)
+            batches = _embed_batches(lines, weights, tokenizer, how, settings)
             if path is None:
                 _write_to_stdout(batches, Progress(stream, wanted=progress))
                 return
-            made_with = _identify(weights, tokenizer) | settings
-            width = weights.config.hidden_size
+            made_with = _identify(weights, tokenizer, how) | settings
+            width = vector_size(how, weights.config.hidden_size)
             header = file_header(output_format, 0, width)
             with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
                 digest = _skip_done_lines(lines, file)
@@ -131,9 +138,11 @@ def embed_lines(
         raise Stopped("interrupted", status_of(interrupt)) from None
 
 
-def _embed_batches(lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, settings: dict[str, Any]) -> Batches:
-    """Yield batch after batch."""
-    options = {key: settings[key] for key in ("pooling", "normalize", "max_length")}
+def _embed_batches(
+    lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, how: SentenceModel, settings: dict[str, Any]
+) -> Batches:
+    """Yield batch after batch; say once that the folder of the model lets texts be cut."""
+    said = not how.cut_by
     while batch := list(itertools.islice(lines, settings["batch_size"])):
         texts, records = [], []
         for line in batch:
@@ -141,7 +150,15 @@ def _embed_batches(lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer
             check_text(line.name, text)
             texts.append(text)
             records.append(record)
-        vectors = embed_batch(texts, [line.name for line in batch], weights, tokenizer, **options)
+        names = [line.name for line in batch]
+        vectors, cut = embed_batch(texts, names, weights, tokenizer, how)
+        if cut.any() and not said:
+            first = names[int(cut.argmax())]
+            print_message(
+                f"nezha-np: {first}: cut after {how.max_length} tokens, {how.cut_by}, as all longer lines will be; "
+                "--max-length sets another"
+            )
+            said = True
         yield batch, rows_as_bytes(settings["output_format"], vectors, records)
 
 
@@ -193,14 +210,24 @@ def _skip_done_lines(lines: Iterator[Line], file: PartialFile) -> Any:
     return digest
 
 
-def _identify(weights: Weights, tokenizer: Tokenizer) -> dict[str, str]:
-    """Say by their content which model and tokenizer these are, wherever their files lie."""
+def _identify(weights: Weights, tokenizer: Tokenizer, how: SentenceModel) -> dict[str, Any]:
+    """Say by their content which model, tokenizer and settings these are, wherever their files lie."""
     model = hashlib.sha256(json.dumps(weights.config.to_dict(), sort_keys=True, default=repr).encode())
     for name in sorted(weights):
         array = np.ascontiguousarray(to_numpy(weights[name]))
         model.update(f"{name} {array.dtype} {array.shape}".encode())
         model.update(array.data)
-    return {
+    settings = {field.name: getattr(how, field.name) for field in dataclasses.fields(how)}
+    steps = [f"{step.kind} {step.activation} {step.residual}" for step in settings.pop("steps")]
+    for step in how.steps:
+        for name, array in sorted(step.arrays.items()):
+            model.update(f"{name} {array.dtype} {array.shape}".encode())
+            model.update(np.ascontiguousarray(array).data)
+    del settings["cut_by"]
+    return settings | {
+        "pooling": "+".join(how.pooling),
+        "normalize": any(step.kind == "Normalize" for step in how.steps),
+        "steps": steps,
         "nezha_np": nezha_np.__version__,
         "model": model.hexdigest()[:16],
         "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16],
@@ -225,6 +252,8 @@ def _output_format(path: Path | None, format: str | None) -> str:
 def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
     """Open the input; yield it with its name for errors."""
     if source is not None and source != "-":
+        if Path(source).is_file():  # a pipe has no beginning to look at
+            check_fetched(Path(source))
         with open(source, "rb") as file:
             yield file, source
     elif sys.stdin is None:

@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Iterator, Mapping
 
+from nezha_np.checks import printable
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
@@ -19,6 +20,7 @@ from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import every_name, wrong_family
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
+from nezha_np.weights.tensor_checks import check_layers
 
 
 def add(commands: Subparsers) -> None:
@@ -35,7 +37,7 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the configuration, a table of the tensors, and what each task lacks."""
-    print_lines(_lines(options.path))
+    print_lines(map(printable, _lines(options.path)))
     return SUCCESS
 
 
@@ -57,7 +59,7 @@ def _lines(path: str | None) -> Iterator[str]:
     rows = [("tensor", "shape", "dtype", "bytes")]
     for name, entry in entries.items():
         rows.append((name, " x ".join(map(str, entry.shape)), entry.dtype, f"{entry.nbytes:,}"))
-    yield format_table(rows, right=[3])
+    yield from format_table(rows, right=[3]).split("\n")
     yield ""
     parameters = sum(math.prod(entry.shape) for entry in entries.values())
     total = sum(entry.nbytes for entry in entries.values())
@@ -74,6 +76,11 @@ def _lines(path: str | None) -> Iterator[str]:
     yield ""
     if message := wrong_family(names_in_files, config):
         yield f"wrong model_type: {message}"
+    try:
+        check_layers(named, config)
+    except ValueError as error:
+        yield f"wrong num_hidden_layers: {str(error).removeprefix('weights: ')}"
+        return
     for name, needed in _needed_tensors(config):
         wrong = _what_is_wrong(entries, needed)
         other = "" if wrong or name == "forward" else trained_as_another(config, name)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_integer
-from nezha_np.families.config_values import FrozenDict, check_labels, check_mapping, check_number, check_pruned_heads
+from nezha_np.checks import check_fetched, check_integer, parse_json, printable
+from nezha_np.families.config_values import (
+    MOST,
+    MOST_LAYERS,
+    FrozenDict,
+    check_labels,
+    check_mapping,
+    check_number,
+    check_pruned_heads,
+    check_tokens,
+)
 from nezha_np.families.family import FAMILIES
 from nezha_np.layers.activations import ACTIVATIONS
 
@@ -25,7 +33,7 @@ SIZES = (
 )
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 SWITCHES = ("use_cache", "is_decoder", "add_cross_attention", "tie_word_embeddings")
-TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+TOKENS = ("pad_token_id", "bos_token_id")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -59,8 +67,10 @@ class Config:
         ε of the layer normalisations.
     classifier_dropout : float or None
         The dropout rate before a classifier; None: `hidden_dropout_prob`.
-    pad_token_id, bos_token_id, eos_token_id : int or None
+    pad_token_id, bos_token_id : int or None
         Ids of special tokens. The row of the padding id gets no gradient from look-ups.
+    eos_token_id : int, sequence of int or None
+        The ids that end a generated text.
     use_cache : bool
         Whether a decoder returns its keys and values.
     is_decoder : bool
@@ -70,7 +80,7 @@ class Config:
     tie_word_embeddings : bool
         Whether the language-model head uses the word embeddings as its matrix.
     pruned_heads : mapping of int to sequence of int
-        The heads that each layer has lost.
+        The heads that each layer has lost; negative numbers count from the end.
     num_labels : int, optional
         The number of classes; None: that of `id2label`, or 2.
     id2label : mapping of int to str, optional
@@ -90,6 +100,12 @@ class Config:
         If a field has a wrong type.
     ValueError
         If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> isinstance(nz.load().config, nz.Config)
+    True
     """
 
     model_type: ClassVar[str]
@@ -109,7 +125,7 @@ class Config:
     classifier_dropout: float | None = None
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | Sequence[int] | None = None
     use_cache: bool = True
     is_decoder: bool = False
     add_cross_attention: bool = False
@@ -124,7 +140,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in SIZES:
-            self.set_field(name, check_integer(name, getattr(self, name), least=1))
+            most = MOST_LAYERS if name == "num_hidden_layers" else MOST
+            self.set_field(name, check_integer(name, getattr(self, name), least=1, most=most))
         for name in RATES:
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
                 self.set_field(name, check_number(name, getattr(self, name), below=1))
@@ -135,7 +152,8 @@ class Config:
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         for name in TOKENS:
             if getattr(self, name) is not None:
-                self.set_field(name, check_integer(name, getattr(self, name), least=0))
+                self.set_field(name, check_integer(name, getattr(self, name), least=0, most=MOST))
+        self.set_field("eos_token_id", check_tokens("eos_token_id", self.eos_token_id))
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ValueError(
                 f"pad_token_id: expected an id from 0 to {self.vocab_size - 1} or None, got {self.pad_token_id}"
@@ -270,6 +288,8 @@ class Config:
         del fields["extra"], fields["num_labels"]  # id2label says how many, as in the reference's files
         values = {"model_type": self.model_type, **copy.deepcopy(dict(self.extra)), **fields}
         values["pruned_heads"] = {layer: list(heads) for layer, heads in self.pruned_heads.items()}
+        if isinstance(self.eos_token_id, tuple):
+            values["eos_token_id"] = list(self.eos_token_id)
         values["architectures"] = None if self.architectures is None else list(self.architectures)
         return {key: dict(value) if isinstance(value, FrozenDict) else value for key, value in values.items()}
 
@@ -378,11 +398,12 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
+    check_fetched(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: expected JSON, got a file that is not: {error}") from None
     try:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error)}") from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from nezha_np.arrays import Array
 from nezha_np.checks import check_integer
 from nezha_np.families import shared
 from nezha_np.families.config import Config
-from nezha_np.families.config_values import check_number
+from nezha_np.families.config_values import MOST, check_number
 from nezha_np.families.family import Family, FamilyTask, Table, norm, with_bias
 from nezha_np.layers.activations import ACTIVATIONS, activation, gelu
 from nezha_np.layers.dropout import dropout
@@ -71,7 +72,7 @@ class ConvBertConfig(Config):
 
     pad_token_id: int | None = 1
     bos_token_id: int | None = 0
-    eos_token_id: int | None = 2
+    eos_token_id: int | Sequence[int] | None = 2
     embedding_size: int = 768
     head_ratio: int = 2
     conv_kernel_size: int = 9
@@ -105,7 +106,7 @@ class ConvBertConfig(Config):
     def check_family(self) -> None:
         """Check what ConvBERT alone has, and that nothing of a decoder is asked for."""
         for name in ("embedding_size", "head_ratio", "conv_kernel_size", "num_groups"):
-            self.set_field(name, check_integer(name, getattr(self, name), least=1))
+            self.set_field(name, check_integer(name, getattr(self, name), least=1, most=MOST))
         for name in ("summary_first_dropout", "summary_last_dropout"):
             self.set_field(name, check_number(name, getattr(self, name), below=1))
         if not isinstance(self.summary_use_proj, bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from nezha_np.arrays import Array
@@ -16,6 +17,8 @@ from nezha_np.layers.attention import content_context, content_scores
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 from nezha_np.mechanism import View
 
+FARTHEST = 2**16  # K: the table is computed, (2K + 1, D), so no file bounds it; attention has no room for such texts
+
 
 @dataclasses.dataclass(frozen=True)
 class NezhaConfig(Config):
@@ -24,7 +27,7 @@ class NezhaConfig(Config):
     Parameters
     ----------
     max_relative_position : int
-        K: all distances beyond it count as K, and those before −K as −K.
+        K, up to 65536: all distances beyond it count as K, and those before −K as −K.
     **shared
         The fields of `Config`. `num_attention_heads` divides `hidden_size` into heads of an even size, and
         `max_position_embeddings` limits the reference alone: functional positions work at any length.
@@ -51,7 +54,7 @@ class NezhaConfig(Config):
     max_relative_position: int = 64
     classifier_dropout: float | None = 0.1
     bos_token_id: int | None = 2
-    eos_token_id: int | None = 3
+    eos_token_id: int | Sequence[int] | None = 3
 
     @property
     def longest_text(self) -> None:
@@ -60,9 +63,8 @@ class NezhaConfig(Config):
 
     def check_family(self) -> None:
         """Check K, the size of a head, and that no file asks for NEZHA without relative positions."""
-        self.set_field(
-            "max_relative_position", check_integer("max_relative_position", self.max_relative_position, least=1)
-        )
+        reach = check_integer("max_relative_position", self.max_relative_position, least=1, most=FARTHEST)
+        self.set_field("max_relative_position", reach)
         self.check_heads(of_even_size="each sine has its cosine")
         if self.extra.get("use_relative_position") is False:
             raise ValueError("use_relative_position: expected true, because NEZHA's positions are relative, got false")

@@ -24,16 +24,39 @@ def backbone_shapes(config: Config) -> Shapes:
     >>> shapes["encoder.layer.11.intermediate.dense.weight"]
     (3072, 768)
     """
-    family = family_of(config)
-    shapes = _shapes(config, table_of(family.embeddings, config))
+    shapes = embeddings_shapes(config)
     for index in range(config.num_hidden_layers):
-        layer = f"encoder.layer.{index}."
-        own = table_of(family.self_attention, config)
-        shapes |= _shapes(config, own, heads=config.heads(index), prefix=layer + "attention.")
-        if config.add_cross_attention:  # whose heads are never pruned
-            shapes |= _shapes(config, shared.ATTENTION, prefix=layer + "crossattention.")
-        shapes |= _shapes(config, table_of(family.feed_forward, config), prefix=layer)
+        shapes |= layer_shapes(config, index)
     return shapes
+
+
+def embeddings_shapes(config: Config) -> Shapes:
+    """Return the name and the shape of every tensor of the embeddings.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> embeddings_shapes(NezhaConfig())["embeddings.word_embeddings.weight"]
+    (21128, 768)
+    """
+    return _shapes(config, table_of(family_of(config).embeddings, config))
+
+
+def layer_shapes(config: Config, index: int) -> Shapes:
+    """Return the name and the shape of every tensor of one layer of the encoder.
+
+    Examples
+    --------
+    >>> from nezha_np.families.nezha import NezhaConfig
+    >>> layer_shapes(NezhaConfig(), 11)["encoder.layer.11.attention.self.query.bias"]
+    (768,)
+    """
+    family, layer = family_of(config), f"encoder.layer.{index}."
+    own = table_of(family.self_attention, config)
+    shapes = _shapes(config, own, heads=config.heads(index), prefix=layer + "attention.")
+    if config.add_cross_attention:  # whose heads are never pruned
+        shapes |= _shapes(config, shared.ATTENTION, prefix=layer + "crossattention.")
+    return shapes | _shapes(config, table_of(family.feed_forward, config), prefix=layer)
 
 
 def pooler_shapes(config: Config) -> Shapes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -158,7 +158,9 @@ class Tape(Trace):
         """
         return dy
 
-    def walk_back(self, loss: Array, *, intermediates: bool = False) -> dict[str, Array]:
+    def walk_back(
+        self, loss: Array, *, intermediates: bool = False, scales: Mapping[str, float] | None = None
+    ) -> dict[str, Array]:
         """Compute all gradients of a loss.
 
         Parameters
@@ -167,6 +169,9 @@ class Tape(Trace):
             The loss, a result of this tape.
         intermediates : bool
             Whether to return the gradients of the intermediates too.
+        scales : mapping of str to float, optional
+            Factors by the names of results of this tape: the gradient of such a result is multiplied by its factor
+            before the walk goes on. ``{"loss": 1024.0}`` scales all gradients.
 
         Returns
         -------
@@ -181,10 +186,13 @@ class Tape(Trace):
         if id(loss) not in self.made:
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
         gradients = {id(loss): namespace(loss).ones_like(loss)}
+        factors = {id(self.arrays[name]): factor for name, factor in (scales or {}).items()}
         for layer, arguments, options, result in reversed(self.calls):
             dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
             if dy is None:
                 continue
+            if id(result) in factors:
+                dy = dy * factors[id(result)]
             dy = self.keep_gradient(dy, result)
             parts = self.compute_gradient(dy, result, layer, arguments, options)
             for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):

@@ -218,11 +218,12 @@ def _ends_and_fill(config: Config, eos_token_id: Any, pad_token_id: Any) -> tupl
     """Check the ids that end a row, and the id that fills it then."""
     most = config.vocab_size - 1
     if eos_token_id is None:
-        ends = [] if config.eos_token_id is None else [config.eos_token_id]
-        if ends and ends[0] > most:
+        given = config.eos_token_id
+        ends = [] if given is None else [given] if isinstance(given, int) else list(given)
+        if beyond := [each for each in ends if each > most]:
             raise ValueError(
                 f"eos_token_id: expected an id from 0 to {most}, or an empty list for none, got None, and "
-                f"{ends[0]} in the configuration"
+                f"{beyond[0]} in the configuration"
             )
     elif count_axes(eos_token_id) == 1:
         ends = [check_integer("eos_token_id", each, least=0, most=most) for each in eos_token_id]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from nezha_np.checks import DTYPES
+from nezha_np.checks import DTYPES, parse_json
 from nezha_np.model.tasks import TASKS
 
 FORMAT = 1  # the number of the format; a reader refuses other numbers
@@ -48,8 +47,8 @@ def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"expected a golden bundle, got a safetensors file without {KEY} in its metadata")
     text = metadata[KEY]
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"expected JSON under {KEY} in the metadata, got other text: {error}") from None
     if not isinstance(document, dict):
         raise ValueError(f"expected a JSON object under {KEY} in the metadata, got {text[:40]}")

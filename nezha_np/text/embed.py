@@ -1,32 +1,34 @@
 """Sentence embeddings: one vector for each text.
 
-A text's vector is the mean of the last hidden states of its tokens, the last hidden state of its first token, or the
-pooler's output (Reimers and Gurevych 2019, section 3; ``Pooling`` and ``Normalize`` of sentence-transformers).
+The transformer makes a vector of each token, `nezha_np.text.pooling` one of all of them, and the steps of
+`nezha_np.text.sentence_model` the text's. For a model of sentence-transformers its folder says how
+(`nezha_np.text.sentence_folder`).
 
 Dimension letters: n texts, B batch, L length, H hidden size.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, asarray_like, in_statistics_dtype, namespace, to_numpy
+from nezha_np.arrays import in_statistics_dtype, to_numpy
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of
 from nezha_np.model.model import forward
-from nezha_np.model.outputs import ModelOutput
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_text, encode
+from nezha_np.text.encode import check_text, encode, encode_and_cut
+from nezha_np.text.pooling import pool
+from nezha_np.text.sentence_folder import choose_sentence_model
+from nezha_np.text.sentence_model import SentenceModel, apply_steps, vector_size
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-POOLINGS = ("mean", "cls", "pooler")
-SHORTEST = 1e-12  # a vector that is shorter is divided by this number, as torch.nn.functional.normalize does
 
 
 def embed(
@@ -34,12 +36,16 @@ def embed(
     weights: Weights | None = None,
     tokenizer: Tokenizer | None = None,
     *,
-    pooling: str = "mean",
-    normalize: bool = False,
+    pooling: str | None = None,
+    normalize: bool | None = None,
     batch_size: int = 32,
     max_length: int | None = None,
+    prompt: str | None = None,
 ) -> np.ndarray:
     """Turn each text into one vector.
+
+    Where the folder of the weights is one of sentence-transformers (it holds ``modules.json``), the vectors are those
+    of sentence-transformers: an option that is None is what the folder says, and one that is given wins over it.
 
     Parameters
     ----------
@@ -49,22 +55,30 @@ def embed(
         The model; None: the one that ships with the package.
     tokenizer : tokenizers.Tokenizer, optional
         Its tokenizer; None: the one in the folder that the weights were loaded from.
-    pooling : str
-        "mean": the mean of the last hidden states of all tokens, special tokens included. "cls": the last hidden
-        state of the first token. "pooler": the pooler's output.
-    normalize : bool
-        Scale each vector to norm 1, so that the dot product of two is their cosine similarity.
+    pooling : str, optional
+        What makes one vector of the last hidden states of a text's tokens. "mean": their mean, special tokens included.
+        "cls": the first of them. "lasttoken": the last. "max": the largest of each feature. "mean_sqrt_len_tokens":
+        their sum, divided by the root of their number. "weightedmean": their mean, weighted by their places 1, 2, ….
+        "pooler": the pooler's output. Several, joined by + ("cls+mean"): their vectors, one after the other. None: what
+        the folder says, else "mean".
+    normalize : bool, optional
+        Scale each vector to norm 1, so that the dot product of two is their cosine similarity. None: what the folder
+        says, else False.
     batch_size : int
         How many texts go through the model together. Texts are sorted by length first, which saves padding; not for
         ConvBERT, whose convolution reads the padding, so that a text's vector depends on the other texts of its batch.
     max_length : int, optional
-        The largest number of tokens of a text, special tokens included; longer texts are cut. None: no text is cut.
+        The largest number of tokens of a text, special tokens included; longer texts are cut. None: what the folder
+        says, such as its ``max_seq_length``, and a text that is cut gives a UserWarning; without ``modules.json`` no
+        text is cut.
+    prompt : str, optional
+        What is put before each text. None: the default prompt of the folder, which few have.
 
     Returns
     -------
     (n, H) NumPy array
         A vector for each text, in the order of the texts; float64 for float64 weights, else float32. For no texts
-        (0, H).
+        (0, H). Joined poolings and a Dense of the folder make vectors of other sizes than H.
 
     Raises
     ------
@@ -73,9 +87,10 @@ def embed(
     ValueError
         If a text has no token, or more tokens than a model with learned positions has positions; an option has a value
         that is not listed above; `pooling` is "pooler" and the weights have no pooler; there is no tokenizer, or it
-        does not fit the weights.
+        does not fit the weights; the folder asks for what is not implemented, such as another module, which is named.
     FileNotFoundError
-        If there is no tokenizer in the folder that the weights were loaded from.
+        If there is no tokenizer in the folder that the weights were loaded from, or its ``modules.json`` names a file
+        that is missing.
 
     Examples
     --------
@@ -85,8 +100,8 @@ def embed(
     True
     """
     weights, tokenizer = choose_model(weights, tokenizer)
-    options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
-    check_options(weights, tokenizer, batch_size=batch_size, **options)
+    model = choose_sentence_model(weights, pooling=pooling, normalize=normalize, max_length=max_length, prompt=prompt)
+    check_options(tokenizer, model, batch_size=batch_size)
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, (list, tuple)):
@@ -98,67 +113,55 @@ def embed(
     if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
         order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
     dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
-    vectors = np.empty((len(texts), weights.config.hidden_size), dtype)
+    vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
+    cut = np.zeros(len(texts), bool)
     for start in range(0, len(texts), int(batch_size)):
         chosen = order[start : start + int(batch_size)]
         names = [f"texts[{index}]" for index in chosen]
-        vectors[chosen] = embed_batch([texts[index] for index in chosen], names, weights, tokenizer, **options)
+        batch = [texts[index] for index in chosen]
+        vectors[chosen], cut[chosen] = embed_batch(batch, names, weights, tokenizer, model)
+    if model.cut_by and cut.any():
+        warnings.warn(
+            f"texts are cut after {model.max_length} tokens, {model.cut_by}: max_length sets another", stacklevel=2
+        )
     return vectors
 
 
-def check_options(
-    weights: Weights, tokenizer: Tokenizer, *, pooling: str, normalize: bool, batch_size: int, max_length: int | None
-) -> None:
-    """Check the options of `embed`.
+def check_options(tokenizer: Tokenizer, model: SentenceModel, *, batch_size: int) -> None:
+    """Check what `embed` does not find out without texts.
 
     Parameters
     ----------
-    weights : Weights
-        The model.
     tokenizer : tokenizers.Tokenizer
-        Its tokenizer.
-    pooling, normalize, batch_size, max_length
-        The options of `embed`, which describes them.
+        The tokenizer.
+    model : SentenceModel
+        How texts become vectors.
+    batch_size : int
+        How many texts go through the model together.
 
     Raises
     ------
     TypeError
         If an option has a wrong type.
     ValueError
-        If an option has a wrong value; `embed` says which.
+        If an option has a wrong value.
 
     Examples
     --------
     >>> import nezha_np as nz
-    >>> options = {"normalize": True, "batch_size": 32, "max_length": None}
-    >>> check_options(nz.load(), nz.load_tokenizer(), pooling="max", **options)
+    >>> check_options(nz.load_tokenizer(), SentenceModel(max_length=1), batch_size=32)
     Traceback (most recent call last):
     ...
-    ValueError: pooling: expected one of mean, cls, pooler, got 'max'
+    ValueError: max_length: expected at least 2, the special tokens, got 1
     """
-    if not isinstance(pooling, str):
-        raise TypeError(f"pooling: expected a str, got {type(pooling).__name__}")
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-    if pooling == "pooler" and not weights.has_pooler:
-        raise ValueError("pooling: expected mean or cls, because the weights have no pooler, got 'pooler'")
-    if not isinstance(normalize, (bool, np.bool_)):
-        raise TypeError(f"normalize: expected True or False, got {normalize!r}")
     check_integer("batch_size", batch_size, least=1)
-    encode(tokenizer, "", max_length=max_length)  # checks both, also where there are no texts
+    encode(tokenizer, "", max_length=model.max_length)
 
 
 def embed_batch(
-    texts: Sequence[str],
-    names: Sequence[str],
-    weights: Weights,
-    tokenizer: Tokenizer,
-    *,
-    pooling: str,
-    normalize: bool,
-    max_length: int | None,
-) -> np.ndarray:
-    """Turn one batch of texts into vectors; the options are those of `embed`, and were checked before.
+    texts: Sequence[str], names: Sequence[str], weights: Weights, tokenizer: Tokenizer, model: SentenceModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn one batch of texts into vectors; the options were checked before.
 
     Parameters
     ----------
@@ -170,13 +173,15 @@ def embed_batch(
         The model.
     tokenizer : tokenizers.Tokenizer
         Its tokenizer.
-    pooling, normalize, max_length
-        The options of `embed`.
+    model : SentenceModel
+        How texts become vectors.
 
     Returns
     -------
-    (B, H) NumPy array
+    vectors : (B, H) NumPy array
         A vector for each text.
+    cut : (B,) bool NumPy array
+        Which texts have more tokens than the model's `max_length`.
 
     Raises
     ------
@@ -186,18 +191,26 @@ def embed_batch(
     Examples
     --------
     >>> import nezha_np as nz
-    >>> options = {"pooling": "cls", "normalize": False, "max_length": None}
-    >>> embed_batch(["房间", "很干净。"], ["line 1", "line 2"], nz.load(), nz.load_tokenizer(), **options).shape
-    (2, 128)
+    >>> model = SentenceModel(pooling=("cls",), max_length=4)
+    >>> vectors, cut = embed_batch(["房间", "很干净。"], ["line 1", "line 2"], nz.load(), nz.load_tokenizer(), model)
+    >>> vectors.shape, cut
+    ((2, 128), array([False,  True]))
     """
-    batch: dict[str, Any] = dict(encode(tokenizer, list(texts), max_length=max_length))
-    _check_lengths(names, batch["attention_mask"].sum(axis=1), weights.config.longest_text)
+    arrays, cut = encode_and_cut(tokenizer, [model.prepare(text) for text in texts], model.max_length)
+    batch: dict[str, Any] = dict(arrays)
+    mask = batch["attention_mask"]  # (B, L)
+    _check_lengths(names, mask.sum(axis=1), weights.config.longest_text)
     highest = batch["input_ids"].max()
     if highest >= weights.config.vocab_size:
         raise ValueError(f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}")
+    out = forward(weights, **batch)
+    if model.prompt is not None and not model.include_prompt:
+        # [CLS] and the prompt; the reference counts its tokens where it stands alone
+        alone = dataclasses.replace(model, prompt=None).prepare(model.prompt)
+        counted, _ = encode_and_cut(tokenizer, [alone], model.max_length)
+        mask = mask * (np.arange(mask.shape[1]) >= counted["input_ids"].shape[1] - 1)
     # Pooling runs on the device of the weights, so that a GPU sends back one vector for each text.
-    vectors = to_numpy(_pool(forward(weights, **batch), batch["attention_mask"], pooling))
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST) if normalize else vectors
+    return apply_steps(model.steps, to_numpy(pool(out, mask, model.pooling))), cut
 
 
 def _check_lengths(names: Sequence[str], lengths: np.ndarray, most: int | None) -> None:
@@ -209,15 +222,3 @@ def _check_lengths(names: Sequence[str], lengths: np.ndarray, most: int | None) 
                 f"{name}: expected at most {most} tokens, because the model has no more positions, got {length}; "
                 f"max_length cuts longer texts"
             )
-
-
-def _pool(out: ModelOutput, attention_mask: np.ndarray, pooling: str) -> Array:
-    if pooling == "pooler":
-        assert out.pooler_output is not None  # check_options asks for a pooler
-        return in_statistics_dtype(out.pooler_output)
-    if pooling == "cls":
-        return in_statistics_dtype(out.last_hidden_state[:, 0, :])
-    x = in_statistics_dtype(out.last_hidden_state)  # (B, L, H)
-    xp, mask = namespace(x), asarray_like(x, attention_mask[:, :, None])  # (B, L, 1)
-    mean: Array = xp.sum(x * mask, axis=1) / xp.sum(mask, axis=1)
-    return mean

@@ -72,6 +72,37 @@ def encode(
     _check_max_length(max_length, tokenizer.num_special_tokens_to_add(second_texts is not None))
 
     inputs: list[Any] = first_texts if second_texts is None else list(zip(first_texts, second_texts, strict=True))
+    return encode_and_cut(tokenizer, inputs, max_length)[0]
+
+
+def encode_and_cut(
+    tokenizer: Tokenizer, inputs: list[Any], max_length: int | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Turn texts into arrays, and say which of them are cut; `encode` describes the arguments and checks them.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        The tokenizer.
+    inputs : list of str, or list of tuple of str
+        B texts, or B pairs of texts.
+    max_length : int or None
+        The largest number of tokens in a row.
+
+    Returns
+    -------
+    batch : dict of (B, L) int64 arrays
+        What `encode` returns.
+    cut : (B,) bool array
+        Whether a row has lost tokens.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> batch, cut = encode_and_cut(load_tokenizer(), ["你好", "好"], 3)
+    >>> batch["input_ids"].shape, cut
+    ((2, 3), array([ True, False]))
+    """
     encodings = without_truncation_and_padding(tokenizer).encode_batch(inputs)
     rows = [_truncate(encoding, max_length) for encoding in encodings]
     lengths = np.array([len(positions) for positions in rows])
@@ -81,7 +112,8 @@ def encode(
     for row, (encoding, positions) in enumerate(zip(encodings, rows, strict=True)):
         input_ids[row, : len(positions)] = np.array(encoding.ids, dtype=np.int64)[positions]
         token_type_ids[row, : len(positions)] = np.array(encoding.type_ids, dtype=np.int64)[positions]
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return batch, np.array([len(encoding) for encoding in encodings]) > lengths
 
 
 def get_special_tokens_mask(

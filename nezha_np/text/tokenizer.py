@@ -17,6 +17,7 @@ from nezha_np.text.tokenizer_class import find_class
 from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, read_object
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.sentence_files import transformer_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,7 +53,8 @@ def load_tokenizer(
         A folder with tokenizer.json, else with vocab.txt; or such a file itself. Settings (those below), special tokens
         and added tokens are read from tokenizer_config.json, special_tokens_map.json and added_tokens.json in the same
         folder too, if they are there, as the reference's AutoTokenizer reads them. What is not set has the reference's
-        default. None: the tokenizer that ships with the package.
+        default. In a folder of sentence-transformers these are the files of its transformer. None: the tokenizer that
+        ships with the package.
     do_lower_case : bool, optional
         Whether text is put in lower case. Here and below None means what tokenizer_config.json says, else the
         default, which is True here. No setting may come with a tokenizer.json.
@@ -218,6 +220,7 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
         raise FileNotFoundError(f"path: {found} does not exist")
     if not found.is_dir():
         return found
+    found = transformer_folder(found)
     for file in (found / "tokenizer.json", found / "vocab.txt"):
         if file.is_file():
             return file

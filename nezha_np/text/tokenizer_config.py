@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from nezha_np.checks import parse_json
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_text
 
@@ -86,8 +86,8 @@ def read_object(file: Path) -> dict[str, Any]:
         return {}
     text = read_utf8(file)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"path: {file} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"path: expected a JSON object in {file}, got {type(value).__name__}")

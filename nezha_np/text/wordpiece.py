@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # The first of the private-use characters that stand for words of never_split while a text is normalised.
 FIRST_PLACEHOLDER = 0xF0000
+MOST_GAPS = 10**6
 
 
 def make_tokenizer(file: Path, config: dict[str, Any], tokens: Tokens) -> Tokenizer:
@@ -212,6 +213,11 @@ def vocabulary_lines(vocabulary: dict[str, int]) -> list[str]:
         A token for each id from 0 to the last. An id without a token gets the last token: of equal lines the last
         counts, so that the file is read back as the same vocabulary.
 
+    Raises
+    ------
+    ValueError
+        The ids have more than a million gaps.
+
     Examples
     --------
     >>> vocabulary_lines({"a": 0, "b": 2})
@@ -219,6 +225,11 @@ def vocabulary_lines(vocabulary: dict[str, int]) -> list[str]:
     """
     by_id = {id: token for token, id in vocabulary.items()}
     last = max(by_id, default=-1)
+    if last - len(by_id) > MOST_GAPS:
+        raise ValueError(
+            f"tokenizer: expected at most {MOST_GAPS:,} ids without a token, which vocab.txt fills with lines, got "
+            f"{last + 1 - len(by_id):,} below the id {last:,} of {by_id[last]!r}"
+        )
     return [by_id.get(id, by_id[last]) for id in range(last + 1)]
 
 

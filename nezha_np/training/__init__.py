@@ -12,21 +12,27 @@ Examples
 (True, 1)
 """
 
-from nezha_np.training.accumulation import mean_gradients
+from nezha_np.training.accumulation import accumulate
 from nezha_np.training.clipping import clip_by_global_norm, global_norm
+from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers import adamw, bert_adam, lamb
 from nezha_np.training.optimizers.state import OptimizerState, load_state, save_state
 from nezha_np.training.schedule import warmup_polynomial_decay
 
 __all__ = [
+    "LossScale",
     "OptimizerState",
+    "Step",
+    "accumulate",
     "adamw",
     "bert_adam",
     "clip_by_global_norm",
+    "first_step",
     "global_norm",
     "lamb",
     "load_state",
-    "mean_gradients",
     "save_state",
+    "train",
     "warmup_polynomial_decay",
 ]

@@ -40,8 +40,8 @@ def global_norm(gradients: Mapping[str, Array]) -> Array:
     if not gradients:
         raise ValueError("gradients: expected one at least, got none")
     squares = []
-    for gradient in gradients.values():
-        g = in_statistics_dtype(gradient)
+    for name in sorted(gradients):  # one order of the sum, and so the same bits, whatever order the mapping has
+        g = in_statistics_dtype(gradients[name])
         squares.append(namespace(g).sum(g * g))
     xp = namespace(squares[0])
     return xp.sqrt(xp.sum(xp.stack(squares)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nezha_np.weights.checkpoint import LOOKED_FOR, list_files, load, read_heade
 from nezha_np.weights.names import name_tensors
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.saving import file_to_write
+from nezha_np.weights.sentence_files import sentence_files
 
 # The files of a tokenizer: with these in its folder, a converted checkpoint can be used for texts.
 TOKENIZER_FILES = (
@@ -50,7 +50,8 @@ class Conversion:
         The names of the tensors in the sources that were left out, because they are computed, tied, the optimiser's,
         or do not hold floats.
     copied : tuple of str
-        The names of the tokenizer's files; none where they are in the destination's folder already.
+        The names of the files of the tokenizer, and of those that make the transformer a sentence model
+        (sentence-transformers); none where they are in the destination's folder already.
     """
 
     sources: tuple[Path, ...]
@@ -66,6 +67,9 @@ class Conversion:
 
 def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, force: bool = False) -> Conversion:
     """Convert a checkpoint to safetensors and ``config.json``, and copy its tokenizer.
+
+    Of a folder of sentence-transformers the other modules are copied too, and the transformer is put where
+    sentence-transformers puts it today: beside ``modules.json``.
 
     Parameters
     ----------
@@ -113,10 +117,9 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     if target.exists() and any(file.samefile(target) for file in sources):
         raise ValueError(f"destination: expected another place than the source's, got its own file {target}")
     in_place = target.parent.is_dir() and target.parent.samefile(sources[0].parent)
-    copied = [] if in_place else [sources[0].with_name(name) for name in TOKENIZER_FILES]
-    copied = [file for file in copied if file.is_file()]
+    copied = {} if in_place else _other_files(origin if origin.is_dir() else origin.parent, sources[0].parent)
     if not force:
-        others = [] if in_place else ["config.json", *(file.name for file in copied), *LOOKED_FOR, *INDEXES]
+        others = [] if in_place else ["config.json", *copied, *LOOKED_FOR, *INDEXES]
         _check_nothing_is_replaced(target.parent, {target.name, *others})
     bytes_before = sum(file.stat().st_size for file in sources)
     weights = load(origin, dtype=dtype)
@@ -126,9 +129,17 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
 
     def write(folder: Path) -> None:
         weights.save(folder / target.name)
-        for file in copied:
-            shutil.copyfile(file, folder / file.name)
+        for name, content in copied.items():
+            if "/" not in name:
+                (folder / name).write_bytes(content)
 
+    def write_inner(name: str) -> None:
+        place = target.parent / name
+        write_atomically(place.parent, lambda folder: (folder / place.name).write_bytes(copied[name]))
+
+    for name in copied:  # the modules' own folders come first: without modules.json nothing leads to them
+        if "/" in name:
+            write_inner(name)
     write_atomically(target.parent, write)
     return Conversion(
         sources=tuple(sources),
@@ -139,8 +150,14 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
         dtype=str(weights.dtype),
         tensors=len(weights),
         dropped=tuple(raw for file, header in headers.items() for raw in header if (file, raw) not in loaded),
-        copied=tuple(file.name for file in copied),
+        copied=tuple(copied),
     )
+
+
+def _other_files(folder: Path, transformer: Path) -> dict[str, bytes]:
+    """Read the files of the tokenizer, and of what makes a sentence model of the transformer."""
+    files = {name: transformer / name for name in TOKENIZER_FILES}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()} | sentence_files(folder)
 
 
 def _check_nothing_is_replaced(folder: Path, names: Iterable[str]) -> None:

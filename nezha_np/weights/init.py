@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nezha_np.checks import check_dtype, check_integer
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import every_task, pretraining_shapes, pretraining_task, task_shapes
+from nezha_np.weights.memory import bytes_of_new_model, check_memory
 from nezha_np.weights.truncated_normal import new_tensor
 from nezha_np.weights.weights import Weights
 
@@ -41,7 +44,8 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
     TypeError
         If `config` is not a configuration or `seed` not an integer.
     ValueError
-        If there is no such head or dtype, or the family does not have that head.
+        If there is no such head or dtype, the family does not have that head, or the tensors would need more memory
+        than the machine has.
 
     Examples
     --------
@@ -56,6 +60,7 @@ def init(config: Config, head: str | None = None, seed: int = 0, dtype: Any = "f
         raise ValueError(f"head: expected one of {', '.join(every_task())} or None, got {head!r}")
     check_integer("seed", seed)
     name = check_dtype(dtype)
+    check_memory("config", bytes_of_new_model(config, head, np.dtype(name).itemsize))
     shapes = pretraining_shapes(config)
     if head is not None:
         shapes |= task_shapes(config, head)

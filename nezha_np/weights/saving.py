@@ -16,6 +16,7 @@ from nezha_np.weights.formats import READERS
 from nezha_np.weights.formats.safetensors import write_tensors
 from nezha_np.weights.names import names_in_file
 from nezha_np.weights.second_names import with_second_names
+from nezha_np.weights.sentence_files import transformer_folder
 
 # What a config.json may say of the tensors that were read, and is not true of those that are written: transformers 5
 # reads dtype before torch_dtype; old versions of transformers wrote _num_labels beside id2label.
@@ -72,7 +73,8 @@ def file_to_write(path: Path, name: str = "path") -> Path:
     FileExistsError
         If a file is where a folder is needed.
     ValueError
-        If `path` names a file of another format.
+        If `path` names a file of another format, or is in a folder of sentence-transformers that has its transformer
+        in a folder of its own.
 
     Examples
     --------
@@ -88,6 +90,11 @@ def file_to_write(path: Path, name: str = "path") -> Path:
             raise FileExistsError(
                 f"{name}: expected a folder or a .safetensors file, found a file in the way: {folder}"
             )
+    if file.parent.is_dir() and (inner := transformer_folder(file.parent)) != file.parent:
+        raise ValueError(
+            f"{name}: expected a folder whose modules.json has the transformer in the folder itself, got one that has "
+            f"it in {inner}: what is written beside modules.json would not be read"
+        )
     return file
 
 

@@ -6,12 +6,14 @@ them, and describe arguments and errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from nezha_np.arrays import Array, asarray_like, namespace
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import sized_by_vocabulary
+from nezha_np.weights.memory import check_memory
 from nezha_np.weights.truncated_normal import new_tensor
 
 Tensors = dict[str, Array]
@@ -70,11 +72,13 @@ def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int
     ((7002, 128), 7002)
     """
     check_integer("seed", seed)
-    resized = config.replace(vocab_size=check_integer("n", n, least=1))
+    n = check_integer("n", n, least=1)
     changed = dict(tensors)
-    for name in sized_by_vocabulary(resized):
-        if name not in changed:
-            continue
+    sized = [name for name in sized_by_vocabulary(config) if name in changed]
+    # New numbers are float64 before they are those of the other rows.
+    check_memory("n", sum(8 * n * math.prod(changed[name].shape[1:]) for name in sized))
+    resized = config.replace(vocab_size=n)
+    for name in sized:
         old = changed[name]
         rows = min(old.shape[0], resized.vocab_size)
         new = new_tensor(name, (resized.vocab_size, *old.shape[1:]), resized, int(seed))[rows:]

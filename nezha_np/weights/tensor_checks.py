@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from nezha_np.arrays import Array, has_kind, is_array
-from nezha_np.checks import DTYPES, listed
+from nezha_np.arrays import Array, conversion, has_kind, is_array, kind_of
+from nezha_np.checks import DTYPES, listed, printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
+
+LAYER = re.compile(r"encoder\.layer\.\d+\.")
 
 
 def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
@@ -42,6 +45,7 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
     """
     if strange := [name for name in tensors if not isinstance(name, str)]:
         raise TypeError(f"weights: expected names of tensors, got {strange[0]!r}")
+    check_layers(tensors, config)
     needed, parts = backbone_shapes(config), "embeddings and encoder"
     pooler = pooler_shapes(config)
     if any(name in tensors for name in pooler):  # which may be left out as a whole
@@ -58,17 +62,56 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
         raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
-        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
+        value = tensors[wrong[0]]
+        raise TypeError(
+            f"weights: expected arrays of floats, got {kind_of(value)} for {listed(wrong)}{conversion(value)}"
+        )
     for name, array in tensors.items():
         if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
-            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
+            raise TypeError(
+                f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {printable(name)}"
+            )
     check_shapes(tensors, needed)
     first = next(iter(needed))
     for name, array in tensors.items():
         for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
             one, other = getattr(tensors[first], what, None), getattr(array, what, None)
             if one != other:
-                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
+                raise ValueError(
+                    f"weights: expected one {what}, got {one} for {first} and {other} for {printable(name)}"
+                )
+
+
+def check_layers(names: Iterable[str], config: Config) -> None:
+    """Check that there are as many layers as the configuration says, before their tensors are listed by name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names of the tensors.
+    config : Config
+        The configuration.
+
+    Raises
+    ------
+    ValueError
+        If the configuration says more layers than the names have.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> check_layers(weights, weights.config.replace(num_hidden_layers=12))
+    Traceback (most recent call last):
+    ...
+    ValueError: weights: expected the tensors of 12 layers, as num_hidden_layers says, got those of 4
+    """
+    found = len({match[0] for name in names if (match := LAYER.match(name))})
+    if config.num_hidden_layers > found > 0:  # without any layer it is not their number that is wrong
+        raise ValueError(
+            f"weights: expected the tensors of {config.num_hidden_layers} layers, as num_hidden_layers says, got those "
+            f"of {found}"
+        )
 
 
 def check_shapes(tensors: Mapping[str, Array], shapes: Shapes) -> None:

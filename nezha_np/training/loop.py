@@ -1,0 +1,211 @@
+"""The loop: batch, gradients, clipping, a step of the optimiser, again and again.
+
+    gradients of the batch, by shares of its parts        accumulation.py
+    a step whose gradients are not finite is left out     loss_scale.py
+    clip them by their global norm                        clipping.py
+    learning rate of this step                            schedule.py
+    new weights and new state                             optimizers/
+
+**Mixed precision**: the weights that are trained stay in float32, the pass is computed with a copy of them in float16.
+An update is often a ten-thousandth of its weight: in float16, whose step is a thousandth, it would change nothing.
+
+A step depends on the weights, the state and its number alone, so a run that goes on from a saved step comes to the same
+bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from nezha_np.arrays import Array
+from nezha_np.checks import check_integer
+from nezha_np.training.accumulation import Batch, accumulate
+from nezha_np.training.clipping import clip_by_global_norm
+from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.optimizers.state import OptimizerState
+from nezha_np.weights.weights import Weights
+
+
+class Optimizer(Protocol):
+    """An optimiser: a module of `nezha_np.training.optimizers`, or any object with these two functions."""
+
+    def init(self, weights: Weights, /) -> OptimizerState:
+        """Return the state before the first step."""
+
+    def step(
+        self,
+        weights: Weights,
+        gradients: dict[str, Array],
+        state: OptimizerState,
+        /,
+        *,
+        learning_rate: float,
+        **options: Any,
+    ) -> tuple[Weights, OptimizerState]:
+        """Return weights and state after one more step."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """Where a run stands, and what its last step was.
+
+    Attributes
+    ----------
+    number : int
+        How many steps were made, those that were left out too.
+    weights : Weights
+        The weights.
+    state : OptimizerState
+        The state of the optimiser.
+    loss_scale : LossScale or None
+        The loss scale of the next step; None without mixed precision.
+    losses : dict of str to float
+        The means that the loss of the last step is the sum of.
+    norm : float
+        The global norm of its gradients before they were clipped; NaN or inf where they were not finite.
+    learning_rate : float
+        Its learning rate.
+    skipped : bool
+        Whether it was left out, because its gradients were not finite.
+    """
+
+    number: int
+    weights: Weights
+    state: OptimizerState
+    loss_scale: LossScale | None = None
+    losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    norm: float = 0.0
+    learning_rate: float = 0.0
+    skipped: bool = False
+
+
+def first_step(weights: Weights, optimizer: Optimizer, loss_scale: LossScale | None = None) -> Step:
+    """Return where a run stands before its first step.
+
+    Parameters
+    ----------
+    weights : Weights
+        The weights to begin with, in float32 or float64.
+    optimizer : module
+        `lamb`, `adamw` or `bert_adam`.
+    loss_scale : LossScale, optional
+        The loss scale to begin with; None: without mixed precision.
+
+    Returns
+    -------
+    Step
+        The step with the number 0.
+
+    Raises
+    ------
+    ValueError
+        If the weights are in float16.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> from nezha_np.training import lamb
+    >>> first_step(nz.load(), lamb).number
+    0
+    """
+    if str(weights.dtype).endswith("float16"):
+        raise ValueError("weights: expected float32 or float64 to train, got float16; a loss scale computes in float16")
+    return Step(0, weights, optimizer.init(weights), loss_scale)
+
+
+def train(
+    start: Step,
+    head: Callable[..., Any],
+    batches: Callable[[int], Sequence[Batch]],
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    learning_rate: float | Callable[[int], float],
+    clip_norm: float = 1.0,
+    dropout_seed: int | None = 0,
+    **options: Any,
+) -> Iterator[Step]:
+    """Train, one step after another.
+
+    Parameters
+    ----------
+    start : Step
+        What `first_step` returned, or a step of an earlier run.
+    head : callable
+        A head with a loss, ``nz.pretraining`` for example.
+    batches : callable
+        Takes the number of a step, from 0 on, and returns its batch: a sequence of parts, each a mapping with the
+        arguments of the head. A batch that fits into memory is one part.
+    optimizer : module
+        `lamb`, `adamw` or `bert_adam`.
+    steps : int
+        The number of the last step.
+    learning_rate : float or callable
+        The rate, or a function of how many steps were made.
+    clip_norm : float
+        The largest global norm of the gradients.
+    dropout_seed : int or None
+        The seed of the dropout masks; None: no dropout.
+    **options
+        Options of the optimiser: ``weight_decay``, ``eps`` …
+
+    Yields
+    ------
+    Step
+        The run after each step.
+
+    Raises
+    ------
+    FloatingPointError
+        If gradients are not finite without mixed precision, or although the loss scale is 1.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> from nezha_np.training import adamw
+    >>> batch = {"input_ids": [[2, 4, 11, 3]], "labels": [[-100, 10, -100, -100]]}
+    >>> start = first_step(nz.load(), adamw)
+    >>> losses = [step.losses["loss"] for step in train(
+    ...     start, nz.masked_lm, lambda number: [batch], adamw, steps=3, learning_rate=1e-3, dropout_seed=None
+    ... )]
+    >>> losses[2] < losses[0]
+    True
+    """
+    check_integer("steps", steps, least=0)
+    step = start
+    while step.number < steps:
+        yield (step := _next_step(step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, options))
+
+
+def _next_step(
+    step: Step,
+    head: Callable[..., Any],
+    batches: Callable[[int], Sequence[Batch]],
+    optimizer: Optimizer,
+    learning_rate: float | Callable[[int], float],
+    clip_norm: float,
+    dropout_seed: int | None,
+    options: dict[str, Any],
+) -> Step:
+    number, scale = step.number, step.loss_scale
+    parts = batches(number)
+    # Each part has dropout masks of its own.
+    seeds = None if dropout_seed is None else [(dropout_seed, number * len(parts) + i) for i in range(len(parts))]
+    weights = step.weights if scale is None else step.weights.to(dtype="float16")
+    losses, gradients = accumulate(
+        head, weights, parts, dropout_seeds=seeds, loss_scale=1.0 if scale is None else scale.scale
+    )
+    clipped, global_norm = clip_by_global_norm(gradients, clip_norm)
+    norm = float(global_norm)
+    rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
+    finite = math.isfinite(norm)
+    if not finite and (scale is None or scale.scale == 1.0):
+        raise FloatingPointError(f"step {number + 1}: expected finite gradients, got a global norm of {norm}")
+    new, state = step.weights, step.state
+    if finite:
+        new, state = optimizer.step(step.weights, clipped, step.state, learning_rate=rate, **options)
+    after = None if scale is None else scale.after(finite=finite)
+    return Step(number + 1, new, state, after, losses, norm, rate, skipped=not finite)

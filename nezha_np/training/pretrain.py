@@ -1,0 +1,287 @@
+"""Pre-training: a model from plain text, in a folder that the same call goes on from.
+
+Text becomes a corpus, once. Each step draws its batch from it, and every `save_every` steps the run is saved. When all
+steps are made, the folder itself is a model: `nezha_np.load` and transformers read it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.checks import check_integer, check_path
+from nezha_np.families.config import Config
+from nezha_np.model.heads import pretraining
+from nezha_np.text.tokenizer import load_tokenizer
+from nezha_np.training.corpus import Corpus, Segmenter, make_corpus, read_corpus
+from nezha_np.training.data import make_batch, order_of, passages, special_ids
+from nezha_np.training.evaluation import masked_accuracy
+from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.schedule import warmup_polynomial_decay
+from nezha_np.weights.checkpoint import SHIPPED, load
+from nezha_np.weights.convert import TOKENIZER_FILES
+from nezha_np.weights.init import init
+from nezha_np.weights.weights import Weights
+
+OPTIMIZERS = ("lamb", "adamw", "bert_adam")
+EVALUATED = 16  # batches of held-out text
+
+
+def pretrain(
+    texts: Iterable[str | Path],
+    folder: str | Path,
+    *,
+    model: str | Path | None = None,
+    config: Config | None = None,
+    held_out: Iterable[str | Path] = (),
+    segmenter: Segmenter | None = None,
+    steps: int = 1000,
+    batch_size: int = 32,
+    parts: int = 1,
+    max_length: int = 128,
+    optimizer: str = "lamb",
+    learning_rate: float = 1e-3,
+    warmup_steps: int | None = None,
+    weight_decay: float = 0.01,
+    clip_norm: float = 1.0,
+    mixed_precision: bool = False,
+    seed: int = 0,
+    measure_every: int = 10,
+    save_every: int = 100,
+    keep: int = 2,
+    report: Callable[[Mapping[str, Any]], object] | None = None,
+) -> Weights:
+    """Train a model on text: masked tokens, and whether one text follows another.
+
+    Parameters
+    ----------
+    texts : iterable of str or Path
+        Text files, as `nezha_np.training.corpus.make_corpus` takes them.
+    folder : str or Path
+        The folder of the run. Where it holds a run that was stopped, the same call goes on from its last saved step, to
+        the same bits.
+    model : str or Path, optional
+        A folder with the tokenizer, and with the weights to begin with where `config` is None. None: the shipped model.
+    config : NezhaConfig, BertConfig or ConvBertConfig, optional
+        The configuration of a new model, whose weights are drawn with `seed`.
+    held_out : iterable of str or Path
+        Text files that are measured on, and not trained on.
+    segmenter : callable, optional
+        Cuts a text into words, such as ``jieba.lcut``: they are masked whole. None: each token by itself.
+    steps : int
+        How many steps to make.
+    batch_size, parts : int
+        B, the sequences of a batch, and in how many parts it is computed.
+    max_length : int
+        L, the length of a sequence.
+    optimizer : "lamb", "adamw" or "bert_adam"
+        The optimiser.
+    learning_rate : float
+        The largest learning rate.
+    warmup_steps : int, optional
+        How many steps it grows; None: a tenth of all.
+    weight_decay, clip_norm : float
+        λ, and the largest norm of the gradients.
+    mixed_precision : bool
+        Whether the passes are computed in float16. On a CPU that is slower, not faster.
+    seed : int
+        Everything random depends on it: new weights, batches, masks, dropout.
+    measure_every, save_every : int
+        After how many steps the run is measured and saved.
+    keep : int
+        How many saved steps to keep.
+    report : callable, optional
+        Is called with what was measured of each measured step.
+
+    Returns
+    -------
+    Weights
+        The model, which is saved in `folder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    TypeError, ValueError
+        If an argument is wrong, a text cannot be read, or `folder` holds a run with other options.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nezha_np as nz
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "text.txt").write_text("房间很干净。\\n早餐也好。\\n\\n总理会见外宾。\\n", encoding="utf-8")
+    >>> pretrain([folder / "text.txt"], folder / "run", steps=2, batch_size=2, max_length=16)
+    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    """
+    target = check_path(folder, "folder")
+    steps = check_integer("steps", steps, least=1)
+    parts = check_integer("parts", parts, least=1)
+    batch_size = check_integer("batch_size", batch_size, least=1)
+    for name, value in (("measure_every", measure_every), ("save_every", save_every), ("keep", keep)):
+        check_integer(name, value, least=1)
+    if batch_size % parts:
+        raise ValueError(f"parts: expected a divisor of the batch size, {batch_size}, got {parts}")
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    warmup = check_integer("warmup_steps", steps // 10 if warmup_steps is None else warmup_steps, least=0)
+    target.mkdir(parents=True, exist_ok=True)
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "parts": parts,
+        "max_length": max_length,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+        "mixed_precision": mixed_precision,
+        "whole_words": segmenter is not None,
+        "seed": seed,
+        "config": None if config is None else config.to_dict(),
+    }
+    check_options(target, options)
+    tokenizer = load_tokenizer(model)
+    corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
+    measured = list(held_out)
+    held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
+    module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
+    saved = saved_steps(target)
+    if saved:
+        start = load_step(saved[-1])
+    else:
+        weights = load(model) if config is None else init(config, seed=seed)
+        start = first_step(weights, module, LossScale() if mixed_precision else None)
+    metrics = Metrics(target / "metrics.jsonl", start.number)
+    batches = Batches(corpus, special_ids(tokenizer), batch_size, parts, max_length, seed, segmenter is not None)
+    step = start
+    for step in train(
+        start,
+        pretraining,
+        batches,
+        module,
+        steps=steps,
+        learning_rate=lambda number: warmup_polynomial_decay(
+            number, learning_rate=learning_rate, warmup_steps=warmup, total_steps=steps
+        ),
+        clip_norm=clip_norm,
+        dropout_seed=seed,
+        weight_decay=weight_decay,
+    ):
+        last = step.number == steps
+        if last or step.number % measure_every == 0:
+            values = _measured(step)
+            if held_out_corpus is not None and (last or step.number % save_every == 0):
+                values |= _held_out(step, held_out_corpus, batches)
+            metrics.add(values)
+            if report is not None:
+                report(values)
+        if last or step.number % save_every == 0:
+            save_step(target, step, keep=keep)
+    _finish(target, step.weights, model)
+    return step.weights
+
+
+def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
+    """Read the corpus that an earlier call made, or make it."""
+    if (folder / "corpus.json").is_file():
+        return read_corpus(folder)
+    return make_corpus(files, folder, tokenizer, segmenter=segmenter)
+
+
+class Batches:
+    """The batches of a corpus by the number of their step, in parts; what an epoch needs is made once.
+
+    Parameters
+    ----------
+    corpus, special, batch_size, max_length, seed, whole_words
+        As for `nezha_np.training.data.make_batch`.
+    parts : int
+        How many parts a batch has, of equal size.
+
+    Examples
+    --------
+    >>> from nezha_np.training.data import SpecialIds
+    >>> corpus = Corpus(np.arange(10, 30), np.ones(20), np.arange(0, 21, 4), np.array([0, 2, 5]), 40)
+    >>> first, second = Batches(corpus, SpecialIds(0, 2, 3, 4), 2, 2, 12, 0, True)(0)
+    >>> first["labels"].shape
+    (1, 12)
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        special: Any,
+        batch_size: int,
+        parts: int,
+        max_length: int,
+        seed: int,
+        whole_words: bool,
+    ) -> None:
+        self._corpus, self._special, self._parts = corpus, special, parts
+        self._batch_size, self._max_length, self._seed, self._whole_words = batch_size, max_length, seed, whole_words
+        self._cut = passages(corpus, max_length)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def of(self, corpus: Corpus) -> Batches:
+        """Return batches of another corpus, made in the same way; smaller ones where it has fewer passages."""
+        size = min(self._batch_size, len(passages(corpus, self._max_length)))
+        return Batches(corpus, self._special, size, 1, self._max_length, self._seed, self._whole_words)
+
+    def __len__(self) -> int:
+        return len(self._cut) // self._batch_size
+
+    def __call__(self, step: int) -> list[dict[str, np.ndarray]]:
+        """Return the parts of the batch of a step."""
+        epoch = step // max(1, len(self))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, order_of(epoch, len(self._cut), self._seed)
+        batch = make_batch(
+            self._corpus,
+            step,
+            self._special,
+            batch_size=self._batch_size,
+            max_length=self._max_length,
+            seed=self._seed,
+            whole_words=self._whole_words,
+            cut=self._cut,
+            order=self._order,
+        )
+        size = self._batch_size // self._parts
+        return [
+            {name: array[first : first + size] for name, array in batch.items()}
+            for first in range(0, self._batch_size, size)
+        ]
+
+
+def _measured(step: Step) -> dict[str, Any]:
+    values: dict[str, Any] = {"step": step.number, "loss": sum(step.losses.values()), **step.losses}
+    values |= {"norm": step.norm, "learning_rate": step.learning_rate}
+    if step.loss_scale is not None:
+        values |= {"loss_scale": step.loss_scale.scale, "skipped": step.skipped}
+    return values
+
+
+def _held_out(step: Step, corpus: Corpus, batches: Batches) -> dict[str, float]:
+    """Measure on held-out text: the same batches each time."""
+    measured = batches.of(corpus)
+    found = masked_accuracy(step.weights, (measured(n)[0] for n in range(min(EVALUATED, len(measured)))))
+    return {f"held_out_{name}": value for name, value in found.items()}
+
+
+def _finish(folder: Path, weights: Weights, model: str | Path | None) -> None:
+    """Make the folder itself a model, with the tokenizer's files."""
+    source = SHIPPED if model is None else Path(model)
+    source = source if source.is_dir() else source.parent
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and not (folder / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    weights.save(folder)

@@ -1,0 +1,253 @@
+"""The folder of a run: its saved steps, each complete or not there at all, and its measurements.
+
+| in the folder | what it holds |
+| --- | --- |
+| ``run.json`` | the options that the run was started with |
+| ``step-00000100/`` | a saved step: a model that `nezha_np.load` reads, ``optimizer.safetensors``, ``step.json`` |
+| ``metrics.jsonl`` | what was measured, a line for each step that was measured |
+
+A step is written into a hidden folder, which gets its name once it is complete. So a run may be killed at any moment,
+and goes on from its last saved step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nezha_np.files.atomic import write_atomically
+from nezha_np.training.loop import Step
+from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.optimizers.state import load_state, save_state
+from nezha_np.weights.checkpoint import load
+
+STEP = re.compile(r"step-(\d{8,})")
+
+
+def save_step(folder: Path, step: Step, *, keep: int) -> Path:
+    """Save a step, and remove the oldest ones.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run, which is there.
+    step : Step
+        The step.
+    keep : int
+        How many steps to keep, this one included.
+
+    Returns
+    -------
+    Path
+        The folder of the step.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the steps before are still there then.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nezha_np as nz
+    >>> from nezha_np.training import lamb
+    >>> from nezha_np.training.loop import first_step
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> save_step(folder, first_step(nz.load(), lamb), keep=1).name
+    'step-00000000'
+    """
+    target = folder / f"step-{step.number:08d}"
+    hidden = folder / f".{target.name}"
+    for left in (*folder.glob(".step-*"), *folder.glob(".removed-*")):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        step.weights.save(hidden)
+        save_state(step.state, hidden / "optimizer.safetensors")
+        values = {
+            "number": step.number,
+            "loss_scale": None if step.loss_scale is None else dataclasses.asdict(step.loss_scale),
+        }
+        _write_json(hidden / "step.json", values)
+        if target.exists():
+            _remove(target)
+        hidden.rename(target)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    for old in saved_steps(folder)[:-keep]:
+        with contextlib.suppress(PermissionError):  # Windows: weights are mapped from it; it goes with a later step
+            _remove(old)
+    return target
+
+
+def _remove(step: Path) -> None:
+    """Remove a saved step. It loses its name first: a step that has its name is complete."""
+    shutil.rmtree(step.rename(step.with_name(f".removed-{step.name}")), ignore_errors=True)
+
+
+def saved_steps(folder: Path) -> list[Path]:
+    """List the saved steps of a run, the oldest first.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+
+    Returns
+    -------
+    list of Path
+        The folders of the steps.
+
+    Examples
+    --------
+    >>> saved_steps(Path("no_such_folder"))
+    []
+    """
+    if not folder.is_dir():
+        return []
+    found = {int(match[1]): path for path in folder.iterdir() if (match := STEP.fullmatch(path.name))}
+    return [found[number] for number in sorted(found)]
+
+
+def load_step(path: Path, dtype: str = "float32") -> Step:
+    """Load a saved step.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of the step.
+    dtype : str
+        The dtype of the weights that are trained.
+
+    Returns
+    -------
+    Step
+        The step, without what was measured of it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder is not that of a step.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nezha_np as nz
+    >>> from nezha_np.training import lamb
+    >>> from nezha_np.training.loop import first_step
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> load_step(save_step(folder, first_step(nz.load(), lamb), keep=1)).number
+    0
+    """
+    values = json.loads((path / "step.json").read_text(encoding="utf-8"))
+    weights = load(path, dtype=dtype)
+    scale = None if values["loss_scale"] is None else LossScale(**values["loss_scale"])
+    return Step(values["number"], weights, load_state(path / "optimizer.safetensors", weights), scale)
+
+
+def check_options(folder: Path, options: Mapping[str, Any]) -> None:
+    """Write the options of a new run, or check that a run which goes on has those that it was started with.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    options : mapping of str to object
+        What the numbers of the run depend on, as JSON holds it.
+
+    Raises
+    ------
+    ValueError
+        If the run was started with other options; the message names them.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> check_options(folder, {"seed": 0})
+    >>> check_options(folder, {"seed": 1})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected the options that this run was started with, got others: seed 1 instead of 0
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        _write_json(file, dict(options))
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(dict(options)))
+    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if different:
+        changes = ", ".join(f"{name} {now.get(name)!r} instead of {before.get(name)!r}" for name in different)
+        raise ValueError(f"{folder}: expected the options that this run was started with, got others: {changes}")
+
+
+class Metrics:
+    """Measurements of a run: a line of JSON for each measured step.
+
+    Parameters
+    ----------
+    file : Path
+        The file. Lines of later steps than `number`, which a killed run left, are removed from it.
+    number : int
+        The step that the run goes on from.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "metrics.jsonl"
+    >>> Metrics(file, 0).add({"step": 1, "loss": 2.5})
+    >>> file.read_text()
+    '{"step": 1, "loss": 2.5}\\n'
+    """
+
+    def __init__(self, file: Path, number: int) -> None:
+        self._file = file
+        lines = [line for line in self.read(file) if line["step"] <= number]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(
+            file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n")
+        )
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Append a line.
+
+        Parameters
+        ----------
+        values : mapping of str to number
+            What was measured; ``step`` among it.
+        """
+        with self._file.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(dict(values)) + "\n")
+
+    @staticmethod
+    def read(file: Path) -> list[dict[str, Any]]:
+        """Read the complete lines of a file of measurements; none where there is no file.
+
+        Parameters
+        ----------
+        file : Path
+            The file.
+
+        Returns
+        -------
+        list of dict
+            The measurements.
+        """
+        found = []
+        with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):  # the last one of a killed run may be cut
+                    found.append(json.loads(line))
+        return found
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n"))

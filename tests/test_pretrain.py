@@ -1,0 +1,150 @@
+"""Pre-training from text files: killed at any moment, the same call ends with the same bits."""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.cli import main
+from nezha_np.training.pretrain import pretrain
+
+SENTENCES = ["房间很干净。", "早餐也很好吃。", "服务员态度非常差!", "交通方便。", "总理会见外宾。", "下次还会再来。"]
+CONFIG = {
+    "model_type": "nezha",
+    "vocab_size": 7000,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 32,
+    "max_relative_position": 8,
+}
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file of twelve documents, and a configuration beside it."""
+    chooser = random.Random(0)
+    documents = ["\n".join(chooser.choice(SENTENCES) for _ in range(chooser.randint(2, 6))) for _ in range(12)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    return tmp_path
+
+
+def command(folder, run, *more):
+    return [
+        "pretrain",
+        str(folder / "text.txt"),
+        "-o",
+        str(folder / run),
+        "--config",
+        str(folder / "config.json"),
+        *("--steps", "12", "--batch-size", "4", "--parts", "2", "--max-length", "24"),
+        *("--save-every", "2", "--measure-every", "3", *more),
+    ]
+
+
+def bits(folder):
+    return {name: array.tobytes() for name, array in nz.load(folder).items()}
+
+
+@pytest.mark.exhaustive
+def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same_bits(text, capsys):
+    assert main(command(text, "through")) == 0
+    killed, chooser = 0, random.Random(1)
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nezha_np", *command(text, "killed")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(chooser.uniform(0.4, 1.0) if killed < 20 else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+            continue
+        break
+    assert process.returncode == 0 and killed >= 1
+    assert bits(text / "killed") == bits(text / "through")
+    lines = [(text / run / "metrics.jsonl").read_text() for run in ("killed", "through")]
+    assert lines[0] == lines[1]
+    assert [json.loads(line)["step"] for line in lines[0].splitlines()] == [3, 6, 9, 12]
+
+
+def test_a_model_learns_a_text_that_repeats_itself_and_is_measured_on_another(text):
+    measured = []
+    config = nz.NezhaConfig(**{name: value for name, value in CONFIG.items() if name != "model_type"})
+    weights = pretrain(
+        [text / "text.txt"],
+        text / "run",
+        config=config.replace(hidden_size=32, intermediate_size=64, hidden_dropout_prob=0.0),
+        held_out=[text / "text.txt"],
+        steps=60,
+        batch_size=8,
+        max_length=24,
+        optimizer="adamw",
+        learning_rate=0.02,
+        measure_every=1,
+        save_every=30,
+        report=measured.append,
+    )
+    assert measured[-1]["loss"] < measured[0]["loss"] / 2
+    assert [line["step"] for line in measured if "held_out_accuracy" in line] == [30, 60]
+    assert measured[-1]["held_out_accuracy"] > 0.1
+    loaded = nz.load(text / "run")
+    assert all(np.array_equal(array, weights[name]) for name, array in loaded.items())
+    assert nz.load_tokenizer(text / "run").token_to_id("[MASK]") == 4
+
+
+def test_words_of_a_segmenter_are_masked_whole(text):
+    seen = []
+
+    def segmenter(sentence):
+        seen.append(sentence)
+        return [sentence[:2], sentence[2:]]
+
+    pretrain([text / "text.txt"], text / "run", segmenter=segmenter, steps=1, batch_size=2, max_length=16)
+    assert set(seen) <= set(SENTENCES)
+    assert json.loads((text / "run" / "run.json").read_text())["whole_words"] is True
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--steps", "0"], "--steps: expected a number from 1 on, got 0"),
+        (["--parts", "3"], "--parts: expected a divisor of the batch size, 4, got 3"),
+        (["--batch-size", "400"], "--batch-size: expected at most"),
+        (["--optimizer", "adam"], "invalid choice: 'adam'"),
+        (["--model", "no_such_folder"], "no_such_folder"),
+        (["--learning-rate", "-1"], "learning-rate: expected a finite number from 0 on, got -1.0"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_it(text, more, message, capsys):
+    try:
+        status = main(command(text, "run", *more))
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and error.count("\n") == 1 and message in error
+
+
+def test_a_run_with_other_options_is_not_gone_on_with(text, capsys):
+    assert main(command(text, "run")) == 0
+    assert main(command(text, "run", "--seed", "1")) == 2
+    assert (
+        "expected the options that this run was started with, got others: seed 1 instead of 0"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_text_that_cannot_be_read_is_named_by_its_line(text, capsys):
+    (text / "text.txt").write_bytes("好。\n".encode() + b"\xff\n")
+    assert main(command(text, "run")) == 2
+    assert "text.txt, line 2" in capsys.readouterr().err
+    assert not (text / "run" / "corpus").exists()

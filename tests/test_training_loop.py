@@ -1,0 +1,120 @@
+"""The loop: a run that goes on from any saved step comes to the same bits, and loses nothing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.training import LossScale, adamw, bert_adam, lamb
+from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+
+CONFIG = nz.NezhaConfig(
+    vocab_size=30,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=12,
+    max_position_embeddings=16,
+    max_relative_position=4,
+)
+
+
+def batches(number):
+    """Two parts; the ids depend on the number of the step alone."""
+    ids = 5 + (np.arange(16).reshape(2, 1, 8) * (number + 1)) % 25
+    return [{"input_ids": part, "labels": np.where(part % 3 == 0, part, -100)} for part in ids]
+
+
+def run(start, steps, optimizer=lamb, **options):
+    return list(train(start, nz.masked_lm, batches, optimizer, steps=steps, learning_rate=0.01, **options))
+
+
+def assert_same_bits(one, other):
+    assert one.number == other.number and one.state.steps == other.state.steps
+    for name, array in one.weights.items():
+        np.testing.assert_array_equal(array, other.weights[name], err_msg=name)
+        np.testing.assert_array_equal(one.state.second_moments[name], other.state.second_moments[name], err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [lamb, adamw, bert_adam], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("loss_scale", [None, LossScale(2.0**40)], ids=["float32", "mixed"])
+def test_a_run_goes_on_from_a_saved_step_to_the_same_bits(optimizer, loss_scale, tmp_path):
+    with np.errstate(over="ignore", invalid="ignore"):
+        through = run(first_step(nz.init(CONFIG), optimizer, loss_scale), 8, optimizer)
+        half = run(first_step(nz.init(CONFIG), optimizer, loss_scale), 5, optimizer)[-1]
+        save_step(tmp_path, half, keep=1)
+        loaded = load_step(saved_steps(tmp_path)[-1])
+        assert_same_bits(loaded, half)
+        assert loaded.loss_scale == half.loss_scale
+        assert_same_bits(run(loaded, 8, optimizer)[-1], through[-1])
+
+
+def test_a_step_that_overflows_is_left_out_and_loses_nothing():
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, second = run(first_step(nz.init(CONFIG), lamb, LossScale(2.0**60, backoff_steps=1)), 2)
+    assert first.skipped and not math.isfinite(first.norm)
+    assert (first.number, first.state.steps, first.loss_scale.scale) == (1, 0, 2.0**59)
+    assert second.number == 2
+    start = nz.init(CONFIG)
+    for name, array in start.items():
+        np.testing.assert_array_equal(first.weights[name], array)
+
+
+def test_in_mixed_precision_the_weights_stay_float32_and_small_updates_are_kept():
+    start = first_step(nz.init(CONFIG), adamw, LossScale(2.0**10))
+    *_, last = train(start, nz.masked_lm, batches, adamw, steps=20, learning_rate=1e-7)
+    name = "encoder.layer.0.output.dense.weight"
+    assert last.weights.dtype == np.float32 and not last.skipped
+    moved = np.abs(last.weights[name] - start.weights[name]).max()
+    assert 1e-6 < moved < 3e-6
+    in_float16 = start.weights[name].astype("float16")
+    assert np.array_equal((in_float16 - np.float16(1e-7)).astype("float16")[np.abs(in_float16) > 1e-3],
+                          in_float16[np.abs(in_float16) > 1e-3])  # fmt: skip
+
+
+def test_gradients_that_are_not_finite_stop_a_run_without_mixed_precision():
+    weights = dict(nz.init(CONFIG))
+    weights["encoder.layer.0.output.dense.bias"] = np.full(8, np.nan, "float32")
+    with pytest.raises(FloatingPointError, match="step 1: expected finite gradients, got a global norm of nan"):
+        run(first_step(nz.Weights(weights, CONFIG), lamb), 1)
+    with pytest.raises(ValueError, match="weights: expected float32 or float64 to train, got float16"):
+        first_step(nz.init(CONFIG, dtype="float16"), lamb)
+
+
+def test_the_learning_rate_may_be_a_function_of_the_steps_that_were_made():
+    steps = train(
+        first_step(nz.init(CONFIG), lamb), nz.masked_lm, batches, lamb, steps=3, learning_rate=lambda n: n / 10
+    )
+    assert [step.learning_rate for step in steps] == [0.0, 0.1, 0.2]
+
+
+def test_the_last_steps_are_kept_and_a_half_written_one_is_none(tmp_path):
+    step = first_step(nz.init(CONFIG), lamb)
+    for number in range(4):
+        save_step(tmp_path, Step(number, step.weights, step.state), keep=2)
+    assert [path.name for path in saved_steps(tmp_path)] == ["step-00000002", "step-00000003"]
+    (tmp_path / ".step-00000004").mkdir()
+    assert [path.name for path in saved_steps(tmp_path)] == ["step-00000002", "step-00000003"]
+    save_step(tmp_path, Step(4, step.weights, step.state), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_a_run_with_other_options_is_refused(tmp_path):
+    check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
+    check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
+    with pytest.raises(ValueError, match="seed 1 instead of 0"):
+        check_options(tmp_path, {"seed": 1, "betas": (0.9, 0.999)})
+
+
+def test_measurements_after_the_saved_step_are_removed_and_a_cut_line_too(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    Metrics(file, 2).add({"step": 3, "loss": 0.5})
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 3, "loss": 0.5},
+    ]
