@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -293,7 +294,14 @@ class _Saved:
     def dtype(self) -> str:
         return self.entry.dtype
 
+    @functools.cached_property
+    def _inflated(self) -> np.ndarray:
+        return map_tensors(self.file, {"": self.entry})[""]
+
     def read(self, index: int) -> np.ndarray:
+        if self.entry.deflated is not None:
+            row: np.ndarray = self._inflated[index]
+            return row.astype(np.float64)
         return map_tensors(self.file, {"": self.entry.at(index)})[""].astype(np.float64)
 
 
