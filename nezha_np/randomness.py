@@ -31,6 +31,30 @@ def uniform(count: int, *key: object) -> np.ndarray:
     >>> uniform(2, 0, "encoder.layer.0.output.dense.weight").round(4)
     array([0.4109, 0.8848])
     """
+    return random_integers(count, *key).astype(np.float64) * 2.0**-53
+
+
+def random_integers(count: int, *key: object) -> np.ndarray:
+    """Draw integers from 0 to 2⁵³ − 1: the uniform numbers of the same key, times 2⁵³.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    *key : str or int
+        What the stream depends on.
+
+    Returns
+    -------
+    (count,) uint64 array
+        The integers.
+
+    Examples
+    --------
+    >>> (random_integers(2, 0, "x") * 2.0**-53 == uniform(2, 0, "x")).all()
+    np.True_
+    """
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
     bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    integers: np.ndarray = bits >> np.uint64(11)
+    return integers

@@ -7,6 +7,7 @@
     linear            the bias in place                                                           numpy_rows
     layer_norm        in place, its sums of squares by BLAS                                       numpy_rows
     gelu              in float32, half the sweeps of the erf form                                 numpy_rows
+    gradients         and the primitives that a tape records, block by block                      numpy_gradients
 
 `numpy_blocks` says how large a block is, `known` what a kernel may assume of a family. Dimension letters as in
 `nezha_np.model.model`.
@@ -22,6 +23,16 @@ import numpy as np
 from nezha_np.families.family import family_of
 from nezha_np.kernels import numpy_blocks
 from nezha_np.kernels.numpy_attention import self_attention_kernel
+from nezha_np.kernels.numpy_gradients import (
+    attention_probs_gradient_kernel,
+    attention_probs_kernel,
+    cross_entropy_gradient_kernel,
+    dropout_mask_kernel,
+    gelu_gradient_kernel,
+    layer_norm_gradient_kernel,
+    position_context_kernel,
+    position_scores_gradient_kernel,
+)
 from nezha_np.kernels.numpy_rows import (
     feed_forward_kernel,
     gelu_kernel,
@@ -31,8 +42,12 @@ from nezha_np.kernels.numpy_rows import (
 )
 from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
 from nezha_np.layers.activations import gelu
+from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.dropout import dropout_mask
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
+from nezha_np.layers.losses import cross_entropy
+from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.mechanism import Kernel, Layer, View
 from nezha_np.model import model
 from nezha_np.model.arguments import Call
@@ -110,4 +125,14 @@ KERNELS: dict[Layer, Kernel] = {
     model.feed_forward: (feed_forward_kernel, FLOATS),
     model.self_attention: (self_attention_kernel, FLOATS),
     model.encoder: (encoder_kernel, FLOATS),
+    attention_probs: (attention_probs_kernel, FLOATS),
+    position_context: (position_context_kernel, FLOATS),
+    dropout_mask: (dropout_mask_kernel, FLOATS),
+}
+GRADIENT_KERNELS: dict[Layer, Kernel] = {
+    attention_probs: (attention_probs_gradient_kernel, FLOATS),
+    cross_entropy: (cross_entropy_gradient_kernel, FLOATS),
+    gelu: (gelu_gradient_kernel, FLOATS[:1]),
+    layer_norm: (layer_norm_gradient_kernel, FLOATS),
+    position_scores: (position_scores_gradient_kernel, FLOATS),
 }

@@ -1,4 +1,4 @@
-"""Layers that pick a part of an array: the first token for the pooler, the next token's logits, the two ends of a span.
+"""Layers that pick a part of an array: the first token for the pooler, labelled tokens, the two ends of a span.
 
 Their gradients put dy back in its place among zeros; that of the mean of all tokens gives each token an equal part.
 
@@ -7,7 +7,8 @@ Dimension letters: B batch, L length, H hidden, C choices.
 
 from __future__ import annotations
 
-from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace
+from nezha_np.arrays import Array, device_of, in_statistics_dtype, namespace, sum_rows
+from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import gradient_of, primitive
 
 
@@ -181,6 +182,51 @@ def all_but_last_token_gradient(dy: Array, y: Array, x: Array) -> Array:
     """
     xp = namespace(x)
     return xp.concat([dy, xp.zeros_like(x[:, -1:, :])], axis=1)
+
+
+@primitive
+def some_tokens(x: Array, numbers: Array) -> Array:
+    """Take some tokens of a batch, such as those with a label.
+
+    Parameters
+    ----------
+    x : (B, L, H) float array
+        Hidden states.
+    numbers : (n,) int array
+        The numbers of the tokens, each once: token l of row b has the number b · L + l.
+
+    Returns
+    -------
+    (n, H) float array
+        The tokens.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> some_tokens(np.array([[[1.0], [2.0]], [[3.0], [4.0]]]), np.array([1, 2]))
+    array([[2.],
+           [3.]])
+    """
+    return namespace(x).take(flat_rows(x), numbers, axis=0)
+
+
+@gradient_of(some_tokens)
+def some_tokens_gradient(dy: Array, y: Array, x: Array, numbers: Array) -> Array:
+    """dy for the tokens that were taken, 0 for the others.
+
+    Parameters
+    ----------
+    dy : (n, H) float array
+        The gradient of the loss with respect to `y`.
+    y, x, numbers
+        The result and the arguments of `some_tokens`.
+
+    Returns
+    -------
+    dx : (B, L, H) float array
+        The gradient with respect to `x`.
+    """
+    return namespace(x).reshape(sum_rows(numbers, dy, x.shape[0] * x.shape[1]), x.shape)
 
 
 @primitive

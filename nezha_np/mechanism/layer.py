@@ -55,18 +55,21 @@ Kernel: TypeAlias = tuple[Function, tuple[Any, ...]]  # and the dtypes it serves
 # How a recorder is asked for the result of a call: (recorder, layer, arguments, options, name) -> result.
 _Ask: TypeAlias = Callable[[Recorder, Layer, tuple[Any, ...], dict[str, Any], str | None], Any]
 
-_kernels: dict[type, Mapping[Layer, Kernel]] = {}  # array type -> layer -> kernel
+# array type -> layer -> kernel, and the same for gradients
+_kernels: dict[type, Mapping[Layer, Kernel]] = {}
+_gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
 
 
 def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
     module = f"nezha_np.kernels.{library(array)}"
     try:
-        found: Mapping[Layer, Kernel] = importlib.import_module(module).KERNELS
+        kernels: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        found = {}
-    return _kernels.setdefault(type(array), found)
+        kernels = None
+    _gradient_kernels.setdefault(type(array), getattr(kernels, "GRADIENT_KERNELS", {}))
+    return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
 def _layer(definition: Function, ask: _Ask) -> Layer:
@@ -75,19 +78,71 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
         recorder = active_recorder()
         if recorder is not None:
             return ask(recorder, layer, arguments, options, name)
-        first = arguments[0] if arguments else None
-        kernels = _kernels.get(type(first))
-        if kernels is None:
-            kernels = _kernels_for(first)
-        if first is not None and layer in kernels:
-            kernel, dtypes = kernels[layer]
-            if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
-                return result
-        return definition(*arguments, **options)
+        return by_kernel(layer, arguments, options)
 
     layer = cast(Layer, call)
     layer.definition, layer.gradient = definition, None
     return layer
+
+
+def by_kernel(layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Run a layer by its kernel, where there is one that accepts the call, else by its definition.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    arguments : tuple
+        What it is called with by position.
+    options : dict of str to object
+        What it is called with by keyword.
+
+    Returns
+    -------
+    array or tuple
+        The result.
+    """
+    first = arguments[0] if arguments else None
+    kernels = _kernels.get(type(first))
+    if kernels is None:
+        kernels = _kernels_for(first)
+    if first is not None and layer in kernels:
+        kernel, dtypes = kernels[layer]
+        if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
+            return result
+    return layer.definition(*arguments, **options)
+
+
+def gradient_by_kernel(
+    layer: Layer, gradient: Function, dy: Array, result: Array, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Run the gradient of a layer by its kernel, where there is one that accepts the call, else by its definition.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    gradient : callable
+        Its gradient.
+    dy, result : array
+        The gradient of the loss with respect to the layer's result, and the result.
+    arguments, options
+        As for `by_kernel`.
+
+    Returns
+    -------
+    array or tuple
+        What `gradient` returns.
+    """
+    kernels = _gradient_kernels.get(type(dy))
+    if kernels is None:
+        _kernels_for(dy)
+        kernels = _gradient_kernels[type(dy)]
+    if layer in kernels:
+        kernel, dtypes = kernels[layer]
+        if dy.dtype in dtypes and (found := kernel(dy, result, *arguments, **options)) is not NotImplemented:
+            return found
+    return gradient(dy, result, *arguments, **options)
 
 
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:

@@ -8,8 +8,8 @@ from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
-from nezha_np.mechanism.layer import Layer
-from nezha_np.mechanism.recorder import definitions, recording
+from nezha_np.mechanism.layer import Layer, by_kernel, gradient_by_kernel
+from nezha_np.mechanism.recorder import active_recorder, definitions, recording
 from nezha_np.mechanism.trace import Trace
 
 
@@ -32,11 +32,15 @@ class Tape(Trace):
     ----------
     dropout_seed : (int, int) or None
         Seed and step of the dropout masks; None: no dropout.
+    kernels : bool
+        Whether layers and gradients run by their kernels, where they have one. What is read and recorded is made by
+        definitions.
     """
 
-    def __init__(self, dropout_seed: tuple[int, int] | None) -> None:
+    def __init__(self, dropout_seed: tuple[int, int] | None, *, kernels: bool = False) -> None:
         super().__init__()
         self.dropout_seed = dropout_seed
+        self.kernels = kernels
         self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
         self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
         self.made: set[int] = set()
@@ -98,6 +102,23 @@ class Tape(Trace):
     def _knows(self, array: Array) -> bool:
         return id(array) in self.made or id(array) in self.parameters or id(array) in self.constants
 
+    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a primitive or a constant layer, by its kernel where kernels are used.
+
+        Parameters
+        ----------
+        name, layer, arguments, options
+            As for `Trace.compute`.
+
+        Returns
+        -------
+        array
+            The result.
+        """
+        if self.kernels:
+            return by_kernel(layer, arguments, options)
+        return super().compute(name, layer, arguments, options)
+
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return the key of the random stream of a dropout layer.
 
@@ -139,6 +160,8 @@ class Tape(Trace):
         """
         if layer.gradient is None:
             raise ValueError(f"{layer.__name__} has no gradient: register one with mechanism.gradient_of")
+        if self.kernels:
+            return gradient_by_kernel(layer, layer.gradient, dy, result, arguments, options)
         return layer.gradient(dy, result, *arguments, **options)
 
     def keep_gradient(self, dy: Array, result: Array) -> Array:
@@ -264,7 +287,8 @@ def value_and_grad(
 
     @functools.wraps(head)
     def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
-        with recording(Tape(seed_and_step)) as tape:
+        kernels = not intermediates and active_recorder() is None
+        with recording(Tape(seed_and_step, kernels=kernels)) as tape:
             out = head(*arguments, **options)
         loss = getattr(out, "loss", None)
         if loss is None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from nezha_np.arrays import Array
+from nezha_np.checks import check_switches
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.shared import classifier
@@ -22,11 +23,11 @@ from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.masks import as_constant
-from nezha_np.layers.selection import all_but_last_token, by_choice, column
+from nezha_np.layers.selection import all_but_last_token, by_choice, column, some_tokens
 from nezha_np.mechanism import View
 from nezha_np.model.arguments import Inputs, check_call
 from nezha_np.model.inputs import check_numbers, count_axes, fold_choices, which_tokens
-from nezha_np.model.labels import are_integers, check_classes, check_positions
+from nezha_np.model.labels import are_integers, check_classes, check_positions, labelled_tokens
 from nezha_np.model.model import backbone
 from nezha_np.model.outputs import (
     CausalLMOutput,
@@ -53,6 +54,7 @@ def pretraining(
     *,
     labels: Any = None,
     next_sentence_label: Any = None,
+    labelled_only: bool = False,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> PretrainingOutput:
@@ -66,11 +68,14 @@ def pretraining(
         The correct ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
     next_sentence_label : (B,) array_like of int, optional
         0 where the second text follows the first, 1 where it does not.
+    labelled_only : bool
+        Whether to compute logits only for the n tokens with a label: while training, most of the logits are not needed.
 
     Returns
     -------
     PretrainingOutput
-        The loss is the sum of the two cross-entropies; it needs both labels. Over no labels at all it is NaN.
+        The loss is the sum of the two cross-entropies; it needs both labels. Over no labels at all it is NaN. With
+        `labelled_only` the logits are (n, V), of the labelled tokens from left to right, row after row.
 
     Raises
     ------
@@ -85,10 +90,9 @@ def pretraining(
     ((1, 3, 7000), (1, 2))
     """
     weights, w, out = _run_model("pretraining", weights, config, input_ids, inputs, pooled=True)
-    logits = family_of(w.config).language_model(out.last_hidden_state, w)
+    logits, tokens = _logits_and_labels(out.last_hidden_state, w, labels, labelled_only)
     relationship = linear(out.pooler_output, w["cls.seq_relationship.weight"], w["cls.seq_relationship.bias"])
     loss = None
-    tokens = None if labels is None else check_classes("labels", labels, logits)
     follows = (
         None if next_sentence_label is None else check_classes("next_sentence_label", next_sentence_label, relationship)
     )
@@ -99,11 +103,23 @@ def pretraining(
     return PretrainingOutput(loss, logits, relationship, out.hidden_states, out.attentions)
 
 
+def _logits_and_labels(x: Array, w: View, labels: Any, labelled_only: bool) -> tuple[Array, Array | None]:
+    """Compute the logits of the vocabulary, of all tokens or of those with a label alone, and check the labels."""
+    check_switches(labelled_only=labelled_only)
+    language_model = family_of(w.config).language_model
+    if labelled_only:
+        numbers, tokens = labelled_tokens(labels, x, w.config.vocab_size)
+        return language_model(some_tokens(x, numbers, name="labelled"), w), tokens
+    logits = language_model(x, w)
+    return logits, None if labels is None else check_classes("labels", labels, logits)
+
+
 def masked_lm(
     weights: Weights | Mapping[str, Array],
     input_ids: Any = None,
     *,
     labels: Any = None,
+    labelled_only: bool = False,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> HeadOutput:
@@ -115,11 +131,14 @@ def masked_lm(
         As for `nezha_np.forward`.
     labels : (B, L) array_like of int, optional
         The correct ids, from 0 to ``vocab_size - 1``; -100 for a token that is not counted.
+    labelled_only : bool
+        Whether to compute logits only for the n tokens with a label: while training, most of the logits are not needed.
 
     Returns
     -------
     HeadOutput
-        Cross-entropy, NaN over no labels at all, and logits (B, L, V).
+        Cross-entropy, NaN over no labels at all, and logits (B, L, V). With `labelled_only` the logits are (n, V), of
+        the labelled tokens from left to right, row after row.
 
     Raises
     ------
@@ -134,8 +153,8 @@ def masked_lm(
     ((1, 3, 7000), ())
     """
     _, w, out = _run_model("masked_lm", weights, config, input_ids, inputs, pooled=False)
-    logits = family_of(w.config).language_model(out.last_hidden_state, w)
-    loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
+    logits, tokens = _logits_and_labels(out.last_hidden_state, w, labels, labelled_only)
+    loss = None if tokens is None else cross_entropy(logits, tokens, name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
 

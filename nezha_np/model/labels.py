@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nezha_np.arrays import Array, has_kind, namespace
+import numpy as np
+
+from nezha_np.arrays import Array, asarray_like, has_kind, namespace, to_numpy
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.model.inputs import check_integers, count_axes, input_array
 
@@ -42,6 +44,44 @@ def check_classes(name: str, labels: Any, logits: Array) -> Array:
     """
     labels = _without_last_axis(name, labels, logits, logits.ndim - 1)
     return check_integers(name, labels, logits, tuple(logits.shape[:-1]), below=logits.shape[-1], ignored=IGNORE_INDEX)
+
+
+def labelled_tokens(labels: Any, x: Array, classes: int) -> tuple[Array, Array]:
+    """Check the labels of tokens, and find the tokens that have one.
+
+    Parameters
+    ----------
+    labels : (B, L) array_like of int
+        A class for each token, or `IGNORE_INDEX`. Labels on a device are copied to the host.
+    x : (B, L, H) array
+        Hidden states.
+    classes : int
+        C.
+
+    Returns
+    -------
+    numbers : (n,) array of int64
+        The tokens with a label: token l of row b has the number b · L + l.
+    labels : (n,) array of int64
+        Their labels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `check_integers`; if there are no labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labelled_tokens([[-100, 7], [-100, -100]], np.zeros((2, 2, 4)), 9)
+    (array([1]), array([7]))
+    """
+    if labels is None:
+        raise ValueError("labelled_only: expected labels with it, got none")
+    checked = check_integers("labels", labels, x, tuple(x.shape[:2]), below=classes, ignored=IGNORE_INDEX)
+    flat = to_numpy(checked).reshape(-1)
+    numbers = np.flatnonzero(flat != IGNORE_INDEX)
+    return asarray_like(x, numbers, "int64"), asarray_like(x, flat[numbers], "int64")
 
 
 def check_positions(name: str, value: Any, logits: Array) -> Array:

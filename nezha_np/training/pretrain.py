@@ -239,8 +239,8 @@ class Batches:
     def __len__(self) -> int:
         return len(self._cut) // self._batch_size
 
-    def __call__(self, step: int) -> list[dict[str, np.ndarray]]:
-        """Return the parts of the batch of a step."""
+    def __call__(self, step: int) -> list[dict[str, Any]]:
+        """Return the parts of the batch of a step; the logits of tokens without a label are not needed."""
         epoch = step // max(1, len(self))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, order_of(epoch, len(self._cut), self._seed)
@@ -257,7 +257,7 @@ class Batches:
         )
         size = self._batch_size // self._parts
         return [
-            {name: array[first : first + size] for name, array in batch.items()}
+            {name: array[first : first + size] for name, array in batch.items()} | {"labelled_only": True}
             for first in range(0, self._batch_size, size)
         ]
 

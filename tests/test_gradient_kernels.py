@@ -1,0 +1,185 @@
+"""Every kernel of training is its definition, faster: masks bit by bit, gradients within what kernels may differ."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from cases import EVERY_LABELLED_HEAD, cases, each_array, weights_for
+from hypothesis import given
+from hypothesis import strategies as st
+from test_kernels import DTYPES, TOLERANCES, arrays, assert_equal_to_its_definition, largest, small_blocks
+from tiers import examples
+
+import nezha_np as nz
+from nezha_np.kernels import numpy as kernels
+from nezha_np.kernels import numpy_gradients
+from nezha_np.layers.activations import gelu
+from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.dropout import dropout_mask
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.losses import cross_entropy
+from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
+
+
+def assert_gradient_equals_its_definition(layer, dy, y, *arguments, **options):
+    """Run the gradient of a layer by its kernel and by its definition, on arrays that cannot be written to."""
+    for array in (dy, y, *arguments):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    found = kernels.GRADIENT_KERNELS[layer][0](dy, y, *arguments, **options)
+    expected = layer.gradient(dy, y, *arguments, **options)
+    if not isinstance(expected, tuple):
+        found, expected = (found,), (expected,)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        atol = TOLERANCES[dy.dtype.name] * max(largest(dy, theirs), 1e-30)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
+
+
+def attention_arrays(data, dtype):
+    """Draw scores, and a mask that masks some keys, all of some row, or nothing."""
+    batch, heads, queries, keys = (data.draw(st.integers(1, most)) for most in (3, 3, 6, 7))
+    scores = data.draw(arrays((batch, heads, queries, keys), dtype, scale=4.0))
+    kept = np.random.default_rng(data.draw(st.integers(0, 99))).random((data.draw(st.sampled_from([1, batch])), keys))
+    mask = np.where(kept < 0.4, np.finfo(dtype).min, 0.0).astype(dtype)[:, None, None, :]
+    return scores, data.draw(st.sampled_from([None, mask]))
+
+
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
+def test_attention_probs_equal_their_definition(data, dtype, blocks):
+    scores, mask = attention_arrays(data, dtype)
+    with blocks, np.errstate(over="ignore"):
+        assert_equal_to_its_definition(attention_probs, scores, mask, scale=0.3)
+        probs = attention_probs.definition(scores, mask, scale=0.3)
+        dy = data.draw(arrays(scores.shape, dtype))
+        assert_gradient_equals_its_definition(attention_probs, dy, probs, scores, mask, scale=0.3)
+
+
+@given(data=st.data(), scale=st.sampled_from([1e-20, 0.01, 1.0, 3.0, 100.0]), blocks=small_blocks())
+def test_the_gradient_of_gelu_equals_its_definition(data, scale, blocks):
+    shape = data.draw(st.sampled_from([(0,), (1,), (7,), (3, 50), (2, 3, 4), (2, 0, 3)]))
+    x = data.draw(arrays(shape, "float32", scale=scale))
+    with blocks:
+        y = kernels.gelu_kernel(x)
+        assert_gradient_equals_its_definition(gelu, data.draw(arrays(shape, "float32")), y, x)
+
+
+def test_the_gradient_of_gelu_is_right_at_zero_at_the_smallest_and_at_the_largest_numbers():
+    x = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-29, 20.0, -20.0, 1e30, -1e30], "float32")
+    found = numpy_gradients.gelu_gradient_kernel(np.ones_like(x), kernels.gelu_kernel(x), x)
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0], atol=1e-6)
+
+
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
+def test_the_gradient_of_layer_norm_equals_its_definition(data, dtype, blocks):
+    shape = (*data.draw(st.sampled_from([(), (1,), (5,), (2, 3), (0,)])), data.draw(st.integers(8, 40)))
+    x, dy = data.draw(arrays(shape, dtype)), data.draw(arrays(shape, dtype))
+    weight, bias = data.draw(arrays(shape[-1:], dtype)), data.draw(arrays(shape[-1:], dtype))
+    y = layer_norm.definition(x, weight, bias, eps=1e-12)
+    with blocks:
+        assert_gradient_equals_its_definition(layer_norm, dy, y, x, weight, bias, eps=1e-12)
+
+
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
+def test_the_gradient_of_cross_entropy_equals_its_definition(data, dtype, blocks):
+    rows, classes = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20))
+    logits = data.draw(arrays((rows, classes), dtype, scale=5.0))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-2, classes, rows)
+    labels = np.where(labels < 0, -100, labels)
+    loss = cross_entropy.definition(logits, labels)
+    with blocks:
+        assert_gradient_equals_its_definition(cross_entropy, np.array(0.7, dtype), loss, logits, labels)
+
+
+@given(data=st.data(), dtype=DTYPES, reach=st.integers(0, 9), past=st.integers(0, 5))
+def test_the_position_terms_equal_their_definitions(data, dtype, reach, past):
+    batch, heads, queries, extra = (data.draw(st.integers(low, 4)) for low in (1, 1, 1, 0))
+    keys = queries + past + extra
+    table = relative_position_table(np.zeros(1, dtype), head_size=4, max_relative_position=reach)
+    probs = data.draw(arrays((batch, heads, queries, keys), dtype))
+    q = data.draw(arrays((batch, heads, queries, 4), dtype))
+    if reach == 0:  # one row: nothing to collect
+        assert numpy_gradients.position_context_kernel(probs, table, past=past) is NotImplemented
+        return
+    assert_equal_to_its_definition(position_context, probs, table, past=past)
+    y = position_scores.definition(q, table, keys=keys, past=past)
+    assert_gradient_equals_its_definition(position_scores, probs, y, q, table, keys=keys, past=past)
+
+
+@given(
+    rate=st.floats(0.001, 0.999), shape=st.sampled_from([(0,), (7,), (3, 4, 5)]), dtype=DTYPES, seed=st.integers(0, 9)
+)
+def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed):
+    x = np.zeros(shape, dtype)
+    found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"))
+    expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"))
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
+@examples(20, quick=3)
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
+def test_the_gradients_with_kernels_are_those_by_definitions(family, head, data, dtype, blocks):
+    case = data.draw(cases(head, family, hidden_from=8, reference=False))
+    weights = weights_for(head, case, dtype)
+    inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
+    run = nz.value_and_grad(getattr(nz, head), dropout_seed=3)
+    with blocks:
+        out, found = run(weights, **inputs)
+    with nz.definitions():
+        plain, expected = run(weights, **inputs)
+    tolerance = {"float32": 2e-5, "float64": 1e-11}[dtype]
+    np.testing.assert_allclose(out.loss, plain.loss, rtol=tolerance)
+    assert found.keys() == expected.keys()
+    scale = max(largest(*expected.values()), 1e-30)
+    for name, gradient in expected.items():
+        assert found[name].dtype == gradient.dtype
+        np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def test_definitions_switch_the_kernels_of_gradients_off_and_a_trace_never_uses_them():
+    def refuse(*arguments, **options):
+        raise AssertionError("a kernel ran")
+
+    refused = {layer: (refuse, dtypes) for layer, (_, dtypes) in kernels.GRADIENT_KERNELS.items()}
+    ids = [[2, 5, 3]]
+    run = nz.value_and_grad(nz.masked_lm)
+    with mock.patch.dict(kernels.GRADIENT_KERNELS, refused):
+        with nz.definitions():
+            run(nz.load(), ids, labels=ids)
+        nz.value_and_grad(nz.masked_lm, intermediates=True)(nz.load(), ids, labels=ids)
+        with pytest.raises(AssertionError, match="a kernel ran"):
+            run(nz.load(), ids, labels=ids)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"), [pair for pair in EVERY_LABELLED_HEAD if pair[1] in ("masked_lm", "pretraining")]
+)
+def test_with_labelled_tokens_alone_loss_and_gradients_are_the_same(family, head):
+    make = {"nezha": nz.NezhaConfig, "bert": nz.BertConfig, "convbert": nz.ConvBertConfig}[family]
+    config = make(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12)
+    weights = nz.init(config, dtype="float64")
+    ids = np.random.default_rng(0).integers(5, 30, (2, 7))
+    labels = np.where(np.arange(7) % 3 == 1, ids, -100)
+    more = {"next_sentence_label": [0, 1]} if head == "pretraining" else {}
+    run = nz.value_and_grad(getattr(nz, head), dropout_seed=1)
+    whole, expected = run(weights, ids, labels=labels, **more)
+    out, found = run(weights, ids, labels=labels, labelled_only=True, **more)
+    field = "logits" if head == "masked_lm" else "prediction_logits"
+    np.testing.assert_allclose(getattr(out, field), getattr(whole, field)[labels != -100], rtol=0, atol=1e-13)
+    assert float(out.loss) == pytest.approx(float(whole.loss), abs=1e-13)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=0, atol=1e-13, err_msg=name)
+
+
+def test_labelled_tokens_alone_need_labels_and_there_may_be_none_of_them():
+    weights = nz.load()
+    with pytest.raises(ValueError, match="labelled_only: expected labels with it, got none"):
+        nz.masked_lm(weights, [[2, 5, 3]], labelled_only=True)
+    with pytest.raises(TypeError, match="labelled_only: expected True, False or None, got 'yes'"):
+        nz.masked_lm(weights, [[2, 5, 3]], labelled_only="yes")
+    out = nz.masked_lm(weights, [[2, 5, 3]], labels=[[-100, -100, -100]], labelled_only=True)
+    assert out.logits.shape == (0, 7000) and np.isnan(out.loss)
