@@ -1,4 +1,4 @@
-"""The documentation site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build``.
+"""The documentation site: ``pip install ".[docs]" && sphinx-build -W --keep-going -b html docs docs/_build``.
 
 Nothing is run and nothing is loaded from another host: notebooks come with their outputs, formulas become MathML.
 """
@@ -13,6 +13,7 @@ import latex2mathml.converter
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.search import SearchEnglish
 from sphinx.transforms import SphinxTransform
 
 import nezha_np as nz
@@ -59,7 +60,7 @@ html_theme_options = {
     "logo": {"text": "nezha_np"},
     "navbar_end": ["theme-switcher"],
     "navbar_align": "left",
-    "header_links_before_dropdown": 5,
+    "header_links_before_dropdown": 4,
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,
@@ -131,6 +132,23 @@ class LinksOutside(SphinxTransform):
             node.replace_self(link)
 
 
+class PicturesSayWhatTheyShow(SphinxTransform):
+    """A notebook shows a picture and, for readers who cannot see it, a text: that is the picture's alternative text."""
+
+    default_priority = 500
+
+    def apply(self, **options: Any) -> None:
+        """Put the texts of one page into its pictures."""
+        for bundle in self.document.findall(nodes.container):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
+            kinds = {kind["mime_type"]: kind for kind in bundle.children}
+            if "text/plain" not in kinds:
+                continue
+            for picture in bundle.findall(nodes.image):
+                picture["alt"] = kinds["text/plain"].astext().strip()
+
+
 def is_link(node: nodes.Node) -> bool:
     """Say whether a node is a link that was written in Markdown and will be resolved by Sphinx."""
     return isinstance(node, (addnodes.pending_xref, addnodes.download_reference)) and node.get("reftype") == "myst"
@@ -158,10 +176,42 @@ def inline_formula(writer: Any, node: nodes.math) -> None:
 
 
 def displayed_formula(writer: Any, node: nodes.math_block) -> None:
-    """Write a formula of its own lines as MathML."""
-    formula = latex2mathml.converter.convert(node.astext(), display="block")
-    writer.body.append(f'<div class="formula">{formula}</div>\n')
+    """Write a formula of its own lines as MathML: its parts side by side, or below each other where there is no room.
+
+    Parts are separated by wide spaces, or by the end of a line before an equals sign.
+    """
+    parts = re.split(r"\s*\\q?quad\s*|\n(?==)", node.astext())
+    formulas = (latex2mathml.converter.convert(part, display="block") for part in parts)
+    writer.body.append(f'<div class="formula">{"".join(f"<div>{formula}</div>" for formula in formulas)}</div>\n')
     raise nodes.SkipNode
+
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
+
+
+class EnglishAndChinese(SearchEnglish):
+    """The words of the search: those of English, and of Chinese, which has no spaces, all characters and their pairs.
+
+    A query is a run of pairs, and finds the pages that have them all: 相对位置 those with 相对, 对位 and 位置.
+    """
+
+    js_splitter_code = rf"""
+function splitQuery(query) {{
+  const runs = query.match(/[{HAN}]+|(?:(?![{HAN}])[\p{{Letter}}\p{{Number}}_\p{{Emoji_Presentation}}])+/gu) ?? [];
+  return runs.flatMap((run) => {{
+    const characters = [...run];
+    if (characters.length < 2 || !/[{HAN}]/u.test(run)) return [run];
+    return characters.slice(1).map((character, at) => characters[at] + character);
+  }});
+}}
+"""
+
+    def split(self, text: str) -> list[str]:
+        """Split a text of a page."""
+        words = re.findall(rf"[^\W{HAN}]+", text)
+        for run in re.findall(f"[{HAN}]+", text):
+            words += [*run, *(run[at : at + 2] for at in range(len(run) - 1))]
+        return words
 
 
 def say_language(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -199,4 +249,6 @@ def setup(app: Sphinx) -> None:
     app.connect("html-page-context", say_language)
     app.connect("html-page-context", link_back_by_documented_name)
     app.add_transform(LinksOutside)
+    app.add_transform(PicturesSayWhatTheyShow)
+    app.add_search_language(EnglishAndChinese)
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))

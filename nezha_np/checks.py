@@ -16,6 +16,10 @@ import numpy as np
 
 MOST_LEVELS = 100  # of JSON
 DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
+GIT_LFS = b"version https://git-lfs"  # how the pointers begin that Git LFS puts in the place of large files
+# Characters that do not stand for themselves on a terminal: controls, controls of the direction, separators of lines,
+# halves of characters.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_switches(**switches: Any) -> None:
@@ -146,6 +150,27 @@ def _items(value: Any) -> Any:
     return value if isinstance(value, list) else ()
 
 
+def printable(text: object) -> str:
+    """Write a text that comes out of a file so that it can be printed: a name could move the cursor or hide a line.
+
+    Parameters
+    ----------
+    text : object
+        The text, or what has one.
+
+    Returns
+    -------
+    str
+        The same with codes in the place of control characters.
+
+    Examples
+    --------
+    >>> print(printable("\\x1b[2Jpooler\\n"))
+    \\x1b[2Jpooler\\n
+    """
+    return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
+
+
 def listed(names: list[str], most: int = 20) -> str:
     """List names for an error, not more of them than can be read.
 
@@ -159,14 +184,14 @@ def listed(names: list[str], most: int = 20) -> str:
     Returns
     -------
     str
-        The names, with commas between them.
+        The names, with commas between them, and codes in the place of control characters.
 
     Examples
     --------
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_path(path: Any, name: str = "path") -> Path:
@@ -197,6 +222,41 @@ def check_path(path: Any, name: str = "path") -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
     return Path(path)
+
+
+def check_fetched(path: Path, start: bytes | None = None) -> None:
+    """Check that a file is what its name says, and not something that was downloaded in its place.
+
+    Parameters
+    ----------
+    path : Path
+        A file that exists.
+    start : bytes, optional
+        How it begins; None: that is read.
+
+    Raises
+    ------
+    ValueError
+        If it is a pointer of Git LFS or a web page.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "vocab.txt"
+    >>> _ = path.write_text("version https://git-lfs.github.com/spec/v1")
+    >>> check_fetched(path)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected the file itself, got a Git LFS pointer, which stands for it: fetch it (git lfs pull)
+    """
+    if start is None:
+        with path.open("rb") as file:
+            start = file.read(64)
+    expected = f"{path}: expected the file itself, got"
+    if start.startswith(GIT_LFS):
+        raise ValueError(f"{expected} a Git LFS pointer, which stands for it: fetch it (git lfs pull)")
+    if start[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{expected} a web page (HTML): download the file, not the page that shows it")
 
 
 def check_dtype(dtype: Any) -> str:
@@ -267,6 +327,6 @@ def check_device(device: str | None) -> int | None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:1', got {device!r}")
     if importlib.util.find_spec("cupy") is None:
         raise ModuleNotFoundError(
-            f"device: {device!r} needs CuPy: pip install 'nezha-np[cuda12]' or 'nezha-np[cuda13]'", name="cupy"
+            f'device: {device!r} needs CuPy: pip install "nezha-np[cuda12]" or "nezha-np[cuda13]"', name="cupy"
         )
     return int(match[1] or 0)

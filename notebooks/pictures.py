@@ -1,6 +1,7 @@
 """The notebooks' pictures: a Chinese font, heat maps labelled with tokens, lines, bars, and lines between tokens.
 
-Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it.
+Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it:
+it is the alternative text of the picture, in Jupyter and on the site, and what a notebook in plain text shows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if "NEZHA_NOTEBOOKS_SHIPPED_FONT_ALONE" not in os.environ:
     FAMILIES += [name for name in INSTALLED if name in font_manager.fontManager.get_font_names()]
 INK, PAPER = "#333333", "white"
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # safe for colour-blind readers
-DPI = 80
+DPI = 80  # of the page; a picture has two pixels for one of the page, and is sharp on screens that have so many
 
 plt.rcParams.update(
     {
@@ -49,14 +50,16 @@ plt.rcParams.update(
 
 
 def show(figure: Any, alt: str) -> None:
-    """Show a figure and its plain text in the notebook, as a PNG of 256 colours: half the size of a full-colour one."""
+    """Show a figure and its plain text in the notebook, as a PNG of few colours: half the size of a full-colour one."""
     from IPython.display import display
 
     drawn, written = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
+    figure.savefig(drawn, format="png", dpi=2 * DPI)
     plt.close(figure)
-    Image.open(drawn).convert("RGB").quantize(256).save(written, format="png", optimize=True)
-    display({"image/png": written.getvalue(), "text/plain": alt}, raw=True)
+    picture = Image.open(drawn).convert("RGB").quantize(64)
+    picture.save(written, format="png", optimize=True)
+    shown = {"alt": alt, "width": picture.width // 2}
+    display({"image/png": written.getvalue(), "text/plain": alt}, metadata={"image/png": shown}, raw=True)
 
 
 def new(columns: int = 1, *, size: tuple[float, float], rows: int = 1, **options: Any) -> tuple[Any, Any]:

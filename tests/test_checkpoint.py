@@ -230,7 +230,7 @@ def test_an_npz_file_that_is_compressed_or_holds_objects_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"x\.npy: expected numbers, got pickled Python objects, which are"):
         nz.load(tmp_path / "x.npz")
-    np.savez(tmp_path / "x.npz", **{"embeddings.LayerNorm.bias": np.zeros(8, ">f4")})
+    np.savez(tmp_path / "x.npz", **filled() | {"embeddings.LayerNorm.bias": np.zeros(8, ">f4")})
     with pytest.raises(ValueError, match=r"expected tensors of floats, got embeddings\.LayerNorm\.bias \(>f4\)"):
         nz.load(tmp_path / "x.npz")
 

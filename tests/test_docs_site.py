@@ -1,17 +1,25 @@
-"""The documentation: its code runs, its links are valid, its two languages say the same, the site builds."""
+"""The documentation: its code runs, its links are valid, its two languages say the same, the site builds.
+
+What the site looks like in a browser is at the end; Chromium runs headless, on pages of a server of this machine.
+"""
 
 import ast
+import functools
+import http.server
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from make_explain_screenshot import find_browser, open_browser, set_size
 
 import nezha_np as nz
 import nezha_np.cli
@@ -220,7 +228,7 @@ def site(tmp_path_factory):
     """Build the site as `.ci/run` does: every warning is an error."""
     for module in ("sphinx", "pydata_sphinx_theme", "numpydoc", "myst_nb", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install '.[docs]' brings what builds the site")
+            pytest.skip(f'{module} is not installed: pip install ".[docs]" brings what builds the site')
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(folder / "read")]
     done = subprocess.run([*command, str(DOCS), str(folder / "html")], capture_output=True, text=True)
@@ -229,11 +237,11 @@ def site(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a built page loads, its links, and its anchors."""
+    """What a built page loads, its links, its anchors, and its pictures."""
 
     def __init__(self, path):
         super().__init__()
-        self.loads, self.links, self.ids, self.tags = [], [], set(), set()
+        self.loads, self.links, self.ids, self.tags, self.pictures = [], [], set(), set(), []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -241,6 +249,8 @@ class Page(HTMLParser):
         self.tags.add(tag)
         if "id" in given:
             self.ids.add(given["id"])
+        if tag == "img":
+            self.pictures.append(given)
         if tag == "a":
             self.links.append(given.get("href", ""))
         else:
@@ -289,6 +299,41 @@ def test_the_notebooks_are_on_the_site_with_their_pictures(site):
         assert any("_images/" in load for load in page.loads), notebook.name
 
 
+def test_every_picture_of_the_site_is_told_in_words_and_has_two_pixels_for_one_of_the_page(site):
+    for path in site.rglob("*.html"):
+        for picture in Page(path).pictures:
+            source = (path.parent / unquote(picture["src"])).resolve()
+            if source.parent == site.resolve() / "_static":
+                continue  # Sphinx's own signs
+            words = picture.get("alt", "")
+            assert len(words) >= 20 and source.name not in words, f"{path.name}: {source.name} has the words {words!r}"
+            if source.suffix != ".svg":
+                width = int.from_bytes(source.read_bytes()[16:20], "big")  # of a PNG
+                assert width >= 2 * int(picture.get("width", 1024)), f"{path.name}: {source.name} is {width} wide"
+
+
+def test_the_words_of_a_notebooks_picture_are_those_that_stand_in_its_source(site):
+    for notebook in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        words = [output["text/plain"] for output in outputs if "image/png" in output]
+        assert words == [picture["alt"] for picture in Page(site / "notebooks" / f"{notebook.stem}.html").pictures]
+
+
+def test_the_search_knows_english_words_and_chinese_characters_and_their_pairs(site):
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    found = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))
+    start = found["docnames"].index("start.zh")
+
+    def has(term):
+        pages = [found[where].get(term, []) for where in ("terms", "titleterms")]
+        return any(start in (each if isinstance(each, list) else [each]) for each in pages)
+
+    assert all(has(term) for term in ("相对", "对位", "位置", "词", "梯度", "numpi", "bert"))
+    assert not any(has(term) for term in ("相位", "relat"))
+    assert max(len(term) for term in found["terms"] if re.search("[\u4e00-\u9fff]", term)) == 2
+
+
 def test_every_public_name_can_be_linked_to_on_the_site(site):
     ids = set().union(*(Page(path).ids for path in (site / "api").glob("*.html")))
     missing = [name for name in nz.__all__ if f"nezha_np.{name}" not in ids and f"module-nezha_np.{name}" not in ids]
@@ -299,3 +344,95 @@ def test_the_functions_of_the_api_link_to_their_source(site):
     text = (site / "api" / "layers_attention.html").read_text(encoding="utf-8")
     assert text.count('<dt class="sig sig-object') == text.count("../_modules/nezha_np/layers/")
     assert "../_modules/nezha_np/model/heads.html#masked_lm" in Page(site / "api" / "model.html").links
+
+
+# ------------------------------------------------------------------------------------------------ the site in a browser
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser():
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    if None in find_browser():
+        pytest.skip("there is no Chromium, or no chromedriver")
+    with open_browser() as window:
+        yield window
+
+
+@pytest.fixture
+def show(browser, site):
+    """Open a page of the site by its path, in a window of a width."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def open_page(path, width, dark=False):
+            set_size(browser, width, 900, dark=dark)
+            browser.get(f"http://127.0.0.1:{server.server_port}/{path}")
+            return browser
+
+        yield open_page
+        browser.get("about:blank")
+        server.shutdown()
+
+
+IN_A_BROWSER = pytest.mark.filterwarnings("ignore::ResourceWarning")  # selenium's own sockets
+
+
+@IN_A_BROWSER
+def test_in_a_window_of_1280_pixels_no_code_and_no_table_scrolls_sideways(show, site):
+    pages = [path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))]
+    assert len(pages) > 30
+    for page in pages:
+        if page.startswith(("_modules", "_static")):
+            continue
+        wide = show(page, 1280).execute_script(
+            "return [...document.querySelectorAll('.bd-article pre, .bd-article table, .formula > div')]"
+            ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 60))"
+        )
+        assert wide == [], page
+
+
+@IN_A_BROWSER
+def test_on_a_phone_the_parts_of_a_formula_stand_below_each_other_and_none_is_cut(show):
+    for page in ("how_nezha_works.html", "notebooks/02_where_am_i.html", "notebooks/03_attention.html"):
+        browser = show(page, 360)
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('math')].filter(e => !e.closest('table'))"
+            ".map(e => [e.textContent, e.getBoundingClientRect()])"
+            ".filter(([, box]) => box.left < 0 || box.right > innerWidth).map(([text]) => text)"
+        )
+        assert cut == [], page
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+    rows = "return new Set([...arguments[0].children].map(e => e.getBoundingClientRect().top)).size"
+    formula = "return [...document.querySelectorAll('.formula')].find(e => e.children.length === 4)"
+    browser = show("how_nezha_works.html", 360)
+    assert browser.execute_script(rows, browser.execute_script(formula)) > 1
+
+
+@IN_A_BROWSER
+def test_on_a_dark_page_pictures_are_as_they_were_drawn_on_white(show):
+    for page in ("explain.html", "benchmarks.html", "notebooks/01_characters_to_vectors.html"):
+        styles = show(page, 1280, dark=True).execute_script(
+            "return [...document.querySelectorAll('.bd-article img')].map(e => getComputedStyle(e))"
+            ".map(style => [style.filter, style.backgroundColor])"
+        )
+        assert styles and all(style == ["none", "rgb(255, 255, 255)"] for style in styles), page
+
+
+@IN_A_BROWSER
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [("相对位置", "start.zh.html"), ("注意力", "start.zh.html"), ("词", "start.zh.html"), ("layer norm", "layer")],
+)
+def test_the_search_finds_what_is_asked_for(show, query, page):
+    browser = show(f"search.html?q={query}", 1280)
+    found = "return [...document.querySelectorAll('#search-results li a')].map(e => e.getAttribute('href'))"
+    for _ in range(100):
+        if links := browser.execute_script(found):
+            break
+        browser.execute_script("return new Promise(done => setTimeout(done, 100))")
+    assert any(page in link for link in links)

@@ -271,7 +271,7 @@ def test_record_replaces_a_bundle_by_force_alone(capsys, folder, tmp_path, monke
 
 def test_record_all_replaces_bundles_by_force_alone(capsys, tmp_path, monkeypatch):
     (tmp_path / f"{GOLDEN}.safetensors").write_bytes(b"mine")
-    monkeypatch.setattr("nezha_np.oracle.record_all", lambda folder: [tmp_path / f"{GOLDEN}.safetensors"])
+    monkeypatch.setattr("nezha_np.oracle.record_all", lambda folder, progress: [tmp_path / f"{GOLDEN}.safetensors"])
     message = error(capsys, "golden", "record", "--all", tmp_path)
     assert f"--all: expected a folder without bundles of the standard set, found {GOLDEN} in {tmp_path}" in message
     assert run(capsys, "golden", "record", "--all", tmp_path, "--force")[0] == 0

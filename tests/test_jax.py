@@ -1,5 +1,9 @@
 """JAX runs the same definitions: as they come, compiled by `jax.jit`, and under its own gradient."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from cases import EVERY_HEAD, EVERY_LABELLED_HEAD, arrays_of
@@ -227,3 +231,35 @@ def test_weights_as_such_are_no_argument_of_a_compiled_function():
     weights = nz.Weights(to_jax(nz.load()), nz.load().config)
     with pytest.raises(TypeError, match="expected Weights or a mapping"):
         jax.jit(lambda weights: nz.forward(weights, [[2, 3]]).last_hidden_state)(weights)
+
+
+def test_on_several_devices_weights_are_an_argument_and_are_not_closed_over():
+    code = """
+import sys, jax, jax.numpy as jnp, numpy as np, nezha_np as nz
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+arrays = nz.load()
+weights = {name: jnp.asarray(array) for name, array in arrays.items()}
+ids = np.array([[2, 318, 4, 3], [2, 4, 318, 3]])
+expected = nz.masked_lm(arrays, ids).logits
+
+def predict(weights, ids):
+    return nz.masked_lm(weights, ids, config=arrays.config).logits
+
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+shards = jax.device_put(jnp.asarray(ids), NamedSharding(mesh, PartitionSpec("batch")))
+everywhere = jax.device_put(weights, NamedSharding(mesh, PartitionSpec()))
+of_pmap = jax.pmap(predict, in_axes=(None, 0))(weights, jnp.asarray(ids)[:, None])[:, 0]
+for logits in (of_pmap, jax.jit(predict)(everywhere, shards)):
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+for closes_over in (jax.pmap(lambda ids: predict(weights, ids)), jax.jit(lambda ids: predict(weights, ids))):
+    try:
+        closes_over(jnp.asarray(ids)[:, None] if len(sys.argv) == 1 else shards)
+    except ValueError as error:
+        print("incompatible devices" in str(error))
+    sys.argv.append("shards")
+"""
+    options = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **options}, check=True
+    )
+    assert done.stdout == "True\nTrue\n", done.stderr

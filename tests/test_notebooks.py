@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = "the notebooks need it: pip install '.[notebooks]'"
+NEEDED = 'the notebooks need it: pip install ".[notebooks]"'
 pytest.importorskip("ipykernel", reason=NEEDED)
 pytest.importorskip("array_api_strict", reason=NEEDED)
 pytest.importorskip("jupytext", reason=NEEDED)
@@ -43,13 +43,18 @@ def check_pictures(notebook):
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        shown = [output.data for output in cell.outputs if "image/png" in output.get("data", {})]
+        shown = [
+            {**output.data, **output.metadata["image/png"]}
+            for output in cell.outputs
+            if "image/png" in output.get("data", {})
+        ]
         assert len(shown) == len(PICTURE.findall(cell.source)), cell.source
         for picture in shown:
             assert len(picture["text/plain"]) >= 20, (
                 cell.source
             )  # a description, for readers who cannot see the picture
             image = Image.open(io.BytesIO(base64.b64decode(picture["image/png"]))).convert("RGB")
+            assert picture["alt"] == picture["text/plain"] and image.width == 2 * picture["width"]
             assert min(image.size) > 100 and len(image.getcolors(image.width * image.height)) > 4
         count += len(shown)
     return count

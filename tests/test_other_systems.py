@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import json
 import os
@@ -227,25 +226,6 @@ for path in sorted(pathlib.Path("tests").glob("test_*.py")):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == len(list((ROOT / "tests").glob("test_*.py")))
-
-
-def test_text_files_say_their_encoding_and_written_ones_their_line_ends():
-    wrong = []
-    for path in [*(ROOT / "nezha_np").rglob("*.py"), ROOT / "pytest_nezha_np.py"]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            given = {keyword.arg for keyword in node.keywords}
-            mode = next((argument.value for argument in node.args if isinstance(argument, ast.Constant)), "r")
-            method = isinstance(node.func, ast.Attribute)
-            text = (method and name in ("read_text", "write_text")) or (name == "open" and "b" not in str(mode))
-            writes = name == "write_text" or (name == "open" and "w" in str(mode))
-            if name == "open" and method and getattr(node.func.value, "id", "") == "os":
-                continue
-            if text and not ({"encoding"} | ({"newline"} if writes else set())) <= given:
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert not wrong, "expected encoding=, and newline= where text is written"
 
 
 def test_names_that_are_made_are_names_on_every_system():

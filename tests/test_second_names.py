@@ -197,6 +197,27 @@ def test_names_are_compared_in_float16_and_bfloat16_files_and_across_libraries(t
             nz.load(path)
 
 
+def test_numbers_that_numpy_does_not_have_are_named_by_load_and_listed_by_inspect(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="it has eight-bit floats")
+    safetensors_torch = pytest.importorskip("safetensors.torch", reason="it writes them")
+    tensors = {name: torch.tensor(array) for name, array in names_in_file(filled(BERT), BERT).items()}
+    put(tmp_path / "model", filled(BERT), BERT)
+    small = tensors[f"bert.{TABLE}"].to(torch.float8_e4m3fn)
+    for table, message in ((small, "expected tensors of floats"), (tensors[f"bert.{TABLE}"], "difference of nan")):
+        both = tensors | {f"bert.{TABLE}": table, "cls.predictions.decoder.weight": small.clone()}
+        safetensors_torch.save_file(both, tmp_path / "model" / "model.safetensors")
+        with pytest.raises(ValueError, match=message):
+            nz.load(tmp_path / "model")
+        assert nezha_np.cli.main(["inspect", str(tmp_path / "model")]) == 0
+    assert "refused: expected the same numbers" in capsys.readouterr().out
+
+
+def test_a_second_name_of_something_that_is_no_array_is_named():
+    for array in ([0.0] * 11, None, "text"):
+        with pytest.raises(TypeError, match=BIAS):
+            nz.Weights(filled(BERT) | {SECOND_BIAS: array}, BERT)
+
+
 def test_both_names_are_refused_while_jax_traces_their_numbers():
     jax = pytest.importorskip("jax", reason="it traces")
     tensors = {name: jax.numpy.asarray(array) for name, array in filled(BERT).items()}

@@ -262,3 +262,41 @@ def test_the_readme_shows_what_its_first_command_prints(capsys):
 
     assert nezha_np.cli.main(["fill-mask", "房间很[MASK]净。"]) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_text_files_name_their_encoding_and_written_ones_their_line_ends():
+    wrong = []
+    for path in [*PACKAGE.rglob("*.py"), REPOSITORY / "pytest_nezha_np.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="read_text" | "write_text" as name)):
+                    mode = name[0]
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="os"))):
+                    continue
+                case ast.Call(func=ast.Name(id="open") | ast.Attribute(attr="open")):
+                    mode = next((part.value for part in node.args if isinstance(part, ast.Constant)), "r")
+                case _:
+                    continue
+            needed = set() if "b" in mode else {"encoding"} if mode[0] == "r" else {"encoding", "newline"}
+            if needed - {keyword.arg for keyword in node.keywords}:
+                wrong.append(f"{path.name}, line {node.lineno}: expected {sorted(needed)}")
+    assert not wrong
+
+
+def test_the_commands_of_the_pages_are_typed_alike_in_every_shell():
+    seen, wrong = 0, []
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("notebooks/source/*.md")]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        lines = [
+            line for block in re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
+        ]
+        lines += re.findall(r"`((?:pip|python|pytest|nezha-np) [^`]+)`", text)
+        for line in lines:
+            if not re.match(r"(pip|python|pytest|ruff|nezha-np) ", line):
+                continue
+            seen += 1
+            bare = re.sub(r'"[^"]*"', "", line.partition(" #")[0])
+            if re.search(r"['\\$;|<>^%]|^\w+=", bare):  # cmd does not know single quotes, PowerShell recodes | and >
+                wrong.append(f"{page.name}: {line}")
+    assert seen > 50 and not wrong

@@ -798,10 +798,10 @@ def test_what_is_no_file_of_torch_save_is_refused_in_one_sentence(path):
             archive.addfile(tarfile.TarInfo(name))
     assert "tar archive, from before PyTorch 0.1.10: load and save it again" in refused(path, tar.getvalue())
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 1234\n"
-    assert "a Git LFS pointer, which stands for the file: fetch the file itself" in refused(path, pointer)
+    assert "a Git LFS pointer, which stands for it: fetch it" in refused(path, pointer)
     assert "an empty one" in refused(path, b"")
     assert "that torch.save did not write" in refused(path, pickle.dumps({"a": 1}))
-    assert "breaks the format" in refused(path, b"<!DOCTYPE html><html></html>")
+    assert "got a web page (HTML): download the file, not" in refused(path, b"<!DOCTYPE html><html></html>")
     assert "breaks the format" in refused(path, b"\x89HDF\r\n\x1a\n" + bytes(300))
 
 

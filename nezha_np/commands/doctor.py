@@ -30,8 +30,11 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the diagnosis; succeed where every step is right and all numbers are within their tolerances."""
+    from nezha_np.commands.progress import shown_steps
+
     bundle, matching = read_bundle(options.bundle), matching_options(options)
-    found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, **matching)
+    with shown_steps("trials") as progress:
+        found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, progress=progress, **matching)
     if options.json:
         write_text(format_json({"agrees": found.agrees, **dataclasses.asdict(found)}))
     else:

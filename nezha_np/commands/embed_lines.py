@@ -21,6 +21,7 @@ import numpy as np
 
 import nezha_np
 from nezha_np.arrays import to_numpy
+from nezha_np.checks import check_fetched
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message, write_bytes
 from nezha_np.commands.progress import Progress
@@ -251,6 +252,8 @@ def _output_format(path: Path | None, format: str | None) -> str:
 def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
     """Open the input; yield it with its name for errors."""
     if source is not None and source != "-":
+        if Path(source).is_file():  # a pipe has no beginning to look at
+            check_fetched(Path(source))
         with open(source, "rb") as file:
             yield file, source
     elif sys.stdin is None:

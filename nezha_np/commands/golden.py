@@ -110,11 +110,15 @@ def run_record(options: argparse.Namespace) -> int:
 
 
 def _record_all(options: argparse.Namespace) -> Iterator[str]:
+    from nezha_np.commands.progress import shown_steps
+
     if others := [name for name in OF_ONE_BUNDLE if getattr(options, name) is not None]:
         raise ValueError(f"--all: expected no other option with it, got {listed([_option(name) for name in others])}")
     if not options.force:
         _check_no_bundle_is_replaced(Path(options.all))
-    for path in nz.oracle.record_all(options.all):
+    with shown_steps("bundles") as progress:
+        paths = nz.oracle.record_all(options.all, progress=progress)
+    for path in paths:
         yield f"{path}  {path.stat().st_size:,} bytes"
 
 
@@ -133,6 +137,8 @@ def _option(name: str) -> str:
 
 
 def _record_one(options: argparse.Namespace) -> Iterator[str]:
+    from nezha_np.commands.progress import shown_steps
+
     if options.output_file is None:
         raise ValueError("-o: expected the name of a new file, or --all with a folder, got neither")
     target = _target(Path(options.output_file), force=options.force)
@@ -143,16 +149,19 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
     tolerances: dict[str, Any] = {}  # the oracle's own choice where the option is left out
     if options.tolerances is not None:
         tolerances["tolerances"] = TOLERANCES[options.tolerances]
-    bundle = nz.oracle.record(
-        model,
-        head=task.name,
-        seed=options.seed or 0,
-        dtype=options.dtype or "float64",
-        output=options.output,
-        path=target,
-        **tolerances,
-        **_inputs_and_labels(options, model, task),
-    )
+    inputs = _inputs_and_labels(options, model, task)
+    with shown_steps("passes") as progress:
+        bundle = nz.oracle.record(
+            model,
+            head=task.name,
+            seed=options.seed or 0,
+            dtype=options.dtype or "float64",
+            output=options.output,
+            path=target,
+            progress=progress,
+            **tolerances,
+            **inputs,
+        )
     counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
     yield f"{options.output_file}  {counts}, {target.stat().st_size:,} bytes"
 

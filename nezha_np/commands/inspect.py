@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Iterator, Mapping
 
+from nezha_np.checks import printable
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
@@ -36,7 +37,7 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the configuration, a table of the tensors, and what each task lacks."""
-    print_lines(_lines(options.path))
+    print_lines(map(printable, _lines(options.path)))
     return SUCCESS
 
 
@@ -58,7 +59,7 @@ def _lines(path: str | None) -> Iterator[str]:
     rows = [("tensor", "shape", "dtype", "bytes")]
     for name, entry in entries.items():
         rows.append((name, " x ".join(map(str, entry.shape)), entry.dtype, f"{entry.nbytes:,}"))
-    yield format_table(rows, right=[3])
+    yield from format_table(rows, right=[3]).split("\n")
     yield ""
     parameters = sum(math.prod(entry.shape) for entry in entries.values())
     total = sum(entry.nbytes for entry in entries.values())

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from nezha_np.checks import CONTROLS, check_fetched
+
 
 def parse_json(text: str, name: str, expected: str) -> Any:
     """Parse JSON.
@@ -75,6 +77,7 @@ def read_json(path: Path, expected: str) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
+    check_fetched(path)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -84,6 +87,8 @@ def read_json(path: Path, expected: str) -> Any:
 
 def format_json(value: Any) -> str:
     """Write JSON that every reader takes: NaN and infinities, which the standard does not have, become null.
+
+    Characters that a terminal would obey are written as codes.
 
     Parameters
     ----------
@@ -102,7 +107,9 @@ def format_json(value: Any) -> str:
       "largest": null
     }
     """
-    return json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False, indent=2)
+    text = json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False, indent=2)
+    lines = (CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n"))
+    return "\n".join(lines)
 
 
 def _without_infinities(value: Any) -> Any:

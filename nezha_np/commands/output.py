@@ -13,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from nezha_np.checks import printable
+
 # For consoles whose encoding lacks these characters, as cp936 and cp1252 lack some; each as wide as what it stands for.
 SUBSTITUTES = {"✓": "+", "✗": "x", "×": "x", "·": ".", "−": "-", "–": "-", "—": "-", "…": "."}
 IN_ASCII = "nezha_np.in_ascii"  # the name of the error handler of encodings
@@ -30,7 +32,9 @@ codecs.register_error(IN_ASCII, _in_ascii)
 
 
 def showable(text: str, encoding: str | None) -> str:
-    """Return a text that a stream takes: what its encoding lacks is an ASCII character, or a code.
+    """Return a text that a stream takes and a terminal shows: controls, and what its encoding lacks, are codes.
+
+    Names in files may hold control characters, which would clear a screen or hide a line.
 
     Parameters
     ----------
@@ -50,6 +54,7 @@ def showable(text: str, encoding: str | None) -> str:
     ('+ \\\\u5e72 ×', '+ 干 ×')
     """
     encoding = encoding or "utf-8"
+    text = "\n".join(printable(line) for line in text.split("\n"))
     return text.encode(encoding, IN_ASCII).decode(encoding)
 
 

@@ -88,7 +88,7 @@ def _segmenter(name: str) -> Callable[[str], list[str]]:
     try:
         module: Any = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"--words {name}: pip install 'nezha-np[words]'", name=name) from error
+        raise ModuleNotFoundError(f'--words {name}: pip install "nezha-np[words]"', name=name) from error
     if name == "jieba":
         module.setLogLevel(60)  # it reports on its dictionary otherwise
     cut: Callable[[str], list[str]] = module.lcut

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
@@ -44,23 +45,8 @@ class Progress:
             self._bar = self._make_bar(sys.stderr)
 
     def _make_bar(self, stderr: TextIO) -> Any:
-        from tqdm import tqdm
-
-        class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
-            monitor_interval = 0  # no thread that refreshes the bar: `add` does it
-
-        terminal = stderr.isatty()
         measured = {"unit": " lines"} if self._size is None else {"unit": "B", "unit_scale": True}
-        return Bar(
-            initial=self._position(),
-            total=self._size,
-            file=_SafeStderr(stderr, terminal=terminal),
-            delay=QUIET_SECONDS,
-            mininterval=TERMINAL_SECONDS if terminal else LOG_SECONDS,
-            miniters=1,
-            dynamic_ncols=terminal,
-            **measured,
-        )
+        return _bar(stderr, initial=self._position(), total=self._size, **measured)
 
     def __enter__(self) -> Progress:
         return self
@@ -95,6 +81,59 @@ class Progress:
 
     def _position(self) -> int:
         return self._lines if self._size is None else self._stream.tell()
+
+
+@contextlib.contextmanager
+def shown_steps(unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show on a terminal how many steps of a long run are done, and take the bar away at its end.
+
+    Parameters
+    ----------
+    unit : str
+        What a step is.
+
+    Yields
+    ------
+    callable or None
+        Is to be called with the number of steps that are done, and of all; None where standard error is no terminal.
+
+    Examples
+    --------
+    >>> with shown_steps("passes") as progress:
+    ...     if progress is not None:
+    ...         progress(1, 26)
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    bar = _bar(sys.stderr, unit=f" {unit}", leave=False)
+
+    def progress(done: int, steps: int) -> None:
+        bar.total = steps
+        bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        bar.close()
+
+
+def _bar(stderr: TextIO, **options: Any) -> Any:
+    """Make a bar of tqdm, which is imported only here."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+        monitor_interval = 0  # no thread that refreshes the bar: `update` does it
+
+    terminal = stderr.isatty()
+    return Bar(
+        file=_SafeStderr(stderr, terminal=terminal),
+        delay=QUIET_SECONDS,
+        mininterval=TERMINAL_SECONDS if terminal else LOG_SECONDS,
+        miniters=1,
+        dynamic_ncols=terminal,
+        **options,
+    )
 
 
 class _SafeStderr:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_integer, parse_json
+from nezha_np.checks import check_fetched, check_integer, parse_json, printable
 from nezha_np.families.config_values import (
     MOST,
     MOST_LAYERS,
@@ -100,6 +100,12 @@ class Config:
         If a field has a wrong type.
     ValueError
         If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> isinstance(nz.load().config, nz.Config)
+    True
     """
 
     model_type: ClassVar[str]
@@ -392,6 +398,7 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
+    check_fetched(path)
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -399,4 +406,4 @@ def read_config(path: str | Path) -> Config:
     try:
         return config_from_dict(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error)}") from None

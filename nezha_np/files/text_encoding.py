@@ -12,6 +12,8 @@ import re
 import shlex
 from pathlib import Path
 
+from nezha_np.checks import check_fetched
+
 # UTF-32 goes first, because its little-endian mark begins with that of UTF-16. The names are those of iconv.
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -54,6 +56,7 @@ def read_utf8(path: str | os.PathLike[str]) -> str:
     '[PAD]\\n房\\n'
     """
     content = Path(path).read_bytes()
+    check_fetched(Path(path), content)
     if content.startswith(codecs.BOM_UTF8):
         raise ValueError(
             f"{path}: expected UTF-8 without a byte-order mark, got one (bytes EF BB BF) at its start; remove it, for "

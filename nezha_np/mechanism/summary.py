@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from nezha_np.checks import printable
+
 
 def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Write rows below one another, each column as wide as its widest cell.
@@ -21,7 +23,7 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) ->
     Returns
     -------
     str
-        A line for each row, without spaces at its end.
+        A line for each row, without spaces at its end; codes in the place of control characters.
 
     Examples
     --------
@@ -30,7 +32,7 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) ->
     bias       512
     weight  65,536
     """
-    rows = list(rows)
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = max(map(len, rows), default=0)
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
     return "\n".join(

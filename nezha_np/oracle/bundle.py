@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_path
+from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
@@ -309,7 +309,7 @@ def load_bundle(path: str | Path) -> Bundle:
     try:
         return _as_bundle(read_document(read_metadata(path)), map_tensors(path, header))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {printable(error)}") from None
 
 
 def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> Bundle:

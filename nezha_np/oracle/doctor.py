@@ -8,7 +8,7 @@ none does, the doctor says so, and how the numbers differ: at which tokens, head
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from nezha_np.oracle.diagnosis import Diagnosis, Finding, best_of_each
 from nezha_np.oracle.differences import NEVER, is_additive_mask, largest, largest_difference, magnitude
 from nezha_np.oracle.gradient_doctor import diagnose_gradients
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
+from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
 from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
@@ -59,6 +60,7 @@ def diagnose(
     rename: Mapping[str, str] | None = None,
     transposed: bool = False,
     dtype: str | None = None,
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Find out what another implementation does wrong.
 
@@ -72,6 +74,9 @@ def diagnose(
         The weights, or their checkpoint, where the bundle does not have them.
     rename, transposed, dtype
         As for `nezha_np.oracle.compare`.
+    progress : callable, optional
+        Is told how far it is: called with the number of trials that are done and of all, ``progress=print`` for
+        example. A large model takes minutes.
 
     Returns
     -------
@@ -94,12 +99,18 @@ def diagnose(
     >>> print(nz.oracle.diagnose(bundle, theirs).names)
     ('token types ignored',)
     """
+    check_progress(progress)
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
     own = bundle.weights(weights)
     if bundle.tolerances_by is None:
         bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
-    return _Doctor(bundle, own, found).diagnosis()
+    return _Doctor(bundle, own, found, progress).diagnosis()
+
+
+def _trials(mistakes: Iterable[Mistake]) -> list[tuple[Mistake, str, Changes]]:
+    """List every way of making each mistake."""
+    return [(mistake, way, changes) for mistake in mistakes for way, changes in mistake.ways.items()]
 
 
 class Contradicted(Exception):
@@ -109,8 +120,8 @@ class Contradicted(Exception):
 class _Doctor:
     """One consultation: the golden pass, their arrays in float64, and how much rounding explains of each step."""
 
-    def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs) -> None:
-        self.bundle, self.aligned = bundle, theirs
+    def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs, progress: Progress | None) -> None:
+        self.bundle, self.aligned, self.count = bundle, theirs, Count(progress)
         self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
         exact = ARITHMETICS["float64"]
         # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
@@ -198,7 +209,7 @@ class _Doctor:
             seen = tuple(self._seen(step, steps, evidence))
             return Diagnosis(step, findings, tuple(self.differing), seen, notes)
         exact = (self.weights, self.inputs)
-        return diagnose_gradients(self.bundle, *exact, self.aligned, notes) or self._all_right(notes)
+        return diagnose_gradients(self.bundle, *exact, self.aligned, notes, self.count) or self._all_right(notes)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -230,15 +241,10 @@ class _Doctor:
             for mistake in self._of_this_family()
             if not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
         ]
-        found = [
-            finding
-            for mistake in possible
-            for way, changes in mistake.ways.items()
-            if not layers.isdisjoint(changes)
-            for finding in self._made_so(mistake, way, changes, step, steps)
-        ]
+        trials = [trial for trial in _trials(possible) if not layers.isdisjoint(trial[2])]
+        found = [finding for trial in self.count.each(trials) for finding in self._made_so(*trial, step, steps)]
         if not found and evidence is not None:
-            for mistake in possible:
+            for mistake in self.count.each(possible):
                 fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
                 for way, changes in fitted.items():
                     found += self._made_so(mistake, way, changes, step, steps)
@@ -251,9 +257,8 @@ class _Doctor:
         seen = describe_difference(step, self.bundle.arrays[step], array, allowed)
         found = [
             finding
-            for mistake in self._of_this_family()
-            for way, changes in mistake.ways.items()
-            for finding in self._shaped_so(mistake, way, changes, step, allowed)
+            for trial in self.count.each(_trials(self._of_this_family()))
+            for finding in self._shaped_so(*trial, step, allowed)
         ]
         return Diagnosis(step, tuple(best_of_each(found)), tuple(self.aligned.wrong_shape), tuple(seen), notes)
 
@@ -295,7 +300,7 @@ class _Doctor:
         known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
         before = largest_difference(step, self.made[step], self.theirs[step])
         sites: list[str | None] = [None]
-        for only in sites:  # the first trial, at all steps, finds the others to try
+        for only in self.count.each(sites):  # the first trial, at all steps, finds the others to try
             options = {"changes": changes, "only": only, "steps": steps, "target": step}
             try:
                 done = self._replay(known, **options)

@@ -15,6 +15,7 @@ from nezha_np.oracle.description import describe_difference
 from nezha_np.oracle.diagnosis import Diagnosis, Finding, rank
 from nezha_np.oracle.differences import largest, largest_difference, magnitude
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES
+from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import replay_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.tolerances import MARGIN
@@ -26,7 +27,12 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 def diagnose_gradients(
-    bundle: Bundle, weights: Weights, inputs: Mapping[str, Any], theirs: Theirs, notes: tuple[str, ...]
+    bundle: Bundle,
+    weights: Weights,
+    inputs: Mapping[str, Any],
+    theirs: Theirs,
+    notes: tuple[str, ...],
+    count: Count,
 ) -> Diagnosis | None:
     """Find the first gradient that does not follow from theirs, where the forward pass is right.
 
@@ -40,6 +46,8 @@ def diagnose_gradients(
         Their arrays, gradients among them.
     notes : tuple of str
         What else the diagnosis is to say.
+    count : Count
+        Counts the trials.
 
     Returns
     -------
@@ -70,17 +78,18 @@ def diagnose_gradients(
     step = wrong[0]
     before = largest_difference(step, made[step], gradients[step])
     findings = []
-    for mistake in GRADIENT_MISTAKES:
-        for way, changes in mistake.ways.items() if bundle.config.model_type in mistake.families else ():
-            trial = replay_gradients(bundle, weights, inputs, gradients, exact, changes=changes)
-            if step not in trial:
-                continue
-            after = largest_difference(step, trial[step], gradients[step])
-            sizes = (max(largest(magnitude(step, of[step])), TINY) for of in (trial, made))
-            grown = max(1.0, operator.truediv(*sizes))  # larger gradients have larger roundings
-            if after <= allowed[step] * grown and after < before / 2:
-                left = len(differing({**made, **trial}))
-                findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
+    possible = [mistake for mistake in GRADIENT_MISTAKES if bundle.config.model_type in mistake.families]
+    trials = [(mistake, way, changes) for mistake in possible for way, changes in mistake.ways.items()]
+    for mistake, way, changes in count.each(trials):
+        trial = replay_gradients(bundle, weights, inputs, gradients, exact, changes=changes)
+        if step not in trial:
+            continue
+        after = largest_difference(step, trial[step], gradients[step])
+        sizes = (max(largest(magnitude(step, of[step])), TINY) for of in (trial, made))
+        grown = max(1.0, operator.truediv(*sizes))  # larger gradients have larger roundings
+        if after <= allowed[step] * grown and after < before / 2:
+            left = len(differing({**made, **trial}))
+            findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
     findings.sort(key=rank)
     seen = tuple(describe_difference(step, made[step], gradients[step], allowed[step]))
     return Diagnosis(f"{GROUP}{step}", tuple(findings), tuple(GROUP + name for name in wrong), seen, notes)

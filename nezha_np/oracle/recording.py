@@ -19,6 +19,7 @@ from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash
 from nezha_np.oracle.bundle_document import TOLERANCES_BY
 from nezha_np.oracle.passes import gradients_of, in_order, outputs_of, run
+from nezha_np.oracle.progress import Progress, check_progress
 from nezha_np.oracle.tolerances import largest_logit, measure_tolerances, quick_tolerances
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.init import init
@@ -36,6 +37,7 @@ def record(
     gradients: bool = True,
     tolerances: str | None = "measured",
     path: str | Path | None = None,
+    progress: Progress | None = None,
     **inputs: Any,
 ) -> Bundle:
     """Record a pass as a golden bundle.
@@ -66,6 +68,9 @@ def record(
         what it promises). None: not at all; then `nezha_np.oracle.compare` needs a ``tolerance=``.
     path : str or Path, optional
         Where to save the bundle: a name that ends in ``.safetensors``.
+    progress : callable, optional
+        Is told how far it is: called with the number of passes that are done and of all, ``progress=print`` for
+        example.
 
     Returns
     -------
@@ -95,6 +100,7 @@ def record(
     check_switches(gradients=gradients)
     if tolerances not in TOLERANCES_BY:
         raise ValueError(f"tolerances: expected 'measured', 'quick' or None, got {tolerances!r}")
+    check_progress(progress)
     if path is not None:
         path = bundle_path(path)
     weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
@@ -122,7 +128,7 @@ def record(
         tolerances_by=tolerances,
     )
     if tolerances == "measured":
-        bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape)))
+        bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape), progress))
     elif tolerances == "quick":
         bundle.tolerances.update(quick_tolerances(bundle, weights))
     if path is not None:

@@ -18,6 +18,7 @@ from nezha_np.families.config import Config
 from nezha_np.families.parameters import tasks_of
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle import Bundle
+from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.standard_inputs import (
     BERT,
@@ -194,7 +195,7 @@ def record_standard(name: str, dtype: Any = "float64", *, tolerances: str | None
     return record(weights, head=found.head, dtype=dtype, tolerances=tolerances, **found.inputs)
 
 
-def record_all(folder: str | Path) -> list[Path]:
+def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
     """Record the standard set: a file for each bundle, under 20 MB together.
 
     On one machine and with one BLAS thread each run writes the same bytes; anywhere else the numbers are within the
@@ -205,6 +206,9 @@ def record_all(folder: str | Path) -> list[Path]:
     folder : str or Path
         Where to write them, ``NAME.safetensors`` each; it is made if need be, and files of these names are replaced:
         all of them once the last is recorded, or none.
+    progress : callable, optional
+        Is told how far it is: called with the number of bundles that are recorded and of all, ``progress=print`` for
+        example. It takes a minute.
 
     Returns
     -------
@@ -218,13 +222,14 @@ def record_all(folder: str | Path) -> list[Path]:
     OSError
         If a file cannot be written; then all files are as they were.
     """
+    check_progress(progress)
     folder = check_path(folder, "folder")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"folder: expected a folder, found a file: {folder}")
     files = {name: f"{name}.safetensors" for name in names()}
 
     def write(temporary: Path) -> None:
-        for name, file in files.items():
+        for name, file in Count(progress).each(list(files.items())):
             record_standard(name).save(temporary / file)
 
     write_atomically(folder, write)

@@ -13,6 +13,7 @@ from nezha_np.mechanism import Tape
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.passes import gradients_of, outputs_of, run
+from nezha_np.oracle.progress import Count, Progress
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, Rounded, inputs_in, weights_in
 from nezha_np.weights.weights import Weights
 
@@ -27,7 +28,7 @@ ALL_BUT_ZERO = 1e-12  # the largest number of an array that is 0 but for roundin
 OF_A_MASK = 0.5  # the tolerance of an additive mask, in every dtype: 0 or never is all that it says
 
 
-def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> Tolerances:
+def measure_tolerances(bundle: Bundle, weights: Weights, logits: float, progress: Progress | None = None) -> Tolerances:
     """Run a bundle's pass in each dtype, and find how far its roundings lead: the largest difference for each name.
 
     Parameters
@@ -38,6 +39,8 @@ def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> Toler
         Its weights.
     logits : float
         The largest logit that a cross-entropy is taken of.
+    progress : callable or None
+        Is told how many of the passes are done.
 
     Returns
     -------
@@ -45,13 +48,14 @@ def measure_tolerances(bundle: Bundle, weights: Weights, logits: float) -> Toler
         For each dtype a tolerance for each of `Bundle.arrays`.
     """
     golden = bundle.arrays
-    found = {}
+    found, every = {}, {name: dict.fromkeys(map(id, golden.values()), 0.0) for name in ARITHMETICS}
+    passes = [(name, nudge) for name in ARITHMETICS for nudge in (NUDGES if name != "float64" else (0,))]
+    for name, nudge in Count(progress).each(passes):
+        rounded, worst = rerun(bundle, weights, ARITHMETICS[name], nudge), every[name]
+        for key, array in golden.items():  # by array: one of several names has one tolerance
+            worst[id(array)] = max(worst[id(array)], largest(difference(key, array, rounded[key])))
     for name, arithmetic in ARITHMETICS.items():
-        worst = dict.fromkeys(map(id, golden.values()), 0.0)  # by array: one of several names has one tolerance
-        for nudge in NUDGES if name != "float64" else (0,):
-            rounded = rerun(bundle, weights, arithmetic, nudge)
-            for key, array in golden.items():
-                worst[id(array)] = max(worst[id(array)], largest(difference(key, array, rounded[key])))
+        worst = every[name]
         found[name] = {
             key: OF_A_MASK
             if is_additive_mask(key)

@@ -201,7 +201,9 @@ class Metrics:
         self._file = file
         lines = [line for line in self.read(file) if line["step"] <= number]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8"))
+        write_atomically(
+            file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n")
+        )
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a line.
@@ -211,7 +213,7 @@ class Metrics:
         values : mapping of str to number
             What was measured; ``step`` among it.
         """
-        with self._file.open("a", encoding="utf-8") as file:
+        with self._file.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(dict(values)) + "\n")
 
     @staticmethod
@@ -238,4 +240,4 @@ class Metrics:
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
     text = json.dumps(values, indent=2) + "\n"
-    write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8"))
+    write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n"))

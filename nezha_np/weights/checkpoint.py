@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json
+from nezha_np.checks import check_device, check_dtype, check_fetched, check_path, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
@@ -18,6 +18,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.other_files import INDEX, advice_for_file, advice_for_folder, advice_for_part
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.tensor_checks import check_layers
@@ -37,9 +38,10 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     ----------
     path : str or Path, optional
         A folder with ``config.json`` and the tensors: ``model.safetensors`` or else ``pytorch_model.bin``, or shards of
-        one with its index (``model.safetensors.index.json``). Or a file that ends in .safetensors, .bin, .pt, .pth or
-        .npz, with ``config.json`` in the same folder. In a folder of sentence-transformers, what ``modules.json``
-        names as its transformer. None: the small model that ships with the package.
+        one with its index (``model.safetensors.index.json``). Or an index, or a file that ends in .safetensors, .bin,
+        .pt, .pth, .ckpt or .npz, with ``config.json`` in the same folder. In a folder of
+        sentence-transformers, what ``modules.json`` names as its transformer. None: the small model that ships with the
+        package.
     dtype : str or dtype, optional
         "float16", "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
         (bfloat16 becomes float32).
@@ -106,7 +108,7 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     except (TypeError, ValueError) as error:
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
-        raise ValueError(f"{folder}: {error}{advice}") from None
+        raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     return weights if device == "cpu" else weights.to(device=device)
 
 
@@ -208,12 +210,15 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
     ['model.safetensors']
     """
     folder = SHIPPED if path is None else check_path(path, name)
+    expected = f"{name}: expected a folder or a file that ends in {SUFFIXES}"
     if folder.is_file():
+        if INDEX.fullmatch(folder.name):
+            return _list_shards(folder)
         if folder.suffix not in READERS:
-            raise ValueError(f"{name}: expected a folder or a file that ends in {SUFFIXES}, got {folder}")
+            raise ValueError(f"{expected}, got {folder}{advice_for_file(folder)}")
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"{name}: expected a folder or a file that ends in {SUFFIXES}, found no {folder}")
+        raise FileNotFoundError(f"{expected}, found no {folder}{advice_for_file(folder)}")
     folder = transformer_folder(folder)
     for file in LOOKED_FOR:
         single, index = folder / file, folder / f"{file}.index.json"
@@ -223,23 +228,14 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
             return _list_shards(index)
     raise FileNotFoundError(
         f"{name}: expected {' or '.join(LOOKED_FOR)} or the index of one's shards, found none of them in "
-        f"{folder}{_advice(folder)}"
+        f"{folder}{advice_for_folder(folder)}"
     )
-
-
-def _advice(folder: Path) -> str:
-    """Say what to do with a folder that holds none of the files that are looked for."""
-    names = sorted(file.name for file in folder.iterdir())
-    if others := [name for name in names if Path(name).suffix in READERS]:
-        return f": to load one of its files, name it: {listed(others)}"
-    if any(".ckpt.data-" in name for name in names):
-        return ": a checkpoint of TensorFlow can be loaded once its variables are in an .npz file, under their names"
-    return ""
 
 
 def _list_shards(index: Path) -> list[Path]:
     """List the files of tensors that an index of shards names."""
     folder = index.parent
+    check_fetched(index)
     try:
         names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -286,4 +282,4 @@ def _check_computed(headers: Headers, config: Config) -> None:
                     try:
                         check(raw, _Saved(file, entry), config)
                     except ValueError as error:
-                        raise ValueError(f"{file}: {error}") from None
+                        raise ValueError(f"{file}: {printable(error)}") from None

@@ -24,6 +24,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from nezha_np.checks import printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, Family, every_prefix, family_of
 from nezha_np.families.parameters import embeddings_shapes, layer_shapes
@@ -184,7 +185,8 @@ def every_name(headers: Mapping[Path, Mapping[str, Entry]]) -> dict[str, Source]
                 continue
             name, entry = found
             if name in named:
-                raise ValueError(f"{file}: expected one tensor for {name}, got {named[name][1]} and {raw}")
+                both = f"{printable(named[name][1])} and {printable(raw)}"
+                raise ValueError(f"{file}: expected one tensor for {printable(name)}, got {both}")
             named[name] = (file, raw, entry)
     return named
 
@@ -282,7 +284,7 @@ def wrong_family(names: Iterable[str], config: Config) -> str | None:
     foreign = [name for part, name in parts.items() if part in _marks_of_others(own)]
     names_of_own = [*embeddings_shapes(config), *layer_shapes(config, 0)]
     missing = [name for part in own.recognised_by if part not in parts for name in names_of_own if part in name]
-    why = f"there is {foreign[0]}, which {own.title} has not" if foreign else f"there is no {missing[0]}"
+    why = f"there is {printable(foreign[0])}, which {own.title} has not" if foreign else f"there is no {missing[0]}"
     change = f'"model_type": "{fitting[0].config.model_type}" {fitting[0].config_hint}'.rstrip()
     return (
         f"expected the tensors of {own.title}, as config.json says, got what looks like {fitting[0].title}, because "

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nezha_np.checks import listed
+from nezha_np.checks import listed, printable
 from nezha_np.families.family import every_prefix
 from nezha_np.weights.formats.entry import Entry
 from nezha_np.weights.names import SCOPE_OF_ELECTRA, WRAPPER
@@ -85,7 +85,8 @@ def without_outer_prefix(headers: Mapping[Path, Mapping[str, Entry]]) -> tuple[d
         for raw, entry in header.items():
             name = raw.removeprefix(prefix if raw.startswith(prefix) else shared)
             if taken.setdefault(name, raw) != raw:
-                raise ValueError(f"{file}: expected one tensor for {name}, got {taken[name]} and {raw}")
+                both = f"{printable(taken[name])} and {printable(raw)}"
+                raise ValueError(f"{file}: expected one tensor for {printable(name)}, got {both}")
             shorter[file][name] = entry
     return shorter, prefix
 
@@ -107,7 +108,7 @@ def _prefix_of_model(names: Iterable[str], file: Path) -> str:
     if last[:-1] in OTHER_MODELS:
         raise ValueError(
             f"{file}: expected the tensors of a model of {listed(list(every_prefix()))}, got those of another, which "
-            f"begin with {found[0]}"
+            f"begin with {listed(found)}"
         )
     return "".join(outer) if last[:-1] in own else found[0]
 

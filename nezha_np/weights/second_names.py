@@ -17,16 +17,18 @@ decoder is not tied, so that files which are written hold both there.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from nezha_np.arrays import Array, share_memory, to_numpy
+from nezha_np.arrays import Array, is_array, share_memory, to_numpy
+from nezha_np.checks import printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import aliases
-from nezha_np.weights.formats.entry import Entry, map_tensors
+from nezha_np.weights.formats.entry import DTYPES, Entry, map_tensors
 
 Source = tuple[Path, str, Entry]  # the file of a tensor, its name there, and what the file says of it
 
@@ -85,12 +87,12 @@ def two_names(named: Mapping[str, Source], config: Config) -> Iterator[TwoNames]
     for second, first in aliases(config).items():
         if first in named and second in named:
             one, other = named[first], named[second]
-            difference = 0.0 if one[::2] == other[::2] else largest_difference(_read(one), _read(other))
+            difference = _difference(one, other)
             refusal = _refusal(first, one[1], other[1], difference, config)
             if difference != 0 and not refusal and files.index(one[0]) > files.index(other[0]):
                 refusal = _different(one[1], other[1], difference) + (
                     ", in two files: transformers 4 keeps what it reads last, transformers 5 uses "
-                    f"{other[1]}: leave out the one that is not meant"
+                    f"{printable(other[1])}: leave out the one that is not meant"
                 )
             yield TwoNames(first, second, one[1], other[1], difference, refusal)
 
@@ -229,11 +231,12 @@ def second_names_in(tensors: Mapping[str, Array], config: Config) -> dict[str, s
 
 def _chosen(first: str, second: str, one: Array, other: Array, config: Config) -> Array:
     """Choose between the arrays of both names of a tensor; one that is no array is left to later checks."""
-    shapes = getattr(one, "shape", None), getattr(other, "shape", None)
-    if None in shapes or share_memory(one, other):
+    if not (is_array(one) and is_array(other)):
+        return other if is_array(one) else one
+    if share_memory(one, other):
         return one
     if not _must_be_equal(first, config):  # numbers need not be known: the second name is used in any case
-        difference = 0.0 if shapes[0] == shapes[1] else None
+        difference = 0.0 if tuple(one.shape) == tuple(other.shape) else None
     else:
         try:
             difference = largest_difference(to_numpy(one), to_numpy(other))
@@ -260,7 +263,7 @@ def _refusal(first: str, raw_first: str, raw_second: str, difference: float | No
         return _different(raw_first, raw_second, difference) + (
             ", though tie_word_embeddings says that they are one: set tie_word_embeddings to false in the "
             "configuration if the model was trained with two matrices, or else leave out the one that is not meant "
-            f"(transformers 4 uses {raw_second} for both, transformers 5 uses each in its own place)"
+            f"(transformers 4 uses {printable(raw_second)} for both, transformers 5 uses each in its own place)"
         )
     if difference is None:
         return _different(raw_first, raw_second, difference) + ": leave out the one that is not meant"
@@ -269,14 +272,21 @@ def _refusal(first: str, raw_first: str, raw_second: str, difference: float | No
 
 def _different(raw_first: str, raw_second: str, difference: float | None) -> str:
     """Begin the error for two names of one tensor whose numbers differ."""
+    both = f"{printable(raw_first)} and {printable(raw_second)}"
     how = "different shapes" if difference is None else f"a largest difference of {difference:.3g}"
-    return f"expected the same numbers under both names of one tensor, got {raw_first} and {raw_second} with {how}"
+    return f"expected the same numbers under both names of one tensor, got {both} with {how}"
 
 
-def _read(source: Source) -> np.ndarray:
-    """Map a tensor of a file into memory."""
-    file, raw, entry = source
-    return map_tensors(file, {raw: entry})[raw]
+def _difference(one: Source, other: Source) -> float | None:
+    """Return the largest difference of two tensors of files, of which only those that NumPy can hold are read."""
+    same_place = one[::2] == other[::2]
+    dtypes = {one[2].dtype, other[2].dtype}
+    if same_place or (len(dtypes) == 1 and not dtypes <= DTYPES.keys()):  # `load` refuses what NumPy cannot hold
+        return 0.0
+    if not dtypes <= DTYPES.keys():
+        return math.nan
+    first, second = (map_tensors(file, {raw: entry})[raw] for file, raw, entry in (one, other))
+    return largest_difference(first, second)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float | None:

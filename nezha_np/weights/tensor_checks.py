@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from nezha_np.arrays import Array, has_kind, is_array
-from nezha_np.checks import DTYPES, listed
+from nezha_np.checks import DTYPES, listed, printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
@@ -65,14 +65,18 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
         raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
     for name, array in tensors.items():
         if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
-            raise TypeError(f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {name}")
+            raise TypeError(
+                f"weights: expected {', '.join(DTYPES)} in native byte order, got {array.dtype} for {printable(name)}"
+            )
     check_shapes(tensors, needed)
     first = next(iter(needed))
     for name, array in tensors.items():
         for what in ("dtype", "device"):  # an array that its library is tracing has no device yet
             one, other = getattr(tensors[first], what, None), getattr(array, what, None)
             if one != other:
-                raise ValueError(f"weights: expected one {what}, got {one} for {first} and {other} for {name}")
+                raise ValueError(
+                    f"weights: expected one {what}, got {one} for {first} and {other} for {printable(name)}"
+                )
 
 
 def check_layers(names: Iterable[str], config: Config) -> None:

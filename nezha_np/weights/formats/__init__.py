@@ -10,7 +10,8 @@ READERS = {
     ".bin": "torch",
     ".pt": "torch",
     ".pth": "torch",
+    ".ckpt": "torch",
     ".npz": "npz",
 }
 # The same, in words, for errors.
-SUFFIXES = ".safetensors, .bin, .pt, .pth or .npz"
+SUFFIXES = ".safetensors, .bin, .pt, .pth, .ckpt or .npz"

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.checks import printable
+
 # NumPy's dtypes by safetensors' names. NumPy does not have bfloat16: its 16 bits are read as an integer.
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -28,10 +30,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
-
-# The beginning of a pointer file, which Git LFS puts in the place of a large file, and the error for it.
-GIT_LFS = b"version https://git-lfs"
-POINTER = "it is a Git LFS pointer, which stands for the file: fetch the file itself (git lfs pull)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +133,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     tensors = {}
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
-            raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {name}")
+            raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {printable(name)}")
         dtype = DTYPES[entry.dtype]
         array = np.frombuffer(mapped, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
         if entry.dtype == "BF16":
@@ -149,7 +147,9 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
                 steps = [step * array.itemsize for step in entry.strides]
                 array = np.lib.stride_tricks.as_strided(array, entry.shape, steps, writeable=False)
         except ValueError:  # more than 64 axes, or an axis of size 0 and an enormous one
-            raise ValueError(f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {name}") from None
+            raise ValueError(
+                f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {printable(name)}"
+            ) from None
         array.flags.writeable = False
         tensors[name] = array
     return tensors

@@ -8,7 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from nezha_np.checks import check_fetched, printable
 from nezha_np.weights.formats.entry import DTYPES, Entry, row_strides
+from nezha_np.weights.formats.recognition import looks_like
 from nezha_np.weights.formats.stored_zip import stored_files
 
 NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
@@ -44,6 +46,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an .npz file, found no such file")
+    check_fetched(path)
     entries = {}
     try:
         places = stored_files(path, compressed="write it with numpy.savez, not numpy.savez_compressed")
@@ -56,7 +59,9 @@ def read_header(path: Path) -> dict[str, Entry]:
                     raise ValueError(f"{name}: {error}") from None
                 entries[name.removesuffix(".npy")] = entry
     except ValueError as error:
-        raise ValueError(f"{path}: expected an .npz file as numpy.savez writes it, got another: {error}") from None
+        raise ValueError(
+            f"{path}: expected an .npz file as numpy.savez writes it, got another: {printable(error)}{looks_like(path)}"
+        ) from None
     return entries
 
 

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.weights.formats.entry import GIT_LFS, POINTER, Entry
+from nezha_np.checks import check_fetched, printable
+from nezha_np.weights.formats.entry import Entry
+from nezha_np.weights.formats.recognition import looks_like
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -54,6 +56,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found no such file")
+    check_fetched(path)
     with path.open("rb") as file:
         try:
             with safetensors.safe_open(path, framework="numpy"):
@@ -63,10 +66,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         except OSError as error:  # a fault of the disk, which says nothing about the format
             raise OSError(f"{path}: expected a file that can be read, got an error: {error}") from None
         except (safetensors.SafetensorError, ValueError) as error:
-            file.seek(0)
-            if file.read(len(GIT_LFS)) == GIT_LFS:
-                raise ValueError(f"{path}: expected a safetensors file, got another: {POINTER}") from None
-            raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {error}") from None
+            why = f"{printable(error)}{looks_like(path)}"
+            raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {why}") from None
 
 
 def _parse(header: str, *, data: int) -> dict[str, Entry]:

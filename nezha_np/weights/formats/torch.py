@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checks import listed
-from nezha_np.weights.formats.entry import DTYPES, GIT_LFS, POINTER, Entry
+from nezha_np.checks import check_fetched, listed, printable
+from nezha_np.weights.formats.entry import DTYPES, Entry
 from nezha_np.weights.formats.pickle_machine import Other, Refused, shown
+from nezha_np.weights.formats.recognition import looks_like
 from nezha_np.weights.formats.stored_zip import stored_files
 from nezha_np.weights.formats.torch_tensors import Tensor, TensorMachine
 
@@ -68,16 +69,18 @@ def read_header(path: Path) -> dict[str, Entry]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file of torch.save, found no such file")
+    check_fetched(path)
     with path.open("rb") as file:
         start = file.read(512)
         if not start:
             raise ValueError(f"{path}: expected a file of torch.save, got an empty one")
+        if start[257:262] == b"ustar":
+            raise ValueError(
+                f"{path}: expected a file of torch.save, got a tar archive, from before PyTorch 0.1.10: load and save "
+                "it again with PyTorch"
+            )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        if start.startswith(GIT_LFS):
-            raise ValueError(POINTER)
-        if start[257:262] == b"ustar":
-            raise ValueError("it is a tar archive, from before PyTorch 0.1.10: load and save it again with PyTorch")
         value, starts = _read_zip(path, mapped) if start.startswith(b"PK") else _read_pickles(mapped)
         tensors = _find_tensors(value, path)
         entries = {name: _entry(tensor, starts) for name, tensor in tensors.items()}
@@ -85,7 +88,8 @@ def read_header(path: Path) -> dict[str, Entry]:
     except Refused as error:
         raise ValueError(f"{path}: expected tensors alone, got {error}: refused, nothing was run") from None
     except (ValueError, DeprecationWarning) as error:  # pickletools warns of odd escapes, which may be an error
-        raise ValueError(f"{path}: expected a file of torch.save, got one that breaks the format: {error}") from None
+        why = f"{printable(error)}{looks_like(path)}"
+        raise ValueError(f"{path}: expected a file of torch.save, got one that breaks the format: {why}") from None
     return entries
 
 
