@@ -104,13 +104,13 @@ def encode_and_cut(
     >>> batch["input_ids"].shape, cut
     ((2, 3), array([ True, False]))
     """
-    tokenizer = without_truncation_and_padding(tokenizer)
+    plain = without_truncation_and_padding(tokenizer)
     rows: dict[int, tuple[np.ndarray, np.ndarray, bool]] = {}  # ids, type ids, and whether tokens are lost
     long = [row for row, text in enumerate(inputs) if isinstance(text, str) and len(text) > PIECE]
-    if long and (boundaries := find_boundaries(tokenizer)) is not None:
-        rows = {row: encode_in_pieces(tokenizer, inputs[row], boundaries, max_length) for row in long}
+    if long and (boundaries := find_boundaries(plain)) is not None:
+        rows = {row: encode_in_pieces(plain, inputs[row], boundaries, max_length) for row in long}
     others = [row for row in range(len(inputs)) if row not in rows]
-    for row, encoding in zip(others, tokenizer.encode_batch([inputs[row] for row in others]), strict=True):
+    for row, encoding in zip(others, plain.encode_batch([inputs[row] for row in others]), strict=True):
         positions = _truncate(encoding, max_length)
         ids, type_ids = (np.array(values, np.int64)[positions] for values in (encoding.ids, encoding.type_ids))
         rows[row] = ids, type_ids, len(positions) < len(encoding)
