@@ -13,10 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nezha_np.families.bert import BertConfig
+from nezha_np.families.config import Config
 from nezha_np.families.convbert import ConvBertConfig
 from nezha_np.families.nezha import NezhaConfig
 from nezha_np.families.trained_head import HeadWarning
-from nezha_np.mechanism import definitions, trace, value_and_grad
+from nezha_np.layers.softmax import softmax
+from nezha_np.mechanism import Trace, definitions, trace, value_and_grad
 from nezha_np.model.generation import generate
 from nezha_np.model.heads import (
     causal_lm,
@@ -29,6 +31,13 @@ from nezha_np.model.heads import (
     token_classification,
 )
 from nezha_np.model.model import forward
+from nezha_np.model.outputs import (
+    CausalLMOutput,
+    HeadOutput,
+    ModelOutput,
+    PretrainingOutput,
+    QuestionAnsweringOutput,
+)
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
 from nezha_np.text.encode import encode, get_special_tokens_mask
@@ -46,9 +55,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BertConfig",
+    "CausalLMOutput",
+    "Config",
     "ConvBertConfig",
+    "HeadOutput",
     "HeadWarning",
+    "ModelOutput",
     "NezhaConfig",
+    "PretrainingOutput",
+    "QuestionAnsweringOutput",
+    "Trace",
     "Weights",
     "batch_decode",
     "causal_lm",
@@ -71,6 +87,7 @@ __all__ = [
     "question_answering",
     "save_vocabulary",
     "sequence_classification",
+    "softmax",
     "token_classification",
     "trace",
     "value_and_grad",
@@ -87,4 +104,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "oracle"})
+    """List what is public: these names, and the rooms whose own `__all__` is (RELEASING.md)."""
+    return sorted([*__all__, "__version__", "families", "mechanism", "oracle"])

@@ -113,6 +113,10 @@ class Namespace(Protocol):
 # These two do not speak the standard by themselves: array_api_compat wraps them. It is imported only when one of
 # their arrays is seen, because its import costs more than the whole of this package.
 _WRAPPED = ("cupy", "torch")
+# These say that they speak it, and lack parts that every layer uses: mlx has no devices, sparse no indices of arrays.
+_FALL_SHORT = ("mlx", "sparse")
+# NumPy's own kinds with rules of their own, which would be lost or change a result: what is masked, `*` of matrices.
+_NOT_PLAIN = ("MaskedArray", "matrix")
 
 
 def library(array: Any) -> str:
@@ -140,7 +144,14 @@ def library(array: Any) -> str:
 
 @functools.cache
 def _wrapped_namespace(name: str) -> Namespace:
-    return cast(Namespace, importlib.import_module(f"array_api_compat.{name}"))
+    try:
+        return cast(Namespace, importlib.import_module(f"array_api_compat.{name}"))
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("array_api_compat"):
+            raise
+        raise ModuleNotFoundError(
+            f"arrays of {name} need the package array-api-compat: pip install array-api-compat", name="array_api_compat"
+        ) from None
 
 
 def namespace(array: Any) -> Namespace:
@@ -158,6 +169,8 @@ def namespace(array: Any) -> Namespace:
 
     Raises
     ------
+    ModuleNotFoundError
+        If it is an array of PyTorch or CuPy, and array-api-compat is not installed.
     TypeError
         If the argument is not an array.
 
@@ -171,9 +184,11 @@ def namespace(array: Any) -> Namespace:
         return cast(Namespace, np)
     if (name := library(array)) in _WRAPPED:
         return _wrapped_namespace(name)
-    if hasattr(array, "__array_namespace__"):
+    if hasattr(array, "__array_namespace__") and name not in _FALL_SHORT:
         return cast(Namespace, array.__array_namespace__())
-    raise TypeError(f"expected an array of a library that speaks the array-API standard, got {type(array).__name__}")
+    raise TypeError(
+        f"expected an array of a library that speaks the array-API standard, got {kind_of(array)}{conversion(array)}"
+    )
 
 
 def is_array(value: Any) -> bool:
@@ -187,7 +202,7 @@ def is_array(value: Any) -> bool:
     Returns
     -------
     bool
-        True for arrays and for NumPy's scalars.
+        True for arrays and for NumPy's scalars; not for NumPy's masked arrays and matrices.
 
     Examples
     --------
@@ -195,11 +210,10 @@ def is_array(value: Any) -> bool:
     >>> is_array(np.zeros(3)), is_array([0, 0, 0])
     (True, False)
     """
-    return (
-        isinstance(value, (np.ndarray, np.generic))
-        or hasattr(value, "__array_namespace__")
-        or library(value) in _WRAPPED
-    )
+    if isinstance(value, (np.ndarray, np.generic)):
+        return type(value).__name__ not in _NOT_PLAIN
+    name = library(value)
+    return name in _WRAPPED or (hasattr(value, "__array_namespace__") and name not in _FALL_SHORT)
 
 
 def has_kind(array: Array, kind: str) -> bool:
@@ -533,7 +547,7 @@ def kind_of(value: Any) -> str:
     Returns
     -------
     str
-        The name of its type; for an array with its library and its dtype.
+        The name of its type; for an array with its library, and with its dtype where it can be computed with.
 
     Examples
     --------
@@ -541,8 +555,38 @@ def kind_of(value: Any) -> str:
     >>> kind_of(np.zeros(2)), kind_of([1])
     ('numpy.ndarray of float64', 'list')
     """
-    kind = type(value)
-    return f"{library(value)}.{kind.__name__} of {value.dtype}" if is_array(value) else kind.__name__
+    kind, name = type(value).__name__, library(value)
+    if is_array(value):
+        return f"{name}.{kind} of {value.dtype}"
+    return f"{name}.{kind}" if hasattr(value, "shape") and name != "builtins" else kind
+
+
+def conversion(value: Any) -> str:
+    """Say how to make a plain array of NumPy of an array that layers cannot compute with, for the end of an error.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    str
+        What to do; nothing where there is nothing that can be said.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conversion(np.ma.masked_array([1])), conversion([1])
+    (': pass x.filled(value)', '')
+    """
+    if isinstance(value, np.ndarray) and is_array(value):
+        return ""
+    ways = {"toarray": "x.toarray()", "todense": "x.todense()", "filled": "x.filled(value)"}
+    way = next((way for name, way in ways.items() if hasattr(value, name)), None)
+    if way is None and (hasattr(value, "__array__") or hasattr(value, "__dlpack__")):
+        way = "np.asarray(x)"
+    return "" if way is None else f": pass {way}"
 
 
 def same_dtype(*arrays: Array | None) -> bool:

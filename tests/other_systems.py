@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,15 +15,14 @@ UNIX = ("fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios
 
 
 def is_in_use(path: object) -> bool:
-    """Say whether this process has a file open or mapped."""
+    """Say whether this process has a file, or one in a folder, open or mapped."""
     text = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
+    used = []
     for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            if os.readlink(descriptor) == text:
-                return True
-        except FileNotFoundError:  # that of iterdir itself
-            pass
-    return any(line.split(maxsplit=5)[5:] == [text] for line in Path("/proc/self/maps").read_text().splitlines())
+        with contextlib.suppress(FileNotFoundError):  # of the descriptor of iterdir itself
+            used.append(os.readlink(descriptor))
+    used += [line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    return any(other == text or other.startswith(text + os.sep) for other in used)
 
 
 def forbid_changes_of_files_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import safetensors.numpy
 
 import nezha_np as nz
 import nezha_np.cli
+import nezha_np_command
 from nezha_np.cli import main
 from nezha_np.commands import output
 from nezha_np.commands.parser import Parser, typed_names
@@ -36,6 +38,7 @@ def folder(tmp_path_factory) -> Path:
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
     (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
+    (folder / "tags.tsv").write_text("房\tB\n间\tI\n\n" * 10, encoding="utf-8")
     bundle = nz.oracle.record(CONFIG, [[2, 5, 3]], tolerances="quick", path=folder / "golden.safetensors")
     theirs = {name: np.array(array, "float32", order="C") for name, array in bundle.trace.items()}
     safetensors.numpy.save_file(theirs, folder / "theirs.safetensors")
@@ -50,6 +53,10 @@ CALLS = {
     "explain": (["explain", TEXT, "-o", "-", "--model", "模型"], 0),
     "embed": (["embed", "texts.txt", "--model", "模型"], 0),
     "pretrain": (["pretrain", "texts.txt", "-o", "run", "--model", "模型", "--steps", "1", "--batch-size", "1"], 0),
+    "finetune": (
+        ["finetune", "tags.tsv", "--task", "tag", "-o", "run", "--model", "模型", "--epochs", "1", "--batch-size", "9"],
+        0,
+    ),
     "inspect": (["inspect", "模型"], 0),
     "convert": (["convert", "模型", "out", "--force"], 0),
     "golden record": (
@@ -68,6 +75,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 UTF_8 = {"explain", "embed"}  # what other programs read
+TRAINING = {"pretrain", "finetune"}
 
 
 def leaves(parser: Parser) -> dict[str, Parser]:
@@ -120,7 +128,7 @@ def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, tmp_
     monkeypatch.setattr(sys, "stderr", err)
     arguments, status = CALLS[command]
     assert main(arguments) == status, err.bytes.getvalue()
-    assert err.bytes.getvalue() == b"" or command == "pretrain"  # which prints there what it measures
+    assert err.bytes.getvalue() == b"" or command in TRAINING  # which print there what they measure
     text = out.bytes.getvalue().decode("utf-8" if command in UTF_8 else encoding)
     if command in UTF_8:
         assert "房间" in text
@@ -208,7 +216,7 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == "nezha-np: interrupted\n"
     left = {path for path in set(tmp_path.rglob("*")) - before if tmp_path / "run" not in (path, *path.parents)}
-    assert left == set()  # the folder of a run of `pretrain` holds what it can go on from
+    assert left == set()  # the folder of a training run holds what it can go on from
 
 
 def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back(monkeypatch, capsys):
@@ -353,3 +361,32 @@ def test_the_help_is_whole_and_its_example_is_one(command):
     program, *arguments = shlex.split(leaf.epilog.removeprefix("example: "))
     options = nezha_np.cli._parser().parse_args(arguments)
     assert program == "nezha-np" and options.parser.prog == f"nezha-np {command}"
+
+
+INTERRUPTED_IMPORT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nezha_np.cli":
+            signal.raise_signal(int(sys.argv[1]))
+sys.meta_path.insert(0, Finder())
+import nezha_np_command
+sys.exit(nezha_np_command.main())
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_the_package_is_imported_is_one_line_too(number, status):
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, str(int(number))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"nezha-np: interrupted\n")
+
+
+def test_the_script_runs_the_command_line_and_gives_the_signals_back(monkeypatch, capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(sys, "argv", ["nezha-np", "fill-mask", TEXT, "--top-k", "1"])
+    assert nezha_np_command.main() == 0 and capsys.readouterr().out == "干 0.826\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"nezha-np": "nezha_np_command:main"}

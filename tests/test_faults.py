@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -23,6 +24,9 @@ from nezha_np.files.atomic import write_atomically
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.temporary import LOCK, PREFIX
 from nezha_np.oracle import standard
+from nezha_np.training import lamb
+from nezha_np.training.loop import first_step
+from nezha_np.training.run_folder import save_step
 from nezha_np.weights.formats.safetensors import _as_os_error, write_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +125,16 @@ def test_a_full_disk_leaves_an_older_checkpoint_bundle_and_tokenizer(folder):
                 write()
             assert full.value.errno == errno.EFBIG and str(folder) in full.value.filename
     assert contents(folder) == before
+
+
+def test_a_full_disk_leaves_the_saved_steps_of_a_run(tmp_path):
+    save_step(tmp_path, first_step(nz.init(CONFIG.replace(vocab_size=9)), lamb), keep=1)
+    (tmp_path / ".step-00000009").mkdir()  # of a run that was killed
+    before = contents(tmp_path / "step-00000000")
+    with small_disk(), pytest.raises(OSError, match="File too large: '"):
+        save_step(tmp_path, dataclasses.replace(first_step(nz.init(CONFIG), lamb), number=1), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000000"]
+    assert contents(tmp_path / "step-00000000") == before
 
 
 def test_embed_that_cannot_even_begin_leaves_nothing(tmp_path, monkeypatch):

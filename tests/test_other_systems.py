@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -19,6 +20,9 @@ from nezha_np.cli import main
 from nezha_np.commands import embed_lines as engine
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.oracle import standard
+from nezha_np.training import lamb
+from nezha_np.training.loop import first_step
+from nezha_np.training.run_folder import load_step, save_step, saved_steps
 from nezha_np.weights.checkpoint import list_files
 
 __all__ = ["windows"]  # a fixture is used by its name
@@ -136,6 +140,23 @@ def test_golden_bundles_are_recorded_and_the_set_is_replaced_together_or_not_at_
     assert nz.oracle.load(tmp_path / "all" / names[0]).head
 
 
+def test_a_saved_step_that_weights_are_mapped_from_is_removed_later(windows, tmp_path):
+    for number in (1, 2):
+        save_step(tmp_path, dataclasses.replace(first_step(nz.init(CONFIG), lamb), number=number), keep=2)
+    mapped = load_step(saved_steps(tmp_path)[0])
+    save_step(tmp_path, dataclasses.replace(mapped, number=3), keep=1)
+    names = [f"step-0000000{number}" for number in (1, 3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    before = contents(tmp_path / names[0])
+    with pytest.raises(PermissionError):
+        save_step(tmp_path, mapped, keep=2)  # over the step whose files it is made of
+    assert contents(tmp_path / names[0]) == before
+    del mapped
+    gc.collect()
+    save_step(tmp_path, load_step(tmp_path / names[1], dtype="float64"), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == names[1:]
+
+
 @pytest.fixture
 def texts(tmp_path) -> Path:
     path = tmp_path / "texts.txt"
@@ -173,6 +194,14 @@ def test_embed_goes_on_after_an_interruption_and_leaves_nothing_without_rows(
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), nz.embed(["房间", "价格", "好"]), rtol=0, atol=1e-5)
 
 
+def test_embed_may_replace_the_file_that_it_reads(windows, capfd, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "好", "id": 7}\n', encoding="utf-8")
+    run(capfd, "embed", path, "-o", path, "--force")
+    assert {*json.loads(path.read_text(encoding="utf-8"))} == {"text", "id", "embedding"}
+    assert {*contents(tmp_path)} == {"texts.jsonl"}
+
+
 def test_embed_loses_no_row_where_its_file_cannot_be_replaced(windows, capfd, tmp_path, texts):
     np.save(tmp_path / "v.npy", np.zeros(3))
     command = ["embed", texts, "-o", tmp_path / "v.npy", "--force"]
@@ -182,6 +211,20 @@ def test_embed_loses_no_row_where_its_file_cannot_be_replaced(windows, capfd, tm
     del array
     run(capfd, *command)
     assert np.load(tmp_path / "v.npy").shape == (3, 128) and {*contents(tmp_path)} == {"texts.txt", "v.npy"}
+
+
+def test_a_file_that_another_program_reads_for_a_moment_is_replaced_a_moment_later(capfd, tmp_path, texts, monkeypatch):
+    refused = iter([True, True, False] * 20)
+
+    def scanned(source, target, original=os.replace):
+        if next(refused):
+            raise PermissionError(13, "Access is denied", str(source))
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", scanned)
+    run(capfd, "embed", texts, "-o", tmp_path / "v.npy")
+    nz.init(CONFIG).save(tmp_path / "model")
+    assert {*contents(tmp_path)} == {"texts.txt", "v.npy", "model/config.json", "model/model.safetensors"}
 
 
 def test_two_runs_do_not_write_one_file_where_there_are_locks(windows, tmp_path):

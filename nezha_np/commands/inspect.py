@@ -79,7 +79,7 @@ def _lines(path: str | None) -> Iterator[str]:
     try:
         check_layers(named, config)
     except ValueError as error:
-        yield f"wrong {error}"
+        yield f"wrong num_hidden_layers: {str(error).removeprefix('weights: ')}"
         return
     for name, needed in _needed_tensors(config):
         wrong = _what_is_wrong(entries, needed)

@@ -100,6 +100,12 @@ class Config:
         If a field has a wrong type.
     ValueError
         If a field has a value that no model can have; the message names the field.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> isinstance(nz.load().config, nz.Config)
+    True
     """
 
     model_type: ClassVar[str]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from nezha_np.files.temporary import PREFIX, temporary_folder
+
+WAITS = (0.03, 0.1, 0.2)  # seconds between two tries to replace a file
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -140,9 +143,46 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
         raise
 
 
+def replace(file: Path, target: Path) -> None:
+    """Move a file to where another may be, in one step.
+
+    Windows refuses it while another program reads one of them, as programs that look for viruses do as soon as a file
+    is written. So it is tried again for a third of a second.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    target : Path
+        Its new path.
+
+    Raises
+    ------
+    OSError
+        If it cannot be moved.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> old, new = Path(tempfile.mkdtemp()) / "old", Path(tempfile.mkdtemp()) / "new"
+    >>> old.touch()
+    >>> replace(old, new)
+    >>> old.exists(), new.exists()
+    (False, True)
+    """
+    for wait in WAITS:
+        try:
+            file.replace(target)
+        except PermissionError:
+            time.sleep(wait)
+        else:
+            return
+    file.replace(target)
+
+
 def _replace(file: Path, target: Path) -> None:
     try:
-        file.replace(target)
+        replace(file, target)
     except PermissionError as error:
         if not target.is_file():
             raise

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from nezha_np.files.atomic import check_target
+from nezha_np.files.atomic import check_target, replace
 from nezha_np.files.lock import try_lock
 
 SECONDS = 1.0  # at least, between two saves
@@ -191,7 +191,7 @@ class PartialFile:
         _write_all(self._file, header)
         self._save()  # all rows: if the file cannot be moved to its place, none is lost
         check_target(self.target, force=self._force)  # another file may have appeared there in the meantime
-        self._while_open(lambda: self.path.replace(self.target))
+        self._while_open(lambda: replace(self.path, self.target))
         self.state_path.unlink(missing_ok=True)
         self._file.close()
 
@@ -217,7 +217,7 @@ class PartialFile:
                 json.dump(state, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self.state_path)
+            replace(new, self.state_path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise

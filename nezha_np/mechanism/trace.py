@@ -24,6 +24,14 @@ class Trace(Mapping[str, Array]):
     ----------
     output : tuple of str, optional
         Patterns like ``encoder.layer.*.output``: arrays whose names fit none of them are not recorded. None: all are.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> with nz.trace() as t:
+    ...     out = nz.forward(nz.load(), [[2, 318, 3]])
+    >>> isinstance(t, nz.Trace), t["pooler"].shape
+    (True, (1, 128))
     """
 
     exclusive = True

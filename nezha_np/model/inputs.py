@@ -15,6 +15,7 @@ import numpy as np
 from nezha_np.arrays import (
     Array,
     asarray_like,
+    conversion,
     device_of,
     dtype_named,
     has_kind,
@@ -247,7 +248,7 @@ def count_axes(value: Any) -> int:
     >>> count_axes([[1, 2], [3, 4]])
     2
     """
-    if is_array(value):
+    if is_array(value) or isinstance(value, memoryview):
         return len(value.shape)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return 1 + (count_axes(value[0]) if len(value) else 0)
@@ -272,7 +273,7 @@ def count_rows(value: Any) -> int:
     >>> count_rows([[1, 2], [3, 4]])
     2
     """
-    if is_array(value):
+    if is_array(value) or isinstance(value, memoryview):
         return value.shape[0] if value.shape else 0
     return len(value) if count_axes(value) else 0
 
@@ -309,11 +310,13 @@ def input_array(name: str, value: Any, like: Array) -> Array:
     """
     if is_array(value) and not isinstance(value, (np.ndarray, np.generic)):
         if library(value) != library(like):
-            raise TypeError(f"{name}: expected lists, NumPy or {library(like)} arrays, got {kind_of(value)}")
+            lists = "lists or numpy" if library(like) == "numpy" else f"lists, NumPy or {library(like)}"
+            raise TypeError(f"{name}: expected {lists} arrays, got {kind_of(value)}{conversion(value)}")
         device_array: Array = value
         return device_array
-    if not isinstance(value, (np.ndarray, np.generic, Sequence, int, float)) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}")
+    if isinstance(value, (str, bytes)) or not (is_array(value) or isinstance(value, (Sequence, int, float))):
+        advice = ": nezha_np.encode makes ids of texts" if isinstance(value, str) else conversion(value)
+        raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}{advice}")
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError):  # the last: lists of another device's arrays
@@ -331,7 +334,9 @@ def _refuse_items(name: str, array: np.ndarray) -> None:
     """Raise the error for lists that NumPy found no type of numbers for: name the first item that is no number."""
     for item in array.flat:
         if not isinstance(item, (int, float)):
-            raise TypeError(f"{name}: expected numbers in the lists, got {kind_of(item)}")
+            item = item.item() if isinstance(item, np.generic) else item
+            advice = ": nezha_np.encode makes ids of texts" if isinstance(item, str) else ""
+            raise TypeError(f"{name}: expected numbers in the lists, got {kind_of(item)}{advice}")
     raise ValueError(f"{name}: expected numbers of 64 bits, got {max(array.flat, key=abs)}")
 
 
@@ -342,7 +347,10 @@ def _refuse_values(name: str, array: np.ndarray, refused: np.ndarray, expected: 
 
 def _refuse_all_but_floats(name: str, value: Any, like: Array) -> None:
     if not is_array(value) or library(value) != library(like) or not has_kind(value, "real floating"):
-        raise TypeError(f"{name}: expected a float array of {library(like)}, as the weights are, got {kind_of(value)}")
+        raise TypeError(
+            f"{name}: expected a float array of {library(like)}, as the weights are, got {kind_of(value)}"
+            f"{conversion(value) if library(like) == 'numpy' else ''}"
+        )
 
 
 def _check_shape(name: str, array: Array, shape: Shape) -> None:

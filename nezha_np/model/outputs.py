@@ -28,6 +28,13 @@ class ModelOutput:
         The embeddings, and the output of each layer.
     attentions, cross_attentions : tuple of (B, N, Q, S) arrays or None
         The attention probabilities of each layer.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> out = nz.forward(nz.load(), [[2, 318, 3]])
+    >>> isinstance(out, nz.ModelOutput), out.last_hidden_state.shape, out.attentions
+    (True, (1, 3, 128), None)
     """
 
     last_hidden_state: Array
@@ -50,6 +57,13 @@ class HeadOutput:
         The scores before the softmax, in the shape that the head names.
     hidden_states, attentions : tuple of arrays or None
         As in `ModelOutput`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> out = nz.masked_lm(nz.load(), [[2, 318, 3]])
+    >>> isinstance(out, nz.HeadOutput), out.logits.shape, out.loss
+    (True, (1, 3, 7000), None)
     """
 
     loss: Array | None
@@ -72,6 +86,13 @@ class PretrainingOutput:
         The scores of whether the second text follows the first.
     hidden_states, attentions : tuple of arrays or None
         As in `ModelOutput`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> out = nz.pretraining(nz.load(), [[2, 318, 3]])
+    >>> isinstance(out, nz.PretrainingOutput), out.seq_relationship_logits.shape
+    (True, (1, 2))
     """
 
     loss: Array | None
@@ -93,6 +114,14 @@ class QuestionAnsweringOutput:
         The scores of each token as the first and as the last one of the answer.
     hidden_states, attentions : tuple of arrays or None
         As in `ModelOutput`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.init(nz.load().config, "question_answering")
+    >>> out = nz.question_answering(weights, [[2, 318, 3]])
+    >>> isinstance(out, nz.QuestionAnsweringOutput), out.start_logits.shape
+    (True, (1, 3))
     """
 
     loss: Array | None
@@ -114,6 +143,14 @@ class CausalLMOutput:
         The scores of each next token.
     past_key_values, hidden_states, attentions, cross_attentions : tuple or None
         As in `ModelOutput`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> weights = nz.load()
+    >>> out = nz.causal_lm(weights, [[2, 318]], config=weights.config.replace(is_decoder=True))
+    >>> isinstance(out, nz.CausalLMOutput), len(out.past_key_values)
+    (True, 4)
     """
 
     loss: Array | None

@@ -64,21 +64,31 @@ def save_step(folder: Path, step: Step, *, keep: int) -> Path:
     """
     target = folder / f"step-{step.number:08d}"
     hidden = folder / f".{target.name}"
-    shutil.rmtree(hidden, ignore_errors=True)  # of a run that was killed while it wrote
-    step.weights.save(hidden)
-    save_state(step.state, hidden / "optimizer.safetensors")
-    values = {
-        "number": step.number,
-        "loss_scale": None if step.loss_scale is None else dataclasses.asdict(step.loss_scale),
-    }
-    _write_json(hidden / "step.json", values)
-    shutil.rmtree(target, ignore_errors=True)
-    hidden.rename(target)
+    for left in (*folder.glob(".step-*"), *folder.glob(".removed-*")):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        step.weights.save(hidden)
+        save_state(step.state, hidden / "optimizer.safetensors")
+        values = {
+            "number": step.number,
+            "loss_scale": None if step.loss_scale is None else dataclasses.asdict(step.loss_scale),
+        }
+        _write_json(hidden / "step.json", values)
+        if target.exists():
+            _remove(target)
+        hidden.rename(target)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
     for old in saved_steps(folder)[:-keep]:
-        # It loses its name first: a step that has its name is complete.
-        removed = old.rename(folder / f".removed-{old.name}")
-        shutil.rmtree(removed, ignore_errors=True)
+        with contextlib.suppress(PermissionError):  # Windows: weights are mapped from it; it goes with a later step
+            _remove(old)
     return target
+
+
+def _remove(step: Path) -> None:
+    """Remove a saved step. It loses its name first: a step that has its name is complete."""
+    shutil.rmtree(step.rename(step.with_name(f".removed-{step.name}")), ignore_errors=True)
 
 
 def saved_steps(folder: Path) -> list[Path]:

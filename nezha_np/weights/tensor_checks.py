@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from nezha_np.arrays import Array, has_kind, is_array
+from nezha_np.arrays import Array, conversion, has_kind, is_array, kind_of
 from nezha_np.checks import DTYPES, listed, printable
 from nezha_np.families.config import Config
 from nezha_np.families.family import FAMILIES, family_of
@@ -62,7 +62,10 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
         raise ValueError(f"weights: expected the tensors of {kind}, superfluous {listed(superfluous)}")
     wrong = [name for name, array in tensors.items() if not is_array(array) or not has_kind(array, "real floating")]
     if wrong:
-        raise TypeError(f"weights: expected arrays of floats, got something else for {listed(wrong)}")
+        value = tensors[wrong[0]]
+        raise TypeError(
+            f"weights: expected arrays of floats, got {kind_of(value)} for {listed(wrong)}{conversion(value)}"
+        )
     for name, array in tensors.items():
         if isinstance(array, np.ndarray) and not (array.dtype.name in DTYPES and array.dtype.isnative):
             raise TypeError(
@@ -101,13 +104,13 @@ def check_layers(names: Iterable[str], config: Config) -> None:
     >>> check_layers(weights, weights.config.replace(num_hidden_layers=12))
     Traceback (most recent call last):
     ...
-    ValueError: num_hidden_layers: expected at most 4, the layers that the tensors are of, got 12
+    ValueError: weights: expected the tensors of 12 layers, as num_hidden_layers says, got those of 4
     """
     found = len({match[0] for name in names if (match := LAYER.match(name))})
-    if config.num_hidden_layers > found:
+    if config.num_hidden_layers > found > 0:  # without any layer it is not their number that is wrong
         raise ValueError(
-            f"num_hidden_layers: expected at most {found}, the layers that the tensors are of, got "
-            f"{config.num_hidden_layers}"
+            f"weights: expected the tensors of {config.num_hidden_layers} layers, as num_hidden_layers says, got those "
+            f"of {found}"
         )
 
 

@@ -216,7 +216,7 @@ class Weights(Mapping[str, Array]):
         Raises
         ------
         TypeError, ValueError
-            If device or dtype is not one of these.
+            If device or dtype is not one of these, or there is no such GPU.
         ModuleNotFoundError
             If the device is a GPU and CuPy is not installed.
 
@@ -383,8 +383,15 @@ def _distinct_objects(tensors: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _to_gpu(array: Array, gpu: int) -> Array:
-    import cupy
-
-    with cupy.cuda.Device(gpu):
-        moved: Array = cupy.asarray(array)
+    try:
+        import cupy
+    except ImportError as error:  # it is installed, but not the CUDA that it was made for
+        raise ImportError(
+            f"device: expected a CuPy that can be imported, got {type(error).__name__}: {error}"
+        ) from None
+    try:
+        with cupy.cuda.Device(gpu):
+            moved: Array = cupy.asarray(array)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise ValueError(f"device: expected a GPU that CUDA can use, got 'cuda:{gpu}': {error}") from None
     return moved
