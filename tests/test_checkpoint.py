@@ -19,7 +19,7 @@ from nezha_np.families.convbert import ConvBertConfig
 from nezha_np.families.parameters import backbone_shapes, pretraining_shapes
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.weights.checkpoint import list_files, read_headers
-from nezha_np.weights.formats.entry import Entry, map_tensors
+from nezha_np.weights.formats.entry import Deflated, Entry, map_tensors
 from nezha_np.weights.formats.npz import read_header as read_npz_header
 from nezha_np.weights.names import name_tensor, wrong_family
 
@@ -222,11 +222,21 @@ def test_an_npz_file_is_loaded(tmp_path, family):
     assert_same(weights, tensors)
 
 
-def test_an_npz_file_that_is_compressed_or_holds_objects_is_refused(tmp_path):
+def test_a_compressed_npz_file_is_loaded_and_each_saved_table_in_it_inflated_once(tmp_path, monkeypatch):
+    turned = {"embeddings.word_embeddings.weight": np.asfortranarray(filled()["embeddings.word_embeddings.weight"])}
+    tables = {TABLE.format(layer): table() for layer in range(2)}
     put_config(tmp_path)
-    np.savez_compressed(tmp_path / "x.npz", **filled())
-    with pytest.raises(ValueError, match=r"x\.npz: expected an \.npz file .*: write it with numpy\.savez, not"):
-        nz.load(tmp_path / "x.npz")
+    np.savez_compressed(tmp_path / "x.npz", **filled() | turned | tables)
+    assert_same(nz.load(tmp_path / "x.npz"), filled())
+    inflated = []
+    right = Deflated.inflate
+    monkeypatch.setattr(Deflated, "inflate", lambda self, *given: inflated.append(self) or right(self, *given))
+    nz.load(tmp_path / "x.npz")
+    assert len(inflated) <= 2 * len(filled() | tables)  # the header of each, and its numbers
+
+
+def test_an_npz_file_that_holds_objects_is_refused(tmp_path):
+    put_config(tmp_path)
     np.savez(tmp_path / "x.npz", x=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"x\.npy: expected numbers, got pickled Python objects, which are"):
         nz.load(tmp_path / "x.npz")

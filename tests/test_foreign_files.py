@@ -27,6 +27,7 @@ import nezha_np as nz
 from nezha_np.checks import CONTROLS, listed, printable
 from nezha_np.cli import main
 from nezha_np.commands.json_text import format_json
+from nezha_np.families.config import config_from_dict
 from nezha_np.families.parameters import task_shapes
 from nezha_np.weights.checkpoint import SHIPPED, read_headers
 from nezha_np.weights.convert import convert
@@ -416,3 +417,23 @@ def test_commands_print_no_control_characters_out_of_a_vocabulary_or_a_bundle(tm
         assert CONTROLS.findall(out.replace("\n", "")) == []
         assert r"\x9b" in out or r"\u009b" in out
     assert json.loads(format_json({"x\x9b\u2066": "\x1b\n"})) == {"x\x9b\u2066": "\x1b\n"}
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("id2label", [{"0": "差", "1": "好"}, {0: "差", 1: "好"}, ["差", "好"], ("差", "好")])
+@pytest.mark.parametrize("label2id", [None, {"差": 0, "好": 1}, {"差": "0", "好": "1"}, {"差": " 0", "好": "+1"}])
+def test_labels_may_be_a_list_and_their_numbers_texts(id2label, label2id):
+    values = {**NEZHA.to_dict(), "id2label": id2label, "label2id": label2id, "num_labels": 2}
+    config = config_from_dict(json.loads(json.dumps(values, ensure_ascii=False)))
+    assert config == NEZHA.replace(id2label={0: "差", 1: "好"})
+    assert (config.id2label, config.label2id) == ({0: "差", 1: "好"}, {"差": 0, "好": 1})
+    written = config.to_dict()  # as the reference reads them
+    assert (written["id2label"], written["label2id"]) == ({0: "差", 1: "好"}, {"差": 0, "好": 1})
+
+
+@pytest.mark.parametrize("number", ["差", "", "0.5", "1" * 5000])
+def test_a_label_whose_number_is_none_is_named(number):
+    with pytest.raises(ValueError, match=r"^label2id: expected a whole number for each label, got '.*' for '差'$"):
+        NEZHA.replace(label2id={"差": number})

@@ -829,17 +829,79 @@ def test_other_zip_archives_are_refused(path):
     assert "found 0" in refused(path, archive(**{"word/document.xml": b""}))
     assert "found 0" in refused(path, archive(**{"data.pkl": pickle_of({})}))
     assert "found 2" in refused(path, archive(**{"a/data.pkl": pickle_of({}), "b/data.pkl": pickle_of({})}))
-    compressed = archive(zipfile.ZIP_DEFLATED, **{"a/data.pkl": pickle_of({})})
-    assert "holds a/data.pkl compressed or encrypted" in refused(path, compressed)
+    compressed = archive(zipfile.ZIP_BZIP2, **{"a/data.pkl": pickle_of({})})
+    assert "holds a/data.pkl encrypted, or compressed by something else than deflate" in refused(path, compressed)
     content = bytearray(archive(**{"a/data.pkl": pickle_of({})}))
     content[content.index(b"PK\x01\x02") + 8] |= 1
-    assert "compressed or encrypted" in refused(path, bytes(content))
+    assert "holds a/data.pkl encrypted, or" in refused(path, bytes(content))
     with pytest.warns(UserWarning, match="Duplicate name"):
         twice = io.BytesIO()
         with zipfile.ZipFile(twice, "w") as made:
             made.writestr("a/data.pkl", pickle_of({}))
             made.writestr("a/data.pkl", pickle_of(SIMPLE))
     assert "holds a/data.pkl twice" in refused(path, twice.getvalue())
+
+
+def deflated(content: bytes) -> bytes:
+    """Write a zip archive again, with compressed files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return file.getvalue()
+
+
+def test_a_compressed_zip_archive_is_read_as_pytorch_reads_it(path):
+    value = {**SIMPLE, "none": tensor(0, (0, 3), (3, 1), key="1")}
+    content = deflated(zip_of(value, {**HELD, "1": b""}))
+    tensors = read(path, content)
+    np.testing.assert_array_equal(tensors["a"], NUMBERS.reshape(2, 3, 4))
+    np.testing.assert_array_equal(tensors["b"], NUMBERS.reshape(2, 12)[:, 4:8].T)
+    assert tensors["none"].shape == (0, 3) and not any(array.flags.writeable for array in tensors.values())
+    torch = pytest.importorskip("torch", reason="torch.load reads these files")
+    value = {"x": torch.randn(30, 40), "y": torch.ones(7, dtype=torch.bfloat16), "z": torch.arange(6).reshape(2, 3).T}
+    path.write_bytes(deflated(save(path, value).read_bytes()))
+    assert_read(path, torch.load(path, weights_only=True))
+
+
+def test_a_compressed_zip_archive_takes_no_more_memory_than_a_bound_whatever_it_says(path, monkeypatch):
+    count = 2**18
+    content = deflated(zip_of({"x": tensor(count, (count,), (1,))}, {"0": bytes(4 * count)}))
+    assert len(content) < 5000 and read(path, content)["x"].shape == (count,)
+    monkeypatch.setattr("nezha_np.weights.formats.zip_archive.MOST_EXPANDED", 2**19)
+    assert "its compressed files would take 1,04" in refused(path, content)
+
+
+def test_a_compressed_zip_archive_that_lies_or_is_broken_is_refused(path):
+    content = deflated(zip_of(SIMPLE, HELD))
+    entry = content.rindex(b"archive/data/0") - 46  # in the directory, at the end of the archive
+    (right,) = struct.unpack("<I", content[entry + 24 : entry + 28])
+    for size in (right - 4, right + 4):
+        changed = bytearray(content)
+        changed[entry + 24 : entry + 28] = struct.pack("<I", size)
+        assert f"expected {right} bytes for storage '0', found {size} of them" in refused(path, bytes(changed))
+        value = {"x": tensor(size // 4, (2,), (1,))}
+        changed = bytearray(deflated(zip_of(value, HELD)))
+        place = changed.rindex(b"archive/data/0") - 46
+        changed[place + 24 : place + 28] = struct.pack("<I", size)
+        path.write_bytes(changed)
+        with pytest.raises(
+            ValueError, match=rf"bin: expected a compressed tensor x, got another: expected {size} bytes"
+        ):
+            map_tensors(path, read_header(path))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        info = archive.getinfo("archive/data/0")
+    start = info.header_offset + 30 + len(info.filename)
+    for place in range(start, start + info.compress_size):
+        changed = bytearray(content)
+        changed[place] ^= 0x55
+        path.write_bytes(changed)
+        try:
+            tensors = map_tensors(path, read_header(path))
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: expected ")
+        else:
+            assert [array.shape for array in tensors.values()] == [(2, 3, 4), (4, 2)]
 
 
 def test_a_zip_archive_whose_files_overlap_is_refused(path):

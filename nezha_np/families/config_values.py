@@ -74,10 +74,14 @@ def check_mapping(name: str, value: Any) -> Mapping[Any, Any]:
 def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, FrozenDict, FrozenDict]:
     """Check the three fields about labels, and make those that are None of the others.
 
+    Files also have a list of the names, and texts in the place of numbers.
+
     Examples
     --------
     >>> check_labels(2, None, None)
     (2, {0: 'LABEL_0', 1: 'LABEL_1'}, {'LABEL_0': 0, 'LABEL_1': 1})
+    >>> check_labels(None, ["bad", "good"], {"bad": "0", "good": "1"})
+    (2, {0: 'bad', 1: 'good'}, {'bad': 0, 'good': 1})
     """
     if num_labels is not None:
         most = MOST if id2label is not None else MOST_NAMES_MADE
@@ -85,6 +89,7 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
     if id2label is None:
         names = {index: f"LABEL_{index}" for index in range(2 if num_labels is None else num_labels)}
     else:
+        id2label = dict(enumerate(id2label)) if isinstance(id2label, (list, tuple)) else id2label
         names = {index: str(label) for index, label in numbered("id2label", id2label).items()}
     if not names:
         raise ValueError("id2label: expected at least one label, got none")
@@ -94,8 +99,18 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
         numbers = {label: index for index, label in names.items()}
     else:
         named = check_mapping("label2id", label2id)
-        numbers = {str(label): check_integer("label2id", index) for label, index in named.items()}
+        numbers = {str(label): _number_of_label(label, index) for label, index in named.items()}
     return len(names), FrozenDict(names), FrozenDict(numbers)
+
+
+def _number_of_label(label: Any, index: Any) -> int:
+    """Check the number of a label, which may be a text."""
+    if isinstance(index, str):
+        try:
+            index = int(index)
+        except ValueError:
+            raise ValueError(f"label2id: expected a whole number for each label, got {index!r} for {label!r}") from None
+    return check_integer("label2id", index)
 
 
 def check_pruned_heads(pruned_heads: Any, layers: int, heads: int) -> FrozenDict:

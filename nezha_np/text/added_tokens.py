@@ -126,6 +126,11 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
     tokens : Tokens
         The tokens.
 
+    Raises
+    ------
+    ValueError
+        A token is to be looked for in normalised text, and normalising leaves nothing of it.
+
     Examples
     --------
     >>> from nezha_np.text.tokenizer import load_tokenizer
@@ -147,6 +152,12 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
     # Together as far as possible: the library prepares its search anew after each call.
     for as_special, group in itertools.groupby(new, key=is_special):
         (tokenizer.add_special_tokens if as_special else tokenizer.add_tokens)(list(group))
+    for token in tokenizer.get_added_tokens_decoder().values():
+        # The library would find nothing everywhere in a text, and end the process in the middle of a character.
+        if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
+            raise ValueError(
+                f"path: expected added tokens of which normalising leaves something, got {token.content!r}"
+            )
 
 
 def check_special_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
@@ -276,7 +287,7 @@ def _read_added_tokens(file: Path, values: dict[str, Any]) -> dict[int, AddedTok
     from tokenizers import AddedToken
 
     # As in the reference an object with flags of tokenizer_config.json does not count here, only its name alone would.
-    entries = [values.get(key) for key in ATTRIBUTES] + list(values.get(FURTHER) or [])
+    entries = [values.get(key) for key in ATTRIBUTES] + get_setting(values, FURTHER, list, [])
     special = {str(entry) for entry in entries if isinstance(entry, str | AddedToken)}
     by_id = {}
     for content, id in read_object(file).items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import INDEX, advice_for_file, advice_for_folder, advice_for_part
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
@@ -31,7 +33,16 @@ LOOKED_FOR = ("model.safetensors", "pytorch_model.bin")
 Headers = Mapping[Path, Mapping[str, Entry]]
 
 
-def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "cpu") -> Weights:
+def load(
+    path: str | Path | None = None,
+    dtype: Any = "float32",
+    device: str = "cpu",
+    *,
+    head: str | None = None,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | Sequence[str] | None = None,
+    seed: int = 0,
+) -> Weights:
     """Load a checkpoint.
 
     Parameters
@@ -47,6 +58,17 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         (bfloat16 becomes float32).
     device : str
         "cpu", "cuda" or "cuda:1".
+    head : str, optional
+        A task head, such as "sequence_classification", to train it from these weights. What the checkpoint lacks of it
+        is drawn with `seed`, as `nezha_np.init` draws it; so is a head with another number of classes than are asked
+        for, and a classifier that was trained for another task, as ``architectures`` says. None: the checkpoint as it
+        is.
+    num_labels : int, optional
+        The number of classes of the head; None: the number of `id2label`, or that of the configuration.
+    id2label : mapping of int to str, or sequence of str, optional
+        The names of the classes; None: those of the configuration, where their number is the same.
+    seed : int
+        The seed of what is drawn.
 
     Returns
     -------
@@ -79,6 +101,8 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     >>> nz.load()
     Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
     """
+    if head is None and (num_labels is not None or id2label is not None):
+        raise ValueError("num_labels, id2label: expected a head with them, got head=None")
     check_device(device)  # a wrong device or dtype is refused before any file is read
     name = None if dtype is None else check_dtype(dtype)
     files = list_files(path)
@@ -109,6 +133,8 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
+    if head is not None:
+        weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
     return weights if device == "cpu" else weights.to(device=device)
 
 
@@ -268,7 +294,14 @@ class _Saved:
     def dtype(self) -> str:
         return self.entry.dtype
 
+    @functools.cached_property
+    def _inflated(self) -> np.ndarray:
+        return map_tensors(self.file, {"": self.entry})[""]
+
     def read(self, index: int) -> np.ndarray:
+        if self.entry.deflated is not None:
+            row: np.ndarray = self._inflated[index]
+            return row.astype(np.float64)
         return map_tensors(self.file, {"": self.entry.at(index)})[""].astype(np.float64)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,40 @@ DTYPES: dict[str, np.dtype[Any]] = {
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
+# The tensors of a file may take more bytes than the file, because they are deflated in it or repeat one another: twice
+# as many and so many more. Otherwise a small file could ask for any amount of memory.
+MOST_EXPANDED = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Deflated:
+    """A part of a file that deflate has compressed: from byte `start` to byte `stop`; inflated it has `size` bytes."""
+
+    start: int
+    stop: int
+    size: int
+
+    def inflate(self, file: mmap.mmap, most: int | None = None) -> bytes:
+        """Return the inflated bytes, or the first `most` of them.
+
+        Raises
+        ------
+        ValueError
+            If they are broken, or of another number.
+        """
+        wanted = self.size if most is None else min(most, self.size)
+        # Deflate never takes much more bytes than it gives, so that of a large part its beginning is enough for a few.
+        compressed = file[self.start : min(self.stop, self.start + wanted + wanted // 1000 + 1024)]
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            found = inflater.decompress(compressed, wanted + 1)
+        except zlib.error as error:
+            raise ValueError(f"the compressed bytes are broken: {error}") from None
+        if not (len(found) > wanted or (len(found) == self.size and inflater.eof)) or len(found) > self.size:
+            raise ValueError(f"expected {self.size} bytes once they are inflated, got others")
+        return found[:wanted]
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A tensor as a file describes it.
@@ -43,9 +78,11 @@ class Entry:
     shape : tuple of int
         The sizes of its axes.
     start, stop : int
-        Its bytes in the file; with strides, the span from the first element to the last.
+        Its bytes in the file, or in what is inflated; with strides, the span from the first element to the last.
     strides : tuple of int or None
         For each axis the number of elements from one index to the next. None: rows follow one another without gaps.
+    deflated : Deflated or None
+        The part of the file to inflate; None: the bytes are in the file as they are.
 
     Examples
     --------
@@ -58,6 +95,7 @@ class Entry:
     start: int
     stop: int
     strides: tuple[int, ...] | None = None
+    deflated: Deflated | None = dataclasses.field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +111,13 @@ class Entry:
         start = self.start + index * strides[0] * size
         shape, rest = self.shape[1:], strides[1:]
         reach = sum((length - 1) * step for length, step in zip(shape, rest, strict=True))
-        return Entry(self.dtype, shape, start, start + (reach + 1) * size, None if self.strides is None else rest)
+        return dataclasses.replace(
+            self,
+            shape=shape,
+            start=start,
+            stop=start + (reach + 1) * size,
+            strides=None if self.strides is None else rest,
+        )
 
     def transposed(self, *axes: int) -> Entry:
         """Return an entry of the same bytes with the axes in another order."""
@@ -113,12 +157,13 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     -------
     dict of str to array
         Read-only arrays on the mapped file, in the dtypes of the file; bfloat16 becomes float32, because NumPy does not
-        have it. A tensor whose start is not aligned to the size of its elements is copied.
+        have it. A tensor whose start is not aligned to the size of its elements is copied, and a deflated one inflated.
 
     Raises
     ------
     ValueError
-        If NumPy cannot hold a tensor: it has no such dtype (F8, for example) or shape; the message names the tensor.
+        If deflated bytes are broken, or NumPy cannot hold a tensor: it has no such dtype (F8, for example) or shape.
+        The message names the tensor.
 
     Examples
     --------
@@ -131,11 +176,17 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = {}
+    inflated: dict[Deflated, bytes] = {}
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
             raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {printable(name)}")
         dtype = DTYPES[entry.dtype]
-        array = np.frombuffer(mapped, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
+        held: mmap.mmap | bytes = mapped
+        if entry.deflated is not None:
+            if entry.deflated not in inflated:
+                inflated[entry.deflated] = _inflated(path, name, entry.deflated, mapped)
+            held = inflated[entry.deflated]
+        array = np.frombuffer(held, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         elif not array.flags.aligned:
@@ -153,3 +204,37 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
         array.flags.writeable = False
         tensors[name] = array
     return tensors
+
+
+def _inflated(path: Path, name: str, deflated: Deflated, mapped: mmap.mmap) -> bytes:
+    try:
+        return deflated.inflate(mapped)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a compressed tensor {printable(name)}, got another: {error}") from None
+
+
+def first_bytes(file: mmap.mmap, entry: Entry, most: int) -> bytes:
+    """Read the first bytes of what an entry describes.
+
+    Parameters
+    ----------
+    file : mmap
+        The mapped file.
+    entry : Entry
+        Bytes of the file.
+    most : int
+        How many to read.
+
+    Returns
+    -------
+    bytes
+        They; fewer where the entry has no more.
+
+    Raises
+    ------
+    ValueError
+        If they are deflated and broken.
+    """
+    if entry.deflated is not None:
+        return entry.deflated.inflate(file, most)
+    return file[entry.start : min(entry.stop, entry.start + most)]

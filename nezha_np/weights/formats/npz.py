@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import math
+import mmap
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from nezha_np.checks import check_fetched, printable
-from nezha_np.weights.formats.entry import DTYPES, Entry, row_strides
+from nezha_np.weights.formats.entry import DTYPES, Entry, first_bytes, row_strides
 from nezha_np.weights.formats.recognition import looks_like
-from nezha_np.weights.formats.stored_zip import stored_files
+from nezha_np.weights.formats.zip_archive import files_in_archive
 
+LONGEST_HEADER = 2**17  # of an array; NumPy reads none that has more than 10,000 characters
 NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Find the arrays of an ``.npz`` file, as `numpy.savez` writes it.
+    """Find the arrays of an ``.npz`` file, as `numpy.savez` or `numpy.savez_compressed` writes it.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is broken, is compressed (`numpy.savez_compressed`), or holds Python objects, which are never read.
+        If the file is broken, or holds Python objects, which are never read.
 
     Examples
     --------
@@ -49,12 +52,12 @@ def read_header(path: Path) -> dict[str, Entry]:
     check_fetched(path)
     entries = {}
     try:
-        places = stored_files(path, compressed="write it with numpy.savez, not numpy.savez_compressed")
+        places = files_in_archive(path)
         with path.open("rb") as file:
-            for name, (start, stop) in places.items():
-                file.seek(start)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            for name, place in places.items():
                 try:
-                    entry = _read_array_header(file, stop)
+                    entry = _read_array_header(mapped, place)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
                 entries[name.removesuffix(".npy")] = entry
@@ -65,8 +68,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _read_array_header(file: BinaryIO, stop: int) -> Entry:
-    """Read the header of an array, which begins where the file is now; the array ends at `stop`."""
+def _read_array_header(mapped: mmap.mmap, place: Entry) -> Entry:
+    """Read the header with which the bytes of an array begin."""
+    file = io.BytesIO(first_bytes(mapped, place, LONGEST_HEADER))
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
@@ -75,7 +79,7 @@ def _read_array_header(file: BinaryIO, stop: int) -> Entry:
         shape, by_columns, dtype = readers[version](file)
     except Exception:  # NumPy gives the header to Python's parser and tokenizer, which raise errors of many types
         raise ValueError("expected the header of an array") from None
-    start = file.tell()
+    start, stop = place.start + file.tell(), place.stop
     if dtype.hasobject:
         raise ValueError("expected numbers, got pickled Python objects, which are never read")
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != stop - start:
@@ -83,4 +87,4 @@ def _read_array_header(file: BinaryIO, stop: int) -> Entry:
     strides = None
     if by_columns and len(shape) > 1 and 0 not in shape:
         strides = row_strides(shape[::-1])[::-1]
-    return Entry(NAMES.get(dtype, str(dtype)), shape, start, stop, strides)
+    return dataclasses.replace(place, dtype=NAMES.get(dtype, str(dtype)), shape=shape, start=start, strides=strides)

@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from nezha_np.checks import check_fetched, listed, printable
-from nezha_np.weights.formats.entry import DTYPES, Entry
+from nezha_np.weights.formats.entry import DTYPES, MOST_EXPANDED, Entry, first_bytes
 from nezha_np.weights.formats.pickle_machine import Other, Refused, shown
 from nezha_np.weights.formats.recognition import looks_like
-from nezha_np.weights.formats.stored_zip import stored_files
 from nezha_np.weights.formats.torch_tensors import Tensor, TensorMachine
+from nezha_np.weights.formats.zip_archive import files_in_archive
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # what the first pickle of an older file holds
 PROTOCOL = 1001  # what the second pickle holds
 # Where checkpoints of training scripts keep the model, next to its optimiser for example.
 INNER = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
-# Views may repeat a few bytes as often as they say: all tensors together may take twice the file, and this much more.
-MOST_REPEATED = 2**30
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -96,22 +94,24 @@ def read_header(path: Path) -> dict[str, Entry]:
 # --------------------------------------------------------------------------------------------------- the two containers
 
 
-def _read_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _read_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, Entry]]:
     """Read a zip archive: what its pickle holds, and where each storage starts and stops."""
-    compressed = "what torch.jit.save wrote is a program, so load it with PyTorch and save its state_dict"
-    places = stored_files(path, compressed=compressed)
+    places = files_in_archive(path)
     pickles = [name for name in places if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError(f"expected one data.pkl in the zip archive, found {len(pickles)}")
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in places:
-        _check_little_endian(mapped[slice(*places[f"{folder}byteorder"])] == b"little")
-    value = TensorMachine().run(io.BytesIO(mapped[slice(*places[pickles[0]])]))
+    if f"{folder}constants.pkl" in places:
+        raise ValueError("what torch.jit.save wrote is a program, so load it with PyTorch and save its state_dict")
+    if order := places.get(f"{folder}byteorder"):
+        _check_little_endian(first_bytes(mapped, order, 100) == b"little")
+    description = places[pickles[0]]
+    value = TensorMachine().run(io.BytesIO(first_bytes(mapped, description, description.nbytes)))
     data = f"{folder}data/"
     return value, {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
 
 
-def _read_pickles(mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _read_pickles(mapped: mmap.mmap) -> tuple[Any, dict[str, Entry]]:
     """Read the older format: what its pickle holds, and where each storage starts and stops.
 
     Five pickles stand one after another (magic number, version, system, tensors, keys of storages), then the storages.
@@ -138,7 +138,7 @@ def _read_pickles(mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
             raise ValueError(f"it is cut short at storage {key}")
         if struct.unpack("<q", elements)[0] * DTYPES[storages[key].dtype].itemsize != size:
             raise ValueError(f"storage {key} has another size than its tensors say")
-        places[key] = (start, start + size)
+        places[key] = Entry("U8", (size,), start, start + size)
         mapped.seek(start + size)
     return value, places
 
@@ -199,18 +199,19 @@ def _contents(value: Any) -> str:
     return "arrays of NumPy, no tensors" if one.kind.startswith("numpy") else one.kind
 
 
-def _entry(tensor: Tensor, places: Mapping[str, tuple[int, int]]) -> Entry:
+def _entry(tensor: Tensor, places: Mapping[str, Entry]) -> Entry:
     """Say where in the file a tensor lies."""
     storage = tensor.storage
-    start, stop = places.get(storage.key, (0, -1))
-    if stop - start != storage.total:
-        held = f"{stop - start} of them" if storage.key in places else "none"
+    place = places.get(storage.key)
+    if place is None or place.nbytes != storage.total:
+        held = "none" if place is None else f"{place.nbytes} of them"
         raise ValueError(f"expected {storage.total} bytes for storage {shown(storage.key)}, found {held}")
-    return Entry(tensor.dtype, tensor.shape, start + tensor.first, start + tensor.last, tensor.strides)
+    start, stop = place.start + tensor.first, place.start + tensor.last
+    return Entry(tensor.dtype, tensor.shape, start, stop, tensor.strides, place.deflated)
 
 
 def _check_repetition(entries: Mapping[str, Entry], *, size: int) -> None:
     """Refuse views that repeat their storages until they take far more memory than the file has bytes."""
     total = sum(entry.nbytes for entry in entries.values())
-    if total > 2 * size + MOST_REPEATED:
+    if total > 2 * size + MOST_EXPANDED:
         raise ValueError(f"its views repeat their storages until they take {total:,} bytes, in a file of {size:,}")

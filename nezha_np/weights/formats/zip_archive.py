@@ -1,4 +1,4 @@
-"""Zip archives whose files are stored without compression, so that each can be mapped into memory where it lies."""
+"""Zip archives: where the files in them lie. What is stored can be mapped into memory, what is deflated is inflated."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import itertools
 import struct
 from pathlib import Path
 
+from nezha_np.weights.formats.entry import MOST_EXPANDED, Deflated, Entry
+
 # The header of each file: signature, 22 bytes that the archive's directory repeats, lengths of the two fields after it.
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
-def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
+def files_in_archive(path: Path) -> dict[str, Entry]:
     """Find the files of a zip archive.
 
     Parameters
     ----------
     path : Path
         The archive.
-    compressed : str
-        What the error for an archive that holds compressed files advises.
 
     Returns
     -------
-    dict of str to (int, int)
-        For each file of the archive where its bytes start and stop, counted from the beginning of the archive.
+    dict of str to Entry
+        For each file of the archive its bytes.
 
     Raises
     ------
     ValueError
-        If the archive is broken, holds two files of one name or files that overlap, or one that is compressed or
-        encrypted.
+        If the archive is broken, holds two files of one name or files that overlap, one that is encrypted or compressed
+        by something else than deflate, or such that would take far more bytes than the archive.
 
     Examples
     --------
@@ -37,12 +37,12 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
     >>> path = Path(tempfile.mkdtemp()) / "x.zip"
     >>> with zipfile.ZipFile(path, "w") as archive:
     ...     archive.writestr("a", "text")
-    >>> stored_files(path, compressed="write it anew")
-    {'a': (31, 35)}
+    >>> files_in_archive(path)
+    {'a': Entry(dtype='U8', shape=(4,), start=31, stop=35, strides=None)}
     """
     import zipfile  # here, because most checkpoints are not zip archives
 
-    places = {}
+    places: dict[str, Entry] = {}
     taken = []  # the bytes of each file with its header
     with path.open("rb") as file:
         try:
@@ -54,18 +54,28 @@ def stored_files(path: Path, *, compressed: str) -> dict[str, tuple[int, int]]:
             name = info.filename
             if name in places:
                 raise ValueError(f"the zip archive holds {name} twice")
-            if info.flag_bits & 1 or info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"the zip archive holds {name} compressed or encrypted: {compressed}")
+            if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(
+                    f"the zip archive holds {name} encrypted, or compressed by something else than deflate"
+                )
             file.seek(max(info.header_offset, 0))  # it may be negative where the archive is cut short
             header = file.read(LOCAL_HEADER.size)
             if info.header_offset < 0 or len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
                 raise ValueError(f"the zip archive has no {name} where its directory says")
             _, name_length, extra_length = LOCAL_HEADER.unpack(header)
             start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-            if info.file_size != info.compress_size or start + info.file_size > end:
-                raise ValueError(f"the zip archive has no {info.file_size} bytes for {name}")
-            places[name] = (start, start + info.file_size)
-            taken.append((info.header_offset, start + info.file_size))
+            stop, size = start + info.compress_size, info.file_size
+            stored = info.compress_type == zipfile.ZIP_STORED
+            if (stored and size != info.compress_size) or stop > end:
+                raise ValueError(f"the zip archive has no {size} bytes for {name}")
+            if stored:
+                places[name] = Entry("U8", (size,), start, stop)
+            else:
+                places[name] = Entry("U8", (size,), 0, size, deflated=Deflated(start, stop, size))
+            taken.append((info.header_offset, stop))
+    inflated = sum(entry.nbytes for entry in places.values() if entry.deflated is not None)
+    if inflated > 2 * end + MOST_EXPANDED:
+        raise ValueError(f"its compressed files would take {inflated:,} bytes, in a file of {end:,}")
     taken.sort()
     if any(start < stop for (_, stop), (start, _) in itertools.pairwise(taken)):
         raise ValueError("the zip archive holds files that overlap")
