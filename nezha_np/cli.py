@@ -10,23 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import nezha_np
-from nezha_np.commands import convert, doctor, embed, explain, fill_mask, golden, inspect, pretrain
+from nezha_np.commands import convert, doctor, embed, explain, fill_mask, finetune, golden, inspect, pretrain
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message
 from nezha_np.commands.parser import Parser, fail, parse, typed_names
 from nezha_np.commands.signals import raised_signals
 
 PROGRAM = "nezha-np"
-COMMANDS = (
-    fill_mask,
-    explain,
-    embed,
-    pretrain,
-    inspect,
-    convert,
-    golden,
-    doctor,
-)  # in the order in which --help lists them
+# In the order in which --help lists them.
+COMMANDS = (fill_mask, explain, embed, pretrain, finetune, inspect, convert, golden, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

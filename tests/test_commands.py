@@ -38,6 +38,7 @@ def folder(tmp_path_factory) -> Path:
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
     (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
+    (folder / "tags.tsv").write_text("房\tB\n间\tI\n\n" * 10, encoding="utf-8")
     bundle = nz.oracle.record(CONFIG, [[2, 5, 3]], tolerances="quick", path=folder / "golden.safetensors")
     theirs = {name: np.array(array, "float32", order="C") for name, array in bundle.trace.items()}
     safetensors.numpy.save_file(theirs, folder / "theirs.safetensors")
@@ -52,6 +53,10 @@ CALLS = {
     "explain": (["explain", TEXT, "-o", "-", "--model", "模型"], 0),
     "embed": (["embed", "texts.txt", "--model", "模型"], 0),
     "pretrain": (["pretrain", "texts.txt", "-o", "run", "--model", "模型", "--steps", "1", "--batch-size", "1"], 0),
+    "finetune": (
+        ["finetune", "tags.tsv", "--task", "tag", "-o", "run", "--model", "模型", "--epochs", "1", "--batch-size", "9"],
+        0,
+    ),
     "inspect": (["inspect", "模型"], 0),
     "convert": (["convert", "模型", "out", "--force"], 0),
     "golden record": (
@@ -70,6 +75,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 UTF_8 = {"explain", "embed"}  # what other programs read
+TRAINING = {"pretrain", "finetune"}
 
 
 def leaves(parser: Parser) -> dict[str, Parser]:
@@ -122,7 +128,7 @@ def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, tmp_
     monkeypatch.setattr(sys, "stderr", err)
     arguments, status = CALLS[command]
     assert main(arguments) == status, err.bytes.getvalue()
-    assert err.bytes.getvalue() == b"" or command == "pretrain"  # which prints there what it measures
+    assert err.bytes.getvalue() == b"" or command in TRAINING  # which print there what they measure
     text = out.bytes.getvalue().decode("utf-8" if command in UTF_8 else encoding)
     if command in UTF_8:
         assert "房间" in text
@@ -210,7 +216,7 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == "nezha-np: interrupted\n"
     left = {path for path in set(tmp_path.rglob("*")) - before if tmp_path / "run" not in (path, *path.parents)}
-    assert left == set()  # the folder of a run of `pretrain` holds what it can go on from
+    assert left == set()  # the folder of a training run holds what it can go on from
 
 
 def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back(monkeypatch, capsys):

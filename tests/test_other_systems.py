@@ -194,6 +194,14 @@ def test_embed_goes_on_after_an_interruption_and_leaves_nothing_without_rows(
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), nz.embed(["房间", "价格", "好"]), rtol=0, atol=1e-5)
 
 
+def test_embed_may_replace_the_file_that_it_reads(windows, capfd, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "好", "id": 7}\n', encoding="utf-8")
+    run(capfd, "embed", path, "-o", path, "--force")
+    assert {*json.loads(path.read_text(encoding="utf-8"))} == {"text", "id", "embedding"}
+    assert {*contents(tmp_path)} == {"texts.jsonl"}
+
+
 def test_embed_loses_no_row_where_its_file_cannot_be_replaced(windows, capfd, tmp_path, texts):
     np.save(tmp_path / "v.npy", np.zeros(3))
     command = ["embed", texts, "-o", tmp_path / "v.npy", "--force"]

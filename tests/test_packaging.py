@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
+from package_page import LINK, absolute_links
 
 import nezha_np as nz
 
@@ -55,3 +57,25 @@ def test_the_classifiers_say_that_it_is_a_plugin_of_pytest_and_where_it_was_run(
     assert "Framework :: Pytest" in classifiers and PROJECT["entry-points"]["pytest11"]
     systems = [classifier for classifier in classifiers if classifier.startswith("Operating System")]
     assert systems == ["Operating System :: POSIX :: Linux"]  # no other has been tried
+
+
+def test_the_page_of_the_package_links_to_files_of_the_repository():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = absolute_links(readme, "https://example.org/nezha_np/", "v1.2.3")
+    targets = [(match["image"], match["target"]) for match in LINK.finditer(page)]
+    assert len(targets) == len(LINK.findall(readme)) > 20
+    assert all(target.startswith("https://") for _, target in targets)
+    kinds = {"": "blob", "!": "raw"}
+    own = [(image, target) for image, target in targets if target.startswith("https://example.org/")]
+    for image, target in own:
+        path = target.removeprefix(f"https://example.org/nezha_np/{kinds[image]}/v1.2.3/").partition("#")[0]
+        assert (ROOT / path).exists(), target
+    assert {image for image, _ in own} == {"", "!"}
+    code = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
+    assert code.findall(page) == code.findall(readme)
+
+
+def test_links_that_lead_elsewhere_and_code_stay():
+    for text in ("[a](https://arxiv.org/abs/1)", "[a](#below)", "```\n[a](b.md)\n```", "x[0](y z)"):
+        assert absolute_links(text, "https://example.org", "v1") == text
+    assert absolute_links("[a](b.md#c)", "https://example.org", "v1") == "[a](https://example.org/blob/v1/b.md#c)"

@@ -332,6 +332,40 @@ def test_a_missing_mask_token_may_be_an_added_one(tmp_path, auto):
     assert ours.encode("<mask>").ids == [2, 25, 3]
 
 
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.bpe.model", "vocab.json"])
+def test_a_folder_of_another_tokenizer_is_named_by_its_files(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=rf"^path: .*, found {name}, of another tokenizer than BERT's$"):
+        load_tokenizer(tmp_path)
+    (tmp_path / CONFIG).write_text('{"tokenizer_class": "AlbertTokenizer"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="got AlbertTokenizer"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["\u200b", "\0", "\u0301"], ids=ascii)
+@pytest.mark.parametrize("with_json", [False, True], ids=["vocab.txt", "tokenizer.json"])
+def test_an_added_token_of_which_nothing_is_left_is_refused(tmp_path, content, with_json):
+    files = {JSON: tokenizer_json()} if with_json else {}
+    with pytest.raises(
+        ValueError, match=r"^path: expected added tokens for .*\.(txt|json) of which normalising leaves"
+    ):
+        load_tokenizer(write(tmp_path, files | {CONFIG: BERT, ADDED: {content: 25}}))
+    kept = {"additional_special_tokens": [content]}  # a special token is looked for in the text as it is
+    assert load_tokenizer(write(tmp_path, files | {CONFIG: BERT | kept})).encode(f"房{content}").ids == [2, 16, 25, 3]
+
+
+def test_an_id_far_beyond_the_vocabulary_is_refused(tmp_path):
+    def save(file):
+        tokenizer_json()(file)
+        state = json.loads(file.read_text(encoding="utf-8"))
+        state["model"]["vocab"]["x"] = 4_000_000_000
+        file.write_text(json.dumps(state), encoding="utf-8")
+
+    message = r"^path: expected ids from 0 to 24 for the 25 tokens of .*tokenizer\.json, got 4000000000$"
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(write(tmp_path, {CONFIG: BERT, JSON: save}))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -352,6 +386,11 @@ def test_a_missing_mask_token_may_be_an_added_one(tmp_path, auto):
         ),
         (CONFIG, {"added_tokens_decoder": {"x": {"content": "<e>"}}}, "ids as the keys of added_tokens_decoder .*'x'"),
         (CONFIG, {"added_tokens_decoder": {"25": "<e>"}}, "expected objects in added_tokens_decoder .* got '<e>'"),
+        (
+            CONFIG,
+            {"additional_special_tokens": 3},
+            "list for additional_special_tokens in tokenizer_config.json, got 3",
+        ),
         (CONFIG, {"unk_token": None}, "expected a name for unk_token with .*vocab.txt, got null"),
         (CONFIG, {"tokenizer_class": 3}, "expected str for tokenizer_class in tokenizer_config.json, got 3"),
         (CONFIG, {"clean_up_tokenization_spaces": "no"}, "bool for clean_up_tokenization_spaces .* got 'no'"),

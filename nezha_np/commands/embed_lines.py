@@ -130,10 +130,16 @@ def embed_lines(
             made_with = _identify(weights, tokenizer, how) | settings
             width = vector_size(how, weights.config.hidden_size)
             header = file_header(output_format, 0, width)
+
+            def last_header(rows: int) -> bytes:
+                if name == source:  # a file: it may be `target`, and Windows does not replace a file that is open
+                    stream.close()
+                return file_header(output_format, rows, width)
+
             with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
                 digest = _skip_done_lines(lines, file)
                 shown = Progress(stream, wanted=progress, lines=file.rows)
-                _write_to_file(batches, file, digest, shown, lambda rows: file_header(output_format, rows, width))
+                _write_to_file(batches, file, digest, shown, last_header)
     except KeyboardInterrupt as interrupt:
         raise Stopped("interrupted", status_of(interrupt)) from None
 

@@ -114,7 +114,7 @@ def read_tokens(
     return Tokens(named, further, [by_id[id] for id in sorted(by_id)])
 
 
-def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
+def add_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
     """Let a tokenizer find the tokens in a text before it is split.
 
     Those that its vocabulary lacks get ids after the last one.
@@ -125,12 +125,19 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
         The tokenizer, which is changed.
     tokens : Tokens
         The tokens.
+    file : Path
+        The file that the tokenizer comes from, for errors.
+
+    Raises
+    ------
+    ValueError
+        A token is to be looked for in normalised text, and normalising leaves nothing of it.
 
     Examples
     --------
     >>> from nezha_np.text.tokenizer import load_tokenizer
     >>> tokenizer = load_tokenizer()
-    >>> add_tokens(tokenizer, Tokens({}, ["<e>"], []))
+    >>> add_tokens(tokenizer, Tokens({}, ["<e>"], []), Path("vocab.txt"))
     >>> tokenizer.encode("<e>好").tokens, tokenizer.token_to_id("<e>")
     (['[CLS]', '<e>', '好', '[SEP]'], 7000)
     """
@@ -147,6 +154,12 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
     # Together as far as possible: the library prepares its search anew after each call.
     for as_special, group in itertools.groupby(new, key=is_special):
         (tokenizer.add_special_tokens if as_special else tokenizer.add_tokens)(list(group))
+    for token in tokenizer.get_added_tokens_decoder().values():
+        # The library would find nothing everywhere in a text, and end the process in the middle of a character.
+        if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
+            raise ValueError(
+                f"path: expected added tokens for {file} of which normalising leaves something, got {token.content!r}"
+            )
 
 
 def check_special_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
@@ -276,7 +289,7 @@ def _read_added_tokens(file: Path, values: dict[str, Any]) -> dict[int, AddedTok
     from tokenizers import AddedToken
 
     # As in the reference an object with flags of tokenizer_config.json does not count here, only its name alone would.
-    entries = [values.get(key) for key in ATTRIBUTES] + list(values.get(FURTHER) or [])
+    entries = [values.get(key) for key in ATTRIBUTES] + get_setting(values, FURTHER, list, [])
     special = {str(entry) for entry in entries if isinstance(entry, str | AddedToken)}
     by_id = {}
     for content, id in read_object(file).items():

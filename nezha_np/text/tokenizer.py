@@ -23,6 +23,11 @@ from nezha_np.weights.sentence_files import transformer_folder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# Files of other tokenizers; those of sentencepiece end in .model.
+OTHER_FILES = ("vocab.json", "merges.txt")
+# How many ids may lack a token: the library goes through all of them, up to 2**32, whenever it copies a tokenizer.
+MOST_GAPS = 1_000_000
+
 
 def load_tokenizer(
     path: str | os.PathLike[str] | None = None,
@@ -119,7 +124,7 @@ def load_tokenizer(
         defaults = SPECIAL_TOKENS if kind == "BertTokenizer" else {}
         tokens = read_tokens(file, config, settings, defaults, tokenizer.get_added_tokens_decoder())
         check_special_tokens(tokenizer, tokens, file)
-        add_tokens(tokenizer, tokens)
+        add_tokens(tokenizer, tokens, file)
         if kind != "PreTrainedTokenizerFast":
             obey_config(tokenizer, config, all_settings=kind == "BertTokenizer")
     else:
@@ -222,7 +227,10 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
     for file in (found / "tokenizer.json", found / "vocab.txt"):
         if file.is_file():
             return file
-    raise FileNotFoundError(f"path: expected tokenizer.json or vocab.txt in {found}, found neither")
+    find_class(found / "tokenizer.json", read_object(found / "tokenizer_config.json"))  # another class goes first
+    others = sorted(file.name for file in found.iterdir() if file.name in OTHER_FILES or file.suffix == ".model")
+    instead = f"{', '.join(others)}, of another tokenizer than BERT's" if others else "neither"
+    raise FileNotFoundError(f"path: expected tokenizer.json or vocab.txt in {found}, found {instead}")
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:
@@ -230,6 +238,10 @@ def _read_tokenizer(file: Path) -> Tokenizer:
 
     text = read_utf8(file)
     try:
-        return Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"path: {file} is not a tokenizer.json: {error}") from error
+    ids = tokenizer.get_vocab(with_added_tokens=False).values()
+    if (last := max(ids, default=0)) > len(ids) + MOST_GAPS:
+        raise ValueError(f"path: expected ids from 0 to {len(ids) - 1} for the {len(ids)} tokens of {file}, got {last}")
+    return tokenizer

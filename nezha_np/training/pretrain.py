@@ -186,7 +186,7 @@ def pretrain(
                 report(values)
         if last or step.number % save_every == 0:
             save_step(target, step, keep=keep)
-    _finish(target, step.weights, model)
+    finish(target, step.weights, model)
     return step.weights
 
 
@@ -277,7 +277,7 @@ def _held_out(step: Step, corpus: Corpus, batches: Batches) -> dict[str, float]:
     return {f"held_out_{name}": value for name, value in found.items()}
 
 
-def _finish(folder: Path, weights: Weights, model: str | Path | None) -> None:
+def finish(folder: Path, weights: Weights, model: str | Path | None) -> None:
     """Make the folder itself a model, with the tokenizer's files."""
     source = SHIPPED if model is None else Path(model)
     source = source if source.is_dir() else source.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -19,6 +19,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import INDEX, advice_for_file, advice_for_folder, advice_for_part
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
@@ -32,7 +33,16 @@ LOOKED_FOR = ("model.safetensors", "pytorch_model.bin")
 Headers = Mapping[Path, Mapping[str, Entry]]
 
 
-def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "cpu") -> Weights:
+def load(
+    path: str | Path | None = None,
+    dtype: Any = "float32",
+    device: str = "cpu",
+    *,
+    head: str | None = None,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | Sequence[str] | None = None,
+    seed: int = 0,
+) -> Weights:
     """Load a checkpoint.
 
     Parameters
@@ -44,10 +54,21 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         sentence-transformers, what ``modules.json`` names as its transformer. None: the small model that ships with the
         package.
     dtype : str or dtype, optional
-        "float16", "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
+        "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
         (bfloat16 becomes float32).
     device : str
         "cpu", "cuda" or "cuda:1".
+    head : str, optional
+        A task head, such as "sequence_classification", to train it from these weights. What the checkpoint lacks of it
+        is drawn with `seed`, as `nezha_np.init` draws it; so is a head with another number of classes than are asked
+        for, and a classifier that was trained for another task, as ``architectures`` says. None: the checkpoint as it
+        is.
+    num_labels : int, optional
+        The number of classes of the head; None: the number of `id2label`, or that of the configuration.
+    id2label : mapping of int to str, or sequence of str, optional
+        The names of the classes; None: those of the configuration, where their number is the same.
+    seed : int
+        The seed of what is drawn.
 
     Returns
     -------
@@ -80,6 +101,8 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
     >>> nz.load()
     Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
     """
+    if head is None and (num_labels is not None or id2label is not None):
+        raise ValueError("num_labels, id2label: expected a head with them, got head=None")
     check_device(device)  # a wrong device or dtype is refused before any file is read
     name = None if dtype is None else check_dtype(dtype)
     files = list_files(path)
@@ -112,6 +135,8 @@ def load(path: str | Path | None = None, dtype: Any = "float32", device: str = "
         if not known & named.keys():
             advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
+    if head is not None:
+        weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
     return weights if device == "cpu" else weights.to(device=device)
 
 

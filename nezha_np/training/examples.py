@@ -1,0 +1,269 @@
+"""Examples of a task from a file: tab-separated, or JSON Lines. What is wrong is named by file and line.
+
+    task       fields of JSON Lines                    columns of a tab-separated file
+    classify   text, label                             the same
+    pairs      text, text_pair, label                  the same
+    tag        tokens, labels                          a token and its label; an empty line after each text
+    answer     question, context, answer, start        the same; start may be left out
+    choose     question, context, choices, label       question, context, label, choice, choice …
+
+``start`` is the character of the context where the answer begins; where it is left out, the answer's first occurrence.
+The label of `choose` counts from 0. In a tab-separated file without a header the label of `classify` and `pairs` is the
+first or the last column: that which has fewer different values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nezha_np.checks import check_path
+from nezha_np.files.text_lines import Line, parse_line, read_lines
+
+Example = dict[str, Any]
+FIELDS = {
+    "classify": ("text", "label"),
+    "pairs": ("text", "text_pair", "label"),
+    "tag": ("tokens", "labels"),
+    "answer": ("question", "context", "answer", "start"),
+    "choose": ("question", "context", "choices", "label"),
+}
+# Names that other data sets have for these fields.
+OTHER_NAMES = {
+    "text": ("sentence", "text_a", "text1", "sentence1", "premise", "question1", "review"),
+    "text_pair": ("text_b", "text2", "sentence2", "hypothesis", "question2"),
+    "label": ("class", "answer_index"),
+    "tokens": ("words",),
+    "labels": ("tags", "ner_tags"),
+    "context": ("passage", "paragraph"),
+    "choices": ("options",),
+    "answer": ("answers",),
+    "start": ("answer_start",),
+}
+
+
+def read_examples(path: str | Path, task: str) -> list[Example]:
+    """Read the examples of a task.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file whose name ends in ``.jsonl`` or ``.json``: JSON Lines. Any other: tab-separated.
+    task : str
+        One of `FIELDS`.
+
+    Returns
+    -------
+    list of dict
+        The examples, with the fields of the task. Labels are texts; of `choose` an integer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line is not an example of the task, or there is none; the message names the line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "train.tsv"
+    >>> _ = file.write_text("很好\\tgood\\n不好\\tbad\\n很差\\tbad\\n", encoding="utf-8")
+    >>> read_examples(file, "classify")[0]
+    {'text': '很好', 'label': 'good'}
+    """
+    if task not in FIELDS:
+        raise ValueError(f"task: expected one of {', '.join(FIELDS)}, got {task!r}")
+    file = check_path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: expected a file of examples, found none")
+    with file.open("rb") as stream:
+        if file.suffix in (".jsonl", ".json"):
+            found = [_of_json(line, task) for line in read_lines(stream, str(file), format="jsonl") if line.raw.strip()]
+        elif task == "tag":
+            found = list(_tagged(read_lines(stream, str(file), format="lines")))
+        else:
+            rows = [(line.name, _fields(line)) for line in read_lines(stream, str(file), format="lines")]
+            found = _of_rows([(name, row) for name, row in rows if row != [""]], task)
+    if not found:
+        raise ValueError(f"{file}: expected an example at least, found none")
+    return found
+
+
+def _fields(line: Line) -> list[str]:
+    text, _ = parse_line(line, format="lines", field="text")
+    return text.split("\t")
+
+
+def _tagged(lines: Iterator[Line]) -> Iterator[Example]:
+    """Gather the lines of each text: a token and its label, until an empty line."""
+    tokens: list[str] = []
+    labels: list[str] = []
+    for line in lines:
+        row = _fields(line)
+        if row == [""]:
+            if tokens:
+                yield {"tokens": tokens, "labels": labels}
+            tokens, labels = [], []
+        elif len(row) == 2 and all(row):
+            tokens.append(row[0])
+            labels.append(row[1])
+        else:
+            raise ValueError(f"{line.name}: expected a token, a tab and a label, or an empty line, got {row!r}")
+    if tokens:
+        yield {"tokens": tokens, "labels": labels}
+
+
+def _of_rows(rows: list[tuple[str, list[str]]], task: str) -> list[Example]:
+    """Make examples of tab-separated rows; a first row with the names of fields is a header."""
+    if not rows:
+        return []
+    known = {other: field for field, others in OTHER_NAMES.items() for other in others}
+    header = [known.get(name.strip().lower(), name.strip().lower()) for name in rows[0][1]]
+    wanted = FIELDS[task]
+    if set(header) >= {*wanted} - {"start", "choices"}:
+        columns, rows = header, rows[1:]
+    elif task == "choose":
+        columns = ["question", "context", "label"]
+    elif task == "answer":
+        columns = list(wanted)[: len(rows[0][1])]
+    else:
+        columns = _label_first_or_last(rows, wanted)
+    return [_of_row(name, row, columns, task) for name, row in rows]
+
+
+def _label_first_or_last(rows: list[tuple[str, list[str]]], wanted: tuple[str, ...]) -> list[str]:
+    texts = [field for field in wanted if field != "label"]
+    first, last = ({row[end] for _, row in rows} for end in (0, -1))
+    return ["label", *texts] if len(first) < len(last) else [*texts, "label"]
+
+
+def _of_row(name: str, row: list[str], columns: Sequence[str], task: str) -> Example:
+    if task == "choose" and "choices" not in columns:
+        if len(row) < len(columns) + 2:
+            raise ValueError(f"{name}: expected question, text, label and two choices at least, got {len(row)} fields")
+        record: Mapping[str, Any] = {**dict(zip(columns, row, strict=False)), "choices": row[len(columns) :]}
+    elif len(row) != len(columns):
+        raise ValueError(f"{name}: expected {len(columns)} fields ({', '.join(columns)}), got {len(row)}")
+    else:
+        record = dict(zip(columns, row, strict=True))
+    return _checked(name, record, task)
+
+
+def _of_json(line: Line, task: str) -> Example:
+    text, _ = parse_line(line, format="lines", field="text")
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{line.name}: expected an object, got {type(record).__name__}")
+    named = dict(record)
+    for field in FIELDS[task]:
+        for other in OTHER_NAMES.get(field, ()):
+            if field not in named and other in record:
+                named[field] = record[other]
+    answers = named.get("answer")  # SQuAD's: a list, or lists by name; the first one is trained on
+    if task == "answer" and isinstance(answers, list) and answers and isinstance(answers[0], dict):
+        named |= {"answer": answers[0].get("text"), "start": answers[0].get("answer_start")}
+    elif task == "answer" and isinstance(answers, dict):
+        texts, starts = answers.get("text") or [None], answers.get("answer_start") or [None]
+        named |= {"answer": texts[0], "start": starts[0]}
+    return _checked(line.name, named, task)
+
+
+def _checked(name: str, record: Mapping[str, Any], task: str) -> Example:
+    """Check the fields of an example; labels become texts."""
+    missing = [field for field in FIELDS[task] if record.get(field) in (None, "") and field != "start"]
+    if missing:
+        raise ValueError(f"{name}: expected {', '.join(FIELDS[task])}, found no {missing[0]}")
+    example = {field: record[field] for field in FIELDS[task] if field in record}
+    for field in ("text", "text_pair", "question", "context", "answer"):
+        if field in example and not isinstance(example[field], str):
+            raise ValueError(f"{name}: expected a text as {field}, got {type(example[field]).__name__}")
+    if task in ("classify", "pairs"):
+        example["label"] = _label(name, example["label"])
+    if task == "tag":
+        _check_tags(name, example)
+    if task == "answer":
+        example["start"] = _start(name, example)
+    if task == "choose":
+        _check_choices(name, example)
+    return example
+
+
+def _label(name: str, label: Any) -> str:
+    if isinstance(label, bool) or not isinstance(label, (str, int)):
+        raise ValueError(f"{name}: expected a name or an integer as label, got {label!r}")
+    return str(label).strip()
+
+
+def _check_tags(name: str, example: Example) -> None:
+    tokens, labels = example["tokens"], example["labels"]
+    if not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
+        raise ValueError(f"{name}: expected a list of texts as tokens, got {tokens!r:.60}")
+    if not isinstance(labels, list) or len(labels) != len(tokens):
+        count = len(labels) if isinstance(labels, list) else labels
+        raise ValueError(f"{name}: expected a label for each of {len(tokens)} tokens, got {count!r}")
+    example["labels"] = [_label(name, label) for label in labels]
+
+
+def _start(name: str, example: Example) -> int:
+    context, answer, start = example["context"], example["answer"], example.get("start")
+    if start in (None, ""):
+        start = context.find(answer)
+    try:
+        start = int(start)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected an integer as start, got {start!r}") from None
+    if start < 0 or context[start : start + len(answer)] != answer:
+        found = context[start : start + len(answer)] if start >= 0 else "another text"
+        raise ValueError(
+            f"{name}: expected the answer {answer!r:.40} at character {start} of the context, got {found!r:.40}"
+        )
+    return start
+
+
+def _check_choices(name: str, example: Example) -> None:
+    choices = example["choices"]
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
+        raise ValueError(f"{name}: expected two texts at least as choices, got {choices!r:.60}")
+    try:
+        label = int(example["label"])
+    except (TypeError, ValueError):
+        label = choices.index(example["label"]) if example["label"] in choices else -1
+    if not 0 <= label < len(choices):
+        raise ValueError(f"{name}: expected a choice from 0 to {len(choices) - 1} as label, got {example['label']!r}")
+    example["label"] = label
+
+
+def names_of_labels(examples: Sequence[Example], task: str) -> list[str]:
+    """List the different labels of examples: numbers by their size, O first of tags, names by the alphabet.
+
+    Parameters
+    ----------
+    examples : sequence of dict
+        The examples.
+    task : str
+        The task; of "answer" and "choose" there are none.
+
+    Returns
+    -------
+    list of str
+        The labels.
+
+    Examples
+    --------
+    >>> names_of_labels([{"label": "10"}, {"label": "9"}], "classify")
+    ['9', '10']
+    """
+    if task == "tag":
+        names = {label for example in examples for label in example["labels"]}
+        return sorted(names, key=lambda name: (name != "O", name))
+    if task not in ("classify", "pairs"):
+        return []
+    names = {example["label"] for example in examples}
+    numbers = all(name.lstrip("-").isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name), "") if numbers else (0, name))

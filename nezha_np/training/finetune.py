@@ -1,0 +1,333 @@
+"""Fine-tuning: a trained model learns a task from a file of examples, in a folder that the same call goes on from.
+
+Each epoch goes through all examples in another order. After each the model is measured on held-out examples, and the
+best one so far is saved in the folder itself; the run ends when it has not become better for some epochs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nezha_np.checks import check_integer, check_path
+from nezha_np.text.tokenizer import load_tokenizer
+from nezha_np.training.data import order_of
+from nezha_np.training.examples import Example, names_of_labels, read_examples
+from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
+from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.pretrain import OPTIMIZERS, finish
+from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.schedule import warmup_polynomial_decay
+from nezha_np.weights.checkpoint import load
+from nezha_np.weights.weights import Weights
+
+
+def finetune(
+    task: str,
+    examples: str | Path,
+    folder: str | Path,
+    *,
+    held_out: str | Path | None = None,
+    model: str | Path | None = None,
+    epochs: int = 3,
+    patience: int = 2,
+    batch_size: int = 32,
+    max_length: int = 128,
+    optimizer: str = "adamw",
+    learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    seed: int = 0,
+    report: Callable[[Mapping[str, Any]], object] | None = None,
+) -> Weights:
+    """Fine-tune a model for a task.
+
+    Parameters
+    ----------
+    task : "classify", "pairs", "tag", "answer" or "choose"
+        The task.
+    examples : str or Path
+        The file to train on, as `nezha_np.training.examples.read_examples` takes it.
+    folder : str or Path
+        The folder of the run. Where it holds a run that was stopped, the same call goes on from its last epoch, to the
+        same bits.
+    held_out : str or Path, optional
+        The file to measure on. None: every tenth example of `examples`, which is then not trained on.
+    model : str or Path, optional
+        The folder of the model with its tokenizer; None: the shipped model. A head that it lacks is drawn with `seed`.
+    epochs : int
+        The largest number of epochs.
+    patience : int
+        After how many epochs without a better model the run ends.
+    batch_size : int
+        The examples of a batch.
+    max_length : int
+        The largest number of tokens of a sequence. Longer texts are cut; long contexts of answers become windows.
+    optimizer : "lamb", "adamw" or "bert_adam"
+        The optimiser.
+    learning_rate : float, optional
+        The largest learning rate, after a warm-up of a tenth of all steps. None: 5e-5 for BERT's width of 768, and more
+        for narrower models, 5e-5 × 768 / H.
+    weight_decay : float
+        λ.
+    seed : int
+        New head, order of the examples and dropout depend on it.
+    report : callable, optional
+        Is called with what was measured after each epoch.
+
+    Returns
+    -------
+    Weights
+        The best model, which is saved in `folder` with the names of its classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    TypeError, ValueError
+        If an argument is wrong, a line is not an example, or `folder` holds a run with other options.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nezha_np as nz
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> lines = ["房间很干净\\tgood", "服务很差\\tbad"] * 10
+    >>> _ = (folder / "train.tsv").write_text("\\n".join(lines) + "\\n", encoding="utf-8")
+    >>> weights = finetune("classify", folder / "train.tsv", folder / "run", epochs=1, batch_size=4)
+    >>> weights.config.id2label
+    {0: 'bad', 1: 'good'}
+    """
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    target = check_path(folder, "folder")
+    for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
+        check_integer(name, value, least=1)
+    check_integer("max_length", max_length, least=8)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    what = TASKS[task]
+    trained_on, measured_on = _split(task, examples, held_out)
+    labels = names_of_labels(trained_on, task)
+    _check_labels(measured_on, task, labels)
+    weights = load(
+        model,
+        head=what.head.__name__,
+        id2label=labels or None,
+        seed=check_integer("seed", seed),
+    )
+    if learning_rate is None:
+        learning_rate = 5e-5 * 768 / weights.config.hidden_size
+    target.mkdir(parents=True, exist_ok=True)
+    check_options(
+        target,
+        {
+            "task": task,
+            "examples": len(trained_on),
+            "held_out": len(measured_on),
+            "labels": labels,
+            "epochs": epochs,
+            "patience": patience,
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "seed": seed,
+        },
+    )
+    settings = Settings(load_tokenizer(model), max_length, tuple(labels))
+    pad_id = weights.config.pad_token_id or 0
+    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
+    module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
+    saved = saved_steps(target)
+    start = load_step(saved[-1]) if saved else first_step(weights, module)
+    total = epochs * len(batches)
+    best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+    best.go_on(start, len(batches))
+    steps = train(
+        start,
+        what.head,
+        batches,
+        module,
+        steps=total,
+        learning_rate=lambda number: warmup_polynomial_decay(
+            number, learning_rate=learning_rate, warmup_steps=total // 10, total_steps=total
+        ),
+        dropout_seed=seed,
+        weight_decay=weight_decay,
+    )
+    losses: list[float] = []
+    if not best.is_over():
+        for step in steps:
+            losses.append(sum(step.losses.values()))
+            if step.number % len(batches) == 0:
+                save_step(target, step, keep=1)
+                best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                losses = []
+                if best.is_over():
+                    break
+    return load(target)
+
+
+def _split(task: str, examples: str | Path, held_out: str | Path | None) -> tuple[list[Example], list[Example]]:
+    """Read what is trained on and what is measured on: a file of its own, or every tenth example."""
+    found = read_examples(examples, task)
+    if held_out is not None:
+        return found, read_examples(held_out, task)
+    if len(found) < 10:
+        raise ValueError(f"{examples}: expected ten examples at least, to hold out one, found {len(found)}")
+    return [one for number, one in enumerate(found) if number % 10 != 9], found[9::10]
+
+
+def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str]) -> None:
+    """Check that no held-out example has a class that none of the others has."""
+    for name in names_of_labels(examples, task):
+        if name not in labels:
+            raise ValueError(f"held_out: expected labels that are trained ({', '.join(labels)}), got {name}")
+
+
+class ShuffledBatches:
+    """The batches of features by the number of their step: each epoch has all features, in another order.
+
+    A batch is computed in parts of about one length, so that little time goes to padding.
+
+    Parameters
+    ----------
+    features : sequence of Feature
+        The features.
+    batch_size : int
+        The features of a batch; the last batch of an epoch may have fewer.
+    pad_id : int
+        The id of the padding.
+    seed : int
+        The orders depend on it.
+
+    Examples
+    --------
+    >>> one = Feature({"input_ids": np.array([2, 5, 3]), "labels": np.array(0)}, 0)
+    >>> (part,) = ShuffledBatches([one, one], 2, 0, 0)(0)
+    >>> part["input_ids"].shape
+    (2, 3)
+    """
+
+    def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
+        self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return -(-len(self._features) // self._batch_size)
+
+    def __call__(self, step: int) -> list[Arrays]:
+        """Return the parts of the batch of a step."""
+        epoch, index = divmod(step, len(self))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, order_of(epoch, len(self._features), self._seed)
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
+
+
+def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:
+    """Divide features into parts: of at most `most` sequences, of about one length, and of one number of choices.
+
+    Examples
+    --------
+    >>> short, long = (Feature({"input_ids": np.zeros(length)}, 0) for length in (8, 90))
+    >>> [len(part) for part in parts_of_one_length([short, long, short])]
+    [2, 1]
+    """
+    part: list[Feature] = []
+    for feature in sorted(features, key=lambda one: (one.choices, one.length)):
+        full = len(part) * max(1, feature.choices) >= most
+        if part and (full or feature.choices != part[0].choices or feature.length > 2 * part[0].length):
+            yield part
+            part = []
+        part.append(feature)
+    if part:
+        yield part
+
+
+def predict(
+    weights: Weights, what: FinetuneTask, features: Sequence[Feature], settings: Settings, pad_id: int
+) -> dict[int, list[Any]]:
+    """Predict each feature, and gather the predictions of each example in the order of its features."""
+    by_feature: dict[int, Any] = {}
+    numbers = {id(feature): number for number, feature in enumerate(features)}
+    for part in parts_of_one_length(features):
+        batch = {name: array for name, array in stack(part, pad_id).items() if "label" not in name}
+        inputs = {name: array for name, array in batch.items() if "positions" not in name}
+        for feature, prediction in zip(
+            part, what.predictions(what.head(weights, **inputs), part, settings), strict=True
+        ):
+            by_feature[numbers[id(feature)]] = prediction
+    found: dict[int, list[Any]] = {}
+    for number, feature in enumerate(features):
+        found.setdefault(feature.example, []).append(by_feature[number])
+    return found
+
+
+class Best:
+    """The best model of a run so far, by its first metric on held-out examples.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run, where the best model is saved.
+    model : str, Path or None
+        Where its tokenizer is.
+    what, settings, examples, pad_id
+        The task, and what it is measured with.
+    patience : int
+        After how many epochs without a better one the run is over.
+    report : callable or None
+        Is called with what was measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: str | Path | None,
+        what: FinetuneTask,
+        settings: Settings,
+        examples: Sequence[Example],
+        pad_id: int,
+        patience: int,
+        report: Callable[[Mapping[str, Any]], object] | None,
+    ) -> None:
+        self._folder, self._model, self._what, self._settings = folder, model, what, settings
+        self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
+        self._features = what.features(examples, settings)
+        self._measured: list[dict[str, Any]] = []
+        self._metrics: Metrics | None = None
+
+    def go_on(self, start: Step, steps_of_an_epoch: int) -> None:
+        """Read what an earlier call measured; an epoch that it saved and did not measure is measured now."""
+        file = self._folder / "metrics.jsonl"
+        self._metrics = Metrics(file, start.number)
+        self._measured = Metrics.read(file)
+        if start.number and (not self._measured or self._measured[-1]["step"] < start.number):
+            self.measure(start, start.number // steps_of_an_epoch, None)
+
+    def measure(self, step: Step, epoch: int, loss: float | None) -> None:
+        """Measure a model, and save it if it is the best."""
+        predicted = predict(step.weights, self._what, self._features, self._settings, self._pad_id)
+        scores = self._what.scores(predicted, self._examples)
+        values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
+        metric = self._what.metric
+        if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
+            finish(self._folder, step.weights, self._model)
+        self._measured.append(values)
+        if self._metrics is not None:
+            self._metrics.add(values)
+        if self._report is not None:
+            self._report(values)
+
+    def is_over(self) -> bool:
+        """Say whether the last epochs were no better than one before."""
+        if len(self._measured) <= self._patience:
+            return False
+        scores = [line[self._what.metric] for line in self._measured]
+        return bool(max(scores[-self._patience :]) <= max(scores[: -self._patience]))

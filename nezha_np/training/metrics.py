@@ -1,0 +1,105 @@
+"""Metrics of the tasks: accuracy, F1 of entities, exact match and F1 of answers.
+
+F1 is the harmonic mean of precision P and recall R, 2 P R / (P + R).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+Entity = tuple[str, int, int]  # its kind, its first token, and the one after its last
+
+
+def accuracy(predicted: Sequence[object], right: Sequence[object]) -> float:
+    """Return the part of predictions that are right.
+
+    Examples
+    --------
+    >>> accuracy([1, 0, 2, 2], [1, 0, 0, 2])
+    0.75
+    """
+    return sum(one == other for one, other in zip(predicted, right, strict=True)) / len(right)
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """Find the entities in the tags of a text: B-, I-, E- and S- before a kind, and O outside of entities.
+
+    A tag without such a prefix is a kind by itself: neighbours of one kind are one entity. An I- or E- that continues
+    nothing begins an entity, as in conlleval and seqeval.
+
+    Parameters
+    ----------
+    tags : sequence of str
+        A tag for each token.
+
+    Returns
+    -------
+    list of (str, int, int)
+        Kind, start and stop of each entity.
+
+    Examples
+    --------
+    >>> entities(["B-PER", "I-PER", "O", "B-LOC", "B-LOC"])
+    [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5)]
+    """
+    found: list[Entity] = []
+    before = ("O", "")
+    for index, tag in enumerate(tags):
+        prefix, kind = (tag[0], tag[2:]) if tag[1:2] == "-" and tag[0] in "BIES" else ("I", tag)
+        if tag == "O":
+            prefix, kind = "O", ""
+        begins = prefix in ("B", "S") or kind != before[1] or before[0] in ("O", "E", "S")
+        if prefix != "O":
+            if begins:
+                found.append((kind, index, index + 1))
+            else:
+                found[-1] = (kind, found[-1][1], index + 1)
+        before = (prefix, kind)
+    return found
+
+
+def entity_f1(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]) -> float:
+    """Return F1 over the entities of all texts: an entity counts where kind, start and stop are right.
+
+    Examples
+    --------
+    >>> round(entity_f1([["B-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "B-LOC"]]), 3)
+    0.5
+    """
+    hits = guesses = wanted = 0
+    for ours, theirs in zip(predicted, right, strict=True):
+        one, other = set(entities(ours)), set(entities(theirs))
+        hits, guesses, wanted = hits + len(one & other), guesses + len(one), wanted + len(other)
+    return 2 * hits / (guesses + wanted) if guesses + wanted else 1.0
+
+
+def answer_scores(predicted: Sequence[str], right: Sequence[str]) -> tuple[float, float]:
+    """Return exact match and F1 of answers, as CMRC 2018 measures them: by characters, without punctuation and spaces.
+
+    F1 is that of the longest part that both have: consecutive characters.
+
+    Examples
+    --------
+    >>> answer_scores(["北京市", "上海"], ["北京", "上海。"])
+    (0.5, 0.9)
+    """
+    exact, overlap = 0.0, 0.0
+    for ours, theirs in zip(map(_characters, predicted), map(_characters, right), strict=True):
+        exact += ours == theirs
+        common = _longest_common(ours, theirs)
+        overlap += 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
+    return exact / len(right), overlap / len(right)
+
+
+def _characters(text: str) -> str:
+    return "".join(char for char in text.lower() if unicodedata.category(char)[0] not in "PZC")
+
+
+def _longest_common(one: str, other: str) -> int:
+    best, before = 0, [0] * (len(other) + 1)
+    for char in one:
+        row = [0]
+        row += [before[index] + 1 if char == theirs else 0 for index, theirs in enumerate(other)]
+        best, before = max(best, *row), row
+    return best

@@ -1,0 +1,269 @@
+"""Fine-tuning from files: every task learns, bad lines are named, a killed run ends with the same bits."""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.cli import main
+from nezha_np.training.examples import names_of_labels, read_examples
+from nezha_np.training.features import TASKS, Settings, stack
+from nezha_np.training.finetune import finetune, parts_of_one_length, predict
+from nezha_np.training.metrics import answer_scores, entities, entity_f1
+
+GOOD, BAD = ["房间很干净", "早餐很好吃", "服务热情"], ["房间很脏", "早餐难吃", "服务太差"]
+
+
+def classify_lines(count):
+    chooser = random.Random(0)
+    rows = [(chooser.choice(GOOD), "good") if number % 2 else (chooser.choice(BAD), "bad") for number in range(count)]
+    return "".join(f"{text}{'。' * (number % 3)}\t{label}\n" for number, (text, label) in enumerate(rows))
+
+
+def pair_lines(count):
+    chooser = random.Random(0)
+    rows = []
+    for number in range(count):
+        one, other = chooser.sample([*GOOD, *BAD], 2)
+        rows.append(f"{one}\t{one if number % 2 else other}\t{number % 2}\n")
+    return "".join(rows)
+
+
+def tag_lines(count):
+    chooser = random.Random(0)
+    texts = []
+    for _ in range(count):
+        name, place = chooser.choice(["李明", "王芳"]), chooser.choice(["北京", "上海"])
+        tags = ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
+        texts.append("".join(f"{token}\t{tag}\n" for token, tag in zip(f"{name}在{place}", tags, strict=True)))
+    return "\n".join(texts)
+
+
+def answer_lines(count):
+    chooser = random.Random(0)
+    rows = []
+    for _ in range(count):
+        place = chooser.choice(["北京", "上海", "广州"])
+        rows.append({"question": "他在哪里？", "context": f"昨天他在{place}开会。", "answer": place})
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def choose_lines(count):
+    chooser = random.Random(0)
+    rows = []
+    for number in range(count):
+        choices = [chooser.choice(GOOD), *chooser.sample(BAD, 1 + number % 2)]
+        right = choices[0]
+        chooser.shuffle(choices)
+        rows.append({"question": "哪个好？", "context": "评论", "choices": choices, "label": choices.index(right)})
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+LINES = {
+    "classify": ("train.tsv", classify_lines),
+    "pairs": ("train.tsv", pair_lines),
+    "tag": ("train.tsv", tag_lines),
+    "answer": ("train.jsonl", answer_lines),
+    "choose": ("train.jsonl", choose_lines),
+}
+
+
+def write(folder, task, count=60):
+    name, lines = LINES[task]
+    (folder / name).write_text(lines(count), encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("task", ["classify", "tag", "answer", "choose"])
+def test_a_model_learns_the_task_and_its_folder_holds_the_best_one(task, tmp_path):
+    measured = []
+    weights = finetune(
+        task,
+        write(tmp_path, task),
+        tmp_path / "run",
+        epochs=4,
+        batch_size=8,
+        max_length=32,
+        learning_rate=2e-3,
+        report=measured.append,
+    )
+    metric = TASKS[task].metric
+    assert max(line[metric] for line in measured) >= 0.9, measured
+    loaded = nz.load(tmp_path / "run")
+    assert all(np.array_equal(array, weights[name]) for name, array in loaded.items())
+    loaded.require(TASKS[task].head.__name__)
+    examples = read_examples(write(tmp_path, task), task)
+    settings = Settings(nz.load_tokenizer(tmp_path / "run"), 32, tuple(names_of_labels(examples, task)))
+    features = TASKS[task].features(examples[9::10], settings)
+    scores = TASKS[task].scores(predict(loaded, TASKS[task], features, settings, 0), examples[9::10])
+    assert scores[metric] == max(line[metric] for line in measured)
+
+
+def test_what_was_fine_tuned_is_read_by_the_reference(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="it is the reference")
+    weights = finetune("pairs", write(tmp_path, "pairs"), tmp_path / "run", epochs=1, max_length=32)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").eval()
+    assert model.config.id2label == {0: "0", 1: "1"}
+    import torch
+
+    batch = nz.encode(nz.load_tokenizer(tmp_path / "run"), ["房间很脏"], ["房间很脏"])
+    with torch.no_grad():
+        theirs = model(**{name: torch.tensor(array) for name, array in batch.items()}).logits.numpy()
+    np.testing.assert_allclose(nz.sequence_classification(weights, **batch).logits, theirs, atol=1e-5)
+
+
+def command(folder, run):
+    return [
+        "finetune",
+        str(folder / "train.tsv"),
+        "-o",
+        str(folder / run),
+        *("--task", "classify", "--epochs", "4", "--patience", "4", "--batch-size", "16", "--max-length", "16"),
+    ]
+
+
+@pytest.mark.exhaustive
+def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same_bits(tmp_path):
+    write(tmp_path, "classify")
+    assert main(command(tmp_path, "through")) == 0
+    killed, chooser = 0, random.Random(1)
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nezha_np", *command(tmp_path, "killed")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(chooser.uniform(0.5, 2.0) if killed < 10 else 240)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+            continue
+        break
+    assert process.returncode == 0 and killed >= 1
+    bits = [{name: array.tobytes() for name, array in nz.load(tmp_path / run).items()} for run in ("killed", "through")]
+    assert bits[0] == bits[1]
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("classify", "好\tgood\n坏\n", r"train\.tsv, line 2: expected 2 fields \(text, label\), got 1"),
+        ("classify", "好\tgood\n\tbad\n", r"train\.tsv, line 2: expected text, label, found no text"),
+        ("pairs", "好\t坏\n", r"train\.tsv, line 1: expected 3 fields \(text, text_pair, label\), got 2"),
+        ("tag", "好\tO\n坏 O\n", r"train\.tsv, line 2: expected a token, a tab and a label, or an empty line"),
+        ("answer", "谁？\t他在家。\t她\n", r"train\.tsv, line 1: expected the answer '她' at character -1"),
+        (
+            "answer",
+            "谁？\t他在家。\t他\t2\n",
+            r"line 1: expected the answer '他' at character 2 of the context, got '家'",
+        ),
+        (
+            "choose",
+            "谁？\t他在家。\t0\t他\n",
+            r"line 1: expected question, text, label and two choices at least, got 4",
+        ),
+        ("choose", "谁？\t他在家。\t2\t他\t她\n", r"line 1: expected a choice from 0 to 1 as label, got '2'"),
+        ("classify", "\n\n", r"train\.tsv: expected an example at least, found none"),
+    ],
+)
+def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, message, tmp_path):
+    (tmp_path / "train.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        finetune(task, tmp_path / "train.tsv", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "message"),
+    [
+        ("classify", '["好"]', "expected an object, got list"),
+        ("classify", '{"text": "好"}', "expected text, label, found no label"),
+        ("classify", '{"text": 3, "label": "x"}', "expected a text as text, got int"),
+        ("classify", '{"text": "好", "label": 1.5}', "expected a name or an integer as label, got 1.5"),
+        ("tag", '{"tokens": ["好", "坏"], "labels": ["O"]}', "expected a label for each of 2 tokens, got 1"),
+        ("classify", "好", "expected JSON, got something else"),
+    ],
+)
+def test_a_line_of_json_that_is_no_example_is_named(task, line, message, tmp_path):
+    (tmp_path / "train.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_examples(tmp_path / "train.jsonl", task)
+
+
+def test_the_label_may_stand_first_or_last_and_columns_may_have_names(tmp_path):
+    file = tmp_path / "train.tsv"
+    for text in ("1\t好\n0\t坏\n1\t很好\n", "好\t1\n坏\t0\n很好\t1\n", "label\tsentence\n1\t好\n0\t坏\n1\t很好\n"):
+        file.write_text(text, encoding="utf-8")
+        assert read_examples(file, "classify")[0] == {"text": "好", "label": "1"}
+
+
+def test_answers_of_squad_and_fields_of_other_names_are_read(tmp_path):
+    file = tmp_path / "train.jsonl"
+    row = {"question": "谁？", "context": "他在家。", "answers": {"text": ["家", "在家"], "answer_start": [2, 1]}}
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert read_examples(file, "answer") == [{"question": "谁？", "context": "他在家。", "answer": "家", "start": 2}]
+    file.write_text('{"premise": "好", "hypothesis": "坏", "label": "neutral"}\n', encoding="utf-8")
+    assert read_examples(file, "pairs") == [{"text": "好", "text_pair": "坏", "label": "neutral"}]
+
+
+def test_a_label_that_is_not_trained_is_refused_in_the_held_out_examples(tmp_path):
+    write(tmp_path, "classify")
+    (tmp_path / "dev.tsv").write_text("好\tgood\n坏\tterrible\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"held_out: expected labels that are trained \(bad, good\), got terrible"):
+        finetune("classify", tmp_path / "train.tsv", tmp_path / "run", held_out=tmp_path / "dev.tsv")
+
+
+def test_labels_stand_on_the_first_piece_of_a_token_and_a_long_text_is_cut(tmp_path):
+    tokenizer = nz.load_tokenizer()
+    examples = [{"tokens": ["playing", " ", "好", "坏"], "labels": ["A", "B", "C", "D"]}]
+    (feature,) = TASKS["tag"].features(examples, Settings(tokenizer, 64, ("A", "B", "C", "D")))
+    pieces = len(tokenizer.encode("playing", add_special_tokens=False).ids)
+    assert feature.arrays["labels"].tolist() == [-100, 0, *[-100] * (pieces - 1), 1, 2, 3, -100]
+    (feature,) = TASKS["tag"].features(examples, Settings(tokenizer, pieces + 3, ("A", "B", "C", "D")))
+    assert feature.length == pieces + 3 and feature.arrays["labels"].max() == 1
+
+
+def test_a_long_context_becomes_windows_and_the_answer_is_where_it_is_whole():
+    tokenizer = nz.load_tokenizer()
+    context = "早餐很好吃。" * 10 + "他在北京开会。" + "早餐很好吃。" * 10
+    example = {"question": "他在哪里？", "context": context, "answer": "北京", "start": context.index("北京")}
+    features = TASKS["answer"].features([example], Settings(tokenizer, 48, stride=8))
+    assert len(features) > 3
+    found = [feature for feature in features if feature.arrays["start_positions"] > 0]
+    assert 1 <= len(found) < len(features)
+    for feature in found:
+        start, end = int(feature.arrays["start_positions"]), int(feature.arrays["end_positions"])
+        begin, stop = feature.characters[start][0], feature.characters[end][1]
+        assert context[begin:stop] == "北京"
+    seen = {span for feature in features for span in feature.characters if span[1] > span[0]}
+    assert seen == set(tokenizer.encode(context, add_special_tokens=False).offsets)
+
+
+def test_parts_have_one_length_and_one_number_of_choices_and_padding_is_not_attended():
+    tokenizer = nz.load_tokenizer()
+    examples = [{"text": "好" * length, "label": "x"} for length in (1, 30, 2, 28)]
+    features = TASKS["classify"].features(examples, Settings(tokenizer, 64, ("x",)))
+    parts = list(parts_of_one_length(features))
+    assert [sorted(feature.length for feature in part) for part in parts] == [[3, 4], [30, 32]]
+    batch = stack(parts[0], 0)
+    assert batch["attention_mask"].sum(axis=1).tolist() == [3, 4] and batch["labels"].shape == (2,)
+
+
+def test_entities_are_those_of_conlleval():
+    assert entities(["B-A", "I-A", "I-B", "O", "I-A"]) == [("A", 0, 2), ("B", 2, 3), ("A", 4, 5)]
+    assert entities(["S-A", "B-A", "E-A", "I-A"]) == [("A", 0, 1), ("A", 1, 3), ("A", 3, 4)]
+    assert entities(["nr", "nr", "O", "ns"]) == [("nr", 0, 2), ("ns", 3, 4)]
+    assert entity_f1([["O", "O"]], [["O", "O"]]) == 1.0
+    assert entity_f1([["B-A", "O"]], [["B-A", "I-A"]]) == 0.0
+
+
+def test_answers_are_measured_by_characters_without_punctuation():
+    assert answer_scores(["“北京”"], ["北京。"]) == (1.0, 1.0)
+    exact, f1 = answer_scores(["在北京开会"], ["北京"])
+    assert exact == 0.0 and f1 == pytest.approx(4 / 7)
