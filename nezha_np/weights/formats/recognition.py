@@ -36,7 +36,7 @@ def recognise(path: Path) -> tuple[str, str] | None:
     >>> import nezha_np as nz
     >>> recognise(nz.weights.checkpoint.SHIPPED / "model.safetensors")
     ('a safetensors file', '.safetensors')
-    >>> recognise(nz.weights.checkpoint.SHIPPED / "tokenizer_config.json")
+    >>> recognise(nz.weights.checkpoint.SHIPPED / "vocab.txt")
     """
     with path.open("rb") as file:
         start = file.read(4096)
