@@ -305,7 +305,9 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
     source = tmp_path / "t.txt"
     source.write_bytes(b"\xff\n")
     error = fail(capsysbinary, source, "-o", tmp_path / "v.npy", "--model", model)
-    assert "t.txt, line 1: expected UTF-8, got byte 0xff at place 0; convert the file" in error and files(tmp_path) == {"t.txt"}
+    assert "t.txt, line 1: expected UTF-8, got byte 0xff at place 0; convert the file" in error and files(tmp_path) == {
+        "t.txt"
+    }
     assert "t.txt, line 1: expected UTF-8, got byte 0xff" in fail(capsysbinary, source, "--model", model)
 
 
