@@ -123,7 +123,7 @@ def load_tokenizer(
         defaults = SPECIAL_TOKENS if kind == "BertTokenizer" else {}
         tokens = read_tokens(file, config, settings, defaults, tokenizer.get_added_tokens_decoder())
         check_special_tokens(tokenizer, tokens, file)
-        add_tokens(tokenizer, tokens)
+        add_tokens(tokenizer, tokens, file)
         if kind != "PreTrainedTokenizerFast":
             obey_config(tokenizer, config, all_settings=kind == "BertTokenizer")
     else:
