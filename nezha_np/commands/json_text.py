@@ -80,9 +80,8 @@ def read_json(path: Path, expected: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
     check_fetched(path)
-    # Windows' PowerShell 5 writes UTF-16, or UTF-8 with a byte order mark, which is not part of the JSON.
-    text = decode_utf8(path.read_bytes().removeprefix(codecs.BOM_UTF8), str(path), path)
-    return parse_json(text, str(path), expected)
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # PowerShell writes a byte-order mark
+    return parse_json(decode_utf8(content, str(path), path), str(path), expected)
 
 
 def format_json(value: Any) -> str:
