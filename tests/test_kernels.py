@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import ValuesView
 from contextlib import nullcontext
 from unittest import mock
@@ -19,7 +20,7 @@ from tiers import examples
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_blocks, threads
+from nezha_np.kernels import numpy_blocks, numpy_half, threads
 from nezha_np.layers.activations import ACTIVATIONS, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -245,6 +246,114 @@ def test_an_activation_of_the_callers_sees_the_whole_batch_once_for_each_layer()
     with nz.definitions():
         expected = nz.forward(weights, BATCH, config=config).last_hidden_state
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest(expected))
+
+
+# ------------------------------------------------------------------------------------------------------------- float16
+
+HALF_ULP = 2.0**-11  # of a number in float16, relative to it
+
+
+def every_half():
+    return np.arange(2**16, dtype=np.uint16).view(np.float16)
+
+
+@pytest.mark.parametrize("numbers", ["all", "finite"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_number_of_float16_is_the_same_in_float32(numbers, turned):
+    x = every_half()
+    x = np.where(np.isfinite(x), x, np.float16(0)) if numbers == "finite" else x
+    x = x.reshape(256, 256).T if turned else x
+    found = numpy_half.widened(x)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    assert np.array_equal(found, x.astype(np.float32), equal_nan=True)
+    assert np.array_equal(np.signbit(found), np.signbit(x))
+
+
+def assert_rounded_once(layer, x, *arguments, **options):
+    """Hold a kernel's result in float16 to what the definition gives in float32 for the same numbers."""
+    found = kernels.KERNELS[layer][0](x, *arguments, **options)
+    wide = [None if array is None else array.astype(np.float32) for array in (x, *arguments)]
+    exact = layer.definition(*wide, **options)
+    assert found.dtype == np.float16 and found.shape == exact.shape
+    close = HALF_ULP * np.abs(exact) + TOLERANCES["float32"] * largest(*[one for one in wide if one is not None], exact)
+    assert (np.abs(found - exact) <= close + 2.0**-25).all()  # the last: half of the smallest number
+
+
+@given(data=st.data(), with_bias=st.booleans(), part=st.sampled_from([1, 20, 2**20]))
+def test_linear_in_float16_is_rounded_once_from_float32(data, with_bias, part):
+    out, features = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    x = data.draw(arrays((*data.draw(st.sampled_from([(), (4,), (2, 3), (0, 2)])), features), "float16"))
+    weight = data.draw(arrays((out, features), "float16"))
+    with mock.patch.object(numpy_half, "PART", part), mock.patch.object(numpy_half, "SMALL", 1):
+        assert_rounded_once(linear, x, weight, data.draw(arrays((out,), "float16")) if with_bias else None)
+
+
+@given(data=st.data(), scale=st.sampled_from([0.01, 1.0, 100.0]))
+def test_gelu_and_norms_in_float16_are_rounded_once_from_float32(data, scale):
+    x = data.draw(arrays((3, data.draw(st.integers(8, 40))), "float16", scale=scale))
+    assert_rounded_once(gelu, x)
+    weight, bias = data.draw(arrays(x.shape[-1:], "float16")), data.draw(arrays(x.shape[-1:], "float16"))
+    assert_rounded_once(layer_norm, x, weight, bias, eps=1e-12)
+
+
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+@examples(20, quick=4)
+@given(data=st.data(), parts=st.integers(1, 2))
+def test_a_pass_in_float16_is_nearer_to_the_exact_one_than_by_definitions(family, head, data, parts):
+    case = data.draw(cases(head, family, hidden_from=8, reference=False))
+    weights = weights_for(head, case, "float16")
+    inputs = each_array(lambda array: array.astype("float16") if array.dtype == np.float64 else array, case.inputs)
+    with mock.patch.object(numpy_blocks, "TOKENS", 1), threads_of_blas(parts):
+        fast = arrays_of(getattr(nz, head)(weights, **inputs))
+    with nz.definitions():
+        plain = arrays_of(getattr(nz, head)(weights, **inputs))
+        wide = each_array(lambda array: array.astype("float64") if array.dtype == np.float16 else array, inputs)
+        exact = arrays_of(getattr(nz, head)(weights.to(dtype="float64"), **wide))
+    assert fast.keys() == plain.keys()
+    for name, array in exact.items():
+        assert fast[name].dtype == plain[name].dtype and fast[name].shape == plain[name].shape, name
+        assert np.array_equal(np.isnan(fast[name]), np.isnan(array)), name  # a loss without any label
+        by_kernels, by_definitions = largest(fast[name] - array), largest(plain[name] - array)
+        assert by_kernels <= 1.5 * by_definitions + 4 * HALF_ULP * max(1.0, largest(array)), name
+
+
+def test_the_callers_activation_gets_float16_and_so_do_functions_of_an_unknown_family():
+    weights, seen = nz.load(dtype="float16"), set()
+
+    def act(x):
+        seen.add(x.dtype.name)
+        return x
+
+    nz.forward(weights, [[2, 3, 4]], config=weights.config.replace(hidden_act=act))
+    assert seen == {"float16"}
+    with mock.patch.object(numpy_half, "SCORES", {}):
+        view = weights.at("encoder")
+        assert (
+            numpy_half.encoder_kernel(np.zeros((1, 2, 128), "float16"), view, table=None, call=None) is NotImplemented
+        )
+
+
+def test_dtypes_that_differ_are_left_to_the_definition_in_float16_too():
+    x, wide, matrix = np.ones((2, 3), "float16"), np.ones(3), np.ones((4, 3), "float32")
+    assert numpy_half.linear_kernel(x, matrix) is NotImplemented
+    assert numpy_half.layer_norm_kernel(x, wide, wide, eps=1e-12) is NotImplemented
+
+
+def test_a_pass_in_float16_takes_no_memory_for_weights_in_float32():
+    config = nz.BertConfig(
+        vocab_size=50, hidden_size=256, num_attention_heads=4, num_hidden_layers=6, intermediate_size=1024
+    )
+    weights = nz.init(config, dtype="float16")
+    nz.forward(weights, [[2, 3]])
+    tracemalloc.start()
+    try:
+        nz.forward(weights, [[2, 3]])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    largest_two = 2 * 4 * 256 * 1024  # bytes in float32
+    assert peak < 1.5 * largest_two < sum(array.nbytes for array in weights.values())
 
 
 # ------------------------------------------------------------------------------------------------------- a whole pass

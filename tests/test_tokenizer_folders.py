@@ -346,7 +346,9 @@ def test_a_folder_of_another_tokenizer_is_named_by_its_files(tmp_path, name):
 @pytest.mark.parametrize("with_json", [False, True], ids=["vocab.txt", "tokenizer.json"])
 def test_an_added_token_of_which_nothing_is_left_is_refused(tmp_path, content, with_json):
     files = {JSON: tokenizer_json()} if with_json else {}
-    with pytest.raises(ValueError, match="^path: expected added tokens of which normalising leaves something, got '"):
+    with pytest.raises(
+        ValueError, match=r"^path: expected added tokens for .*\.(txt|json) of which normalising leaves"
+    ):
         load_tokenizer(write(tmp_path, files | {CONFIG: BERT, ADDED: {content: 25}}))
     kept = {"additional_special_tokens": [content]}  # a special token is looked for in the text as it is
     assert load_tokenizer(write(tmp_path, files | {CONFIG: BERT | kept})).encode(f"房{content}").ids == [2, 16, 25, 3]

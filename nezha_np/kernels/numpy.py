@@ -9,6 +9,8 @@
     gelu              in float32, half the sweeps of the erf form                                 numpy_rows
     gradients         and the primitives that a tape records, block by block                      numpy_gradients
 
+For float16 encoder, linear, layer_norm and gelu compute in float32, by the kernels above, and round once: numpy_half.
+
 `numpy_blocks` says how large a block is, `known` what a kernel may assume of a family. Dimension letters as in
 `nezha_np.model.model`.
 """
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.families.family import family_of
-from nezha_np.kernels import numpy_blocks
+from nezha_np.kernels import numpy_blocks, numpy_half
 from nezha_np.kernels.numpy_attention import self_attention_kernel
 from nezha_np.kernels.numpy_gradients import (
     attention_probs_gradient_kernel,
@@ -33,6 +35,7 @@ from nezha_np.kernels.numpy_gradients import (
     position_context_kernel,
     position_scores_gradient_kernel,
 )
+from nezha_np.kernels.numpy_half import HALF
 from nezha_np.kernels.numpy_rows import (
     feed_forward_kernel,
     gelu_kernel,
@@ -116,15 +119,20 @@ def joined(parts: list[Any]) -> Any:
     return None if parts[0] is None else np.concatenate(parts)
 
 
+def either(kernel: Any, half_kernel: Any) -> Any:
+    """Join the kernel for float32 and float64 with that for float16."""
+    return lambda x, *arguments, **options: (half_kernel if x.dtype == HALF else kernel)(x, *arguments, **options)
+
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 KERNELS: dict[Layer, Kernel] = {
-    linear: (linear_kernel, FLOATS),
-    gelu: (gelu_kernel, FLOATS[:1]),
-    layer_norm: (layer_norm_kernel, FLOATS),
+    linear: (either(linear_kernel, numpy_half.linear_kernel), (*FLOATS, HALF)),
+    gelu: (either(gelu_kernel, numpy_half.gelu_kernel), (FLOATS[0], HALF)),
+    layer_norm: (either(layer_norm_kernel, numpy_half.layer_norm_kernel), (*FLOATS, HALF)),
     model.residual_output: (residual_output_kernel, FLOATS),
     model.feed_forward: (feed_forward_kernel, FLOATS),
     model.self_attention: (self_attention_kernel, FLOATS),
-    model.encoder: (encoder_kernel, FLOATS),
+    model.encoder: (either(encoder_kernel, numpy_half.encoder_kernel), (*FLOATS, HALF)),
     attention_probs: (attention_probs_kernel, FLOATS),
     position_context: (position_context_kernel, FLOATS),
     dropout_mask: (dropout_mask_kernel, FLOATS),

@@ -114,7 +114,7 @@ def read_tokens(
     return Tokens(named, further, [by_id[id] for id in sorted(by_id)])
 
 
-def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
+def add_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
     """Let a tokenizer find the tokens in a text before it is split.
 
     Those that its vocabulary lacks get ids after the last one.
@@ -125,6 +125,8 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
         The tokenizer, which is changed.
     tokens : Tokens
         The tokens.
+    file : Path
+        The file that the tokenizer comes from, for errors.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
     --------
     >>> from nezha_np.text.tokenizer import load_tokenizer
     >>> tokenizer = load_tokenizer()
-    >>> add_tokens(tokenizer, Tokens({}, ["<e>"], []))
+    >>> add_tokens(tokenizer, Tokens({}, ["<e>"], []), Path("vocab.txt"))
     >>> tokenizer.encode("<e>好").tokens, tokenizer.token_to_id("<e>")
     (['[CLS]', '<e>', '好', '[SEP]'], 7000)
     """
@@ -156,7 +158,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens) -> None:
         # The library would find nothing everywhere in a text, and end the process in the middle of a character.
         if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
             raise ValueError(
-                f"path: expected added tokens of which normalising leaves something, got {token.content!r}"
+                f"path: expected added tokens for {file} of which normalising leaves something, got {token.content!r}"
             )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.arrays import is_array, to_numpy
+from nezha_np.text.long_texts import PIECE, encode_in_pieces, find_boundaries
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -103,17 +104,25 @@ def encode_and_cut(
     >>> batch["input_ids"].shape, cut
     ((2, 3), array([ True, False]))
     """
-    encodings = without_truncation_and_padding(tokenizer).encode_batch(inputs)
-    rows = [_truncate(encoding, max_length) for encoding in encodings]
-    lengths = np.array([len(positions) for positions in rows])
+    plain = without_truncation_and_padding(tokenizer)
+    rows: dict[int, tuple[np.ndarray, np.ndarray, bool]] = {}  # ids, type ids, and whether tokens are lost
+    long = [row for row, text in enumerate(inputs) if isinstance(text, str) and len(text) > PIECE]
+    if long and (boundaries := find_boundaries(plain)) is not None:
+        rows = {row: encode_in_pieces(plain, inputs[row], boundaries, max_length) for row in long}
+    others = [row for row in range(len(inputs)) if row not in rows]
+    for row, encoding in zip(others, plain.encode_batch([inputs[row] for row in others]), strict=True):
+        positions = _truncate(encoding, max_length)
+        ids, type_ids = (np.array(values, np.int64)[positions] for values in (encoding.ids, encoding.type_ids))
+        rows[row] = ids, type_ids, len(positions) < len(encoding)
+    lengths = np.array([len(rows[row][0]) for row in range(len(inputs))])
     attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, L)
     input_ids = np.full_like(attention_mask, 0 if attention_mask.all() else _pad_id(tokenizer))
     token_type_ids = np.zeros_like(attention_mask)
-    for row, (encoding, positions) in enumerate(zip(encodings, rows, strict=True)):
-        input_ids[row, : len(positions)] = np.array(encoding.ids, dtype=np.int64)[positions]
-        token_type_ids[row, : len(positions)] = np.array(encoding.type_ids, dtype=np.int64)[positions]
+    for row, (ids, type_ids, _) in rows.items():
+        input_ids[row, : len(ids)] = ids
+        token_type_ids[row, : len(ids)] = type_ids
     batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-    return batch, np.array([len(encoding) for encoding in encodings]) > lengths
+    return batch, np.array([rows[row][2] for row in range(len(inputs))])
 
 
 def get_special_tokens_mask(

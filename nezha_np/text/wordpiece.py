@@ -85,7 +85,7 @@ def make_tokenizer(file: Path, config: dict[str, Any], tokens: Tokens) -> Tokeni
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    add_tokens(tokenizer, tokens)
+    add_tokens(tokenizer, tokens, file)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",

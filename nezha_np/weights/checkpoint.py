@@ -54,8 +54,8 @@ def load(
         sentence-transformers, what ``modules.json`` names as its transformer. None: the small model that ships with the
         package.
     dtype : str or dtype, optional
-        "float16", "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
-        (bfloat16 becomes float32).
+        "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which
+        all tensors must then have the same (bfloat16 becomes float32).
     device : str
         "cpu", "cuda" or "cuda:1".
     head : str, optional
@@ -116,7 +116,7 @@ def load(
     try:
         check_layers(named, config)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{folder}: {error}{advice_for_part(files)}") from None
     known = {*backbone_shapes(config), *(key for task in tasks_of(config) for key in task_shapes(config, task))}
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
@@ -132,6 +132,8 @@ def load(
     except (TypeError, ValueError) as error:
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
+        if not known & named.keys():
+            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     if head is not None:
         weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)

@@ -1,0 +1,144 @@
+"""Tokenising a long text piece by piece, no further than its cut; the ids are those of the whole text.
+
+The tokenizers library needs some 650 bytes for each character of a text, and answers no signal before it has read all
+of it. So a long text is split where that changes nothing: before a character that ends the word before it, whatever
+stands around, and that no added token holds. Nothing that a WordPiece tokenizer does then crosses this place:
+
+    normalise     each character for itself, or with the combining marks after it; none of these characters is a mark
+    added tokens  a token that crossed the place would hold the character
+    WordPiece     each word for itself
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PIECE = 4096  # characters; a piece is longer where there is no place to split
+MOST_PIECES = 16  # that are tokenised in one call
+SPACES = " \t\n\u3000"
+PUNCTUATION = string.punctuation + "，。！？；：、（）《》「」『』【】…—“”‘’"
+FIRST_CHINESE, LAST_CHINESE = "\u4e00", "\u9fff"
+
+
+def find_boundaries(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Find the characters before which a text may be split.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Any tokenizer.
+
+    Returns
+    -------
+    re.Pattern or None
+        Finds such a character; None: the tokenizer has parts of which it is not known where a text may be split.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> find_boundaries(load_tokenizer()).search("hôtel-club").start()
+    5
+    """
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    if not isinstance(tokenizer.model, models.WordPiece) or (
+        normalizer is not None and not isinstance(normalizer, normalizers.BertNormalizer)
+    ):
+        return None
+    added = tokenizer.get_added_tokens_decoder().values()
+    held = {character for token in added for character in token.content}
+    if normalizer is not None:  # some are looked for in the normalised text
+        normalised = [normalizer.normalize_str(token.content) for token in added if token.normalized]
+        held |= {character for content in normalised for character in content}
+    characters = SPACES
+    chinese = False
+    if isinstance(pre_tokenizer, pre_tokenizers.BertPreTokenizer):
+        if not any(token.single_word for token in added):  # such a token sees the character after it
+            characters += PUNCTUATION
+            chinese = normalizer is not None and normalizer.handle_chinese_chars and " " not in held
+    elif not isinstance(pre_tokenizer, pre_tokenizers.WhitespaceSplit):
+        return None
+    if " " in held:
+        characters = characters.translate(dict.fromkeys(map(ord, SPACES)))
+    found = "".join(re.escape(character) for character in characters if character not in held)
+    if chinese and not any(FIRST_CHINESE <= character <= LAST_CHINESE for character in held):
+        found += f"{FIRST_CHINESE}-{LAST_CHINESE}"
+    return re.compile(f"[{found}]") if found else None
+
+
+def encode_in_pieces(
+    tokenizer: Tokenizer, text: str, boundaries: re.Pattern[str], max_length: int | None
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Tokenise a long text, no further than it is needed.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        A tokenizer that neither truncates nor pads.
+    text : str
+        The text.
+    boundaries : re.Pattern
+        What `find_boundaries` found for the tokenizer.
+    max_length : int or None
+        The largest number of tokens, special tokens included; None: all of them.
+
+    Returns
+    -------
+    ids, type_ids : (L,) int64 arrays
+        Those of the tokens that remain.
+    cut : bool
+        Whether there are more.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> tokenizer = load_tokenizer()
+    >>> ids, _, cut = encode_in_pieces(tokenizer, "好" * 1_000_000, find_boundaries(tokenizer), 4)
+    >>> tokenizer.decode(ids, skip_special_tokens=False), cut
+    ('[CLS] 好 好 [SEP]', True)
+    """
+    room = None if max_length is None else max_length - tokenizer.num_special_tokens_to_add(False)
+    found, count = [np.empty(0, np.int64)], 0
+    framed = tokenizer.encode("")  # the special tokens
+    before = len(framed)
+    for pieces in _pieces(text, boundaries):
+        for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False):
+            found.append(np.array(encoding.ids, np.int64))
+            count += len(encoding)
+            if len(encoding) and 0 not in framed.sequence_ids:
+                encoding.truncate(1)
+                framed = tokenizer.post_process(encoding)  # one token of the text, and the special tokens around it
+                before = framed.sequence_ids.index(0)
+        if room is not None and count > room:
+            break
+    ids = np.concatenate(found)[:room]
+    frame, types = np.array(framed.ids, np.int64), np.array(framed.type_ids, np.int64)
+    inner = np.full(len(ids), types[before] if count else 0)
+    return (
+        np.concatenate([frame[:before], ids, frame[before + 1 :]]),
+        np.concatenate([types[:before], inner, types[before + 1 :]]),
+        count > len(ids),
+    )
+
+
+def _pieces(text: str, boundaries: re.Pattern[str]) -> Iterator[list[str]]:
+    """Split a text at boundaries; first one piece, which mostly is enough for a text that is cut, then more at once."""
+    start, most = 0, 1
+    while start < len(text):
+        pieces: list[str] = []
+        while start < len(text) and len(pieces) < most:
+            boundary = boundaries.search(text, start + PIECE)
+            end = boundary.start() if boundary else len(text)
+            pieces.append(text[start:end])
+            start = end
+        yield pieces
+        most = min(2 * most, MOST_PIECES)
