@@ -54,8 +54,8 @@ def load(
         sentence-transformers, what ``modules.json`` names as its transformer. None: the small model that ships with the
         package.
     dtype : str or dtype, optional
-        "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which all tensors must then have the same
-        (bfloat16 becomes float32).
+        "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which
+        all tensors must then have the same (bfloat16 becomes float32).
     device : str
         "cpu", "cuda" or "cuda:1".
     head : str, optional
