@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -390,3 +391,39 @@ def test_the_script_runs_the_command_line_and_gives_the_signals_back(monkeypatch
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {"nezha-np": "nezha_np_command:main"}
+
+
+# ---------------------------------------------------------------------------------------------- text that is no UTF-8
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fill-mask"], ["explain", "-o", "-"], ["golden", "record", "-o", "a.safetensors", "--text"]]
+)
+def test_a_text_in_another_encoding_is_refused_with_advice(capsys, arguments):
+    word = "房间[MASK]".encode("gbk").decode("utf-8", "surrogateescape")
+    assert "expected text in UTF-8, got '\\udcb7" in error(capsys, *arguments, word)
+
+
+def test_a_text_in_utf_8_is_read_where_the_locale_has_no_encoding_for_it():
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "nezha_np", "fill-mask", TEXT.encode(), "--top-k", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, **variables})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u5e72 0.826\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"), [("房间\n价格\n".encode("gbk"), "GBK"), ("hi\nall\n".encode("utf-16"), "UTF-16")]
+)
+def test_standard_input_in_another_encoding_is_named_with_the_command_that_converts_it(
+    folder, monkeypatch, capsys, content, encoding
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    message = error(capsys, "embed", "--model", str(folder / "模型"))
+    assert message.startswith(f"nezha-np: standard input, line 1: expected UTF-8, got what seems to be {encoding}")
+    assert f"iconv -f {encoding} -t UTF-8" in message
+
+
+def test_a_json_file_may_begin_with_a_byte_order_mark_as_powershell_writes_it(folder, tmp_path, capsys):
+    (tmp_path / "renames.json").write_bytes(b"\xef\xbb\xbf{}")
+    files = [str(folder / "golden.safetensors"), str(folder / "theirs.safetensors")]
+    assert main(["golden", "check", *files, "--rename", str(tmp_path / "renames.json")]) == 0

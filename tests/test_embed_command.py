@@ -270,8 +270,8 @@ def test_no_line_is_no_row(capsysbinary, tmp_path, monkeypatch, model, format):
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("t.txt", b"\xff\xfe", "expected UTF-8, got byte 0xff"),
-        ("t.txt", "好".encode()[:2], "expected UTF-8, got byte 0xe5"),
+        ("t.txt", b"\xff\xfe", "expected UTF-8, got what seems to be UTF-16"),
+        ("t.txt", "好".encode()[:2], "expected UTF-8, got what seems to be GBK (byte 0xe5 at place 0)"),
         ("t.txt", ("好" * 39).encode(), "expected at most 40 tokens, because the model has no more positions, got 41"),
         ("t.jsonl", b"no", "expected JSON, got something else"),
         ("t.jsonl", b'"a" "b"', "expected JSON, got something else"),
@@ -305,7 +305,9 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
     source = tmp_path / "t.txt"
     source.write_bytes(b"\xff\n")
     error = fail(capsysbinary, source, "-o", tmp_path / "v.npy", "--model", model)
-    assert "t.txt, line 1: expected UTF-8, got byte 0xff; nothing is done" in error and files(tmp_path) == {"t.txt"}
+    assert "t.txt, line 1: expected UTF-8, got byte 0xff at place 0; convert the file" in error and files(tmp_path) == {
+        "t.txt"
+    }
     assert "t.txt, line 1: expected UTF-8, got byte 0xff" in fail(capsysbinary, source, "--model", model)
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -166,14 +165,27 @@ def test_a_folder_that_goes_away_and_one_that_cannot_be_written_to_are_named(tmp
         write_atomically(tmp_path / "folder", remove)
     assert str(gone.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'folder'}'"
 
-    def refused(prefix, dir):
-        raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/{prefix}abc")
+    def refused(path, *mode, original=os.mkdir):
+        if PREFIX in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        original(path, *mode)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(os, "mkdir", refused)
     with pytest.raises(PermissionError) as denied:
         write_atomically(tmp_path / "new" / "folder", lambda folder: None)
     assert str(denied.value) == f"[Errno 13] Permission denied: '{tmp_path / 'new' / 'folder'}'"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_who_may_read_what_is_written_is_what_the_system_says_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        nz.init(CONFIG).save(tmp_path / "new" / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {"model": 0o750, "config.json": 0o640, "model.safetensors": 0o640}
 
 
 def test_a_folder_that_another_run_has_used_in_the_meantime_stays(tmp_path):

@@ -239,7 +239,7 @@ def test_record_says_in_one_line_what_is_wrong(capsys, tmp_path, monkeypatch, ar
         ('{"input_ids": [[2]], "path": "x", "seed": 3}', "expected the names of arguments of forward, got path, seed"),
         ('{"input_ids": [[2], [3, 4]]}', "input_ids: expected rows of the same length"),
         ('{"input_ids": [["a"]]}', "input_ids: expected numbers"),
-        (b"\xff\xfe", "expected JSON in UTF-8, got other bytes"),
+        (b"\xff\xfe", "expected UTF-8, got what seems to be UTF-16; convert the file"),
     ],
 )
 def test_inputs_of_no_use_are_refused(capsys, folder, tmp_path, content, message):

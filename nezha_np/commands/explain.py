@@ -9,6 +9,7 @@ import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines, write_text
+from nezha_np.commands.parser import typed_text
 from nezha_np.files.atomic import resolve_target, write_atomically
 
 
@@ -20,9 +21,11 @@ def add(commands: Subparsers) -> None:
         description="Make one self-contained HTML page that shows what the model computes for a text, layer by layer.",
         epilog='example: nezha-np explain "房间很[MASK]净。" -o page.html',
     )
-    parser.add_argument("text", help="a text, with [MASK] for a gap or without")
+    parser.add_argument("text", type=typed_text, help="a text, with [MASK] for a gap or without")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
-    parser.add_argument("--pair", metavar="TEXT", help="a second text, to be read as a pair with the first")
+    parser.add_argument(
+        "--pair", type=typed_text, metavar="TEXT", help="a second text, to be read as a pair with the first"
+    )
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )

@@ -9,6 +9,7 @@ import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
+from nezha_np.commands.parser import typed_text
 
 
 def add(commands: Subparsers) -> None:
@@ -19,7 +20,7 @@ def add(commands: Subparsers) -> None:
         description="Print the most probable characters for each gap of a text, with their probabilities.",
         epilog='example: nezha-np fill-mask "房间很[MASK]净。" --top-k 3',
     )
-    parser.add_argument("text", help="a text with one [MASK] or more")
+    parser.add_argument("text", type=typed_text, help="a text with one [MASK] or more")
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )

@@ -17,7 +17,7 @@ from nezha_np.commands.comparison import add_comparison_options, matching_option
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
 from nezha_np.commands.output import print_lines, write_text
-from nezha_np.commands.parser import nearest, typed_names
+from nezha_np.commands.parser import nearest, typed_names, typed_text
 from nezha_np.families.config import Config, read_config
 from nezha_np.files.atomic import resolve_target
 from nezha_np.mechanism.summary import format_table
@@ -81,8 +81,12 @@ def _add_record(kinds: Subparsers) -> None:
         help="a checkpoint, or a config.json for random weights; the shipped model if left out",
     )
     parser.add_argument("--head", metavar="HEAD", help=f"{', '.join(TASKS)} (forward)")
-    parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts, for the checkpoint's tokenizer")
-    parser.add_argument("--pair", nargs="+", metavar="TEXT", help="a second text for each of the first")
+    parser.add_argument(
+        "--text", type=typed_text, nargs="+", metavar="TEXT", help="texts, for the checkpoint's tokenizer"
+    )
+    parser.add_argument(
+        "--pair", type=typed_text, nargs="+", metavar="TEXT", help="a second text for each of the first"
+    )
     parser.add_argument(
         "--inputs", metavar="FILE", help="the head's arguments by name: a .json, .npz or .safetensors file"
     )

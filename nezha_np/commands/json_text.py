@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from nezha_np.checks import CONTROLS, check_fetched
+from nezha_np.files.text_encoding import decode_utf8
 
 
 def parse_json(text: str, name: str, expected: str) -> Any:
@@ -78,11 +80,8 @@ def read_json(path: Path, expected: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
     check_fetched(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected JSON in UTF-8, got other bytes") from None
-    return parse_json(text, str(path), expected)
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # PowerShell writes a byte-order mark
+    return parse_json(decode_utf8(content, str(path), path), str(path), expected)
 
 
 def format_json(value: Any) -> str:

@@ -74,6 +74,37 @@ class Parser(argparse.ArgumentParser):
         print_lines([message.removesuffix("\n")])
 
 
+def typed_text(word: str) -> str:
+    """Return a word of the command line as the text that was typed, whose bytes are UTF-8 in every locale.
+
+    Parameters
+    ----------
+    word : str
+        The word, in which Python marks the bytes that the console's encoding does not have.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is not UTF-8.
+
+    Examples
+    --------
+    >>> typed_text("\\udce5\\udcb9\\udcb2")  # as it comes where LC_ALL=C
+    '干'
+    """
+    try:
+        return word.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise argparse.ArgumentTypeError(
+            f"expected text in UTF-8, got {word!a}: let the console send UTF-8 (a locale such as C.UTF-8)"
+        ) from None
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Name the choice that somebody has probably meant.
 

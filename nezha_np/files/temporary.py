@@ -10,9 +10,8 @@ lock it, and nothing in it was changed for a day.
 from __future__ import annotations
 
 import contextlib
-import platform
+import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +45,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
     Examples
     --------
+    >>> import tempfile
     >>> parent = Path(tempfile.mkdtemp())
     >>> with temporary_folder(parent) as folder:
     ...     sorted(path.name for path in folder.iterdir())
@@ -55,7 +55,8 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     """
     for other in sorted(parent.glob(f"{PREFIX}*")):
         _remove_abandoned(other)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
+    folder.mkdir()  # not tempfile.mkdtemp: on Windows its files are their owner's alone, also after they are moved
     try:
         with (folder / LOCK).open("xb", buffering=0) as lock:
             if try_lock(lock, folder / LOCK):
@@ -92,4 +93,6 @@ def _age(folder: Path) -> float:
 
 
 def _machine() -> bytes:
-    return platform.node().encode(errors="replace")
+    import socket  # here, because most runs write nothing
+
+    return socket.gethostname().encode(errors="replace")

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from nezha_np.files.text_encoding import decode_utf8
+
 FORMATS = ("lines", "jsonl")
 
 
@@ -94,11 +96,8 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     >>> parse_line(Line("line 7", b'{"id": 3, "text": "hello"}'), format="jsonl", field="text")
     ('hello', {'id': 3, 'text': 'hello'})
     """
-    try:
-        # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
-        content = line.raw.removeprefix(codecs.BOM_UTF8).decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{line.name}: expected UTF-8, got byte 0x{line.raw[error.start]:02x}") from None
+    # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
+    content = decode_utf8(line.raw.removeprefix(codecs.BOM_UTF8), line.name).removesuffix("\n").removesuffix("\r")
     if format == "lines":
         return content, {field: content}
     if not content.strip():

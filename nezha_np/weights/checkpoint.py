@@ -116,7 +116,7 @@ def load(
     try:
         check_layers(named, config)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{folder}: {error}{advice_for_part(files)}") from None
     known = {*backbone_shapes(config), *(key for task in tasks_of(config) for key in task_shapes(config, task))}
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
@@ -132,6 +132,8 @@ def load(
     except (TypeError, ValueError) as error:
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
+        if not known & named.keys():
+            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     if head is not None:
         weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
