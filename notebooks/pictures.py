@@ -1,7 +1,8 @@
 """The notebooks' pictures: a Chinese font, heat maps labelled with tokens, lines, bars, and lines between tokens.
 
-Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it:
-it is the alternative text of the picture, in Jupyter and on the site, and what a notebook in plain text shows.
+Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it.
+It is the alternative text of the picture on the site and in the pages that nbconvert makes. JupyterLab does not read it
+from the output's metadata: there it stands in the cell above the picture.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _add_record(kinds: Subparsers) -> None:
     )
     parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
     parser.add_argument("--force", action="store_true", help="replace the bundles that are there")
-    parser.set_defaults(run=run_record, aliases={"folder": "--all", "path": "--model", "weights": "--model"})
+    parser.set_defaults(run=run_record, aliases={"folder": "--all", "texts": "--text", "pairs": "--pair"})
 
 
 # ------------------------------------------------------------------------------------------------------------- record
