@@ -758,7 +758,11 @@ def put(value, *keys):
             remove("tolerances", "bfloat16"),
             "expected tolerances for float64, float32, float16, bfloat16, got none for bfloat16",
         ),
-        (put("much", "tolerances", "float32", "trace/loss"), "expected numbers for tolerances, got 'much'"),
+        (put("much", "tolerances", "float32", "trace/loss"), "expected numbers from 0 on for tolerances, got 'much'"),
+        *[
+            (put(value, "tolerances", "float32", "trace/loss"), f"expected numbers from 0 on for tolerances, got {got}")
+            for value, got in ((-1, "-1"), (True, "True"), (math.nan, "nan"), (math.inf, "inf"), (10**400, "a number"))
+        ],
         (put("guessed", "tolerances_by"), "expected 'measured', 'quick' or null for tolerances_by, got 'guessed'"),
         (put(["quick"], "tolerances_by"), "expected 'measured', 'quick' or null for tolerances_by, got ['quick']"),
         (put(None, "tolerances_by"), "expected no tolerances, because tolerances_by is null, got float64, float32"),

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -270,8 +271,18 @@ def test_no_line_is_no_row(capsysbinary, tmp_path, monkeypatch, model, format):
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("t.txt", b"\xff\xfe", "expected UTF-8, got what seems to be UTF-16"),
-        ("t.txt", "好".encode()[:2], "expected UTF-8, got what seems to be GBK (byte 0xe5 at place 0)"),
+        ("t.txt", b"\xff", "expected UTF-8, got byte 0xff at place 0; convert the file, for example by: iconv -f ENCO"),
+        ("t.txt", "好".encode()[:2], "got what seems to be GBK (byte 0xe5 at place 0)"),
+        (
+            "t.txt",
+            "房间很干净".encode("gbk"),
+            "expected UTF-8, got what seems to be GBK (byte 0xb7 at place 0); convert",
+        ),
+        (
+            "t.jsonl",
+            '{"text": "房间"}'.encode("gbk"),
+            "expected UTF-8, got what seems to be GBK (byte 0xb7 at place 10)",
+        ),
         ("t.txt", ("好" * 39).encode(), "expected at most 40 tokens, because the model has no more positions, got 41"),
         ("t.jsonl", b"no", "expected JSON, got something else"),
         ("t.jsonl", b'"a" "b"', "expected JSON, got something else"),
@@ -305,10 +316,30 @@ def test_a_first_line_that_is_wrong_leaves_nothing(capsysbinary, tmp_path, model
     source = tmp_path / "t.txt"
     source.write_bytes(b"\xff\n")
     error = fail(capsysbinary, source, "-o", tmp_path / "v.npy", "--model", model)
-    assert "t.txt, line 1: expected UTF-8, got byte 0xff at place 0; convert the file" in error and files(tmp_path) == {
-        "t.txt"
-    }
+    assert "t.txt, line 1: expected UTF-8, got byte 0xff at place 0; convert the file, for example by: iconv" in error
+    assert error.endswith("; nothing is done\n") and files(tmp_path) == {"t.txt"}
     assert "t.txt, line 1: expected UTF-8, got byte 0xff" in fail(capsysbinary, source, "--model", model)
+
+
+@pytest.mark.parametrize("text", ["two rooms\n", "房间 two\r\n价格\r\n"])
+@pytest.mark.parametrize(
+    ("codec", "name"), [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE"), ("gbk", "GBK")]
+)
+def test_texts_of_another_encoding_are_named_with_the_command_that_converts_them(
+    capsysbinary, monkeypatch, tmp_path, model, text, codec, name
+):
+    if codec == "gbk" and text.isascii():
+        pytest.skip("ASCII is the same in GBK and in UTF-8")
+    source = tmp_path / "my texts.txt"
+    source.write_bytes(text.encode(codec))
+    error = fail(capsysbinary, source, "--model", model)
+    assert f"{source}, line 1: expected UTF-8, got what seems to be {name}" in error
+    command = shlex.join(["iconv", "-f", name, "-t", "UTF-8", str(source)])
+    assert f"convert the file, for example by: {command} > " in error
+    type_in(monkeypatch, source.read_bytes())
+    error = fail(capsysbinary, "--model", model)
+    assert f"standard input, line 1: expected UTF-8, got what seems to be {name}" in error
+    assert error.endswith(f"for example by: iconv -f {name} -t UTF-8\n")
 
 
 @pytest.mark.parametrize(

@@ -586,7 +586,7 @@ def test_on_paper_nothing_is_dark_or_cut_off_and_what_is_chosen_is_said(show, na
         )
         assert hidden == []
         tall = "return Math.max(...[...document.querySelectorAll('svg, canvas')].map(e => e.clientHeight))"
-        assert browser.execute_script(tall) < (paper[1] - 24 / 25.4) * 96 - 200  # with its words, and those before it
+        assert browser.execute_script(tall) < (paper[1] - 24 / 25.4) * 96 - 190  # beside its words, and those before it
         assert not browser.find_element(By.ID, "theme").is_displayed()
         assert chosen(browser)[:2] == ("1", "0")
     finally:

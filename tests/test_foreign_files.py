@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -238,6 +239,57 @@ def test_a_checkpoint_of_a_training_framework_is_read_by_its_name(tmp_path):
     assert_same(nz.load(tmp_path / "last.ckpt"), filled())
 
 
+def test_what_a_file_of_pytorch_holds_instead_of_tensors_is_said(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch.save writes these files")
+    file = put_config(tmp_path) / "pytorch_model.bin"
+    state = {name: torch.as_tensor(array) for name, array in filled().items()}
+    eighth = {name: value.to(torch.float8_e4m3fn) for name, value in state.items()}
+    for value, said in (
+        (
+            {name: value.numpy() for name, value in state.items()},
+            r"one of NumPy's arrays: write them with numpy\.savez$",
+        ),
+        ({"model": {"encoder": state}, "step": 3}, r"got 'model' \(tensors under 'encoder' in it\), 'step'$"),
+        (torch.nn.Linear(2, 2), r"nothing was run; save its state_dict alone, with PyTorch$"),
+        (eighth, r"expected tensors of torch\.float64, .*, got torch\.float8_e4m3fn$"),
+        (
+            {"bert_" + name.replace(".", "_"): value for name, value in state.items()},
+            r" is there, but bert_\w+, .* more$",
+        ),
+    ):
+        torch.save(value, file)
+        with pytest.raises(ValueError, match=said):
+            nz.load(file)
+    file.write_bytes(pickle.dumps(filled()))
+    with pytest.raises(
+        ValueError, match=r"that torch\.save did not write; if you trust it, load it with Python and write"
+    ):
+        nz.load(file)
+
+
+def test_what_else_a_folder_holds_or_a_path_may_mean_is_said(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r": it is empty$"):
+        nz.load(tmp_path)
+    (tmp_path / "README.md").touch()
+    (tmp_path / "onnx").mkdir()
+    with pytest.raises(FileNotFoundError, match=r": it holds README\.md, onnx$"):
+        nz.load(tmp_path)
+    (tmp_path / "model.pkl").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r": model\.pkl is a pickle of Python; if you trust it, load it with Python"
+    ):
+        nz.load(tmp_path)
+    (put_config(tmp_path) / "model.safetensors").write_bytes(b"Entry not found")
+    with pytest.raises(ValueError, match=r"; it looks like a short text, 'Entry not found'$"):
+        nz.load(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("bert-base-chinese", "somebody/nezha-cn-base"):
+        with pytest.raises(
+            FileNotFoundError, match=r": nothing is downloaded here; if it is the name of a published model"
+        ):
+            nz.load(name)
+
+
 # ------------------------------------------------------------------------------------------------ variants and shards
 
 
@@ -299,6 +351,21 @@ def test_an_adapter_and_a_folder_of_checkpoints_are_named(tmp_path):
         nz.load(tmp_path / "runs")
 
 
+def test_a_tokenizer_is_found_beside_a_file_of_tensors_or_an_index(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    index = folder / "model.safetensors.index.fp16.json"
+    index.write_text('{"weight_map": {"a": "model.fp16.safetensors"}}')
+    ids = nz.encode(nz.load_tokenizer(), "房间")["input_ids"].tolist()
+    for path in (folder / "model.fp16.safetensors", index):
+        assert nz.encode(nz.load_tokenizer(path), "房间")["input_ids"].tolist() == ids
+        assert main(["fill-mask", "房间很[MASK]净。", "--top-k", "1", "--model", str(path)]) == 0
+        bundle = str(tmp_path / f"{path.name}.safetensors")
+        words = ["--model", str(path), "--text", "房间", "--tolerances", "none", "-o", bundle]
+        assert main(["golden", "record", *words]) == 0
+
+
 # ------------------------------------------------------------------------------------------- paths that lead elsewhere
 
 
@@ -342,7 +409,7 @@ def test_links_are_followed_as_in_a_cache_of_models(tmp_path):
     assert done.copied == ("vocab.txt", "tokenizer_config.json")
     assert not (tmp_path / "converted" / "vocab.txt").is_symlink()
     (snapshot / "model.safetensors").resolve().unlink()
-    with pytest.raises(FileNotFoundError, match=r": model\.safetensors are links to files that are not there$"):
+    with pytest.raises(FileNotFoundError, match=r": these links lead to no file: model\.safetensors$"):
         nz.load(snapshot)
 
 

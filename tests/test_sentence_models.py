@@ -27,6 +27,7 @@ from sentence_folders import (
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.files import atomic
 from nezha_np.weights.convert import convert
 
 CUT = "ignore:texts are cut after:UserWarning"  # the third text is longer than the 16 tokens of the folders
@@ -248,6 +249,21 @@ def test_convert_keeps_a_sentence_model(tmp_path, made, name):
     assert np.array_equal(nz.embed(TEXTS, nz.load(tmp_path / "new")), expected)
     half = nz.load(made(name)).to(dtype="float16")  # other weights of the same folder
     np.testing.assert_allclose(nz.embed(TEXTS, half), expected, rtol=0, atol=0.05)
+
+
+def test_a_convert_that_fails_leaves_nothing_of_a_sentence_model(tmp_path, monkeypatch, made):
+    for target in ("1_Pooling/config.json", "modules.json", "model.safetensors"):
+        out = tmp_path / "out"
+
+        def replace(file, path, original=atomic.replace, target=target):
+            if path.as_posix().endswith(f"out/{target}"):
+                raise OSError("the disk is full")
+            original(file, path)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is full"):
+            patch.setattr(atomic, "replace", replace)
+            convert(made("subfolder"), out)
+        assert not out.exists()
 
 
 def test_nothing_is_written_where_modules_json_would_not_lead_to_it(tmp_path, made):

@@ -298,7 +298,7 @@ def test_of_several_models_in_one_file_it_is_said_which_is_read(path):
         (None, "a NoneType"),
         ({"epoch": 3}, "'epoch'"),
         ({"optimizer": SIMPLE, "model": {}}, "'optimizer' (2 tensors), 'model'"),
-        ({"model": {"model": SIMPLE}}, "'model'"),
+        ({"model": {"model": SIMPLE}}, "'model' (tensors under 'model' in it)"),
         ({5: SIMPLE["a"]}, "5"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -416,7 +416,9 @@ def test_a_hostile_file_is_refused_with_what_it_would_have_done(path, monkeypatc
     for content in [*either(value, HELD), pickle_of(value), instructions(value) + b"."]:
         message = refused(path, content)
         assert message.startswith("expected tensors alone, got a pickle that would ")
-        assert said in message and message.endswith(": refused, nothing was run")
+        assert said in message and message.removesuffix("; save its state_dict alone, with PyTorch").endswith(
+            ": refused, nothing was run"
+        )
     assert os.listdir() == [path.name]
 
 
@@ -896,12 +898,8 @@ def test_a_compressed_zip_archive_that_lies_or_is_broken_is_refused(path):
         changed = bytearray(content)
         changed[place] ^= 0x55
         path.write_bytes(changed)
-        try:
-            tensors = map_tensors(path, read_header(path))
-        except ValueError as error:
-            assert str(error).startswith(f"{path}: expected ")
-        else:
-            assert [array.shape for array in tensors.values()] == [(2, 3, 4), (4, 2)]
+        with pytest.raises(ValueError, match=r"bin: expected a compressed tensor a, got another: "):
+            map_tensors(path, read_header(path))
 
 
 def test_a_zip_archive_whose_files_overlap_is_refused(path):
@@ -1045,7 +1043,7 @@ def test_what_scripts_keep_beside_the_tensors_is_left_out(path, zipped):
     for value in (tensors | beside, {"state_dict": tensors, **beside}):
         assert_read(save(path, value, zipped), tensors)
     message = refused(path, save(path, {"state_dict": {"x": np.zeros(3)}, **beside}, zipped).read_bytes())
-    assert "got 'state_dict' (arrays of NumPy, no tensors), 'loss' (arrays of NumPy, no tensors), " in message
+    assert "got 'state_dict' (arrays of NumPy, no tensors), 'loss' (of NumPy), " in message
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])

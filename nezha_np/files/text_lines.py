@@ -10,6 +10,7 @@ import codecs
 import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from nezha_np.files.text_encoding import decode_utf8
@@ -27,10 +28,13 @@ class Line:
         How an error names it: the input and the number of the line.
     raw : bytes
         Its bytes, with the line end.
+    file : str, optional
+        The file that it is from, where it is from one.
     """
 
     name: str
     raw: bytes
+    file: str | None = None
 
 
 def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
@@ -41,7 +45,7 @@ def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
     stream : binary file
         The input.
     name : str
-        How an error names the input.
+        How an error names the input: a file's path, or another name.
     format : str
         "lines", or "jsonl", whose empty lines at the end are left out.
 
@@ -57,8 +61,9 @@ def read_lines(stream: BinaryIO, name: str, *, format: str) -> Iterator[Line]:
     ['poem.txt, line 1', 'poem.txt, line 2']
     """
     empty = None
+    file = name if Path(name).is_file() else None
     for number, raw in enumerate(stream, start=1):
-        line = Line(f"{name}, line {number}", raw)
+        line = Line(f"{name}, line {number}", raw, file)
         if format == "jsonl" and not raw.strip():
             empty = empty or line
             continue
@@ -89,7 +94,8 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     Raises
     ------
     ValueError
-        If the line is not UTF-8, not JSON, or has no text in its field; the message names the line.
+        If the line is not UTF-8, not JSON, or has no text in its field; the message names the line. Where it seems to
+        be UTF-16 or GBK, the message says so, and names the command that converts the file.
 
     Examples
     --------
@@ -97,7 +103,8 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     ('hello', {'id': 3, 'text': 'hello'})
     """
     # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
-    content = decode_utf8(line.raw.removeprefix(codecs.BOM_UTF8), line.name).removesuffix("\n").removesuffix("\r")
+    content = decode_utf8(line.raw.removeprefix(codecs.BOM_UTF8), line.name, line.file)
+    content = content.removesuffix("\n").removesuffix("\r")
     if format == "lines":
         return content, {field: content}
     if not content.strip():

@@ -17,6 +17,8 @@ from nezha_np.text.tokenizer_class import find_class
 from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, read_object
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.formats import READERS
+from nezha_np.weights.other_files import is_index
 from nezha_np.weights.sentence_files import transformer_folder
 
 if TYPE_CHECKING:
@@ -50,11 +52,11 @@ def load_tokenizer(
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with tokenizer.json, else with vocab.txt; or such a file itself. Settings (those below), special tokens
-        and added tokens are read from tokenizer_config.json, special_tokens_map.json and added_tokens.json in the same
-        folder too, if they are there, as the reference's AutoTokenizer reads them. What is not set has the reference's
-        default. In a folder of sentence-transformers these are the files of its transformer. None: the tokenizer that
-        ships with the package.
+        A folder with tokenizer.json, else with vocab.txt; or such a file itself, or a file of tensors beside it.
+        Settings (those below), special tokens and added tokens are read from tokenizer_config.json,
+        special_tokens_map.json and added_tokens.json in the same folder too, if they are there, as the reference's
+        AutoTokenizer reads them. What is not set has the reference's default. In a folder of sentence-transformers
+        these are the files of its transformer. None: the tokenizer that ships with the package.
     do_lower_case : bool, optional
         Whether text is put in lower case. Here and below None means what tokenizer_config.json says, else the
         default, which is True here. No setting may come with a tokenizer.json.
@@ -218,6 +220,10 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
     found = SHIPPED if path is None else Path(path)
     if not found.exists():
         raise FileNotFoundError(f"path: {found} does not exist")
+    if (
+        found.suffix in READERS or is_index(found)
+    ) and found.is_file():  # `load` takes the path of a file of tensors too
+        found = found.parent
     if not found.is_dir():
         return found
     found = transformer_folder(found)

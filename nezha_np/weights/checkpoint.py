@@ -20,7 +20,7 @@ from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
 from nezha_np.weights.new_head import with_head
-from nezha_np.weights.other_files import INDEX, advice_for_file, advice_for_folder, advice_for_part
+from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.tensor_checks import check_layers
@@ -116,7 +116,7 @@ def load(
     try:
         check_layers(named, config)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{folder}: {error}{advice_for_part(files)}") from None
     known = {*backbone_shapes(config), *(key for task in tasks_of(config) for key in task_shapes(config, task))}
     floats = {key: source for key, source in named.items() if source[2].dtype in FLOATS}
     if wrong := [f"{key} ({named[key][2].dtype})" for key in known & (named.keys() - floats.keys())]:
@@ -132,6 +132,8 @@ def load(
     except (TypeError, ValueError) as error:
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
+        if not known & named.keys():
+            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     if head is not None:
         weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
@@ -238,7 +240,7 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
     folder = SHIPPED if path is None else check_path(path, name)
     expected = f"{name}: expected a folder or a file that ends in {SUFFIXES}"
     if folder.is_file():
-        if INDEX.fullmatch(folder.name):
+        if is_index(folder):
             return _list_shards(folder)
         if folder.suffix not in READERS:
             raise ValueError(f"{expected}, got {folder}{advice_for_file(folder)}")

@@ -19,6 +19,7 @@ CONVERSION = (
     'transformers 4 with {library} makes another of it: python -c "import transformers as t; '
     "t.AutoModelForMaskedLM.from_pretrained('FOLDER', {option}=True).save_pretrained('NEW')\", or the class of its task"
 )
+PICKLE = "a pickle of Python; if you trust it, load it with Python and write its arrays with numpy.savez"
 SOURCE = "load the checkpoint that it was made from"
 VARIABLES = "a checkpoint of TensorFlow can be loaded once its variables are in an .npz file, under their names"
 # By the ends of names: what a file is, and what to do.
@@ -32,6 +33,9 @@ OTHERS = {
     ".tflite": f"a graph for TensorFlow Lite; {SOURCE}",
     ".mlmodel": f"a model for Core ML; {SOURCE}",
     ".ot": f"a file of rust-bert; {SOURCE}",
+    ".pkl": PICKLE,
+    ".pickle": PICKLE,
+    ".joblib": PICKLE,
     ".zip": "an archive; unpack it",
     ".gz": "an archive; unpack it",
     ".tgz": "an archive; unpack it",
@@ -40,6 +44,17 @@ OTHERS = {
     ".crdownload": "a download that did not finish; download it again",
     ".part": "a download that did not finish; download it again",
 }
+
+
+def is_index(path: str | Path) -> bool:
+    """Say whether a path is named as an index of shards is.
+
+    Examples
+    --------
+    >>> is_index("model.safetensors.index.json"), is_index("config.json")
+    (True, False)
+    """
+    return INDEX.fullmatch(Path(path).name) is not None
 
 
 def advice_for_folder(folder: Path) -> str:
@@ -53,7 +68,7 @@ def advice_for_folder(folder: Path) -> str:
     Returns
     -------
     str
-        The end of an error, with a colon before it; empty where nothing is known.
+        The end of an error, with a colon before it.
 
     Examples
     --------
@@ -65,9 +80,9 @@ def advice_for_folder(folder: Path) -> str:
     """
     files = sorted(folder.iterdir())
     if broken := [file.name for file in files if file.is_symlink() and not file.exists()]:
-        return f": {listed(broken)} are links to files that are not there"
+        return f": these links lead to no file: {listed(broken)}"
     names = [file.name for file in files if file.is_file()]
-    if indexes := [name for name in names if INDEX.fullmatch(name)]:
+    if indexes := [name for name in names if is_index(name)]:
         return f": to load shards, name their index: {listed(indexes)}"
     readable = [name for name in names if Path(name).suffix in READERS and not OF_TRAINING.fullmatch(name)]
     if whole := [name for name in readable if not SHARD.fullmatch(name) and name not in ADAPTER]:
@@ -85,7 +100,9 @@ def advice_for_folder(folder: Path) -> str:
     if known:
         return f": {known[0][0]} is {known[0][1]}"
     inner = [file.name for file in files if file.is_dir() and _holds_checkpoint(file)]
-    return f": to load a checkpoint in it, name its folder: {listed(inner)}" if inner else ""
+    if inner:
+        return f": to load a checkpoint in it, name its folder: {listed(inner)}"
+    return f": it holds {listed([file.name for file in files], most=8)}" if files else ": it is empty"
 
 
 def _holds_checkpoint(folder: Path) -> bool:
@@ -117,6 +134,8 @@ def advice_for_file(path: Path) -> str:
         return f": it looks like {found[0]}; if it is, give it a name that ends in {found[1]}"
     if path.suffix in OTHERS:
         return f": it is {OTHERS[path.suffix]}"
+    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)):
+        return ": nothing is downloaded here; if it is the name of a published model, fetch its folder first"
     return ""
 
 

@@ -37,12 +37,19 @@ ORDERED_DICT = "collections.OrderedDict"
 class Refused(ValueError):
     """What a pickle would have done that no file of tensors does."""
 
+    makes_object = False  # whether it would have made an object of a class: a whole model, for example
+
 
 @dataclasses.dataclass(frozen=True)
 class Name:
     """The name of a function or a class in a pickle. It is never looked up."""
 
     name: str
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is written as classes are."""
+        return self.name.rpartition(".")[2][:1].isupper()
 
     def __repr__(self) -> str:
         return self.name if self.name.isprintable() else repr(self.name)
@@ -329,7 +336,9 @@ def refuse(verb: str, function: Any, *arguments: Any) -> NoReturn:
     if verb in ("call", "make"):
         positional = arguments[0] if arguments and isinstance(arguments[0], tuple) else arguments[:1]
         inputs = f"({', '.join([shown(value) for value in positional[:6]])})"
-    raise Refused(f"a pickle that would {verb} {shown(function)}{inputs}")
+    refused = Refused(f"a pickle that would {verb} {shown(function)}{inputs}")
+    refused.makes_object = verb == "make" and isinstance(function, Name) and function.is_class
+    raise refused
 
 
 def refuse_arguments(function: str, arguments: Any) -> NoReturn:

@@ -52,6 +52,8 @@ def recognise(path: Path) -> tuple[str, str] | None:
         return "a tar archive", ""
     if len(start) > 9 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
         return "a safetensors file", ".safetensors"
+    if start and len(start) < 1000 and start.isascii() and start.decode().replace("\n", " ").isprintable():
+        return f"a short text, {start[:60].decode()!r}", ""  # a server's answer, such as "Entry not found"
     return None
 
 

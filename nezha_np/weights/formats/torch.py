@@ -9,6 +9,7 @@ the pickle, `torch_tensors` says what its calls mean. What is large in the file 
 from __future__ import annotations
 
 import io
+import itertools
 import mmap
 import reprlib
 import struct
@@ -84,7 +85,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         entries = {name: _entry(tensor, starts) for name, tensor in tensors.items()}
         _check_repetition(entries, size=len(mapped))
     except Refused as error:
-        raise ValueError(f"{path}: expected tensors alone, got {error}: refused, nothing was run") from None
+        advice = "; save its state_dict alone, with PyTorch" if error.makes_object else ""
+        raise ValueError(f"{path}: expected tensors alone, got {error}: refused, nothing was run{advice}") from None
     except (ValueError, DeprecationWarning) as error:  # pickletools warns of odd escapes, which may be an error
         why = f"{printable(error)}{looks_like(path)}"
         raise ValueError(f"{path}: expected a file of torch.save, got one that breaks the format: {why}") from None
@@ -117,7 +119,10 @@ def _read_pickles(mapped: mmap.mmap) -> tuple[Any, dict[str, Entry]]:
     Five pickles stand one after another (magic number, version, system, tensors, keys of storages), then the storages.
     """
     if TensorMachine().run(mapped) != MAGIC_NUMBER:
-        raise ValueError("it holds a pickle that torch.save did not write")
+        raise ValueError(
+            "it holds a pickle that torch.save did not write; if you trust it, load it with Python and write its "
+            "arrays with numpy.savez"
+        )
     if TensorMachine().run(mapped) != PROTOCOL:
         raise ValueError(f"expected version {PROTOCOL}")
     system = TensorMachine().run(mapped)
@@ -175,6 +180,8 @@ def _find_tensors(value: Any, path: Path) -> dict[str, Tensor]:
     found = _tensors_of(value)
     if not value or len(found) > max(map(len, inner.values())):
         return found
+    if _is_numpy(next(iter(value.values()))) and not any(inner.values()):
+        raise ValueError("expected a dictionary of tensors, got one of NumPy's arrays: write them with numpy.savez")
     said = {key: _contents(item) for key, item in distinct.items()}
     keys = [shown(key) if index < 20 else "" for index, key in enumerate(value)]
     keys = [
@@ -193,10 +200,18 @@ def _contents(value: Any) -> str:
     """Say what a value holds that could be meant as weights, or nothing."""
     if tensors := len(_tensors_of(value)):
         return f"{tensors} tensor{'s' * (tensors > 1)}"
-    one = next(iter(value.values()), None) if isinstance(value, dict) else value
-    if not isinstance(one, Other):
-        return ""
-    return "arrays of NumPy, no tensors" if one.kind.startswith("numpy") else one.kind
+    if not isinstance(value, dict):
+        return ("of NumPy" if _is_numpy(value) else value.kind) if isinstance(value, Other) else ""
+    for name, inner in itertools.islice(value.items(), 5):
+        if _is_numpy(inner):
+            return "arrays of NumPy, no tensors"
+        if isinstance(inner, dict) and any(isinstance(item, Tensor) for item in itertools.islice(inner.values(), 5)):
+            return f"tensors under {shown(name)} in it"
+    return ""
+
+
+def _is_numpy(value: Any) -> bool:
+    return isinstance(value, Other) and value.kind.startswith("numpy.")
 
 
 def _entry(tensor: Tensor, places: Mapping[str, Entry]) -> Entry:

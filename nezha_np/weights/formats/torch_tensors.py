@@ -189,6 +189,8 @@ class TensorMachine(PickleMachine):
             ) if dtype in TENSOR_DTYPES and len(arguments) <= 8:
                 _check_no_marks(arguments[7:])
                 return self.view(storage, TENSOR_DTYPES[dtype], offset, shape, strides)
+            case "_rebuild_tensor_v3", (Storage(), _, _, _, _, _, Name(name=dtype), *_) if dtype not in TENSOR_DTYPES:
+                raise ValueError(f"expected tensors of {', '.join(TENSOR_DTYPES)}, got {shown(arguments[6])}")
         refuse_arguments(function, arguments)
 
     def made(self, kind: Any, arguments: Any) -> Other:
