@@ -351,15 +351,19 @@ def test_an_adapter_and_a_folder_of_checkpoints_are_named(tmp_path):
         nz.load(tmp_path / "runs")
 
 
-def test_a_tokenizer_is_found_beside_a_file_of_tensors(tmp_path):
+def test_a_tokenizer_is_found_beside_a_file_of_tensors_or_an_index(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-    tokenizer = nz.load_tokenizer(folder / "model.fp16.safetensors")
-    assert (
-        nz.encode(tokenizer, "房间")["input_ids"].tolist()
-        == nz.encode(nz.load_tokenizer(), "房间")["input_ids"].tolist()
-    )
+    index = folder / "model.safetensors.index.fp16.json"
+    index.write_text('{"weight_map": {"a": "model.fp16.safetensors"}}')
+    ids = nz.encode(nz.load_tokenizer(), "房间")["input_ids"].tolist()
+    for path in (folder / "model.fp16.safetensors", index):
+        assert nz.encode(nz.load_tokenizer(path), "房间")["input_ids"].tolist() == ids
+        assert main(["fill-mask", "房间很[MASK]净。", "--top-k", "1", "--model", str(path)]) == 0
+        bundle = str(tmp_path / f"{path.name}.safetensors")
+        words = ["--model", str(path), "--text", "房间", "--tolerances", "none", "-o", bundle]
+        assert main(["golden", "record", *words]) == 0
 
 
 # ------------------------------------------------------------------------------------------- paths that lead elsewhere

@@ -898,12 +898,8 @@ def test_a_compressed_zip_archive_that_lies_or_is_broken_is_refused(path):
         changed = bytearray(content)
         changed[place] ^= 0x55
         path.write_bytes(changed)
-        try:
-            tensors = map_tensors(path, read_header(path))
-        except ValueError as error:
-            assert str(error).startswith(f"{path}: expected ")
-        else:
-            assert [array.shape for array in tensors.values()] == [(2, 3, 4), (4, 2)]
+        with pytest.raises(ValueError, match=r"bin: expected a compressed tensor a, got another: "):
+            map_tensors(path, read_header(path))
 
 
 def test_a_zip_archive_whose_files_overlap_is_refused(path):

@@ -87,7 +87,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     folder : Path
         Where the files belong; it is made if it does not exist.
     write : callable
-        Is called with the path of an empty folder, and writes the files into it.
+        Is called with the path of an empty folder, and writes the files into it, or into folders that it makes there.
 
     Raises
     ------
@@ -124,22 +124,30 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def _move_all(source: Path, folder: Path, *, before: Path) -> None:
-    """Move the files of a folder into another one, all or none; `before` is an empty folder."""
+    """Move all files below a folder to the same places below another one, or none; `before` is an empty folder."""
     # The largest last: it is not copied, and it is the one that other programs have open.
-    files = sorted(source.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    files = [file for file in source.rglob("*") if not file.is_dir()]
+    names = [file.relative_to(source) for file in sorted(files, key=lambda file: (file.stat().st_size, str(file)))]
+    made: list[Path] = []
     try:
-        for file in files:
-            target = folder / file.name
-            if file != files[-1] and os.path.lexists(target):
-                shutil.copy2(target, before / file.name, follow_symlinks=False)
-            _replace(file, target)
+        for name in names:
+            target = folder / name
+            for place in [folder / inner for inner in reversed(name.parents) if not (folder / inner).exists()]:
+                place.mkdir()
+                made.append(place)
+            if name != names[-1] and os.path.lexists(target):
+                (before / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(target, before / name, follow_symlinks=False)
+            _replace(source / name, target)
     except BaseException:
-        moved = [file.name for file in files if not file.exists()]
-        for name in moved if len(moved) < len(files) else []:
+        moved = [name for name in names if not (source / name).exists()]
+        for name in moved if len(moved) < len(names) else []:
             if os.path.lexists(before / name):
                 (before / name).replace(folder / name)
             else:
                 (folder / name).unlink()
+        for place in reversed(made) if len(moved) < len(names) else []:
+            place.rmdir()
         raise
 
 

@@ -46,6 +46,17 @@ OTHERS = {
 }
 
 
+def is_index(path: str | Path) -> bool:
+    """Say whether a path is named as an index of shards is.
+
+    Examples
+    --------
+    >>> is_index("model.safetensors.index.json"), is_index("config.json")
+    (True, False)
+    """
+    return INDEX.fullmatch(Path(path).name) is not None
+
+
 def advice_for_folder(folder: Path) -> str:
     """Say what to do with a folder in which none of the files is that `nezha_np.load` looks for.
 
@@ -71,7 +82,7 @@ def advice_for_folder(folder: Path) -> str:
     if broken := [file.name for file in files if file.is_symlink() and not file.exists()]:
         return f": these links lead to no file: {listed(broken)}"
     names = [file.name for file in files if file.is_file()]
-    if indexes := [name for name in names if INDEX.fullmatch(name)]:
+    if indexes := [name for name in names if is_index(name)]:
         return f": to load shards, name their index: {listed(indexes)}"
     readable = [name for name in names if Path(name).suffix in READERS and not OF_TRAINING.fullmatch(name)]
     if whole := [name for name in readable if not SHARD.fullmatch(name) and name not in ADAPTER]:
