@@ -1,8 +1,8 @@
 """The notebooks' pictures: a Chinese font, heat maps labelled with tokens, lines, bars, and lines between tokens.
 
 Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it.
-It is the alternative text of the picture on the site and in the pages that nbconvert makes. JupyterLab does not read it
-from the output's metadata: there it stands in the cell above the picture.
+It is the alternative text of the picture on the site, in the pages that nbconvert makes, and in VS Code. JupyterLab 4.6
+gives pictures none: there the words stand in the cell above.
 """
 
 from __future__ import annotations
