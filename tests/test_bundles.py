@@ -199,10 +199,11 @@ def test_a_loss_over_no_labels_is_nan_in_the_file_and_equal_to_itself(tmp_path):
 
 
 def test_weights_are_inside_drawn_or_of_a_checkpoint_and_are_had_again(tmp_path):
-    ids, path = [[2, 5, 3]], tmp_path / "bundle.safetensors"
+    ids = [[2, 5, 3]]
     weights = nz.init(CONFIG, seed=3)
     weights.save(tmp_path / "model")
     for given, seed, kind in ((weights, 0, "inside"), (CONFIG, 3, "init"), (tmp_path / "model", 0, "checkpoint")):
+        path = tmp_path / f"{kind}.safetensors"
         nz.oracle.record(given, ids, seed=seed, path=path)
         bundle = nz.oracle.load(path)
         assert bundle.recipe["kind"] == kind
