@@ -342,6 +342,7 @@ def test_a_text_names_options_wherever_a_name_is_one_of_python_alone():
         ("dtype='bfloat16' is for a pass in it", "--dtype bfloat16 is for a pass in it"),
         ("recorded with tolerances=None", "recorded with --tolerances none"),
         ("more tokens than max_length", "more tokens than --max-length"),
+        ("expected a text, got 'a dtype=x b'", "expected a text, got 'a dtype=x b'"),
         ("max_length.txt, line 3: a text of no dtype", "max_length.txt, line 3: a text of no dtype"),
     ):
         assert typed_names(text, options) == expected

@@ -171,6 +171,7 @@ def test_what_stands_for_a_file_that_was_not_fetched_is_named_wherever_it_is_rea
         ("flax_model.msgpack", r"a file of Flax; transformers 4 with Flax makes another of it: .*from_flax=True"),
         ("model_state.pdparams", "a file of PaddlePaddle, with other names and transposed matrices; look for"),
         ("model.onnx", "a graph for ONNX Runtime; load the checkpoint that it was made from"),
+        ("openvino_model.xml", "a graph for OpenVINO; load the checkpoint that it was made from"),
         ("model.gguf", r"a file of llama\.cpp, mostly of rounded numbers; load the checkpoint"),
         ("model.zip", "an archive; unpack it"),
         ("model.safetensors.incomplete", "a download that did not finish; download it again"),
@@ -179,6 +180,7 @@ def test_what_stands_for_a_file_that_was_not_fetched_is_named_wherever_it_is_rea
 def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path, name, said):
     put_config(tmp_path)
     (tmp_path / name).write_bytes(bytes(100))
+    (tmp_path / "openvino_model.bin").write_bytes(bytes(100))
     with pytest.raises(FileNotFoundError, match=rf"found none of them in .*: {re.escape(name)} is {said}"):
         nz.load(tmp_path)
     with pytest.raises(ValueError, match=rf"^path: expected a folder or a file that ends in .*, got .*: it is {said}"):

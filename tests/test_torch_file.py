@@ -286,7 +286,11 @@ def test_of_several_models_in_one_file_it_is_said_which_is_read(path):
     said = r"there are tensors under state_dict and under model: those under state_dict are read; to have others, save"
     with pytest.warns(UserWarning, match=rf"pytorch_model\.bin: {said}"):
         assert list(read(path, content)) == ["a", "b"]
-    assert list(read(path, zip_of({"module": SIMPLE, "model": SIMPLE}, HELD))) == ["a", "b"]  # the same twice
+    turned = {"a": SIMPLE["a"], "b": tensor(24, (4, 2), (2, 1))}
+    with pytest.warns(UserWarning, match=r"under model and under 'ema': those under model are read"):
+        assert read(path, zip_of({"ema": turned, "model": SIMPLE}, HELD))["b"].tolist()[1] == [5.0, 17.0]
+    for same in ({"module": SIMPLE, "model": SIMPLE}, {"ema": SIMPLE, "model": SIMPLE, "head": {"c": SIMPLE["a"]}}):
+        assert list(read(path, zip_of(same, HELD))) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

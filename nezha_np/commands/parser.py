@@ -185,7 +185,7 @@ def typed_names(text: str, options: argparse.Namespace) -> str:
         return names.get(match[0], match[0])
 
     text = re.sub(r"\A\w+(\[\d+\])?(, \w+)*(?=: )", at_the_beginning, text)
-    text = re.sub(r"(?<![\w-])(?P<name>[a-z]\w*)=(?P<value>'?[\w.]*'?)", with_a_value, text)
+    text = re.sub(r"(?<![\w-])(?P<name>[a-z]\w*)=(?P<value>True|None|'[\w.]*'|(?=\s))", with_a_value, text)
     return re.sub(r"(?<![\w./'-])[a-z]+(_[a-z]+)+(?![\w./'-])", inside, text)
 
 
