@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = parse(_parser(), arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    options = argparse.Namespace(names={}, aliases={})
     try:
+        options = parse(_parser(), arguments)
+        run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
     except (Stopped, OSError, TypeError, ValueError, ImportError) as error:
         return fail(PROGRAM, typed_names(str(error), options), status_of(error))

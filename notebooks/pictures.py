@@ -1,7 +1,8 @@
 """The notebooks' pictures: a Chinese font, heat maps labelled with tokens, lines, bars, and lines between tokens.
 
-Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it:
-it is the alternative text of the picture, in Jupyter and on the site, and what a notebook in plain text shows.
+Every function draws one picture and shows it; `alt` describes the picture in plain text, for readers who cannot see it.
+It is the alternative text of the picture on the site, in the pages that nbconvert makes, and in VS Code. JupyterLab 4.6
+gives pictures none: there the words stand in the cell above.
 """
 
 from __future__ import annotations

@@ -199,10 +199,11 @@ def test_a_loss_over_no_labels_is_nan_in_the_file_and_equal_to_itself(tmp_path):
 
 
 def test_weights_are_inside_drawn_or_of_a_checkpoint_and_are_had_again(tmp_path):
-    ids, path = [[2, 5, 3]], tmp_path / "bundle.safetensors"
+    ids = [[2, 5, 3]]
     weights = nz.init(CONFIG, seed=3)
     weights.save(tmp_path / "model")
     for given, seed, kind in ((weights, 0, "inside"), (CONFIG, 3, "init"), (tmp_path / "model", 0, "checkpoint")):
+        path = tmp_path / f"{kind}.safetensors"
         nz.oracle.record(given, ids, seed=seed, path=path)
         bundle = nz.oracle.load(path)
         assert bundle.recipe["kind"] == kind
@@ -757,7 +758,11 @@ def put(value, *keys):
             remove("tolerances", "bfloat16"),
             "expected tolerances for float64, float32, float16, bfloat16, got none for bfloat16",
         ),
-        (put("much", "tolerances", "float32", "trace/loss"), "expected numbers for tolerances, got 'much'"),
+        (put("much", "tolerances", "float32", "trace/loss"), "expected numbers from 0 on for tolerances, got 'much'"),
+        *[
+            (put(value, "tolerances", "float32", "trace/loss"), f"expected numbers from 0 on for tolerances, got {got}")
+            for value, got in ((-1, "-1"), (True, "True"), (math.nan, "nan"), (math.inf, "inf"), (10**400, "a number"))
+        ],
         (put("guessed", "tolerances_by"), "expected 'measured', 'quick' or null for tolerances_by, got 'guessed'"),
         (put(["quick"], "tolerances_by"), "expected 'measured', 'quick' or null for tolerances_by, got ['quick']"),
         (put(None, "tolerances_by"), "expected no tolerances, because tolerances_by is null, got float64, float32"),

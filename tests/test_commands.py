@@ -177,6 +177,14 @@ def test_without_a_standard_error_nothing_of_an_error_is_printed_elsewhere(monke
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_an_error_of_the_help_too():
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "nezha_np", "embed", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, b"nezha-np: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize("arguments", [["golden", "record", "--help"], ["--version"], ["inspect"]], ids=" ".join)
 def test_a_pipe_that_is_closed_is_no_error_of_the_help_either(arguments):
     command = ["bash", "-c", 'set -o pipefail; "$@" | true', "bash", sys.executable, "-m", "nezha_np", *arguments]
@@ -220,6 +228,7 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     assert left == set()  # the folder of a training run holds what it can go on from
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back(monkeypatch, capsys):
     def during(*arguments, **options):
         signal.raise_signal(signal.SIGHUP)
@@ -306,6 +315,11 @@ def test_a_warning_is_one_line(monkeypatch, capsys):
             "; did you mean masked_lm?",
         ),
         (["golden", "record", "--text", "a", "-o", "golden.safetensors"], "found one; --force replaces it"),
+        (
+            ["golden", "record", "--text", "a", "--pair", "b", "c", "-o", "o.safetensors"],
+            "--pair: expected one for each",
+        ),
+        (["golden"], "required: COMMAND, one of record, check, show"),
         (["golden", "record", "--all", "texts.txt"], "--all: expected a folder, found a file"),
         (["golden", "check", "golden.safetensors", "theirs.safetensors", "--tolerance", "-1"], "--tolerance: expected"),
         (["golden", "check", "golden.safetensors", "texts.txt"], "THEIRS: expected a .safetensors or a .npz file"),
@@ -328,6 +342,7 @@ def test_a_text_names_options_wherever_a_name_is_one_of_python_alone():
         ("dtype='bfloat16' is for a pass in it", "--dtype bfloat16 is for a pass in it"),
         ("recorded with tolerances=None", "recorded with --tolerances none"),
         ("more tokens than max_length", "more tokens than --max-length"),
+        ("expected a text, got 'a dtype=x b'", "expected a text, got 'a dtype=x b'"),
         ("max_length.txt, line 3: a text of no dtype", "max_length.txt, line 3: a text of no dtype"),
     ):
         assert typed_names(text, options) == expected
@@ -341,6 +356,8 @@ def test_a_text_names_options_wherever_a_name_is_one_of_python_alone():
         (["golden", "shwo"], "show"),
         (["embed", "--batchsize", "3"], "--batch-size"),
         (["embed", "--normalise"], "--normalize"),
+        (["embed", "--max_length", "5"], "--max-length"),
+        (["embed", "-model", "nezha"], "--model"),
         (["explain", TEXT, "--outptu=page.html"], "--output"),
         (["--verison"], "--version"),
         (["convert", "a", "b", "--dtype", "flaot16"], "float16"),
@@ -350,7 +367,9 @@ def test_a_wrong_word_is_answered_with_the_nearest_one(capsys, arguments, meant)
     assert error(capsys, *arguments).endswith(f"; did you mean {meant}?\n")
 
 
-@pytest.mark.parametrize("arguments", [["upload"], ["inspect", "a", "b"], ["embed", "--xyz"], ["golden", "check", "a"]])
+@pytest.mark.parametrize(
+    "arguments", [["upload"], ["inspect", "a", "b"], ["embed", "--xyz"], ["embed", "-1"], ["golden", "check", "a"]]
+)
 def test_a_word_that_is_near_to_none_is_answered_without(capsys, arguments):
     assert "did you mean" not in error(capsys, *arguments)
 

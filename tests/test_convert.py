@@ -123,11 +123,12 @@ def test_every_family_is_converted_from_every_format(tmp_path, family):
         put_torch(tmp_path / "torch", tensors, config),
         put_torch(tmp_path / "pt", tensors, config, name="x.pt"),
     ):
-        convert(source, tmp_path / "out", force=True)
-        weights = nz.load(tmp_path / "out")
+        out = tmp_path / f"from {source.stem}"
+        convert(source, out)
+        weights = nz.load(out)
         assert_same(weights, tensors)
         assert_same_config(weights.config, config)
-        assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
+        assert sorted(os.listdir(out)) == ["config.json", "model.safetensors"]
 
 
 def test_the_dtype_stays_unless_another_is_asked_for(tmp_path, capsys):

@@ -171,6 +171,7 @@ def test_what_stands_for_a_file_that_was_not_fetched_is_named_wherever_it_is_rea
         ("flax_model.msgpack", r"a file of Flax; transformers 4 with Flax makes another of it: .*from_flax=True"),
         ("model_state.pdparams", "a file of PaddlePaddle, with other names and transposed matrices; look for"),
         ("model.onnx", "a graph for ONNX Runtime; load the checkpoint that it was made from"),
+        ("openvino_model.xml", "a graph for OpenVINO; load the checkpoint that it was made from"),
         ("model.gguf", r"a file of llama\.cpp, mostly of rounded numbers; load the checkpoint"),
         ("model.zip", "an archive; unpack it"),
         ("model.safetensors.incomplete", "a download that did not finish; download it again"),
@@ -179,6 +180,7 @@ def test_what_stands_for_a_file_that_was_not_fetched_is_named_wherever_it_is_rea
 def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path, name, said):
     put_config(tmp_path)
     (tmp_path / name).write_bytes(bytes(100))
+    (tmp_path / "openvino_model.bin").write_bytes(bytes(100))
     with pytest.raises(FileNotFoundError, match=rf"found none of them in .*: {re.escape(name)} is {said}"):
         nz.load(tmp_path)
     with pytest.raises(ValueError, match=rf"^path: expected a folder or a file that ends in .*, got .*: it is {said}"):
@@ -351,15 +353,19 @@ def test_an_adapter_and_a_folder_of_checkpoints_are_named(tmp_path):
         nz.load(tmp_path / "runs")
 
 
-def test_a_tokenizer_is_found_beside_a_file_of_tensors(tmp_path):
+def test_a_tokenizer_is_found_beside_a_file_of_tensors_or_an_index(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-    tokenizer = nz.load_tokenizer(folder / "model.fp16.safetensors")
-    assert (
-        nz.encode(tokenizer, "房间")["input_ids"].tolist()
-        == nz.encode(nz.load_tokenizer(), "房间")["input_ids"].tolist()
-    )
+    index = folder / "model.safetensors.index.fp16.json"
+    index.write_text('{"weight_map": {"a": "model.fp16.safetensors"}}')
+    ids = nz.encode(nz.load_tokenizer(), "房间")["input_ids"].tolist()
+    for path in (folder / "model.fp16.safetensors", index):
+        assert nz.encode(nz.load_tokenizer(path), "房间")["input_ids"].tolist() == ids
+        assert main(["fill-mask", "房间很[MASK]净。", "--top-k", "1", "--model", str(path)]) == 0
+        bundle = str(tmp_path / f"{path.name}.safetensors")
+        words = ["--model", str(path), "--text", "房间", "--tolerances", "none", "-o", bundle]
+        assert main(["golden", "record", *words]) == 0
 
 
 # ------------------------------------------------------------------------------------------- paths that lead elsewhere

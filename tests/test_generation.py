@@ -1,6 +1,7 @@
 """Generation: each step is a full pass, a row is continued as it is alone, and BERT's is the reference's."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -181,6 +182,21 @@ def test_none_takes_the_ends_and_the_padding_of_the_configuration_and_an_empty_l
     without = others.replace(pad_token_id=None)
     filled = nz.generate(weights, IDS, config=without)[0, 3 + row.tolist().index(token) :]
     assert set(filled.tolist()) == {token}
+
+
+def test_a_configuration_with_several_ends_stops_at_any_of_them_and_comes_back_from_its_file(tmp_path):
+    weights = weights_of()
+    free = nz.generate(weights, IDS, eos_token_id=NEVER)[:, 3:]
+    ends = [int(free[0, 1]), int(free[1, 2])]
+    several = nz.Weights(dict(weights), CONFIG.replace(eos_token_id=ends))
+    found = nz.generate(several, IDS, pad_token_id=9)
+    assert found.tolist() == nz.generate(weights, IDS, eos_token_id=ends, pad_token_id=9).tolist()
+    assert found.shape[1] < 3 + free.shape[1]
+    several.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["eos_token_id"] == ends
+    assert nz.load(tmp_path).config.eos_token_id == tuple(ends)
+    with pytest.raises(ValueError, match=r"eos_token_id: expected an id from 0 to 10, .* and 11 in the configuration"):
+        nz.generate(weights, IDS, config=CONFIG.replace(eos_token_id=[3, 11]))
 
 
 def test_the_code_of_the_documentation_runs_and_does_what_is_said():

@@ -27,6 +27,7 @@ from sentence_folders import (
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.files import atomic
 from nezha_np.weights.convert import convert
 
 CUT = "ignore:texts are cut after:UserWarning"  # the third text is longer than the 16 tokens of the folders
@@ -250,6 +251,54 @@ def test_convert_keeps_a_sentence_model(tmp_path, made, name):
     np.testing.assert_allclose(nz.embed(TEXTS, half), expected, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chain", "embed: vectors of 4 numbers, pooling mean, then Dense, then LayerNorm, then Normalize"),
+        (
+            "prompt",
+            "embed: vectors of 40 numbers, pooling max+mean+mean_sqrt_len_tokens+weightedmean+lasttoken; '查询：ok ' ",
+        ),
+        ("subfolder", "embed: texts are cut after 16 tokens, the max_seq_length in "),
+    ],
+)
+def test_inspect_says_what_makes_a_vector(capsys, made, name, expected):
+    assert main(["inspect", str(made(name))]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_inspect_says_what_embed_refuses(capsys, tmp_path):
+    folder = make_plain(tmp_path, ["cls_token"])
+    write_modules(folder, ("Transformer", ""), ("WordWeights", "1_WordWeights"), ("Pooling", "2_Pooling"))
+    assert main(["inspect", str(folder)]) == 0
+    assert "got WordWeights, which is not implemented" in capsys.readouterr().out
+    assert main(["inspect"]) == 0 and "embed" not in capsys.readouterr().out.replace("embeddings", "")
+
+
+def test_weights_whose_folder_is_gone_need_a_pooling(tmp_path):
+    folder = make_plain(tmp_path / "model", ["cls_token"])
+    weights, tokenizer = nz.load(folder), nz.load_tokenizer(folder)
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"weights: expected the folder .* give the pooling"):
+        nz.embed(TEXTS, weights, tokenizer)
+    assert nz.embed(TEXTS, weights, tokenizer, pooling="cls").shape == (4, SIZE)
+
+
+def test_a_convert_that_fails_leaves_nothing_of_a_sentence_model(tmp_path, monkeypatch, made):
+    for target in ("1_Pooling/config.json", "modules.json", "model.safetensors"):
+        out = tmp_path / "out"
+
+        def replace(file, path, original=atomic.replace, target=target):
+            if path.as_posix().endswith(f"out/{target}"):
+                raise OSError("the disk is full")
+            original(file, path)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is full"):
+            patch.setattr(atomic, "replace", replace)
+            convert(made("subfolder"), out)
+        assert not out.exists()
+
+
 def test_nothing_is_written_where_modules_json_would_not_lead_to_it(tmp_path, made):
     folder = tmp_path / "model"
     shutil.copytree(made("subfolder"), folder)
@@ -259,7 +308,7 @@ def test_nothing_is_written_where_modules_json_would_not_lead_to_it(tmp_path, ma
         nz.load(folder).save(folder)
     with pytest.raises(ValueError, match=r"destination: expected a folder whose modules.json"):
         convert(made("cls"), folder, force=True)
-    nz.load(folder).save(folder / "0_Transformer")
+    nz.load(folder, dtype="float64").save(folder / "0_Transformer")  # not mapped: Windows replaces no mapped file
     (tmp_path / "other" / "1_Pooling").mkdir(parents=True)
     (tmp_path / "other" / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FileExistsError, match=r"expected a folder without a checkpoint, found 1_Pooling/config.json"):

@@ -286,7 +286,11 @@ def test_of_several_models_in_one_file_it_is_said_which_is_read(path):
     said = r"there are tensors under state_dict and under model: those under state_dict are read; to have others, save"
     with pytest.warns(UserWarning, match=rf"pytorch_model\.bin: {said}"):
         assert list(read(path, content)) == ["a", "b"]
-    assert list(read(path, zip_of({"module": SIMPLE, "model": SIMPLE}, HELD))) == ["a", "b"]  # the same twice
+    turned = {"a": SIMPLE["a"], "b": tensor(24, (4, 2), (2, 1))}
+    with pytest.warns(UserWarning, match=r"under model and under 'ema': those under model are read"):
+        assert read(path, zip_of({"ema": turned, "model": SIMPLE}, HELD))["b"].tolist()[1] == [5.0, 17.0]
+    for same in ({"module": SIMPLE, "model": SIMPLE}, {"ema": SIMPLE, "model": SIMPLE, "head": {"c": SIMPLE["a"]}}):
+        assert list(read(path, zip_of(same, HELD))) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -898,12 +902,8 @@ def test_a_compressed_zip_archive_that_lies_or_is_broken_is_refused(path):
         changed = bytearray(content)
         changed[place] ^= 0x55
         path.write_bytes(changed)
-        try:
-            tensors = map_tensors(path, read_header(path))
-        except ValueError as error:
-            assert str(error).startswith(f"{path}: expected ")
-        else:
-            assert [array.shape for array in tensors.values()] == [(2, 3, 4), (4, 2)]
+        with pytest.raises(ValueError, match=r"bin: expected a compressed tensor a, got another: "):
+            map_tensors(path, read_header(path))
 
 
 def test_a_zip_archive_whose_files_overlap_is_refused(path):

@@ -4,7 +4,8 @@ Each file has
 
 - ``add(commands)``: add the subcommand's parser, and set its ``run`` as the default of that name;
 - ``run(options) -> int``: do what the options say, print the result, and return the exit status. An error is raised:
-  `nezha_np.cli.main` makes one line of it.
+  `nezha_np.cli.main` makes one line of it, in which an argument of Python is named as its option is typed
+  (`nezha_np.commands.parser`).
 
 ``golden``, which has subcommands of its own, has a ``run_…`` for each of them.
 

@@ -62,7 +62,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")
     parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
-    parser.set_defaults(run=run, aliases={"path": "--model", "input": "FILE", "output_format": "--format"})
+    parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def add(commands: Subparsers) -> None:
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.set_defaults(run=run, aliases={"path": "--model", "weights": "--model", "tokenizer": "--model"})
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def add(commands: Subparsers) -> None:
         "--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)"
     )
     parser.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
-    parser.set_defaults(run=run, aliases={"path": "--model"})
+    parser.set_defaults(run=run, aliases={"texts": "text"})
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from nezha_np.files.atomic import resolve_target
 from nezha_np.mechanism.summary import format_table
 from nezha_np.model.tasks import TASKS, Task
 from nezha_np.weights.checkpoint import SHIPPED, list_files
+from nezha_np.weights.other_files import is_index
 
 if TYPE_CHECKING:
     from nezha_np.oracle import Bundle, Comparison
@@ -101,7 +102,7 @@ def _add_record(kinds: Subparsers) -> None:
     )
     parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
     parser.add_argument("--force", action="store_true", help="replace the bundles that are there")
-    parser.set_defaults(run=run_record, aliases={"folder": "--all", "path": "--model", "weights": "--model"})
+    parser.set_defaults(run=run_record, aliases={"folder": "--all", "texts": "--text", "pairs": "--pair"})
 
 
 # ------------------------------------------------------------------------------------------------------------- record
@@ -187,7 +188,7 @@ def _model(path: str | None) -> Config | Path:
     """Return the checkpoint's path, or the configuration where the option names a file of one."""
     if path is None:
         return SHIPPED
-    if Path(path).suffix == ".json":
+    if Path(path).suffix == ".json" and not is_index(path):
         return read_config(path)
     list_files(path, name="--model")
     return Path(path)

@@ -11,13 +11,16 @@ from typing import Any, NoReturn
 from nezha_np.commands.exit_status import ERROR
 from nezha_np.commands.output import print_lines, print_message
 
+# What functions of the package call the argument that is, or that comes with, the checkpoint of `--model`.
+OF_MODEL = ("path", "weights", "checkpoint", "tokenizer")
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose subparsers are of its kind.
 
     It notes how each of its arguments is typed, and gives that to the options as `names`: the functions of the package
     name an argument as Python does (``top_k``), and an error of the command line as it is typed there (``--top-k``).
-    A subcommand that calls one of them by another name says so: ``set_defaults(aliases={"path": "--model"})``.
+    A subcommand that calls one of them by another name says so: ``set_defaults(aliases={"folder": "--output"})``.
 
     Examples
     --------
@@ -32,6 +35,7 @@ class Parser(argparse.ArgumentParser):
         self.names: dict[str, str] = {}
         self._typed: list[str] = []  # every option, in every way of typing it
         self._words: list[str] = []
+        self._commands: Iterable[str] = ()
         super().__init__(*arguments, **options)
 
     def add_argument(self, *arguments: Any, **options: Any) -> argparse.Action:
@@ -41,6 +45,12 @@ class Parser(argparse.ArgumentParser):
         self._typed += typed
         self.names[action.dest] = max(typed, key=len) if typed else str(action.metavar or action.dest)
         return action
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """Add commands, and note them: an error lists them where none is typed."""
+        commands = super().add_subparsers(**options)
+        self._commands = commands.choices
+        return commands
 
     def set_defaults(self, **defaults: Any) -> None:
         """Set defaults, and with them this parser, which is found there when the subcommand is known."""
@@ -53,12 +63,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line on standard error and exit."""
+        if message.endswith(": COMMAND"):
+            message += f", one of {', '.join(self._commands)}"
         raise SystemExit(fail(self.prog, message + self._nearest_option()))
 
     def _nearest_option(self) -> str:
         for word in self._words:
             name = word.partition("=")[0]
-            if word.startswith("--") and len(name) > 2 and not any(option.startswith(name) for option in self._typed):
+            is_option = re.match(r"--?[^\W\d]\w", name) and name[:2] not in self._typed
+            if is_option and not any(option.startswith(name) for option in self._typed):
                 return nearest(name, self._typed)
         return ""
 
@@ -155,7 +168,8 @@ def typed_names(text: str, options: argparse.Namespace) -> str:
     >>> typed_names("expected shape (2, 3): transposed=True takes axes in another order", options)
     'expected shape (2, 3): --transposed takes axes in another order'
     """
-    names: Mapping[str, str] = {**options.names, **options.aliases}
+    of_model = dict.fromkeys(OF_MODEL, options.names["model"]) if "model" in options.names else {}
+    names: Mapping[str, str] = {**of_model, **options.names, **options.aliases}
 
     def at_the_beginning(match: re.Match[str]) -> str:
         return re.sub(r"\w+", lambda name: names.get(name[0], name[0]), match[0])
@@ -170,8 +184,8 @@ def typed_names(text: str, options: argparse.Namespace) -> str:
     def inside(match: re.Match[str]) -> str:
         return names.get(match[0], match[0])
 
-    text = re.sub(r"\A\w+(, \w+)*(?=: )", at_the_beginning, text)
-    text = re.sub(r"(?<![\w-])(?P<name>[a-z]\w*)=(?P<value>'?[\w.]*'?)", with_a_value, text)
+    text = re.sub(r"\A\w+(\[\d+\])?(, \w+)*(?=: )", at_the_beginning, text)
+    text = re.sub(r"(?<![\w-])(?P<name>[a-z]\w*)=(?P<value>True|None|'[\w.]*'|(?=\s))", with_a_value, text)
     return re.sub(r"(?<![\w./'-])[a-z]+(_[a-z]+)+(?![\w./'-])", inside, text)
 
 

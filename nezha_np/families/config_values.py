@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_integer
+from nezha_np.checks import check_integer, shortened
 
 MOST = 2**31 - 1  # of any size: no axis of a tensor is longer
+LARGE = 1e30  # for a number that is no size: it is computed with in float32, which ends at 3e38
 MOST_LAYERS = 10**4  # ten times the deepest transformers
 MOST_NAMES_MADE = 10**6  # of labels: LABEL_0, LABEL_1 …; more of them must come with their names
 
@@ -28,8 +28,8 @@ class FrozenDict(dict[Any, Any]):
         return FrozenDict, (dict(self),)
 
 
-def check_number(name: str, value: Any, below: int | None = None) -> float:
-    """Check that a field is a number from 0 on, or to less than `below`, and return it as a float.
+def check_number(name: str, value: Any, below: float = LARGE) -> float:
+    """Check that a field is a number from 0 to less than `below`, and return it as a float.
 
     Examples
     --------
@@ -38,8 +38,9 @@ def check_number(name: str, value: Any, below: int | None = None) -> float:
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not 0 <= value < (sys.float_info.max if below is None else below):
-        raise ValueError(f"{name}: expected a number from 0 {f'to less than {below}' if below else 'on'}, got {value}")
+    if not 0 <= value < below:  # written so that NaN is refused too
+        got = shortened(value) if isinstance(value, int) else value
+        raise ValueError(f"{name}: expected a number from 0 to less than {below:g}, got {got}")
     return float(value)
 
 

@@ -87,7 +87,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     folder : Path
         Where the files belong; it is made if it does not exist.
     write : callable
-        Is called with the path of an empty folder, and writes the files into it.
+        Is called with the path of an empty folder, and writes the files into it, or into folders that it makes there.
 
     Raises
     ------
@@ -124,22 +124,31 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def _move_all(source: Path, folder: Path, *, before: Path) -> None:
-    """Move the files of a folder into another one, all or none; `before` is an empty folder."""
+    """Move all files below a folder to the same places below another one, or none; `before` is an empty folder."""
+    source.stat()  # it raises where the folder is gone, in which rglob would find nothing
     # The largest last: it is not copied, and it is the one that other programs have open.
-    files = sorted(source.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    files = [file for file in source.rglob("*") if not file.is_dir()]
+    names = [file.relative_to(source) for file in sorted(files, key=lambda file: (file.stat().st_size, str(file)))]
+    made: list[Path] = []
     try:
-        for file in files:
-            target = folder / file.name
-            if file != files[-1] and os.path.lexists(target):
-                shutil.copy2(target, before / file.name, follow_symlinks=False)
-            _replace(file, target)
+        for name in names:
+            target = folder / name
+            for place in [folder / inner for inner in reversed(name.parents) if not (folder / inner).exists()]:
+                place.mkdir()
+                made.append(place)
+            if name != names[-1] and os.path.lexists(target):
+                (before / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(target, before / name, follow_symlinks=False)
+            _replace(source / name, target)
     except BaseException:
-        moved = [file.name for file in files if not file.exists()]
-        for name in moved if len(moved) < len(files) else []:
+        moved = [name for name in names if not (source / name).exists()]
+        for name in moved if len(moved) < len(names) else []:
             if os.path.lexists(before / name):
                 (before / name).replace(folder / name)
             else:
                 (folder / name).unlink()
+        for place in reversed(made) if len(moved) < len(names) else []:
+            place.rmdir()
         raise
 
 
@@ -200,11 +209,8 @@ def _name_target(error: OSError, folder: Path) -> None:
 
     def named(found: object) -> str:
         path = Path(os.fsdecode(found)) if isinstance(found, str | bytes | os.PathLike) else folder
-        if not any(part.startswith(PREFIX) for part in path.parts):
-            return str(path)
-        return str(
-            folder if path.name.startswith(PREFIX) or path.parent.name.startswith(PREFIX) else folder / path.name
-        )
+        hidden = [index for index, part in enumerate(path.parts) if part.startswith(PREFIX)]
+        return str(folder.joinpath(*path.parts[hidden[-1] + 2 :]) if hidden else path)  # 2: with ``files`` in it
 
     second = error.filename2
     error.filename = named(error.filename)

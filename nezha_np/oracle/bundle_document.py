@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from nezha_np.checks import DTYPES, parse_json
+from nezha_np.checks import DTYPES, parse_json, shortened
 from nezha_np.model.tasks import TASKS
 
 FORMAT = 1  # the number of the format; a reader refuses other numbers
@@ -85,6 +86,8 @@ def tolerance_of(document: Mapping[str, Any], dtype: str, tensor: str) -> float:
     if tensor not in tolerances:
         raise ValueError(f"expected a tolerance of {dtype} for each array, found none for {tensor}")
     value = tolerances[tensor]
-    if value is not None and not isinstance(value, (int, float)):
-        raise ValueError(f"expected numbers for tolerances, got {value!r} for {tensor}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 <= value <= sys.float_info.max):  # written so that NaN is refused too
+        got = shortened(value) if isinstance(value, int) else repr(value)
+        raise ValueError(f"expected numbers from 0 on for tolerances, got {got} for {tensor}")
     return math.inf if value is None else float(value)

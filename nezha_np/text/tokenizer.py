@@ -18,6 +18,7 @@ from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_s
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
 from nezha_np.weights.formats import READERS
+from nezha_np.weights.other_files import is_index
 from nezha_np.weights.sentence_files import transformer_folder
 
 if TYPE_CHECKING:
@@ -219,7 +220,9 @@ def _find_file(path: str | os.PathLike[str] | None) -> Path:
     found = SHIPPED if path is None else Path(path)
     if not found.exists():
         raise FileNotFoundError(f"path: {found} does not exist")
-    if found.suffix in READERS and found.is_file():  # `load` takes the path of a file of tensors too
+    if (
+        found.suffix in READERS or is_index(found)
+    ) and found.is_file():  # `load` takes the path of a file of tensors too
         found = found.parent
     if not found.is_dir():
         return found

@@ -20,7 +20,7 @@ from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
 from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
 from nezha_np.weights.new_head import with_head
-from nezha_np.weights.other_files import INDEX, advice_for_file, advice_for_folder, advice_for_part
+from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.tensor_checks import check_layers
@@ -240,7 +240,7 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
     folder = SHIPPED if path is None else check_path(path, name)
     expected = f"{name}: expected a folder or a file that ends in {SUFFIXES}"
     if folder.is_file():
-        if INDEX.fullmatch(folder.name):
+        if is_index(folder):
             return _list_shards(folder)
         if folder.suffix not in READERS:
             raise ValueError(f"{expected}, got {folder}{advice_for_file(folder)}")

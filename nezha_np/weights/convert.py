@@ -130,16 +130,9 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     def write(folder: Path) -> None:
         weights.save(folder / target.name)
         for name, content in copied.items():
-            if "/" not in name:
-                (folder / name).write_bytes(content)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
 
-    def write_inner(name: str) -> None:
-        place = target.parent / name
-        write_atomically(place.parent, lambda folder: (folder / place.name).write_bytes(copied[name]))
-
-    for name in copied:  # the modules' own folders come first: without modules.json nothing leads to them
-        if "/" in name:
-            write_inner(name)
     write_atomically(target.parent, write)
     return Conversion(
         sources=tuple(sources),

@@ -11,8 +11,10 @@ from nezha_np.weights.formats.recognition import recognise
 
 INDEX = re.compile(r".+\.index(\.[^.]+)?\.json")  # of shards; a variant stands before the end: ….index.fp16.json
 SHARD = re.compile(r"(.+)-\d+-of-(\d+)((?:\.[^.]+)+)")  # model-00001-of-00002.safetensors, ….fp16.safetensors
-# What the trainers of transformers and PyTorch write beside the model.
-OF_TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state|rng_state(_\d+)?)\.(bin|pt|pth)")
+# What trainers write beside the model, and the numbers of a graph, which are no use without it.
+NO_MODEL = re.compile(
+    r"(optimizer|scheduler|scaler|training_args|trainer_state|rng_state(_\d+)?|openvino_\w+)\.(bin|pt|pth)"
+)
 ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 CONVERSION = (
@@ -28,6 +30,7 @@ OTHERS = {
     ".msgpack": f"a file of Flax; {CONVERSION.format(library='Flax', option='from_flax')}",
     ".pdparams": "a file of PaddlePaddle, with other names and transposed matrices; look for the model's PyTorch files",
     ".onnx": f"a graph for ONNX Runtime; {SOURCE}",
+    ".xml": f"a graph for OpenVINO; {SOURCE}",
     ".gguf": f"a file of llama.cpp, mostly of rounded numbers; {SOURCE}",
     ".pb": f"a graph of TensorFlow; {SOURCE}",
     ".tflite": f"a graph for TensorFlow Lite; {SOURCE}",
@@ -44,6 +47,17 @@ OTHERS = {
     ".crdownload": "a download that did not finish; download it again",
     ".part": "a download that did not finish; download it again",
 }
+
+
+def is_index(path: str | Path) -> bool:
+    """Say whether a path is named as an index of shards is.
+
+    Examples
+    --------
+    >>> is_index("model.safetensors.index.json"), is_index("config.json")
+    (True, False)
+    """
+    return INDEX.fullmatch(Path(path).name) is not None
 
 
 def advice_for_folder(folder: Path) -> str:
@@ -71,9 +85,9 @@ def advice_for_folder(folder: Path) -> str:
     if broken := [file.name for file in files if file.is_symlink() and not file.exists()]:
         return f": these links lead to no file: {listed(broken)}"
     names = [file.name for file in files if file.is_file()]
-    if indexes := [name for name in names if INDEX.fullmatch(name)]:
+    if indexes := [name for name in names if is_index(name)]:
         return f": to load shards, name their index: {listed(indexes)}"
-    readable = [name for name in names if Path(name).suffix in READERS and not OF_TRAINING.fullmatch(name)]
+    readable = [name for name in names if Path(name).suffix in READERS and not NO_MODEL.fullmatch(name)]
     if whole := [name for name in readable if not SHARD.fullmatch(name) and name not in ADAPTER]:
         return f": to load one of its files, name it: {listed(whole)}"
     if adapter := [name for name in readable if name in ADAPTER]:

@@ -16,6 +16,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nezha_np.checks import parse_json
 from nezha_np.files.text_encoding import read_utf8
 
 MODULES = "modules.json"
@@ -74,9 +75,10 @@ def read_json(file: Path) -> Any:
     >>> read_json(SHIPPED / "config.json")["model_type"]
     'nezha'
     """
+    text = read_utf8(file)
     try:
-        return json.loads(read_utf8(file))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{file}: expected JSON: {error}") from None
 
 

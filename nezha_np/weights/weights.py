@@ -244,8 +244,8 @@ class Weights(Mapping[str, Array]):
         Parameters
         ----------
         heads : mapping of int to iterable of int
-            For each layer the heads to remove, by their numbers before any was removed. A head that is pruned already
-            is ignored, as in the reference. Cross-attention keeps all its heads.
+            For each layer the heads to remove, by their numbers before any was removed; negative numbers count from the
+            end. A head that is pruned already is ignored, as in the reference. Cross-attention keeps all its heads.
 
         Returns
         -------

@@ -40,11 +40,12 @@ MOST_EXPANDED = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Deflated:
-    """A part of a file that deflate has compressed: from byte `start` to byte `stop`; inflated it has `size` bytes."""
+    """A part of a file that deflate compressed: from byte `start` to byte `stop`; `size` and `crc` once inflated."""
 
     start: int
     stop: int
     size: int
+    crc: int
 
     def inflate(self, file: mmap.mmap, most: int | None = None) -> bytes:
         """Return the inflated bytes, or the first `most` of them.
@@ -64,6 +65,8 @@ class Deflated:
             raise ValueError(f"the compressed bytes are broken: {error}") from None
         if not (len(found) > wanted or (len(found) == self.size and inflater.eof)) or len(found) > self.size:
             raise ValueError(f"expected {self.size} bytes once they are inflated, got others")
+        if wanted == self.size and zlib.crc32(found) != self.crc:
+            raise ValueError("the compressed bytes are broken: their checksum is another")
         return found[:wanted]
 
 

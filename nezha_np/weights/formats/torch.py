@@ -169,14 +169,19 @@ def _find_tensors(value: Any, path: Path) -> dict[str, Tensor]:
     inner = {name: held[id(item)] for name, item in value.items()}
     likely = {name: inner[name] for name in INNER if inner.get(name)}
     if likely:
-        first, *others = likely
-        if differing := [name for name in others if likely[name] != likely[first]]:
+        first = next(iter(likely))
+        chosen = likely[first]
+        # Another model of the same names is, for example, the average of its weights over the training.
+        alike = {key for key, some in held.items() if some.keys() == chosen.keys() and some != chosen}
+        others = [name for name in likely if likely[name] != chosen]
+        others += [shown(name) for name, item in value.items() if id(item) in alike and name not in likely]
+        if others:
             warnings.warn(
-                f"{path}: there are tensors under {first} and under {listed(differing)}: those under {first} are read; "
+                f"{path}: there are tensors under {first} and under {listed(others)}: those under {first} are read; "
                 "to have others, save them alone, with PyTorch",
                 stacklevel=2,
             )
-        return likely[first]
+        return chosen
     found = _tensors_of(value)
     if not value or len(found) > max(map(len, inner.values())):
         return found

@@ -71,7 +71,7 @@ def files_in_archive(path: Path) -> dict[str, Entry]:
             if stored:
                 places[name] = Entry("U8", (size,), start, stop)
             else:
-                places[name] = Entry("U8", (size,), 0, size, deflated=Deflated(start, stop, size))
+                places[name] = Entry("U8", (size,), 0, size, deflated=Deflated(start, stop, size, info.CRC))
             taken.append((info.header_offset, stop))
     inflated = sum(entry.nbytes for entry in places.values() if entry.deflated is not None)
     if inflated > 2 * end + MOST_EXPANDED:
