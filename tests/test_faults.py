@@ -156,6 +156,23 @@ def test_the_librarys_error_becomes_pythons_own(tmp_path):
         write_tensors(tmp_path / "nowhere" / "x.safetensors", {"x": np.zeros(2)})
 
 
+def test_a_file_in_a_folder_of_the_folder_is_named_by_its_place(tmp_path):
+    def write(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        with small_disk():
+            (folder / "inner" / "large").write_bytes(bytes(2 * LARGEST))
+
+    def open_in_a_folder_that_is_not_there(folder: Path) -> None:
+        (folder / "inner" / "large").write_bytes(b"")
+
+    with pytest.raises(FileNotFoundError) as missing:
+        write_atomically(tmp_path, lambda folder: write_atomically(folder, open_in_a_folder_that_is_not_there))
+    assert missing.value.filename == str(tmp_path / "inner" / "large")
+    with pytest.raises(OSError, match="File too large: '"):
+        write_atomically(tmp_path, write)
+    assert contents(tmp_path) == {}
+
+
 def test_a_folder_that_goes_away_and_one_that_cannot_be_written_to_are_named(tmp_path, monkeypatch):
     def remove(folder: Path) -> None:
         (folder / "a").write_text("a")

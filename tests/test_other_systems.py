@@ -94,14 +94,15 @@ def test_a_refused_file_takes_back_those_that_were_new_and_those_that_were_repla
     (tmp_path / "c").write_text("old c")
 
     def write(folder: Path) -> None:
-        for name, text in (("a", "1"), ("b", "22"), ("c", "333")):  # the largest is moved last
+        (folder / "new" / "inner").mkdir(parents=True)
+        for name, text in (("a", "1"), ("b", "22"), ("new/inner/d", "22"), ("c", "333")):  # the largest is moved last
             (folder / name).write_text(text)
 
     with (tmp_path / "c").open(), pytest.raises(PermissionError, match="expected a file that can be replaced"):
         nz.files.atomic.write_atomically(tmp_path, write)
     assert contents(tmp_path) == {"b": b"old b", "c": b"old c"}
     nz.files.atomic.write_atomically(tmp_path, write)
-    assert contents(tmp_path) == {"a": b"1", "b": b"22", "c": b"333"}
+    assert contents(tmp_path) == {"a": b"1", "b": b"22", "c": b"333", "new/inner/d": b"22"}
 
 
 def test_convert_explain_and_the_tokenizer_write_and_replace(windows, capfd, tmp_path):

@@ -251,6 +251,39 @@ def test_convert_keeps_a_sentence_model(tmp_path, made, name):
     np.testing.assert_allclose(nz.embed(TEXTS, half), expected, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chain", "embed: vectors of 4 numbers, pooling mean, then Dense, then LayerNorm, then Normalize"),
+        (
+            "prompt",
+            "embed: vectors of 40 numbers, pooling max+mean+mean_sqrt_len_tokens+weightedmean+lasttoken; '查询：ok ' ",
+        ),
+        ("subfolder", "embed: texts are cut after 16 tokens, the max_seq_length in "),
+    ],
+)
+def test_inspect_says_what_makes_a_vector(capsys, made, name, expected):
+    assert main(["inspect", str(made(name))]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_inspect_says_what_embed_refuses(capsys, tmp_path):
+    folder = make_plain(tmp_path, ["cls_token"])
+    write_modules(folder, ("Transformer", ""), ("WordWeights", "1_WordWeights"), ("Pooling", "2_Pooling"))
+    assert main(["inspect", str(folder)]) == 0
+    assert "got WordWeights, which is not implemented" in capsys.readouterr().out
+    assert main(["inspect"]) == 0 and "embed" not in capsys.readouterr().out.replace("embeddings", "")
+
+
+def test_weights_whose_folder_is_gone_need_a_pooling(tmp_path):
+    folder = make_plain(tmp_path / "model", ["cls_token"])
+    weights, tokenizer = nz.load(folder), nz.load_tokenizer(folder)
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"weights: expected the folder .* give the pooling"):
+        nz.embed(TEXTS, weights, tokenizer)
+    assert nz.embed(TEXTS, weights, tokenizer, pooling="cls").shape == (4, SIZE)
+
+
 def test_a_convert_that_fails_leaves_nothing_of_a_sentence_model(tmp_path, monkeypatch, made):
     for target in ("1_Pooling/config.json", "modules.json", "model.safetensors"):
         out = tmp_path / "out"

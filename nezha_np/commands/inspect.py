@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from nezha_np.checks import printable
 from nezha_np.commands import Subparsers
@@ -15,6 +16,8 @@ from nezha_np.families.parameters import Shapes, backbone_shapes
 from nezha_np.families.trained_head import trained_as_another
 from nezha_np.mechanism.summary import format_table
 from nezha_np.model.tasks import TASKS
+from nezha_np.text.sentence_folder import read_sentence_model
+from nezha_np.text.sentence_model import SentenceModel, vector_size
 from nezha_np.weights.checkpoint import list_files, read_config_beside, read_headers
 from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import every_name, wrong_family
@@ -85,6 +88,23 @@ def _lines(path: str | None) -> Iterator[str]:
         wrong = _what_is_wrong(entries, needed)
         other = "" if wrong or name == "forward" else trained_as_another(config, name)
         yield f"{name}: {wrong or 'complete'}{other and f', but {other}'}"
+    if path is not None:
+        yield from _how_texts_are_embedded(Path(path) if Path(path).is_dir() else files[0].parent, config)
+
+
+def _how_texts_are_embedded(folder: Path, config: Config) -> Iterator[str]:
+    """Say what a folder of sentence-transformers makes of a text."""
+    try:
+        model = read_sentence_model(folder, config)
+        size = vector_size(model, config.hidden_size)
+    except (OSError, ValueError) as error:
+        yield f"embed: refused: {error}"
+        return
+    if model != SentenceModel():
+        steps = "".join(f", then {step.kind}" for step in model.steps)
+        prompt = f"; {model.prompt!r} goes before each text" if model.prompt else ""
+        yield f"embed: vectors of {size} numbers, pooling {'+'.join(model.pooling)}{steps}{prompt}"
+        yield f"embed: texts are cut after {model.max_length} tokens, {model.cut_by}"
 
 
 def _what_is_used(both: TwoNames) -> str:

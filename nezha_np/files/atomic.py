@@ -125,6 +125,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
 
 def _move_all(source: Path, folder: Path, *, before: Path) -> None:
     """Move all files below a folder to the same places below another one, or none; `before` is an empty folder."""
+    source.stat()  # it raises where the folder is gone, in which rglob would find nothing
     # The largest last: it is not copied, and it is the one that other programs have open.
     files = [file for file in source.rglob("*") if not file.is_dir()]
     names = [file.relative_to(source) for file in sorted(files, key=lambda file: (file.stat().st_size, str(file)))]
@@ -208,11 +209,8 @@ def _name_target(error: OSError, folder: Path) -> None:
 
     def named(found: object) -> str:
         path = Path(os.fsdecode(found)) if isinstance(found, str | bytes | os.PathLike) else folder
-        if not any(part.startswith(PREFIX) for part in path.parts):
-            return str(path)
-        return str(
-            folder if path.name.startswith(PREFIX) or path.parent.name.startswith(PREFIX) else folder / path.name
-        )
+        hidden = [index for index, part in enumerate(path.parts) if part.startswith(PREFIX)]
+        return str(folder.joinpath(*path.parts[hidden[-1] + 2 :]) if hidden else path)  # 2: with ``files`` in it
 
     second = error.filename2
     error.filename = named(error.filename)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.families.config import Config
 from nezha_np.text.pooling import POOLINGS, parse_pooling
 from nezha_np.text.sentence_model import ACTIVATIONS, SentenceModel, Step, vector_size
 from nezha_np.weights.checkpoint import list_files, read_headers
@@ -103,7 +104,14 @@ def choose_sentence_model(
         if not isinstance(prompt, str):
             raise TypeError(f"prompt: expected a str or None, got {type(prompt).__name__}")
         chosen["prompt"] = prompt
-    found = SentenceModel() if weights.source is None else _read(weights.source, weights, needed=pooling is None)
+    if pooling is None and weights.source is not None and not weights.source.is_dir():
+        raise FileNotFoundError(
+            f"weights: expected the folder that they were loaded from, {weights.source}, to see what makes a vector, "
+            "found no such folder: give the pooling"
+        )
+    found = SentenceModel()
+    if weights.source is not None:
+        found = read_sentence_model(weights.source, weights.config, needs_pooling=pooling is None)
     if normalize is not None:
         steps = tuple(step for step in found.steps if step.kind != "Normalize")
         chosen["steps"] = (*steps, Step("Normalize")) if normalize else steps
@@ -112,11 +120,39 @@ def choose_sentence_model(
     return model
 
 
-def _read(folder: Path, weights: Weights, *, needed: bool) -> SentenceModel:
-    """Read what a folder says; `needed`: whether its pooling is asked for."""
+def read_sentence_model(folder: Path, config: Config, *, needs_pooling: bool = True) -> SentenceModel:
+    """Read what a folder says.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    config : Config
+        The configuration of its transformer.
+    needs_pooling : bool
+        Whether its pooling is asked for.
+
+    Returns
+    -------
+    SentenceModel
+        What it says; without ``modules.json``, what a plain transformer does.
+
+    Raises
+    ------
+    ValueError
+        If it asks for what cannot be done; the message names it.
+    FileNotFoundError
+        If a file that ``modules.json`` names is missing.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> read_sentence_model(nz.load().source, nz.load().config) == SentenceModel()
+    True
+    """
     modules = read_modules(folder)
     if not modules:
-        if needed and (folder / "1_Pooling").is_dir():
+        if needs_pooling and (folder / "1_Pooling").is_dir():
             raise ValueError(
                 f"{folder}: expected {MODULES} beside 1_Pooling, found no such file, so that it is unknown what makes "
                 "a vector: get the file too, or give the pooling"
@@ -140,7 +176,7 @@ def _read(folder: Path, weights: Weights, *, needed: bool) -> SentenceModel:
         steps=tuple(step for step in steps if step is not None),
         prompt=_read_prompt(folder / PROMPTS),
         strip=True,
-        **_read_transformer(transformer_folder(folder), weights),
+        **_read_transformer(transformer_folder(folder), config),
     )
 
 
@@ -225,7 +261,7 @@ def _read_prompt(file: Path) -> str | None:
     return prompt
 
 
-def _read_transformer(folder: Path, weights: Weights) -> dict[str, Any]:
+def _read_transformer(folder: Path, config: Config) -> dict[str, Any]:
     """Return where texts are cut, and whether they are put in lower case."""
     file = next((folder / name for name in TRANSFORMER_SETTINGS if (folder / name).is_file()), None)
     values = {} if file is None else read_settings(file)
@@ -245,11 +281,11 @@ def _read_transformer(folder: Path, weights: Weights) -> dict[str, Any]:
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ValueError(f"{file}: expected a number from 1 on as max_seq_length, got {length!r}")
         return {"lower": lower, "max_length": length, "cut_by": f"the max_seq_length in {file}"}
-    config = folder / "tokenizer_config.json"
-    most = read_settings(config).get("model_max_length", math.inf)
+    tokenizer = folder / "tokenizer_config.json"
+    most = read_settings(tokenizer).get("model_max_length", math.inf)
     if isinstance(most, bool) or not isinstance(most, (int, float)):
-        raise ValueError(f"{config}: expected a number as model_max_length, got {most!r}")
-    length = int(min(weights.config.max_position_embeddings, most))
+        raise ValueError(f"{tokenizer}: expected a number as model_max_length, got {most!r}")
+    length = int(min(config.max_position_embeddings, most))
     return {"lower": lower, "max_length": length, "cut_by": f"the longest text that {folder} is made for"}
 
 
