@@ -664,7 +664,8 @@ def test_a_tied_decoder_in_a_plain_dict_is_one_weight_with_the_embedding():
     assert set(weights) == set(filled())
     _, gradients = nz.value_and_grad(nz.masked_lm)(tensors, IDS, labels=IDS, config=CONFIG)
     _, expected = nz.value_and_grad(nz.masked_lm)(filled(), IDS, labels=IDS)
-    assert_same(gradients, expected)
+    renamed = {"cls.predictions.bias": "cls.predictions.decoder.bias"}  # the name that the reference takes of the two
+    assert_same(gradients, {renamed.get(name, name): array for name, array in expected.items()})
 
 
 def test_another_config_in_a_call_replaces_the_weights_own():
