@@ -56,7 +56,7 @@ def write_tensors(folder: Path, scale: float = 1.0, **shapes: tuple[int, ...]) -
         name.replace("__", "."): np.sin(np.arange(1, np.prod(shape) + 1, dtype=np.float64)).reshape(shape) * scale
         for name, shape in shapes.items()
     }
-    save_file({name: array.astype(np.float32) for name, array in tensors.items()}, folder / "model.safetensors")
+    save_file({name: np.asarray(array, np.float32) for name, array in tensors.items()}, folder / "model.safetensors")
 
 
 def make_dense(folder: Path, size: int = SIZE, activation: str = "activation.Tanh", out: int = 4) -> Path:

@@ -201,7 +201,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    for name in ("model.h5", "model.safetensors.index.json", "model"):
+    for name in ("model.h5", "model.json", "model"):
         (tmp_path / name).write_bytes(b"{}")
         with pytest.raises(ValueError, match=r"^path: expected a folder or a file that ends in .*, got "):
             nz.load(tmp_path / name)
@@ -664,7 +664,8 @@ def test_a_tied_decoder_in_a_plain_dict_is_one_weight_with_the_embedding():
     assert set(weights) == set(filled())
     _, gradients = nz.value_and_grad(nz.masked_lm)(tensors, IDS, labels=IDS, config=CONFIG)
     _, expected = nz.value_and_grad(nz.masked_lm)(filled(), IDS, labels=IDS)
-    assert_same(gradients, expected)
+    renamed = {"cls.predictions.bias": "cls.predictions.decoder.bias"}  # the name that the reference takes of the two
+    assert_same(gradients, {renamed.get(name, name): array for name, array in expected.items()})
 
 
 def test_another_config_in_a_call_replaces_the_weights_own():

@@ -1,7 +1,7 @@
 """Tokenising a long text piece by piece, no further than its cut; the ids are those of the whole text.
 
-The tokenizers library needs some 650 bytes for each character of a text, and answers no signal before it has read all
-of it. So a long text is split where that changes nothing: before a character that ends the word before it, whatever
+The tokenizers library needs hundreds of bytes for each character of a text, and answers no signal before it has read
+all of it. So a long text is split where that changes nothing: before a character that ends the word before it, whatever
 stands around, and that no added token holds. Nothing that a WordPiece tokenizer does then crosses this place:
 
     normalise     each character for itself, or with the combining marks after it; none of these characters is a mark

@@ -209,8 +209,10 @@ def _read_step(folder: Path, module: Module) -> Step | None:
     file = folder / "config.json"
     values = read_settings(file)
     arrays = _read_tensors(folder)
+    shapes = {name: array.shape for name, array in arrays.items()}
     if module.kind == "LayerNorm":
-        names, activation, residual = {"norm.weight", "norm.bias"}, "Identity", False
+        size = shapes.get("norm.weight", ())[:1]
+        expected, activation, residual = {"norm.weight": size, "norm.bias": size}, "Identity", False
     else:
         known = ("in_features", "out_features", "bias", "activation_function", "module_output_name", "use_residual")
         _check_served(file, values, known)
@@ -218,14 +220,16 @@ def _read_step(folder: Path, module: Module) -> Step | None:
             raise ValueError(f"{file}: expected a Dense of sentence vectors, got {values['module_output_name']!r}")
         activation = _read_activation(file, values)
         residual = _switch(file, values, "use_residual", False)
-        names = {"linear.weight", *(["linear.bias"] if _switch(file, values, "bias", True) else [])}
-        if residual and values.get("in_features") != values.get("out_features"):
-            names.add("residual.weight")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    size = shapes.get("linear.weight", shapes.get("norm.weight", (0,)))[0]
-    expected = {name: 1 if name in ("linear.bias", "norm.weight", "norm.bias") else 2 for name in names}
-    if shapes.keys() != names or any(len(shapes[n]) != ndim or shapes[n][0] != size for n, ndim in expected.items()):
-        raise ValueError(f"{folder}: expected the tensors {', '.join(sorted(names))} of one size, got {shapes}")
+        matrix = shapes.get("linear.weight", ())
+        if len(matrix) != 2:
+            raise ValueError(f"{folder}: expected the matrix linear.weight, got the tensors {shapes}")
+        expected = {"linear.weight": matrix}
+        if _switch(file, values, "bias", True):
+            expected["linear.bias"] = matrix[:1]
+        if residual and matrix[0] != matrix[1]:
+            expected["residual.weight"] = matrix
+    if shapes != expected or not all(expected.values()):
+        raise ValueError(f"{folder}: expected the tensors {expected}, got {shapes}")
     return Step(module.kind, folder, arrays, activation, residual)
 
 
