@@ -142,6 +142,22 @@ class _Definitions:
         return None
 
 
+@contextmanager
+def nothing_recorded() -> Iterator[None]:
+    """Hand no call of a layer inside the block to a recorder: for a kernel, which may call layers that it stands for.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    token = _active.set(None)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
 def definitions() -> AbstractContextManager[Recorder]:
     """Switch the kernels off: inside ``with definitions():`` every layer runs as it is written.
 
