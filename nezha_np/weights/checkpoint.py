@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -23,7 +24,7 @@ from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
-from nezha_np.weights.tensor_checks import check_layers
+from nezha_np.weights.tensor_checks import check_layers, describe_unused, unused_tensors
 from nezha_np.weights.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
@@ -75,8 +76,9 @@ def load(
     Weights
         The tensors under the reference's names without prefix, also where the file has TensorFlow's names. The file is
         mapped into memory: where neither dtype nor device changes, only tensors whose rows do not follow one another
-        are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64).
-        Saved tables of relative positions are compared with the computed one and left out, and so is a tied decoder
+        are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64);
+        where they are of its embeddings, encoder or pooler, a UserWarning names them: another model was trained. Saved
+        tables of relative positions are compared with the computed one and left out, and so is a tied decoder
         with the word embeddings. Of two names of a bias with different numbers ``cls.predictions.decoder.bias`` is
         used, as the reference does.
 
@@ -135,6 +137,8 @@ def load(
         if not known & named.keys():
             advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
+    if unused := unused_tensors(floats, config):
+        warnings.warn(f"{folder}: {describe_unused(unused)}", stacklevel=2)
     if head is not None:
         weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
     return weights if device == "cpu" else weights.to(device=device)
