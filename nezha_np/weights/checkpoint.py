@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_fetched, check_path, listed, parse_json, printable
+from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
@@ -135,7 +136,7 @@ def load(
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
         if not known & named.keys():
-            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
+            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3) or 'none at all'}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     if unused := unused_tensors(floats, config):
         warnings.warn(f"{folder}: {describe_unused(unused)}", stacklevel=2)
@@ -267,9 +268,9 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
 def _list_shards(index: Path) -> list[Path]:
     """List the files of tensors that an index of shards names."""
     folder = index.parent
-    check_fetched(index)
+    text = read_utf8(index)
     try:
-        names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        names = sorted({str(name) for name in parse_json(text)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
     if not names or any(PureWindowsPath(name).name != name for name in names):
