@@ -67,7 +67,8 @@ FRAGMENTS = [
     "한국",
     "ﬁ",
     "𠀀",
-    "x" * 101,
+    "x" * 99,
+    "X1" * 130,
 ]
 
 
@@ -101,6 +102,28 @@ def test_no_added_token_is_cut_in_two_wherever_the_text_may_be_split(added):
     for piece in range(1, 12):
         for settings in ("shipped", "cased", "accents", "Chinese is not split"):
             check(text, settings, (added,), piece, None)
+
+
+@pytest.mark.parametrize("added", ADDED)
+@pytest.mark.parametrize("length", [100, 101, 202, 230, 400])
+def test_a_word_that_is_too_long_has_the_same_ids_without_its_middle(added, length):
+    run = ("nqw1Nzq" * length)[:length]
+    for text in (
+        run,
+        f"房{run}é",
+        f"é-{run}-, {run}_",
+        f"Éé{run}Éé",
+        f"z {run}房 间",
+        f"<e>{run}<e>[SEP]{run}\u0301[MASK]",
+    ):
+        for settings in ("shipped", "cased", "white space alone"):
+            check(text, settings, (added,), 3, None)
+
+
+def test_a_single_word_of_millions_of_letters_takes_little_time():
+    start = time.perf_counter()
+    assert nz.encode(tokenizer(), "ACGT" * 1_000_000, max_length=16)["input_ids"].tolist() == [[2, 1, 3]]
+    assert time.perf_counter() - start < 2
 
 
 def test_where_a_text_may_be_split_depends_on_the_tokenizer():

@@ -452,6 +452,22 @@ def test_a_residual_dense_adds_its_input(tmp_path):
     np.testing.assert_allclose(mean, pooled, rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings(CUT)
+def test_a_normalize_before_a_dense_is_no_matter_of_the_option(tmp_path):
+    """sentence-transformers' own script that reduces the size appends a Dense to such models."""
+    folder = make_dense(tmp_path)
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "3_Normalize"), ("Dense", "2_Dense")]
+    write_modules(folder, *modules)
+    vectors = nz.embed(TEXTS, nz.load(folder))
+    np.testing.assert_allclose(vectors[1, :3], [0.829916, 0.306174, -0.032708], rtol=0, atol=3e-6)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(nz.embed(TEXTS, nz.load(folder), normalize=True), vectors / lengths, rtol=0, atol=1e-6)
+    assert nz.embed(TEXTS, nz.load(folder), normalize=False).tobytes() == vectors.tobytes()
+    write_modules(folder, *modules, ("Normalize", "4_Normalize"))
+    np.testing.assert_allclose(nz.embed(TEXTS, nz.load(folder)), vectors / lengths, rtol=0, atol=1e-6)
+    assert nz.embed(TEXTS, nz.load(folder), normalize=False).tobytes() == vectors.tobytes()
+
+
 def test_files_that_are_missing_are_named(tmp_path):
     folder = make_plain(tmp_path, ["cls_token"])
     weights = nz.load(folder)

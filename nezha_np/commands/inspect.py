@@ -23,7 +23,7 @@ from nezha_np.weights.formats.entry import FLOATS, Entry
 from nezha_np.weights.names import every_name, wrong_family
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.second_names import TwoNames, keep_one_name, two_names
-from nezha_np.weights.tensor_checks import check_layers
+from nezha_np.weights.tensor_checks import check_layers, describe_unused, unused_tensors
 
 
 def add(commands: Subparsers) -> None:
@@ -84,6 +84,8 @@ def _lines(path: str | None) -> Iterator[str]:
     except ValueError as error:
         yield f"wrong num_hidden_layers: {str(error).removeprefix('weights: ')}"
         return
+    if unused := unused_tensors((name for name in entries if entries[name].dtype in FLOATS), config):
+        yield describe_unused(unused)
     for name, needed in _needed_tensors(config):
         wrong = _what_is_wrong(entries, needed)
         other = "" if wrong or name == "forward" else trained_as_another(config, name)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_fetched, check_integer, parse_json, printable
+from nezha_np.checks import check_integer, parse_json, printable
 from nezha_np.families.config_values import (
     MOST,
     MOST_LAYERS,
@@ -20,6 +20,7 @@ from nezha_np.families.config_values import (
     check_tokens,
 )
 from nezha_np.families.family import FAMILIES
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.layers.activations import ACTIVATIONS
 
 SIZES = (
@@ -387,7 +388,7 @@ def read_config(path: str | Path) -> Config:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a JSON object, or not a configuration; the message names the file.
+        If it is not a JSON object in UTF-8, or not a configuration; the message names the file.
 
     Examples
     --------
@@ -398,9 +399,9 @@ def read_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a config.json, found no such file")
-    check_fetched(path)
+    text = read_utf8(path)
     try:
-        values = parse_json(path.read_text(encoding="utf-8"))
+        values = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, got a file that is not: {error}") from None
     try:

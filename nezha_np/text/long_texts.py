@@ -7,6 +7,8 @@ stands around, and that no added token holds. Nothing that a WordPiece tokenizer
     normalise     each character for itself, or with the combining marks after it; none of these characters is a mark
     added tokens  a token that crossed the place would hold the character
     WordPiece     each word for itself
+
+A word that is too long for WordPiece is the unknown token, however long it is: its middle is left out before.
 """
 
 from __future__ import annotations
@@ -55,10 +57,7 @@ def find_boundaries(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     ):
         return None
     added = tokenizer.get_added_tokens_decoder().values()
-    held = {character for token in added for character in token.content}
-    if normalizer is not None:  # some are looked for in the normalised text
-        normalised = [normalizer.normalize_str(token.content) for token in added if token.normalized]
-        held |= {character for content in normalised for character in content}
+    held = {character for content in _contents(tokenizer) for character in content}
     characters = SPACES
     chinese = False
     if isinstance(pre_tokenizer, pre_tokenizers.BertPreTokenizer):
@@ -73,6 +72,44 @@ def find_boundaries(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     if chinese and not any(FIRST_CHINESE <= character <= LAST_CHINESE for character in held):
         found += f"{FIRST_CHINESE}-{LAST_CHINESE}"
     return re.compile(f"[{found}]") if found else None
+
+
+def shorten_words(tokenizer: Tokenizer, text: str) -> str:
+    """Leave out the middle of each run of ASCII letters and digits that makes its word the unknown token anyway.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        A tokenizer for which `find_boundaries` finds something.
+    text : str
+        A text.
+
+    Returns
+    -------
+    str
+        A text with the same ids. Where an added token is made of letters and digits alone, the same text.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> len(shorten_words(load_tokenizer(), f"so {'long' * 1_000_000} a word"))
+    224
+    """
+    contents = _contents(tokenizer)
+    if any(content.isascii() and content.isalnum() for content in contents):
+        return text
+    # An added token may take a part of the run at either end; what remains is still too long.
+    kept = tokenizer.model.max_input_chars_per_word + max(map(len, contents), default=0) + 1
+    return re.sub(rf"[A-Za-z0-9]{{{2 * kept},}}", lambda run: run[0][:kept] + run[0][-kept:], text)
+
+
+def _contents(tokenizer: Tokenizer) -> list[str]:
+    """Return what added tokens are looked for: as they are, and, where they are, in the normalised text."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    contents = [token.content for token in added]
+    if tokenizer.normalizer is not None:
+        contents += [tokenizer.normalizer.normalize_str(token.content) for token in added if token.normalized]
+    return contents
 
 
 def encode_in_pieces(
@@ -107,6 +144,7 @@ def encode_in_pieces(
     ('[CLS] 好 好 [SEP]', True)
     """
     room = None if max_length is None else max_length - tokenizer.num_special_tokens_to_add(False)
+    text = shorten_words(tokenizer, text)
     found, count = [np.empty(0, np.int64)], 0
     framed = tokenizer.encode("")  # the special tokens
     before = len(framed)

@@ -113,7 +113,9 @@ def choose_sentence_model(
     if weights.source is not None:
         found = read_sentence_model(weights.source, weights.config, needs_pooling=pooling is None)
     if normalize is not None:
-        steps = tuple(step for step in found.steps if step.kind != "Normalize")
+        steps = found.steps
+        while steps and steps[-1].kind == "Normalize":  # one before a Dense is a part of the model
+            steps = steps[:-1]
         chosen["steps"] = (*steps, Step("Normalize")) if normalize else steps
     model = dataclasses.replace(found, **chosen)
     vector_size(model, weights.config.hidden_size)

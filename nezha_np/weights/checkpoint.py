@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_fetched, check_path, listed, parse_json, printable
+from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
+from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
@@ -23,7 +25,7 @@ from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
 from nezha_np.weights.prefixes import without_outer_prefix
 from nezha_np.weights.sentence_files import transformer_folder
-from nezha_np.weights.tensor_checks import check_layers
+from nezha_np.weights.tensor_checks import check_layers, describe_unused, unused_tensors
 from nezha_np.weights.weights import Weights
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
@@ -75,8 +77,9 @@ def load(
     Weights
         The tensors under the reference's names without prefix, also where the file has TensorFlow's names. The file is
         mapped into memory: where neither dtype nor device changes, only tensors whose rows do not follow one another
-        are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64).
-        Saved tables of relative positions are compared with the computed one and left out, and so is a tied decoder
+        are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64);
+        where they are of its embeddings, encoder or pooler, a UserWarning names them: another model was trained. Saved
+        tables of relative positions are compared with the computed one and left out, and so is a tied decoder
         with the word embeddings. Of two names of a bias with different numbers ``cls.predictions.decoder.bias`` is
         used, as the reference does.
 
@@ -133,8 +136,10 @@ def load(
         mixed = name is None and len({array.dtype for array in tensors.values()}) > 1
         advice = ": give a dtype, and all are converted to it" if mixed else ""
         if not known & named.keys():
-            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3)}"
+            advice = f"; no tensor of the model is there, but {listed(raw_names, most=3) or 'none at all'}"
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
+    if unused := unused_tensors(floats, config):
+        warnings.warn(f"{folder}: {describe_unused(unused)}", stacklevel=2)
     if head is not None:
         weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
     return weights if device == "cpu" else weights.to(device=device)
@@ -263,9 +268,9 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
 def _list_shards(index: Path) -> list[Path]:
     """List the files of tensors that an index of shards names."""
     folder = index.parent
-    check_fetched(index)
+    text = read_utf8(index)
     try:
-        names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        names = sorted({str(name) for name in parse_json(text)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index}: expected a JSON object with a weight_map from tensors to files") from None
     if not names or any(PureWindowsPath(name).name != name for name in names):

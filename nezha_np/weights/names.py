@@ -5,6 +5,7 @@ In memory every tensor has one name, the reference's without the model's prefix.
     in a file                                             in memory
     nezha.… or bert.…, convbert.…, module.bert.…          …
     …LayerNorm.gamma, …LayerNorm.beta                     …LayerNorm.weight, …LayerNorm.bias
+    ….layer.0._orig_mod.output.dense.bias                 ….layer.0.output.dense.bias: of compiled parts
     cls.predictions.decoder.bias                          cls.predictions.bias: its second name (second_names.py)
     bert/encoder/layer_0/attention/self/query/kernel      encoder.layer.0.attention.self.query.weight, transposed
     cls/predictions/output_bias                           cls.predictions.bias
@@ -34,6 +35,8 @@ from nezha_np.weights.second_names import Source, sources_under_one_name
 
 # The prefixes of wrappers, for data parallelism and compilation; they come before the model's.
 WRAPPER = re.compile(r"(?:(?:module|_orig_mod)\.)*")
+# Those that may wrap any part of a model: torch.compile, FSDP, activation checkpointing.
+WRAPPER_OF_PART = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 # TensorFlow's names, part by part.
@@ -224,14 +227,16 @@ def names_in_file(names: Iterable[str], config: Config) -> dict[str, str]:
 
 
 def without_prefix(name: str) -> str:
-    """Take the prefix of a wrapper and that of a model off a name.
+    """Take the names of wrappers and the prefix of a model off a name.
 
     Examples
     --------
     >>> without_prefix("module.bert.pooler.dense.bias")
     'pooler.dense.bias'
+    >>> without_prefix("bert.encoder.layer.0._orig_mod.output.dense.bias")
+    'encoder.layer.0.output.dense.bias'
     """
-    name = WRAPPER.sub("", name, count=1)
+    name = WRAPPER_OF_PART.sub("", WRAPPER.sub("", name, count=1))
     first, dot, rest = name.partition(".")
     return rest if dot and first in every_prefix() else name
 

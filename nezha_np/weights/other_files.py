@@ -102,7 +102,8 @@ def advice_for_folder(folder: Path) -> str:
     known = [(name, OTHERS[Path(name).suffix]) for name in names if Path(name).suffix in OTHERS]
     if known:
         return f": {known[0][0]} is {known[0][1]}"
-    inner = [file.name for file in files if file.is_dir() and _holds_checkpoint(file)]
+    folders = [*files, *sorted(folder.glob("snapshots/*"))]  # in which the cache of Hugging Face has each version
+    inner = [str(file.relative_to(folder)) for file in folders if file.is_dir() and _holds_checkpoint(file)]
     if inner:
         return f": to load a checkpoint in it, name its folder: {listed(inner)}"
     return f": it holds {listed([file.name for file in files], most=8)}" if files else ": it is empty"
@@ -137,7 +138,9 @@ def advice_for_file(path: Path) -> str:
         return f": it looks like {found[0]}; if it is, give it a name that ends in {found[1]}"
     if path.suffix in OTHERS:
         return f": it is {OTHERS[path.suffix]}"
-    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)):
+    if path.parts[:1] == ("~",):
+        return ": only a shell knows what ~ stands for; in Python, pathlib.Path(…).expanduser() does"
+    if re.match(r"https?:", str(path)) or re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)):
         return ": nothing is downloaded here; if it is the name of a published model, fetch its folder first"
     return ""
 

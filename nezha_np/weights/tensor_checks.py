@@ -14,6 +14,7 @@ from nezha_np.families.family import FAMILIES, family_of
 from nezha_np.families.parameters import Shapes, backbone_shapes, pooler_shapes
 
 LAYER = re.compile(r"encoder\.layer\.\d+\.")
+EMPTY = "tensors without numbers are what ZeRO-3 of DeepSpeed leaves in a file: its zero_to_fp32.py writes whole ones"
 
 
 def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
@@ -52,7 +53,9 @@ def check_tensors(tensors: Mapping[str, Array], config: Config) -> None:
         needed, parts = needed | pooler, "embeddings, encoder and pooler"
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}")
+        others = unused_tensors(tensors, config)
+        got = f", got others that are not known, such as {listed(others, most=3)}" if others else ""
+        raise ValueError(f"weights: expected all tensors of {parts}, missing {listed(missing)}{got}")
     # The parts of names that other models have and this one has not: without them another model would be computed.
     parts_here = {part for name in needed for part in name.split(".")}
     foreign = {mark for family in FAMILIES.values() for mark in family.marks} - parts_here
@@ -114,6 +117,51 @@ def check_layers(names: Iterable[str], config: Config) -> None:
         )
 
 
+def unused_tensors(names: Iterable[str], config: Config) -> list[str]:
+    """List the tensors of embeddings, encoder and pooler that the configuration describes no use for.
+
+    They are those of further layers, of adapters (LoRA) or of another model: what is computed without them is not what
+    the model was trained to compute.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names of the tensors in memory.
+    config : Config
+        The configuration.
+
+    Returns
+    -------
+    list of str
+        Those names.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> config = nz.BertConfig(num_hidden_layers=1)
+    >>> unused_tensors(["encoder.layer.0.output.dense.bias", "encoder.layer.0.output.lora_A", "other.bias"], config)
+    ['encoder.layer.0.output.lora_A']
+    """
+    known = {*backbone_shapes(config), *pooler_shapes(config)}
+    modules = {name.partition(".")[0] for name in known}
+    return [name for name in names if name.partition(".")[0] in modules and name not in known]
+
+
+def describe_unused(names: list[str]) -> str:
+    """Say that nothing is computed with tensors, and what to do.
+
+    Examples
+    --------
+    >>> describe_unused(["encoder.layer.0.output.lora_A"])[:58]
+    'nothing is computed with encoder.layer.0.output.lora_A, wh'
+    """
+    return (
+        f"nothing is computed with {listed(names, most=3)}, which the configuration does not describe: if the model "
+        "was trained with them, correct the configuration (num_hidden_layers), or merge adapters such as LoRA into the "
+        "model before it is saved"
+    )
+
+
 def check_shapes(tensors: Mapping[str, Array], shapes: Shapes) -> None:
     """Check that tensors have the shapes of the configuration.
 
@@ -142,4 +190,6 @@ def check_shapes(tensors: Mapping[str, Array], shapes: Shapes) -> None:
         if tuple(tensors[name].shape) != shape
     ]
     if wrong:
-        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}")
+        empty = any(0 in tensors[name].shape for name in shapes)
+        advice = f"; {EMPTY}" if empty else ""
+        raise ValueError(f"weights: expected the shapes of the configuration, got {listed(wrong)}{advice}")

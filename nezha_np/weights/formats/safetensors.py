@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_fetched, printable
+from nezha_np.checks import check_fetched, parse_json, printable
 from nezha_np.weights.formats.entry import Entry
 from nezha_np.weights.formats.recognition import looks_like
+
+LONGEST_HEADER = 100_000_000  # bytes that the library accepts
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -66,8 +68,29 @@ def read_header(path: Path) -> dict[str, Entry]:
         except OSError as error:  # a fault of the disk, which says nothing about the format
             raise OSError(f"{path}: expected a file that can be read, got an error: {error}") from None
         except (safetensors.SafetensorError, ValueError) as error:
-            why = f"{printable(error)}{looks_like(path)}"
+            why = f"{printable(error)}{looks_like(path) or _cut_short(path)}"
             raise ValueError(f"{path}: expected a safetensors file, got one that breaks the format: {why}") from None
+
+
+def _cut_short(path: Path) -> str:
+    """Say in the end of an error how much of a file is there, where its header says that there is more."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            return "; it is cut short: fetch it again"
+        (length,) = struct.unpack("<Q", start)
+        whole, header = 8 + length, file.read(min(length, LONGEST_HEADER))
+    if not header.startswith(b"{") or length > LONGEST_HEADER:
+        return ""
+    if whole > size:
+        return f"; it is cut short, with {size:,} of more than {whole:,} bytes: fetch it again"
+    try:
+        entries = parse_json(header.decode()).items()
+        whole += max(int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__")
+    except (ValueError, LookupError, TypeError, OverflowError):
+        return ""
+    return f"; it is cut short, with {size:,} of {whole:,} bytes: fetch it again" if size < whole else ""
 
 
 def _parse(header: str, *, data: int) -> dict[str, Entry]:

@@ -49,7 +49,7 @@ def files_in_archive(path: Path) -> dict[str, Entry]:
             with zipfile.ZipFile(file) as archive:
                 files, end = archive.infolist(), archive.start_dir
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, struct.error) as error:
-            raise ValueError(f"the zip archive is broken or cut short: {error}") from None
+            raise ValueError(f"the zip archive is broken or cut short ({error}): fetch or save it again") from None
         for info in files:
             name = info.filename
             if name in places:
