@@ -304,3 +304,11 @@ def test_a_file_that_cannot_be_read_is_one_line(capsys, tmp_path, name):
     (tmp_path / name).symlink_to("/proc/self/mem")
     message = fail(capsys, "inspect", tmp_path)
     assert "Input/output error" in message or f"{tmp_path / name}: expected a file that can be read" in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_that_lead_back_to_themselves_are_an_error_of_the_system(tmp_path, capsys):
+    (tmp_path / "page.html").symlink_to("page.html")
+    assert "page.html" in fail(capsys, "explain", "好", "-o", tmp_path / "page.html")
+    assert "page.html" in fail(capsys, "explain", "好", "-o", tmp_path / "page.html", "--force")
+    assert (tmp_path / "page.html").is_symlink()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -524,3 +526,14 @@ def test_a_process_has_the_exit_status_and_other_commands_do_not_import_the_orac
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "False"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_table_of_renames_may_come_through_a_pipe(tmp_path):
+    bundle = tmp_path / "bundle.safetensors"
+    nz.oracle.record(nz.load(), input_ids=[[2, 5, 3]], tolerances="none").save(bundle)
+    os.mkfifo(tmp_path / "renames")
+    writer = threading.Thread(target=lambda: (tmp_path / "renames").write_text("{}", encoding="utf-8"))
+    writer.start()
+    assert main(["golden", "check", str(bundle), str(bundle), "--rename", str(tmp_path / "renames")]) == 0
+    writer.join()

@@ -180,9 +180,10 @@ def test_two_runs_do_not_write_to_one_folder(text, capsys):
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "corpus/corpus.json", "step-00000012/step.json"])
 def test_a_damaged_file_of_a_run_is_named(name, text, capsys):
     assert main(command(text, "run")) == 0
-    (text / "run" / name).write_text("{\n", encoding="utf-8")
-    assert main(command(text, "run")) == 2
-    assert f"{(text / 'run' / name)}: expected" in capsys.readouterr().err
+    for damaged in ("{\n", "[]\n", "[" * 100_000 + "\n"):
+        (text / "run" / name).write_text(damaged, encoding="utf-8")
+        assert main(command(text, "run")) == 2
+        assert f"{(text / 'run' / name)}: expected" in capsys.readouterr().err
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):

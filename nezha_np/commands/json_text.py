@@ -77,10 +77,11 @@ def read_json(path: Path, expected: str) -> Any:
     ...
     FileNotFoundError: nowhere.json: expected a JSON file, found no such file
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # it may be a pipe, as a shell makes of <(…)
         raise FileNotFoundError(f"{path}: expected a JSON file, found no such file")
-    check_fetched(path)
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # PowerShell writes a byte-order mark
+    content = path.read_bytes()
+    check_fetched(path, content[:64])
+    content = content.removeprefix(codecs.BOM_UTF8)  # PowerShell writes a byte-order mark
     return parse_json(decode_utf8(content, str(path), path), str(path), expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -72,7 +73,18 @@ def resolve_target(target: Path, *, force: bool) -> Path:
     'new.npy'
     """
     check_target(target, force=force)
-    return target.resolve() if target.is_symlink() else target
+    return _behind_links(target) if target.is_symlink() else target
+
+
+def _behind_links(link: Path) -> Path:
+    """Return what a link leads to in the end, which need not be there."""
+    try:
+        found = link.resolve()
+    except RuntimeError:  # until Python 3.13: links that lead back to themselves
+        found = link
+    if found.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(link))
+    return found
 
 
 def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nezha_np.checks import parse_json
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.lock import try_lock
 from nezha_np.training.loop import Step
@@ -307,7 +308,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _parse(file: Path, text: str) -> dict[str, Any]:
     """Read what `_write_json` or `Metrics` wrote; an error names the file."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ValueError(
             f"{file}: expected what a run writes into it, got something that is not JSON: {error}"
