@@ -213,6 +213,8 @@ def check_path(path: Any, name: str = "path") -> Path:
     ------
     TypeError
         If it is no path.
+    ValueError
+        If it is an empty text, as a variable of a shell is that was never set: Python takes it for the current folder.
 
     Examples
     --------
@@ -221,6 +223,8 @@ def check_path(path: Any, name: str = "path") -> Path:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name}: expected a path, got {type(path).__name__}")
+    if path == "":
+        raise ValueError(f"{name}: expected a path, got an empty text")
     return Path(path)
 
 

@@ -55,7 +55,7 @@ def _run(arguments: Sequence[str]) -> int:
         options = parse(_parser(), arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
-    except (Stopped, OSError, TypeError, ValueError, ImportError) as error:
+    except (Stopped, OSError, TypeError, ValueError, ImportError, FloatingPointError) as error:
         return fail(PROGRAM, typed_names(str(error), options), status_of(error))
     except MemoryError as error:
         return fail(PROGRAM, f"out of memory: {error}".rstrip(": "), status_of(error))

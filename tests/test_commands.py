@@ -446,3 +446,30 @@ def test_a_json_file_may_begin_with_a_byte_order_mark_as_powershell_writes_it(fo
     (tmp_path / "renames.json").write_bytes(b"\xef\xbb\xbf{}")
     files = [str(folder / "golden.safetensors"), str(folder / "theirs.safetensors")]
     assert main(["golden", "check", *files, "--rename", str(tmp_path / "renames.json")]) == 0
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(nz.weights.checkpoint.SHIPPED), ""]) == 2
+    assert "DST: expected a path, got an empty text" in capsys.readouterr().err
+    assert main(["pretrain", "text.txt", "-o", ""]) == 2
+    assert "--output: expected a path, got an empty text" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_token_that_the_vocabulary_lacks_is_named(capsys):
+    assert main(["fill-mask", "X", "--mask-token", "X"]) == 2
+    assert "--mask-token: expected a token of the vocabulary, got 'X'" in capsys.readouterr().err
+
+
+def test_a_prompt_in_bytes_of_another_encoding_is_refused_and_not_dropped(tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("好\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["embed", str(tmp_path / "texts.txt"), "--prompt", "\udcff"])
+    assert "--prompt: expected text in UTF-8" in capsys.readouterr().err
+
+
+def test_a_batch_size_without_end_takes_all_lines(tmp_path, capsysbinary):
+    (tmp_path / "texts.txt").write_text("好\n", encoding="utf-8")
+    assert main(["embed", str(tmp_path / "texts.txt"), "--batch-size", str(10**20)]) == 0
+    assert capsysbinary.readouterr().out.count(b"\n") == 1

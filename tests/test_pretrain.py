@@ -11,6 +11,7 @@ import pytest
 import nezha_np as nz
 from nezha_np.cli import main
 from nezha_np.training.pretrain import pretrain
+from nezha_np.training.run_folder import only_run
 
 SENTENCES = ["房间很干净。", "早餐也很好吃。", "服务员态度非常差!", "交通方便。", "总理会见外宾。", "下次还会再来。"]
 CONFIG = {
@@ -148,3 +149,50 @@ def test_a_text_that_cannot_be_read_is_named_by_its_line(text, capsys):
     assert main(command(text, "run")) == 2
     assert "text.txt, line 2" in capsys.readouterr().err
     assert not (text / "run" / "corpus").exists()
+
+
+def test_a_run_that_has_saved_nothing_begins_anew_with_other_options_and_texts(text, capsys):
+    assert main(command(text, "run", "--batch-size", "400")) == 2
+    (text / "other.txt").write_text("交通方便。\n\n" * 20, encoding="utf-8")
+    other = [str(text / "other.txt") if word.endswith("text.txt") else word for word in command(text, "run")]
+    assert main(other) == 0
+    other[other.index("-o") + 1] = str(text / "alone")
+    assert main(other) == 0
+    assert bits(text / "run") == bits(text / "alone")
+    capsys.readouterr()
+    assert main(command(text, "run")) == 2
+    assert "['text.txt'] instead of ['other.txt']" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_says_so_in_one_line(text, capsys):
+    assert main(command(text, "run", "--learning-rate", "1e30", "--warmup-steps", "0", "--optimizer", "adamw")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; a smaller --learning-rate may help") and "expected finite gradients" in line
+
+
+def test_two_runs_do_not_write_to_one_folder(text, capsys):
+    with only_run(text / "run"):
+        assert main(command(text, "run")) == 2
+    assert "expected to be the only run that writes to it, but another one does" in capsys.readouterr().err
+    assert main(command(text, "run")) == 0 and not (text / "run" / "run.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "corpus/corpus.json", "step-00000012/step.json"])
+def test_a_damaged_file_of_a_run_is_named(name, text, capsys):
+    assert main(command(text, "run")) == 0
+    (text / "run" / name).write_text("{\n", encoding="utf-8")
+    assert main(command(text, "run")) == 2
+    assert f"{(text / 'run' / name)}: expected" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):
+    assert main(command(text, "text.txt")) == 2
+    assert "--output: expected a folder, found a file: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--held-out"]])
+def test_a_text_without_a_sentence_is_named(more, text, capsys):
+    (text / "empty.txt").write_text("\n", encoding="utf-8")
+    texts = [str(text / "text.txt")] if more else []
+    assert main(["pretrain", *texts, *more, str(text / "empty.txt"), "-o", str(text / "run")]) == 2
+    assert f"TEXT: expected one sentence at least, found none in {text / 'empty.txt'}" in capsys.readouterr().err

@@ -105,6 +105,7 @@ def test_the_last_steps_are_kept_and_a_half_written_one_is_none(tmp_path):
 def test_a_run_with_other_options_is_refused(tmp_path):
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
+    (tmp_path / "step-00000001").mkdir()
     with pytest.raises(ValueError, match="seed 1 instead of 0"):
         check_options(tmp_path, {"seed": 1, "betas": (0.9, 0.999)})
 

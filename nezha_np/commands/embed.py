@@ -6,6 +6,7 @@ import argparse
 
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
+from nezha_np.commands.parser import typed_text
 from nezha_np.files import text_lines, vector_file
 from nezha_np.text.pooling import POOLINGS
 
@@ -51,13 +52,20 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--prompt",
+        type=typed_text,
         metavar="TEXT",
         help="put this before each text; if left out, the default prompt of the model's folder, if it has one",
     )
     parser.add_argument(
         "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
     )
-    parser.add_argument("--field", default="text", metavar="NAME", help="where in a JSON object the text stands (text)")
+    parser.add_argument(
+        "--field",
+        type=typed_text,
+        default="text",
+        metavar="NAME",
+        help="where in a JSON object the text stands (text)",
+    )
     parser.add_argument("--format", choices=vector_file.FORMATS, help="of OUT; by its name if left out")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")

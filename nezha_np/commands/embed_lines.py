@@ -149,7 +149,7 @@ def _embed_batches(
 ) -> Batches:
     """Yield batch after batch; say once that the folder of the model lets texts be cut."""
     said = not how.cut_by
-    while batch := list(itertools.islice(lines, settings["batch_size"])):
+    while batch := list(itertools.islice(lines, min(settings["batch_size"], sys.maxsize))):
         texts, records = [], []
         for line in batch:
             text, record = parse_line(line, format=settings["input_format"], field=settings["field"])

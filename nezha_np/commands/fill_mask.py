@@ -27,7 +27,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)"
     )
-    parser.add_argument("--mask-token", default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])")
+    parser.add_argument(
+        "--mask-token", type=typed_text, default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])"
+    )
     parser.set_defaults(run=run, aliases={"texts": "text"})
 
 

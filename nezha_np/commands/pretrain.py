@@ -49,7 +49,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--measure-every", type=int, default=10, metavar="N", help="steps from line to line (10)")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="steps from save to save (100)")
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="how many saved steps to keep (2)")
-    parser.set_defaults(run=run, aliases={"folder": "--output", "segmenter": "--words"})
+    parser.set_defaults(run=run, aliases={"files": "TEXT", "folder": "--output", "segmenter": "--words"})
 
 
 def run(options: argparse.Namespace) -> int:

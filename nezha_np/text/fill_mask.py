@@ -71,6 +71,8 @@ def fill_mask(
         raise TypeError(f"mask_token: expected a str, got {type(mask_token).__name__}")
     batch: dict[str, Any] = dict(encode(tokenizer, [text]))
     highest, mask_id = batch["input_ids"].max(initial=0), tokenizer.token_to_id(mask_token)
+    if mask_id is None and mask_token != "[MASK]":
+        raise ValueError(f"mask_token: expected a token of the vocabulary, got {mask_token!r}")
     if mask_id is None or highest >= weights.config.vocab_size:
         wrong = f"one without {mask_token}" if mask_id is None else f"id {highest}"
         most = weights.config.vocab_size - 1

@@ -26,6 +26,7 @@ import numpy as np
 from nezha_np.checks import check_path
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.text_lines import parse_line, read_lines
+from nezha_np.weights.sentence_files import read_settings
 
 Segmenter = Callable[[str], Iterable[str]]
 BATCH = 1024  # sentences that are tokenised at once
@@ -124,7 +125,7 @@ def make_corpus(
         ):
             counts = _write_documents(paths, tokenizer, segmenter, tokens, begins, sentences, documents)
         if not counts["sentences"]:
-            raise ValueError("files: expected one sentence at least, found none")
+            raise ValueError(f"files: expected one sentence at least, found none in {', '.join(map(str, paths))}")
         text = json.dumps({**counts, "vocab_size": vocab_size}, indent=2) + "\n"
         (temporary / "corpus.json").write_text(text, encoding="utf-8", newline="\n")
 
@@ -229,7 +230,7 @@ def read_corpus(folder: str | Path) -> Corpus:
     path = check_path(folder, "folder")
     if not (path / "corpus.json").is_file():
         raise FileNotFoundError(f"{path}: expected a corpus that make_corpus wrote, found no corpus.json")
-    counts = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
+    counts = read_settings(path / "corpus.json")
     arrays = {}
     for name, dtype, count in (
         ("tokens", np.int32, counts["tokens"]),

@@ -20,7 +20,7 @@ from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, train
 from nezha_np.training.pretrain import OPTIMIZERS, finish
-from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
@@ -121,56 +121,55 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
-    target.mkdir(parents=True, exist_ok=True)
-    check_options(
-        target,
-        {
-            "task": task,
-            "examples": len(trained_on),
-            "held_out": len(measured_on),
-            "labels": labels,
-            "epochs": epochs,
-            "patience": patience,
-            "batch_size": batch_size,
-            "max_length": max_length,
-            "optimizer": optimizer,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "seed": seed,
-        },
-    )
+    options = {
+        "task": task,
+        "model": None if model is None else Path(model).resolve().name,
+        "examples": len(trained_on),
+        "held_out": len(measured_on),
+        "labels": labels,
+        "epochs": epochs,
+        "patience": patience,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
     batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
     module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
-    saved = saved_steps(target)
-    start = load_step(saved[-1]) if saved else first_step(weights, module)
-    total = epochs * len(batches)
-    best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
-    best.go_on(start, len(batches))
-    steps = train(
-        start,
-        what.head,
-        batches,
-        module,
-        steps=total,
-        learning_rate=lambda number: warmup_polynomial_decay(
-            number, learning_rate=learning_rate, warmup_steps=total // 10, total_steps=total
-        ),
-        dropout_seed=seed,
-        weight_decay=weight_decay,
-    )
-    losses: list[float] = []
-    if not best.is_over():
-        for step in steps:
-            losses.append(sum(step.losses.values()))
-            if step.number % len(batches) == 0:
-                save_step(target, step, keep=1)
-                best.measure(step, step.number // len(batches), float(np.mean(losses)))
-                losses = []
-                if best.is_over():
-                    break
-    return load(target)
+    with only_run(target):
+        check_options(target, options)
+        saved = saved_steps(target)
+        start = load_step(saved[-1]) if saved else first_step(weights, module)
+        total = epochs * len(batches)
+        best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+        best.go_on(start, len(batches))
+        steps = train(
+            start,
+            what.head,
+            batches,
+            module,
+            steps=total,
+            learning_rate=lambda number: warmup_polynomial_decay(
+                number, learning_rate=learning_rate, warmup_steps=total // 10, total_steps=total
+            ),
+            dropout_seed=seed,
+            weight_decay=weight_decay,
+        )
+        losses: list[float] = []
+        if not best.is_over():
+            for step in steps:
+                losses.append(sum(step.losses.values()))
+                if step.number % len(batches) == 0:
+                    save_step(target, step, keep=1)
+                    best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                    losses = []
+                    if best.is_over():
+                        break
+        return load(target)
 
 
 def _split(task: str, examples: str | Path, held_out: str | Path | None) -> tuple[list[Example], list[Example]]:

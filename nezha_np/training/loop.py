@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from nezha_np.arrays import Array
 from nezha_np.checks import check_integer
 from nezha_np.training.accumulation import Batch, accumulate
@@ -177,7 +179,9 @@ def train(
     check_integer("steps", steps, least=0)
     step = start
     while step.number < steps:
-        yield (step := _next_step(step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, options))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
+            step = _next_step(step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, options)
+        yield step
 
 
 def _next_step(
@@ -203,7 +207,10 @@ def _next_step(
     rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
     finite = math.isfinite(norm)
     if not finite and (scale is None or scale.scale == 1.0):
-        raise FloatingPointError(f"step {number + 1}: expected finite gradients, got a global norm of {norm}")
+        raise FloatingPointError(
+            f"step {number + 1}: expected finite gradients, got a global norm of {norm}; "
+            "a smaller learning_rate may help"
+        )
     new, state = step.weights, step.state
     if finite:
         new, state = optimizer.step(step.weights, clipped, step.state, learning_rate=rate, **options)

@@ -23,7 +23,7 @@ from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.loop import Step, first_step, train
 from nezha_np.training.loss_scale import LossScale
-from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.convert import TOKENIZER_FILES
@@ -132,8 +132,12 @@ def pretrain(
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
     warmup = check_integer("warmup_steps", steps // 10 if warmup_steps is None else warmup_steps, least=0)
-    target.mkdir(parents=True, exist_ok=True)
+    texts, measured = list(texts), list(held_out)
+    tokenizer = load_tokenizer(model)
     options = {
+        "texts": [Path(text).name for text in texts],
+        "held_out": [Path(text).name for text in measured],
+        "model": None if model is None else Path(model).resolve().name,
         "steps": steps,
         "batch_size": batch_size,
         "parts": parts,
@@ -148,46 +152,45 @@ def pretrain(
         "seed": seed,
         "config": None if config is None else config.to_dict(),
     }
-    check_options(target, options)
-    tokenizer = load_tokenizer(model)
-    corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
-    measured = list(held_out)
-    held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
-    module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
-    saved = saved_steps(target)
-    if saved:
-        start = load_step(saved[-1])
-    else:
-        weights = load(model) if config is None else init(config, seed=seed)
-        start = first_step(weights, module, LossScale() if mixed_precision else None)
-    metrics = Metrics(target / "metrics.jsonl", start.number)
-    batches = Batches(corpus, special_ids(tokenizer), batch_size, parts, max_length, seed, segmenter is not None)
-    step = start
-    for step in train(
-        start,
-        pretraining,
-        batches,
-        module,
-        steps=steps,
-        learning_rate=lambda number: warmup_polynomial_decay(
-            number, learning_rate=learning_rate, warmup_steps=warmup, total_steps=steps
-        ),
-        clip_norm=clip_norm,
-        dropout_seed=seed,
-        weight_decay=weight_decay,
-    ):
-        last = step.number == steps
-        if last or step.number % measure_every == 0:
-            values = _measured(step)
-            if held_out_corpus is not None and (last or step.number % save_every == 0):
-                values |= _held_out(step, held_out_corpus, batches)
-            metrics.add(values)
-            if report is not None:
-                report(values)
-        if last or step.number % save_every == 0:
-            save_step(target, step, keep=keep)
-    finish(target, step.weights, model)
-    return step.weights
+    with only_run(target):
+        check_options(target, options)
+        corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
+        held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
+        module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
+        saved = saved_steps(target)
+        if saved:
+            start = load_step(saved[-1])
+        else:
+            weights = load(model) if config is None else init(config, seed=seed)
+            start = first_step(weights, module, LossScale() if mixed_precision else None)
+        metrics = Metrics(target / "metrics.jsonl", start.number)
+        batches = Batches(corpus, special_ids(tokenizer), batch_size, parts, max_length, seed, segmenter is not None)
+        step = start
+        for step in train(
+            start,
+            pretraining,
+            batches,
+            module,
+            steps=steps,
+            learning_rate=lambda number: warmup_polynomial_decay(
+                number, learning_rate=learning_rate, warmup_steps=warmup, total_steps=steps
+            ),
+            clip_norm=clip_norm,
+            dropout_seed=seed,
+            weight_decay=weight_decay,
+        ):
+            last = step.number == steps
+            if last or step.number % measure_every == 0:
+                values = _measured(step)
+                if held_out_corpus is not None and (last or step.number % save_every == 0):
+                    values |= _held_out(step, held_out_corpus, batches)
+                metrics.add(values)
+                if report is not None:
+                    report(values)
+            if last or step.number % save_every == 0:
+                save_step(target, step, keep=keep)
+        finish(target, step.weights, model)
+        return step.weights
 
 
 def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:

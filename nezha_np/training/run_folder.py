@@ -3,6 +3,7 @@
 | in the folder | what it holds |
 | --- | --- |
 | ``run.json`` | the options that the run was started with |
+| ``run.lock`` | while it goes on: it keeps other runs out |
 | ``step-00000100/`` | a saved step: a model that `nezha_np.load` reads, ``optimizer.safetensors``, ``step.json`` |
 | ``metrics.jsonl`` | what was measured, a line for each step that was measured |
 
@@ -17,17 +18,60 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nezha_np.files.atomic import write_atomically
+from nezha_np.files.lock import try_lock
 from nezha_np.training.loop import Step
 from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers.state import load_state, save_state
 from nezha_np.weights.checkpoint import load
 
 STEP = re.compile(r"step-(\d{8,})")
+LOCK = "run.lock"
+CORPORA = ("corpus", "held_out")  # the folders of the texts in tokens, which depend on the options
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and let no other run write to it until this one ends.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run, which need not be there.
+
+    Raises
+    ------
+    ValueError
+        If a file is in its place, or another run writes to it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "run"
+    >>> with only_run(folder):
+    ...     [path.name for path in folder.iterdir()]
+    ['run.lock']
+    >>> list(folder.iterdir())
+    []
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder: expected a folder, found a file: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    with path.open("ab", buffering=0) as lock:
+        if try_lock(lock, path) is False:  # None: this file system has no locks
+            raise ValueError(f"{folder}: expected to be the only run that writes to it, but another one does")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                path.unlink()
+    with contextlib.suppress(OSError):  # there another run that has opened it since keeps it
+        path.unlink(missing_ok=True)
 
 
 def save_step(folder: Path, step: Step, *, keep: int) -> Path:
@@ -145,7 +189,7 @@ def load_step(path: Path, dtype: str = "float32") -> Step:
     >>> load_step(save_step(folder, first_step(nz.load(), lamb), keep=1)).number
     0
     """
-    values = json.loads((path / "step.json").read_text(encoding="utf-8"))
+    values = _read_json(path / "step.json")
     weights = load(path, dtype=dtype)
     scale = None if values["loss_scale"] is None else LossScale(**values["loss_scale"])
     return Step(values["number"], weights, load_state(path / "optimizer.safetensors", weights), scale)
@@ -153,6 +197,9 @@ def load_step(path: Path, dtype: str = "float32") -> Step:
 
 def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     """Write the options of a new run, or check that a run which goes on has those that it was started with.
+
+    A run that has saved no step has done nothing with its options: it begins anew with others, without the corpus that
+    was made with those before.
 
     Parameters
     ----------
@@ -171,6 +218,7 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> check_options(folder, {"seed": 0})
+    >>> (folder / "step-00000100").mkdir()
     >>> check_options(folder, {"seed": 1})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
@@ -180,10 +228,14 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     if not file.is_file():
         _write_json(file, dict(options))
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = _read_json(file)
     now = json.loads(json.dumps(dict(options)))
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if different:
+    if different and not saved_steps(folder) and not (folder / "model.safetensors").exists():
+        for name in CORPORA:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        _write_json(file, dict(options))
+    elif different:
         changes = ", ".join(f"{name} {now.get(name)!r} instead of {before.get(name)!r}" for name in different)
         raise ValueError(f"{folder}: expected the options that this run was started with, got others: {changes}")
 
@@ -244,8 +296,25 @@ class Metrics:
         with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.endswith("\n"):  # the last one of a killed run may be cut
-                    found.append(json.loads(line))
+                    found.append(_parse(file, line))
         return found
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return _parse(file, file.read_text(encoding="utf-8"))
+
+
+def _parse(file: Path, text: str) -> dict[str, Any]:
+    """Read what `_write_json` or `Metrics` wrote; an error names the file."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: expected what a run writes into it, got something that is not JSON: {error}"
+        ) from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: expected what a run writes into it, a JSON object, got {type(values).__name__}")
+    return values
 
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
