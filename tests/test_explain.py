@@ -478,7 +478,7 @@ def test_a_text_of_more_tokens_than_the_model_has_positions_is_refused(tokenizer
 
 
 def test_a_tokenizer_that_does_not_fit_the_weights_is_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"^tokenizer: expected ids from 0 to 9, got id 5013"):
+    with pytest.raises(ValueError, match=r"^tokenizer: expected ids from 0 to 9, got id 5013: this vocabulary belongs"):
         nz.explain(TEXT, model(CONFIGS["nezha"].replace(vocab_size=10)), tokenizer)
 
 

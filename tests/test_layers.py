@@ -63,6 +63,7 @@ PRIMITIVES = [
     (span_convolution.join_features, (some(2, 3, 4), some(2, 3, 5)), {}),
     (selection.first_token, (some(2, 3, 4),), {}),
     (selection.last_token, (some(2, 3, 4),), {}),
+    (selection.some_tokens, (some(2, 3, 4), np.array([1, 5])), {}),
     (selection.mean_of_tokens, (some(2, 3, 4),), {}),
     (selection.all_but_last_token, (some(2, 3, 4),), {}),
     (selection.column, (some(2, 3, 2),), {"index": 1}),

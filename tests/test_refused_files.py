@@ -77,6 +77,28 @@ def test_the_folder_of_a_cache_leads_to_its_versions(tmp_path):
         nz.load(tmp_path)
 
 
+def test_a_configuration_that_is_a_link_to_nothing_is_not_to_be_renamed(tmp_path):
+    """Hugging Face's cache consists of links; copied alone, they lead nowhere."""
+    folder = put(tmp_path, filled())
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(tmp_path / "blobs" / "0a1b")
+    with pytest.raises(
+        FileNotFoundError, match=r"config\.json: .* found a link that leads to no file: fetch it again$"
+    ):
+        nz.load(folder)
+
+
+def test_a_tensor_in_two_shards_is_named_with_both(tmp_path):
+    folder = put(tmp_path, filled())
+    for name in ("a.safetensors", "b.safetensors"):
+        shutil.copy(folder / "model.safetensors", folder / name)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"b\.safetensors: .* one tensor for (.*), got \1 in a\.safetensors and \1$"):
+        nz.load(folder)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

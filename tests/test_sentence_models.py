@@ -372,7 +372,7 @@ def test_what_modules_json_asks_for_and_is_not_there_is_refused_by_name(tmp_path
     [
         ("modules.json", "{", "modules.json: expected JSON"),
         ("modules.json", "{}", "modules.json: expected a list of modules, got dict"),
-        ("modules.json", "[]", "modules.json: expected a list of modules, got list"),
+        ("modules.json", "[]", "modules.json: expected a list of modules, got an empty one"),
         ("modules.json", "[1]", "modules.json: expected modules with a type and a path, got 1"),
         ("1_Pooling/config.json", "[]", "config.json: expected a JSON object, got list"),
         ("1_Pooling/config.json", '{"pooling_mode_mean_tokens": false}', "expected poolings among cls, .*, got 'none'"),
@@ -466,6 +466,21 @@ def test_a_normalize_before_a_dense_is_no_matter_of_the_option(tmp_path):
     write_modules(folder, *modules, ("Normalize", "4_Normalize"))
     np.testing.assert_allclose(nz.embed(TEXTS, nz.load(folder)), vectors / lengths, rtol=0, atol=1e-6)
     assert nz.embed(TEXTS, nz.load(folder), normalize=False).tobytes() == vectors.tobytes()
+
+
+@pytest.mark.parametrize("key", ["truncation_side", "padding_side"])
+def test_a_side_that_would_make_other_vectors_is_refused(tmp_path, key):
+    """sentence-transformers cuts the beginning of a text then, or takes the padding as its first token."""
+    folder = make_plain(tmp_path, ["cls_token"])
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    write_json(file, settings | {key: "right"})
+    assert nz.embed("房间", nz.load(folder)).shape == (1, SIZE)
+    write_json(file, settings | {key: "left"})
+    with pytest.raises(
+        ValueError, match=rf"tokenizer_config.json: expected 'right' as {key}, got 'left', which is not"
+    ):
+        nz.embed("房间", nz.load(folder))
 
 
 def test_files_that_are_missing_are_named(tmp_path):

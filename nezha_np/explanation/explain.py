@@ -253,7 +253,10 @@ def _check_tokens(texts: dict[str, str | None], ids: np.ndarray, tokenizer: Toke
         what = "text" if texts["pair"] is None else "text and pair"
         raise ValueError(f"{what}: expected at most {most} tokens, special tokens included, got {ids.size}; {why}")
     if ids.max() >= config.vocab_size:
-        raise ValueError(f"tokenizer: expected ids from 0 to {config.vocab_size - 1}, got id {ids.max()}")
+        raise ValueError(
+            f"tokenizer: expected ids from 0 to {config.vocab_size - 1}, got id {ids.max()}: this vocabulary belongs "
+            "to another model"
+        )
 
 
 def _describe(weights: Weights, t: Mapping[str, Array]) -> dict[str, Any]:

@@ -78,39 +78,19 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
         recorder = active_recorder()
         if recorder is not None:
             return ask(recorder, layer, arguments, options, name)
-        return by_kernel(layer, arguments, options)
+        first = arguments[0] if arguments else None
+        kernels = _kernels.get(type(first))
+        if kernels is None:
+            kernels = _kernels_for(first)
+        if first is not None and layer in kernels:
+            kernel, dtypes = kernels[layer]
+            if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
+                return result
+        return definition(*arguments, **options)
 
     layer = cast(Layer, call)
     layer.definition, layer.gradient = definition, None
     return layer
-
-
-def by_kernel(layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Run a layer by its kernel, where there is one that accepts the call, else by its definition.
-
-    Parameters
-    ----------
-    layer : Layer
-        The layer.
-    arguments : tuple
-        What it is called with by position.
-    options : dict of str to object
-        What it is called with by keyword.
-
-    Returns
-    -------
-    array or tuple
-        The result.
-    """
-    first = arguments[0] if arguments else None
-    kernels = _kernels.get(type(first))
-    if kernels is None:
-        kernels = _kernels_for(first)
-    if first is not None and layer in kernels:
-        kernel, dtypes = kernels[layer]
-        if first.dtype in dtypes and (result := kernel(*arguments, **options)) is not NotImplemented:
-            return result
-    return layer.definition(*arguments, **options)
 
 
 def gradient_by_kernel(
@@ -126,8 +106,10 @@ def gradient_by_kernel(
         Its gradient.
     dy, result : array
         The gradient of the loss with respect to the layer's result, and the result.
-    arguments, options
-        As for `by_kernel`.
+    arguments : tuple
+        What the layer was called with by position.
+    options : dict of str to object
+        What it was called with by keyword.
 
     Returns
     -------

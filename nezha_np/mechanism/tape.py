@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
-from nezha_np.mechanism.layer import Layer, by_kernel, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel
 from nezha_np.mechanism.recorder import active_recorder, definitions, nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -116,8 +116,8 @@ class Tape(Trace):
             The result.
         """
         if self.kernels:
-            with nothing_recorded():
-                return by_kernel(layer, arguments, options)
+            with nothing_recorded():  # so the layer runs by its kernel, where it has one
+                return layer(*arguments, **options)
         return super().compute(name, layer, arguments, options)
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:

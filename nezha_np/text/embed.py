@@ -202,7 +202,10 @@ def embed_batch(
     _check_lengths(names, mask.sum(axis=1), weights.config.longest_text)
     highest = batch["input_ids"].max()
     if highest >= weights.config.vocab_size:
-        raise ValueError(f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}")
+        raise ValueError(
+            f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}: this vocabulary "
+            "belongs to another model"
+        )
     out = forward(weights, **batch)
     if model.prompt is not None and not model.include_prompt:
         # [CLS] and the prompt; the reference counts its tokens where it stands alone

@@ -283,12 +283,16 @@ def _read_transformer(folder: Path, config: Config) -> dict[str, Any]:
         raise ValueError(f"{file}: expected {texts} as text in modality_config, got {modality!r}")
     _check_served(file, values, ("max_seq_length", "do_lower_case"))
     lower = _switch(file, values, "do_lower_case", False)
+    tokenizer = folder / "tokenizer_config.json"
+    settings = read_settings(tokenizer)
+    for key in ("truncation_side", "padding_side"):  # the left one makes other vectors, where sides matter at all
+        if settings.get(key) not in (None, "right"):
+            raise ValueError(f"{tokenizer}: expected 'right' as {key}, got {settings[key]!r}, which is not implemented")
     if (length := values.get("max_seq_length")) is not None:
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ValueError(f"{file}: expected a number from 1 on as max_seq_length, got {length!r}")
         return {"lower": lower, "max_length": length, "cut_by": f"the max_seq_length in {file}"}
-    tokenizer = folder / "tokenizer_config.json"
-    most = read_settings(tokenizer).get("model_max_length", math.inf)
+    most = settings.get("model_max_length", math.inf)
     if isinstance(most, bool) or not isinstance(most, (int, float)):
         raise ValueError(f"{tokenizer}: expected a number as model_max_length, got {most!r}")
     length = int(min(config.max_position_embeddings, most))

@@ -208,6 +208,8 @@ def read_config_beside(file: Path) -> Config:
     'nezha'
     """
     path = file.with_name("config.json")
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path}: expected a config.json, found a link that leads to no file: fetch it again")
     if not path.is_file():
         others = sorted(other.name for other in file.parent.glob("*config.json") if "tokenizer" not in other.name)
         advice = f"rename {others[0]}" if others else "put the one that the model was published with there"

@@ -188,7 +188,9 @@ def every_name(headers: Mapping[Path, Mapping[str, Entry]]) -> dict[str, Source]
                 continue
             name, entry = found
             if name in named:
-                both = f"{printable(named[name][1])} and {printable(raw)}"
+                other, first, _ = named[name]
+                place = "" if other == file else f" in {other.name}"  # another shard
+                both = f"{printable(first)}{place} and {printable(raw)}"
                 raise ValueError(f"{file}: expected one tensor for {printable(name)}, got {both}")
             named[name] = (file, raw, entry)
     return named

@@ -161,9 +161,9 @@ def advice_for_part(files: list[Path]) -> str:
     Examples
     --------
     >>> advice_for_part([Path("model-00001-of-00002.safetensors")])
-    ': model-00001-of-00002.safetensors is one of 2 shards; name their folder or their index'
+    ': model-00001-of-00002.safetensors is one of 2 shards; name their folder or an index of them all'
     """
     match = SHARD.fullmatch(files[0].name) if len(files) == 1 else None
     if match is None or int(match[2]) < 2:
         return ""
-    return f": {files[0].name} is one of {int(match[2])} shards; name their folder or their index"
+    return f": {files[0].name} is one of {int(match[2])} shards; name their folder or an index of them all"

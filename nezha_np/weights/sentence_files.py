@@ -142,7 +142,8 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
         return ()
     entries = read_json(file)
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"{file}: expected a list of modules, got {type(entries).__name__}")
+        got = "an empty one" if entries == [] else type(entries).__name__
+        raise ValueError(f"{file}: expected a list of modules, got {got}")
     modules = []
     for entry in entries:
         kind, path = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
