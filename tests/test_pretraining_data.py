@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
+from nezha_np.randomness import uniform
 from nezha_np.training.corpus import Corpus, make_corpus, read_corpus
 from nezha_np.training.data import SpecialIds, make_batch, order_of, passages, special_ids
 from nezha_np.training.masking import mask_words
@@ -117,6 +118,36 @@ def test_half_of_the_pairs_are_random_and_one_in_ten_is_short():
     assert all(pair.second[0] >= 500 for pair in pairs if pair.label)
 
 
+@given(layout=layouts(), key=keys)
+def test_a_pair_of_a_passage_has_the_room_filled_and_drops_no_sentence_that_is_needed_for_it(layout, key):
+    starts, bounds, _, _, room = layout
+    corpus = Corpus(np.zeros(starts[-1], np.int32), np.ones(starts[-1], np.uint8), starts, bounds, 9)
+    for first, after in passages(corpus, room + 3).tolist() if room > 2 else []:
+        pair = draw_pair(starts, bounds, (first, after), room=room, key=(*key, first))
+        # The second draw is the length of a short pair, the first whether the pair is one.
+        if uniform(6, *key, first, "pair")[0] >= 0.1 and pair.label == 0:
+            assert pair.tokens == min(room, starts[after] - starts[first])
+
+
+def test_where_a_sentence_is_longer_than_the_room_a_and_a_random_b_have_half_each():
+    starts, bounds = np.arange(0, 2001, 200), np.array([0, 3, 6, 10])
+    for number in range(50):
+        pair = draw_pair(starts, bounds, (1, 2), room=125, key=(number,))
+        lengths = [stop - start for start, stop in (pair.first, pair.second)]
+        assert pair.label == 1 and abs(lengths[0] - lengths[1]) <= 1
+
+
+def test_the_longer_text_of_a_pair_is_cut_token_by_token_at_both_ends():
+    starts, bounds = np.array([0, 40, 50, 60]), np.array([0, 2, 3])
+    fronts = []
+    for number in range(200):
+        pair = draw_pair(starts, bounds, (0, 2), room=18, key=(number,))
+        if pair.tokens == 18 and pair.label == 0:
+            assert pair.first[1] - pair.first[0] == 9 and pair.second[1] - pair.second[0] == 9
+            fronts.append(pair.first[0])
+    assert 14 < np.mean(fronts) < 17 and len(set(fronts)) > 5  # 31 tokens are lost, at the front half of them
+
+
 def some_corpus(seed=0, documents=7, vocab_size=60):
     generator = np.random.default_rng(seed)
     lengths = [generator.integers(1, 12, size=generator.integers(1, 9)) for _ in range(documents)]
@@ -208,7 +239,7 @@ def test_a_corpus_has_the_tokens_the_words_the_sentences_and_the_documents(tmp_p
 
 def test_json_lines_make_the_same_corpus_a_document_a_line(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
-    documents = ["研究生命起源。\n房间很干净。", {"text": "总理会见外宾 play"}]
+    documents = ["研究生命起源。\n\n房间很干净。", {"text": "总理会见外宾 play"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents), encoding="utf-8")
     plain = make_corpus([tmp_path / "a.txt"], tmp_path / "plain", nz.load_tokenizer())
     lines = make_corpus([tmp_path / "a.jsonl"], tmp_path / "lines", nz.load_tokenizer())
