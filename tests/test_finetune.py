@@ -1,9 +1,11 @@
 """Fine-tuning from files: every task learns, bad lines are named, a killed run ends with the same bits."""
 
+import dataclasses
 import json
 import random
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -114,6 +116,28 @@ def test_what_was_fine_tuned_is_read_by_the_reference(tmp_path):
     with torch.no_grad():
         theirs = model(**{name: torch.tensor(array) for name, array in batch.items()}).logits.numpy()
     np.testing.assert_allclose(nz.sequence_classification(weights, **batch).logits, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scripted", "best"),
+    [([0.5, 0.9, 0.7, 0.9, 1.0, 1.0], 2), ([0.5, 0.5, 0.6, 0.5, 0.7, 0.6], 5), ([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], 1)],
+)
+def test_the_first_best_model_is_kept_and_the_run_ends_after_two_epochs_without_a_better_one(scripted, best, tmp_path):
+    seen, scores = [], iter(scripted)
+
+    def predict_and_note(weights, *arguments):
+        seen.append({name: array.copy() for name, array in weights.items()})
+        return predict(weights, *arguments)
+
+    task = dataclasses.replace(TASKS["classify"], scores=lambda predicted, examples: {"accuracy": next(scores)})
+    options = {"epochs": 6, "batch_size": 16, "max_length": 16}
+    with (
+        mock.patch.dict(TASKS, classify=task),
+        mock.patch("nezha_np.training.finetune.predict", predict_and_note),
+    ):
+        weights = finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
+    assert len(seen) == min(best + 2, 6)
+    assert all(np.array_equal(array, weights[name]) for name, array in seen[best - 1].items())
 
 
 def command(folder, run):

@@ -225,6 +225,16 @@ def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):
 
 
 @pytest.mark.parametrize("more", [[], ["--held-out"]])
+def test_a_text_of_one_document_is_named_before_the_first_step(more, text, capsys):
+    (text / "one.txt").write_text("房间很干净。\n早餐也很好吃。\n", encoding="utf-8")
+    texts = [str(text / "text.txt")] if more else []
+    options = ["--steps", "1", "--batch-size", "1", "-o", str(text / "run")]
+    assert main(["pretrain", *texts, *more, str(text / "one.txt"), *options]) == 2
+    assert f"two documents at least, for pairs of two texts, found one in {text / 'one.txt'}" in capsys.readouterr().err
+    assert not (text / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--held-out"]])
 def test_a_text_without_a_sentence_is_named(more, text, capsys):
     (text / "empty.txt").write_text("\n", encoding="utf-8")
     texts = [str(text / "text.txt")] if more else []

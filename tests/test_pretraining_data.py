@@ -70,6 +70,9 @@ def test_of_the_labelled_tokens_80_percent_are_masked_10_replaced_and_10_kept():
 def test_at_most_20_tokens_of_a_sequence_are_masked_and_none_where_none_may_be():
     _, labels = mask_words(np.arange(200), np.arange(200), mask_id=3, replacements=[7], key=(0,))
     assert (labels != -100).sum() == 20
+    for length, count in ((3, 1), (10, 2), (12, 2), (37, 6), (100, 15)):  # 15 %, rounded
+        _, labels = mask_words(np.arange(length), np.arange(length), mask_id=3, replacements=[7], key=(0,))
+        assert (labels != -100).sum() == count
     ids, labels = mask_words([1, 2], [-1, -1], mask_id=3, replacements=[7], key=(0,))
     assert ids.tolist() == [1, 2] and set(labels.tolist()) == {-100}
     _, labels = mask_words(np.arange(30), np.zeros(30, int), mask_id=3, replacements=[7], key=(0,))
@@ -139,6 +142,10 @@ def test_where_a_sentence_is_longer_than_the_room_a_and_a_random_b_have_half_eac
 
 def test_the_longer_text_of_a_pair_is_cut_token_by_token_at_both_ends():
     starts, bounds = np.array([0, 40, 50, 60]), np.array([0, 2, 3])
+    for number in range(20):  # where both are equal, the second is cut, as the authors do
+        pair = draw_pair(starts, bounds, (0, 2), room=17, key=(number,))
+        if pair.tokens == 17:
+            assert pair.first[1] - pair.first[0] == 9 and pair.second[1] - pair.second[0] == 8
     fronts = []
     for number in range(200):
         pair = draw_pair(starts, bounds, (0, 2), room=18, key=(number,))
@@ -196,6 +203,21 @@ def test_a_batch_is_made_of_pairs_with_special_tokens_padding_and_labels(seed, s
         assert 1 <= (labels != -100).sum() <= 20
     again = make_batch(corpus, step, SPECIAL, batch_size=4, max_length=24, seed=seed, whole_words=whole_words)
     assert all(np.array_equal(again[name], array) for name, array in batch.items())
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_the_words_of_both_texts_are_masked_whole_or_token_by_token(whole_words):
+    """Each sentence is one word of four tokens."""
+    starts = np.arange(0, 401, 4)
+    corpus = Corpus(np.arange(4, 404), (np.arange(400) % 4 == 0).astype(int), starts, np.arange(0, 101, 10), 404)
+    torn = np.zeros(2, int)
+    for step in range(10):
+        batch = make_batch(corpus, step, SPECIAL, batch_size=2, max_length=43, rate=0.3, whole_words=whole_words)
+        for labels, types in zip(batch["labels"], batch["token_type_ids"], strict=True):
+            for kind in (0, 1):
+                masked = Counter((labels[(types == kind) & (labels != -100)] // 4).tolist())
+                torn[kind] += sum(count < 4 for count in masked.values())
+    assert np.all(torn == 0) if whole_words else np.all(torn > 0)
 
 
 def test_masks_are_drawn_anew_in_each_epoch():

@@ -65,6 +65,26 @@ def test_a_step_that_overflows_is_left_out_and_loses_nothing():
         np.testing.assert_array_equal(first.weights[name], array)
 
 
+def test_the_loss_scale_is_that_of_the_authors():
+    """2³², doubled after 1,000 steps in a row that are finite, halved after 2 that are not since it changed."""
+    scale = LossScale()
+    assert scale.scale == 2.0**32
+    for finite, expected in ((False, 32), (True, 32), (False, 31), (False, 31), (False, 30)):
+        scale = scale.after(finite=finite)
+        assert scale.scale == 2.0**expected
+    for count, expected in ((999, 30), (1, 31), (999, 31)):
+        for _ in range(count):
+            scale = scale.after(finite=True)
+        assert scale.scale == 2.0**expected
+    scale = scale.after(finite=False)  # the count of finite steps begins anew
+    for count, expected in ((999, 31), (1, 32)):
+        for _ in range(count):
+            scale = scale.after(finite=True)
+        assert scale.scale == 2.0**expected
+    scale = scale.after(finite=False)  # and that of the others too, when the scale changes
+    assert scale.scale == 2.0**32
+
+
 def test_in_mixed_precision_the_weights_stay_float32_and_small_updates_are_kept():
     start = first_step(nz.init(CONFIG), adamw, LossScale(2.0**10))
     *_, last = train(start, nz.masked_lm, batches, adamw, steps=20, learning_rate=1e-7)

@@ -210,8 +210,13 @@ def _check_model(weights: Weights, tokenizer: Any) -> None:
 def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
     """Read the corpus that an earlier call made, or make it."""
     if (folder / "corpus.json").is_file():
-        return read_corpus(folder)
-    return make_corpus(files, folder, tokenizer, segmenter=segmenter)
+        corpus = read_corpus(folder)
+    else:
+        corpus = make_corpus(files, folder, tokenizer, segmenter=segmenter)
+    if corpus.documents.size < 3:
+        found = ", ".join(map(str, files))
+        raise ValueError(f"files: expected two documents at least, for pairs of two texts, found one in {found}")
+    return corpus
 
 
 class Batches:
