@@ -16,6 +16,7 @@ from nezha_np.training.examples import names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Settings, stack
 from nezha_np.training.finetune import finetune, parts_of_one_length, predict
 from nezha_np.training.metrics import answer_scores, entities, entity_f1
+from nezha_np.training.schedule import warmup_polynomial_decay
 
 GOOD, BAD = ["房间很干净", "早餐很好吃", "服务热情"], ["房间很脏", "早餐难吃", "服务太差"]
 
@@ -138,6 +139,18 @@ def test_the_first_best_model_is_kept_and_the_run_ends_after_two_epochs_without_
         weights = finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
     assert len(seen) == min(best + 2, 6)
     assert all(np.array_equal(array, weights[name]) for name, array in seen[best - 1].items())
+
+
+def test_every_tenth_example_is_held_out_and_the_rate_grows_for_a_tenth_of_the_steps(tmp_path):
+    with mock.patch(
+        "nezha_np.training.finetune.warmup_polynomial_decay", side_effect=warmup_polynomial_decay
+    ) as schedule:
+        finetune("classify", write(tmp_path, "classify", 40), tmp_path / "run", epochs=1, batch_size=3, max_length=16)
+    options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert (options["examples"], options["held_out"]) == (36, 4)
+    expected = {"learning_rate": 5e-5 * 768 / 128, "warmup_steps": 1, "total_steps": 12}
+    assert [call.args for call in schedule.call_args_list] == [(number,) for number in range(12)]
+    assert all(call.kwargs == expected for call in schedule.call_args_list)
 
 
 def command(folder, run):

@@ -10,7 +10,10 @@ import pytest
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.training.pretrain import pretrain
+from nezha_np.training.corpus import make_corpus
+from nezha_np.training.data import make_batch, special_ids
+from nezha_np.training.evaluation import masked_accuracy
+from nezha_np.training.pretrain import Batches, pretrain
 from nezha_np.training.run_folder import only_run
 
 SENTENCES = ["房间很干净。", "早餐也很好吃。", "服务员态度非常差!", "交通方便。", "总理会见外宾。", "下次还会再来。"]
@@ -182,6 +185,47 @@ def test_a_text_that_cannot_be_read_is_named_by_its_line(text, capsys):
     assert main(command(text, "run")) == 2
     assert "text.txt, line 2" in capsys.readouterr().err
     assert not (text / "run" / "corpus").exists()
+
+
+def test_held_out_text_is_measured_wherever_the_run_is_saved(text):
+    measured = []
+    config = nz.NezhaConfig(**{name: value for name, value in CONFIG.items() if name != "model_type"})
+    options = {"steps": 8, "batch_size": 2, "max_length": 24, "measure_every": 3, "save_every": 4, "config": config}
+    texts = [text / "text.txt"]
+    pretrain(texts, text / "run", held_out=texts, report=measured.append, **options)
+    assert [line["step"] for line in measured] == [3, 4, 6, 8]
+    assert [line["step"] for line in measured if "held_out_loss" in line] == [4, 8]
+
+
+def test_the_parts_of_a_batch_are_the_batch(text):
+    tokenizer = nz.load_tokenizer()
+    corpus = make_corpus([text / "text.txt"], text / "corpus", tokenizer)
+    whole, parts = (Batches(corpus, special_ids(tokenizer), 4, parts, 24, 0, False) for parts in (1, 2))
+    for step in range(3):
+        (one,), both = whole(step), parts(step)
+        assert all(part["labelled_only"] for part in both)
+        for name, array in make_batch(corpus, step, special_ids(tokenizer), batch_size=4, max_length=24).items():
+            np.testing.assert_array_equal(one[name], array)
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in both]), array)
+
+
+def test_held_out_loss_and_accuracies_are_those_of_the_heads():
+    weights = nz.init(nz.NezhaConfig(**{name: value for name, value in CONFIG.items() if name != "model_type"}), seed=3)
+    ids = np.random.default_rng(0).integers(5, 7000, (2, 3, 9))
+    batches, losses, counts, pairs = [], [], [], 0
+    for some, follows in zip(ids, ([0, 1, 1], [1, 1, 0]), strict=True):
+        out = nz.pretraining(weights, some)
+        said = out.prediction_logits.argmax(axis=-1)
+        labels = np.where(some % 5 == 0, said, np.where(some % 5 < 3, (said + 1) % 7000, -100))
+        batches.append({"input_ids": some, "labels": labels, "next_sentence_label": follows})
+        losses.append(float(nz.masked_lm(weights, some, labels=labels).loss))
+        counts.append([int((some % 5 == 0).sum()), int((labels != -100).sum())])
+        pairs += int((out.seq_relationship_logits.argmax(axis=-1) == np.array(follows)).sum())
+    found, (right, labelled) = masked_accuracy(weights, batches), np.sum(counts, axis=0)
+    assert 0 < right < labelled < ids.size
+    assert found["loss"] == pytest.approx(np.average(losses, weights=[count for _, count in counts]), rel=1e-5)
+    assert found["accuracy"] == right / labelled
+    assert found["next_sentence_accuracy"] == pairs / 6
 
 
 def test_a_run_that_has_saved_nothing_begins_anew_with_other_options_and_texts(text, capsys):

@@ -256,6 +256,10 @@ def test_a_corpus_has_the_tokens_the_words_the_sentences_and_the_documents(tmp_p
     assert np.diff(corpus.sentences).tolist() == [len(encoding.ids) for encoding in expected]
     assert corpus.documents.tolist() == [0, 2, 3]
     assert corpus.begins_word[:7].tolist() == [1, 0, 1, 0, 1, 0, 1]
+    continues = [token.startswith("##") for encoding in expected for token in encoding.tokens]
+    assert any(continues) and not corpus.begins_word[np.array(continues)].any()
+    without = make_corpus([tmp_path / "a.txt"], tmp_path / "without", tokenizer)
+    assert without.begins_word.tolist() == [int(not one) for one in continues]
     assert read_corpus(tmp_path / "corpus").begins_word.tolist() == corpus.begins_word.tolist()
 
 

@@ -20,6 +20,7 @@ from nezha_np.training.metrics import accuracy, answer_scores, entity_f1
 
 Arrays = dict[str, np.ndarray]
 LONGEST_ANSWER = 30  # tokens
+TOGETHER = 1024  # texts that are encoded, and padded, at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +76,16 @@ class Feature:
 
 def text_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
     """Turn texts, or pairs of texts, with their classes into arrays."""
-    pairs = [example["text_pair"] for example in examples] if "text_pair" in examples[0] else None
-    batch = encode(settings.tokenizer, [one["text"] for one in examples], pairs, max_length=settings.max_length)
-    lengths = batch["attention_mask"].sum(axis=1)
-    found = []
-    for number, (example, length) in enumerate(zip(examples, lengths.tolist(), strict=True)):
-        arrays = {name: array[number, :length].copy() for name, array in batch.items()}
-        arrays["labels"] = np.array(settings.labels.index(example["label"]))
-        found.append(Feature(arrays, number))
+    found: list[Feature] = []
+    for first in range(0, len(examples), TOGETHER):
+        some = examples[first : first + TOGETHER]
+        pairs = [example["text_pair"] for example in some] if "text_pair" in some[0] else None
+        batch = encode(settings.tokenizer, [one["text"] for one in some], pairs, max_length=settings.max_length)
+        lengths = batch["attention_mask"].sum(axis=1)
+        for row, (example, length) in enumerate(zip(some, lengths.tolist(), strict=True)):
+            arrays = {name: array[row, :length].copy() for name, array in batch.items()}
+            arrays["labels"] = np.array(settings.labels.index(example["label"]))
+            found.append(Feature(arrays, first + row))
     return found
 
 

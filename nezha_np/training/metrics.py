@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+SAME_PREFIX = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "L": "E", "U": "S"}
 Entity = tuple[str, int, int]  # its kind, its first token, and the one after its last
 
 
@@ -24,6 +25,8 @@ def accuracy(predicted: Sequence[object], right: Sequence[object]) -> float:
 
 def entities(tags: Sequence[str]) -> list[Entity]:
     """Find the entities in the tags of a text: B-, I-, E- and S- before a kind, and O outside of entities.
+
+    M- is another name of I-, as in BMES; L- and U- are those of E- and S-, as in BILOU.
 
     A tag without such a prefix is a kind by itself: neighbours of one kind are one entity. An I- or E- that continues
     nothing begins an entity, as in conlleval and seqeval.
@@ -46,7 +49,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     found: list[Entity] = []
     before = ("O", "")
     for index, tag in enumerate(tags):
-        prefix, kind = (tag[0], tag[2:]) if tag[1:2] == "-" and tag[0] in "BIES" else ("I", tag)
+        prefix, kind = (SAME_PREFIX[tag[0]], tag[2:]) if tag[1:2] == "-" and tag[0] in SAME_PREFIX else ("I", tag)
         if tag == "O":
             prefix, kind = "O", ""
         begins = prefix in ("B", "S") or kind != before[1] or before[0] in ("O", "E", "S")

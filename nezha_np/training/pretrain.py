@@ -95,7 +95,7 @@ def pretrain(
     seed : int
         Everything random depends on it: new weights, batches, masks, dropout.
     measure_every, save_every : int
-        After how many steps the run is measured and saved.
+        After how many steps the run is measured and saved. On held-out text it is measured where it is saved.
     keep : int
         How many saved steps to keep.
     report : callable, optional
@@ -171,6 +171,7 @@ def pretrain(
         held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
         metrics = Metrics(target / "metrics.jsonl", start.number)
         batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None)
+        held_out_batches = None if held_out_corpus is None else batches.of(held_out_corpus)
         step = start
         for step in train(
             start,
@@ -186,10 +187,11 @@ def pretrain(
             weight_decay=weight_decay,
         ):
             last = step.number == steps
-            if last or step.number % measure_every == 0:
+            with_held_out = held_out_batches is not None and (last or step.number % save_every == 0)
+            if last or with_held_out or step.number % measure_every == 0:
                 values = _measured(step)
-                if held_out_corpus is not None and (last or step.number % save_every == 0):
-                    values |= _held_out(step, held_out_corpus, batches)
+                if held_out_batches is not None and with_held_out:
+                    values |= _held_out(step, held_out_batches)
                 metrics.add(values)
                 if report is not None:
                     report(values)
@@ -292,10 +294,9 @@ def _measured(step: Step) -> dict[str, Any]:
     return values
 
 
-def _held_out(step: Step, corpus: Corpus, batches: Batches) -> dict[str, float]:
+def _held_out(step: Step, batches: Batches) -> dict[str, float]:
     """Measure on held-out text: the same batches each time."""
-    measured = batches.of(corpus)
-    found = masked_accuracy(step.weights, (measured(n)[0] for n in range(min(EVALUATED, len(measured)))))
+    found = masked_accuracy(step.weights, (batches(n)[0] for n in range(min(EVALUATED, len(batches)))))
     return {f"held_out_{name}": value for name, value in found.items()}
 
 
