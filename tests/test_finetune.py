@@ -1,9 +1,11 @@
 """Fine-tuning from files: every task learns, bad lines are named, a killed run ends with the same bits."""
 
+import dataclasses
 import json
 import random
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -116,6 +118,28 @@ def test_what_was_fine_tuned_is_read_by_the_reference(tmp_path):
     np.testing.assert_allclose(nz.sequence_classification(weights, **batch).logits, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scripted", "best"),
+    [([0.5, 0.9, 0.7, 0.9, 1.0, 1.0], 2), ([0.5, 0.5, 0.6, 0.5, 0.7, 0.6], 5), ([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], 1)],
+)
+def test_the_first_best_model_is_kept_and_the_run_ends_after_two_epochs_without_a_better_one(scripted, best, tmp_path):
+    seen, scores = [], iter(scripted)
+
+    def predict_and_note(weights, *arguments):
+        seen.append({name: array.copy() for name, array in weights.items()})
+        return predict(weights, *arguments)
+
+    task = dataclasses.replace(TASKS["classify"], scores=lambda predicted, examples: {"accuracy": next(scores)})
+    options = {"epochs": 6, "batch_size": 16, "max_length": 16}
+    with (
+        mock.patch.dict(TASKS, classify=task),
+        mock.patch("nezha_np.training.finetune.predict", predict_and_note),
+    ):
+        weights = finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
+    assert len(seen) == min(best + 2, 6)
+    assert all(np.array_equal(array, weights[name]) for name, array in seen[best - 1].items())
+
+
 def command(folder, run):
     return [
         "finetune",
@@ -188,6 +212,16 @@ def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, m
         ("classify", '{"text": "好", "label": 1.5}', "expected a name or an integer as label, got 1.5"),
         ("tag", '{"tokens": ["好", "坏"], "labels": ["O"]}', "expected a label for each of 2 tokens, got 1"),
         ("classify", "好", "expected JSON, got something else"),
+        ("classify", '{"text": "好", "label": " "}', "expected a name or an integer as label, got ' '"),
+        ("tag", '{"tokens": [], "labels": []}', "expected tokens, labels, found no tokens"),
+        ("answer", '{"question": "谁", "context": "他", "answers": []}', "found no answer"),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": 1e999}',
+            "integer as start, got inf",
+        ),
+        ("answer", '{"question": "谁", "context": "他", "answer": "他", "start": 0.5}', "integer as start, got 0.5"),
+        ("choose", '{"question": "谁", "context": "他", "choices": ["甲", "乙"], "label": 0.9}', "as label, got 0.9"),
     ],
 )
 def test_a_line_of_json_that_is_no_example_is_named(task, line, message, tmp_path):
@@ -203,11 +237,46 @@ def test_the_label_may_stand_first_or_last_and_columns_may_have_names(tmp_path):
         assert read_examples(file, "classify")[0] == {"text": "好", "label": "1"}
 
 
+def test_the_columns_of_choices_may_have_names(tmp_path):
+    file = tmp_path / "train.tsv"
+    file.write_text("question\tcontext\tlabel\tchoice\tchoice\n谁？\t他在家。\t1\t我\t他\n", encoding="utf-8")
+    assert read_examples(file, "choose") == [
+        {"question": "谁？", "context": "他在家。", "choices": ["我", "他"], "label": 1}
+    ]
+
+
+def test_labels_have_one_order_whatever_they_look_like():
+    for names in (["1", "-2", "01"], ["--5", "1"], ["9" * 5000, "1"]):
+        order = names_of_labels([{"label": name} for name in names], "classify")
+        assert order == names_of_labels([{"label": name} for name in reversed(names)], "classify")
+        assert sorted(order) == sorted(names)
+    assert names_of_labels([{"label": name} for name in ("1", "-2", "01", "10")], "classify") == ["-2", "01", "1", "10"]
+
+
+def test_a_single_class_is_refused_for_its_head_would_be_a_regression(tmp_path):
+    (tmp_path / "train.tsv").write_text("好\tgood\n" * 20, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"train\.tsv: expected two classes at least, found only good"):
+        finetune("classify", tmp_path / "train.tsv", tmp_path / "run")
+
+
+def test_a_wrong_number_is_named_before_anything_is_written(tmp_path):
+    for wrong in ({"learning_rate": -1.0}, {"weight_decay": float("nan")}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}: expected a finite number from 0 on"):
+            finetune("classify", write(tmp_path, "classify"), tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
+
+
 def test_answers_of_squad_and_fields_of_other_names_are_read(tmp_path):
     file = tmp_path / "train.jsonl"
     row = {"question": "谁？", "context": "他在家。", "answers": {"text": ["家", "在家"], "answer_start": [2, 1]}}
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    assert read_examples(file, "answer") == [{"question": "谁？", "context": "他在家。", "answer": "家", "start": 2}]
+    example = {"question": "谁？", "context": "他在家。", "answer": "家", "start": 2}
+    assert read_examples(file, "answer") == [example | {"right": ["家", "在家"]}]
+    answers = [{"text": text, "answer_start": start} for text, start in (("家", 2), ("在家", 1))]
+    file.write_text(json.dumps(row | {"answers": answers}) + "\n", encoding="utf-8")
+    assert read_examples(file, "answer") == [example | {"right": ["家", "在家"]}]
+    file.write_text(json.dumps(row | {"answers": {"text": "家", "answer_start": 2}}) + "\n", encoding="utf-8")
+    assert read_examples(file, "answer") == [example]
     file.write_text('{"premise": "好", "hypothesis": "坏", "label": "neutral"}\n', encoding="utf-8")
     assert read_examples(file, "pairs") == [{"text": "好", "text_pair": "坏", "label": "neutral"}]
 
@@ -245,6 +314,24 @@ def test_a_long_context_becomes_windows_and_the_answer_is_where_it_is_whole():
     assert seen == set(tokenizer.encode(context, add_special_tokens=False).offsets)
 
 
+def test_short_windows_share_half_of_their_tokens_at_most():
+    example = {"question": "他在哪里？", "context": "早餐很好吃。" * 50, "answer": "早餐", "start": 0}
+    features = TASKS["answer"].features([example], Settings(nz.load_tokenizer(), 48))
+    assert len(features) <= 2 * 300 // (48 - 3 - 5) + 1
+
+
+def test_the_loss_of_answers_is_the_average_of_start_and_end_as_the_head_computes_it(tmp_path):
+    measured = []
+    rows = answer_lines(9) + answer_lines(1)
+    (tmp_path / "train.jsonl").write_text(rows, encoding="utf-8")
+    options = {"epochs": 1, "batch_size": 9, "learning_rate": 0.0, "report": measured.append}
+    weights = finetune("answer", tmp_path / "train.jsonl", tmp_path / "run", **options)
+    examples = read_examples(tmp_path / "train.jsonl", "answer")[:9]
+    batch = stack(TASKS["answer"].features(examples, Settings(nz.load_tokenizer(), 128)), 0)
+    # Dropout makes a difference; a sum would be twice as much.
+    assert measured[0]["loss"] == pytest.approx(float(nz.question_answering(weights, **batch).loss), rel=0.2)
+
+
 def test_parts_have_one_length_and_one_number_of_choices_and_padding_is_not_attended():
     tokenizer = nz.load_tokenizer()
     examples = [{"text": "好" * length, "label": "x"} for length in (1, 30, 2, 28)]
@@ -264,6 +351,10 @@ def test_entities_are_those_of_conlleval():
 
 
 def test_answers_are_measured_by_characters_without_punctuation():
-    assert answer_scores(["“北京”"], ["北京。"]) == (1.0, 1.0)
-    exact, f1 = answer_scores(["在北京开会"], ["北京"])
+    assert answer_scores(["“北京”"], [["北京。"]]) == (1.0, 1.0)
+    assert answer_scores(["北京", "上海"], [["在北京", "北京"], ["广州", "海"]]) == (
+        0.5,
+        pytest.approx((1 + 2 / 3) / 2),
+    )
+    exact, f1 = answer_scores(["在北京开会"], [["北京"]])
     assert exact == 0.0 and f1 == pytest.approx(4 / 7)

@@ -135,6 +135,39 @@ def test_a_wrong_option_is_one_line_that_names_it(text, more, message, capsys):
     assert status == 2 and error.count("\n") == 1 and message in error
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--learning-rate", "-1"], "learning-rate: expected a finite number"),
+        (["--warmup-steps", "12"], "warmup-steps: expected a number from 0 to 11, got 12"),
+        (["--max-length", "4"], "max-length: expected a number from 5 on, got 4"),
+    ],
+)
+def test_a_wrong_number_is_named_before_texts_are_cut_into_tokens(text, more, message, capsys):
+    assert main(command(text, "run", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (text / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            nz.NezhaConfig(vocab_size=6999, hidden_size=8, num_attention_heads=1),
+            "expected a vocab_size of 7000 at least",
+        ),
+        (
+            nz.ConvBertConfig(vocab_size=7000, hidden_size=32, num_attention_heads=2),
+            "pretraining: expected a model with",
+        ),
+    ],
+)
+def test_a_model_that_the_text_cannot_train_is_named_before_it_is_cut_into_tokens(config, message, text):
+    with pytest.raises(ValueError, match=message):
+        pretrain([text / "text.txt"], text / "run", config=config, steps=1)
+    assert not (text / "run" / "corpus").exists()
+
+
 def test_a_run_with_other_options_is_not_gone_on_with(text, capsys):
     assert main(command(text, "run")) == 0
     assert main(command(text, "run", "--seed", "1")) == 2
@@ -189,6 +222,16 @@ def test_a_damaged_file_of_a_run_is_named(name, text, capsys):
 def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):
     assert main(command(text, "text.txt")) == 2
     assert "--output: expected a folder, found a file: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--held-out"]])
+def test_a_text_of_one_document_is_named_before_the_first_step(more, text, capsys):
+    (text / "one.txt").write_text("房间很干净。\n早餐也很好吃。\n", encoding="utf-8")
+    texts = [str(text / "text.txt")] if more else []
+    options = ["--steps", "1", "--batch-size", "1", "-o", str(text / "run")]
+    assert main(["pretrain", *texts, *more, str(text / "one.txt"), *options]) == 2
+    assert f"two documents at least, for pairs of two texts, found one in {text / 'one.txt'}" in capsys.readouterr().err
+    assert not (text / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize("more", [[], ["--held-out"]])

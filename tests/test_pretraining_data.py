@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nezha_np as nz
+from nezha_np.randomness import uniform
 from nezha_np.training.corpus import Corpus, make_corpus, read_corpus
 from nezha_np.training.data import SpecialIds, make_batch, order_of, passages, special_ids
 from nezha_np.training.masking import mask_words
@@ -69,6 +70,9 @@ def test_of_the_labelled_tokens_80_percent_are_masked_10_replaced_and_10_kept():
 def test_at_most_20_tokens_of_a_sequence_are_masked_and_none_where_none_may_be():
     _, labels = mask_words(np.arange(200), np.arange(200), mask_id=3, replacements=[7], key=(0,))
     assert (labels != -100).sum() == 20
+    for length, count in ((3, 1), (10, 2), (12, 2), (37, 6), (100, 15)):  # 15 %, rounded
+        _, labels = mask_words(np.arange(length), np.arange(length), mask_id=3, replacements=[7], key=(0,))
+        assert (labels != -100).sum() == count
     ids, labels = mask_words([1, 2], [-1, -1], mask_id=3, replacements=[7], key=(0,))
     assert ids.tolist() == [1, 2] and set(labels.tolist()) == {-100}
     _, labels = mask_words(np.arange(30), np.zeros(30, int), mask_id=3, replacements=[7], key=(0,))
@@ -115,6 +119,40 @@ def test_half_of_the_pairs_are_random_and_one_in_ten_is_short():
     short = sum(pair.tokens < 55 for pair in following) / len(following)
     assert abs(short - 0.1 * 53 / 59) < 0.026
     assert all(pair.second[0] >= 500 for pair in pairs if pair.label)
+
+
+@given(layout=layouts(), key=keys)
+def test_a_pair_of_a_passage_has_the_room_filled_and_drops_no_sentence_that_is_needed_for_it(layout, key):
+    starts, bounds, _, _, room = layout
+    corpus = Corpus(np.zeros(starts[-1], np.int32), np.ones(starts[-1], np.uint8), starts, bounds, 9)
+    for first, after in passages(corpus, room + 3).tolist() if room > 2 else []:
+        pair = draw_pair(starts, bounds, (first, after), room=room, key=(*key, first))
+        # The second draw is the length of a short pair, the first whether the pair is one.
+        if uniform(6, *key, first, "pair")[0] >= 0.1 and pair.label == 0:
+            assert pair.tokens == min(room, starts[after] - starts[first])
+
+
+def test_where_a_sentence_is_longer_than_the_room_a_and_a_random_b_have_half_each():
+    starts, bounds = np.arange(0, 2001, 200), np.array([0, 3, 6, 10])
+    for number in range(50):
+        pair = draw_pair(starts, bounds, (1, 2), room=125, key=(number,))
+        lengths = [stop - start for start, stop in (pair.first, pair.second)]
+        assert pair.label == 1 and abs(lengths[0] - lengths[1]) <= 1
+
+
+def test_the_longer_text_of_a_pair_is_cut_token_by_token_at_both_ends():
+    starts, bounds = np.array([0, 40, 50, 60]), np.array([0, 2, 3])
+    for number in range(20):  # where both are equal, the second is cut, as the authors do
+        pair = draw_pair(starts, bounds, (0, 2), room=17, key=(number,))
+        if pair.tokens == 17:
+            assert pair.first[1] - pair.first[0] == 9 and pair.second[1] - pair.second[0] == 8
+    fronts = []
+    for number in range(200):
+        pair = draw_pair(starts, bounds, (0, 2), room=18, key=(number,))
+        if pair.tokens == 18 and pair.label == 0:
+            assert pair.first[1] - pair.first[0] == 9 and pair.second[1] - pair.second[0] == 9
+            fronts.append(pair.first[0])
+    assert 14 < np.mean(fronts) < 17 and len(set(fronts)) > 5  # 31 tokens are lost, at the front half of them
 
 
 def some_corpus(seed=0, documents=7, vocab_size=60):
@@ -167,6 +205,21 @@ def test_a_batch_is_made_of_pairs_with_special_tokens_padding_and_labels(seed, s
     assert all(np.array_equal(again[name], array) for name, array in batch.items())
 
 
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_the_words_of_both_texts_are_masked_whole_or_token_by_token(whole_words):
+    """Each sentence is one word of four tokens."""
+    starts = np.arange(0, 401, 4)
+    corpus = Corpus(np.arange(4, 404), (np.arange(400) % 4 == 0).astype(int), starts, np.arange(0, 101, 10), 404)
+    torn = np.zeros(2, int)
+    for step in range(10):
+        batch = make_batch(corpus, step, SPECIAL, batch_size=2, max_length=43, rate=0.3, whole_words=whole_words)
+        for labels, types in zip(batch["labels"], batch["token_type_ids"], strict=True):
+            for kind in (0, 1):
+                masked = Counter((labels[(types == kind) & (labels != -100)] // 4).tolist())
+                torn[kind] += sum(count < 4 for count in masked.values())
+    assert np.all(torn == 0) if whole_words else np.all(torn > 0)
+
+
 def test_masks_are_drawn_anew_in_each_epoch():
     corpus = some_corpus(documents=30)
     steps = len(passages(corpus, 24)) // 4
@@ -208,7 +261,7 @@ def test_a_corpus_has_the_tokens_the_words_the_sentences_and_the_documents(tmp_p
 
 def test_json_lines_make_the_same_corpus_a_document_a_line(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
-    documents = ["研究生命起源。\n房间很干净。", {"text": "总理会见外宾 play"}]
+    documents = ["研究生命起源。\n\n房间很干净。", {"text": "总理会见外宾 play"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents), encoding="utf-8")
     plain = make_corpus([tmp_path / "a.txt"], tmp_path / "plain", nz.load_tokenizer())
     lines = make_corpus([tmp_path / "a.jsonl"], tmp_path / "lines", nz.load_tokenizer())

@@ -2,12 +2,14 @@
 
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import nezha_np as nz
 from nezha_np.training import LossScale, adamw, bert_adam, lamb
+from nezha_np.training.accumulation import accumulate
 from nezha_np.training.loop import Step, first_step, train
 from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
 
@@ -63,6 +65,26 @@ def test_a_step_that_overflows_is_left_out_and_loses_nothing():
         np.testing.assert_array_equal(first.weights[name], array)
 
 
+def test_the_loss_scale_is_that_of_the_authors():
+    """2³², doubled after 1,000 steps in a row that are finite, halved after 2 that are not since it changed."""
+    scale = LossScale()
+    assert scale.scale == 2.0**32
+    for finite, expected in ((False, 32), (True, 32), (False, 31), (False, 31), (False, 30)):
+        scale = scale.after(finite=finite)
+        assert scale.scale == 2.0**expected
+    for count, expected in ((999, 30), (1, 31), (999, 31)):
+        for _ in range(count):
+            scale = scale.after(finite=True)
+        assert scale.scale == 2.0**expected
+    scale = scale.after(finite=False)  # the count of finite steps begins anew
+    for count, expected in ((999, 31), (1, 32)):
+        for _ in range(count):
+            scale = scale.after(finite=True)
+        assert scale.scale == 2.0**expected
+    scale = scale.after(finite=False)  # and that of the others too, when the scale changes
+    assert scale.scale == 2.0**32
+
+
 def test_in_mixed_precision_the_weights_stay_float32_and_small_updates_are_kept():
     start = first_step(nz.init(CONFIG), adamw, LossScale(2.0**10))
     *_, last = train(start, nz.masked_lm, batches, adamw, steps=20, learning_rate=1e-7)
@@ -89,6 +111,34 @@ def test_the_learning_rate_may_be_a_function_of_the_steps_that_were_made():
         first_step(nz.init(CONFIG), lamb), nz.masked_lm, batches, lamb, steps=3, learning_rate=lambda n: n / 10
     )
     assert [step.learning_rate for step in steps] == [0.0, 0.1, 0.2]
+
+
+def test_no_two_parts_of_a_run_have_the_same_dropout_masks_however_many_a_step_has():
+    seeds = []
+
+    def noted(head, weights, parts, *, dropout_seeds, loss_scale):
+        seeds.extend(dropout_seeds)
+        return accumulate(head, weights, parts, dropout_seeds=dropout_seeds, loss_scale=loss_scale)
+
+    with mock.patch("nezha_np.training.loop.accumulate", noted):
+        list(
+            train(
+                first_step(nz.init(CONFIG), lamb),
+                nz.masked_lm,
+                lambda number: batches(number)[: 1 + (number == 1)],
+                lamb,
+                steps=4,
+                learning_rate=0.0,
+                dropout_seed=7,
+            )
+        )
+    assert len(seeds) == 5 == len(set(seeds))
+    assert [seed for seed in seeds if len(seed) == 2] == [(7, number) for number in range(4)]  # as value_and_grad's
+
+
+def test_what_is_not_finite_is_null_in_the_measurements(tmp_path):
+    Metrics(tmp_path / "metrics.jsonl", 0).add({"step": 1, "norm": math.nan, "loss": math.inf, "skipped": True})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "norm": null, "loss": null, "skipped": true}\n'
 
 
 def test_the_last_steps_are_kept_and_a_half_written_one_is_none(tmp_path):

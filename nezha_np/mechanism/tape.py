@@ -30,14 +30,14 @@ class Tape(Trace):
 
     Parameters
     ----------
-    dropout_seed : (int, int) or None
-        Seed and step of the dropout masks; None: no dropout.
+    dropout_seed : tuple of int or None
+        Seed and step of the dropout masks, and whatever else is to tell them apart; None: no dropout.
     kernels : bool
         Whether layers and gradients run by their kernels, where they have one. What is read and recorded is made by
         definitions.
     """
 
-    def __init__(self, dropout_seed: tuple[int, int] | None, *, kernels: bool = False) -> None:
+    def __init__(self, dropout_seed: tuple[int, ...] | None, *, kernels: bool = False) -> None:
         super().__init__()
         self.dropout_seed = dropout_seed
         self.kernels = kernels

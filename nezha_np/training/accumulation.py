@@ -91,7 +91,7 @@ def gradient_shares(
     batch: Batch,
     *,
     counts: Mapping[str, int] | None = None,
-    dropout_seed: tuple[int, int] | None = None,
+    dropout_seed: tuple[int, ...] | None = None,
     loss_scale: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a part of a batch, as shares of those of the whole batch.
@@ -106,8 +106,8 @@ def gradient_shares(
         The arguments of the head for this part, labels too, as keywords.
     counts : mapping of str to int, optional
         What `count_labels` returns for the whole batch; None: this part is the whole.
-    dropout_seed : (int, int), optional
-        As for `nezha_np.value_and_grad`; None: no dropout.
+    dropout_seed : tuple of int, optional
+        Seed and step, as for `nezha_np.value_and_grad`, and whatever else is to tell masks apart; None: no dropout.
     loss_scale : float
         What the loss is multiplied by before the walk back, and the gradients are divided by after it.
 
@@ -143,7 +143,7 @@ def accumulate(
     parts: Sequence[Batch],
     *,
     counts: Mapping[str, int] | None = None,
-    dropout_seeds: Sequence[tuple[int, int]] | None = None,
+    dropout_seeds: Sequence[tuple[int, ...]] | None = None,
     loss_scale: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a batch, part by part; only the sum of their gradients is held.
@@ -154,8 +154,8 @@ def accumulate(
         As for `gradient_shares`; without `counts` the parts are the whole batch.
     parts : sequence of mapping of str to array_like
         The parts of the batch; one at least.
-    dropout_seeds : sequence of (int, int), optional
-        Seed and step of the dropout of each part; None: no dropout.
+    dropout_seeds : sequence of tuple of int, optional
+        The `dropout_seed` of each part; None: no dropout.
 
     Returns
     -------

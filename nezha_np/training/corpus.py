@@ -169,10 +169,12 @@ def _lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
         with path.open("rb") as stream:
             for line in read_lines(stream, str(path), format=format):
                 text, _ = parse_line(line, format=format, field="text")
-                for sentence in text.split("\n"):
-                    yield line.name, sentence.strip()
-                if format == "jsonl":
-                    yield line.name, ""
+                if format == "lines":
+                    yield line.name, text.strip()
+                    continue
+                for sentence in filter(None, map(str.strip, text.split("\n"))):  # an empty line ends no document here
+                    yield line.name, sentence
+                yield line.name, ""
         yield str(path), ""
 
 

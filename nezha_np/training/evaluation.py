@@ -47,11 +47,11 @@ def masked_accuracy(
     """
     total, right, count, pairs, pairs_right = 0.0, 0, 0, 0, 0
     for batch in batches:
-        out = head(weights, **{name: value for name, value in batch.items() if "label" not in name})
+        inputs = {name: value for name, value in batch.items() if "label" not in name}
         labels = np.asarray(batch["labels"])
-        counted = labels != IGNORE_INDEX
-        logits = to_numpy(out.logits if head is not pretraining else out.prediction_logits)[counted].astype(np.float64)
-        wanted = labels[counted]
+        out = head(weights, **inputs, labels=labels, labelled_only=True)
+        logits = to_numpy(out.logits if head is not pretraining else out.prediction_logits).astype(np.float64)
+        wanted = labels[labels != IGNORE_INDEX]
         largest = logits.max(axis=-1)
         log_sums = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=-1))
         total += float((log_sums - logits[np.arange(wanted.size), wanted]).sum())

@@ -8,6 +8,7 @@
     choose     question, context, choices, label       question, context, label, choice, choice …
 
 ``start`` is the character of the context where the answer begins; where it is left out, the answer's first occurrence.
+Of several answers, as SQuAD has them, the first is trained on, and the example has all of them as ``right``.
 The label of `choose` counts from 0. In a tab-separated file without a header the label of `classify` and `pairs` is the
 first or the last column: that which has fewer different values.
 """
@@ -15,7 +16,9 @@ first or the last column: that which has fewer different values.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +127,7 @@ def _of_rows(rows: list[tuple[str, list[str]]], task: str) -> list[Example]:
     header = [known.get(name.strip().lower(), name.strip().lower()) for name in rows[0][1]]
     wanted = FIELDS[task]
     if set(header) >= {*wanted} - {"start", "choices"}:
-        columns, rows = header, rows[1:]
+        columns, rows = header[:3] if task == "choose" else header, rows[1:]  # after the third stand the choices
     elif task == "choose":
         columns = ["question", "context", "label"]
     elif task == "answer":
@@ -165,18 +168,27 @@ def _of_json(line: Line, task: str) -> Example:
         for other in OTHER_NAMES.get(field, ()):
             if field not in named and other in record:
                 named[field] = record[other]
+    if task != "answer":
+        return _checked(line.name, named, task)
     answers = named.get("answer")  # SQuAD's: a list, or lists by name; the first one is trained on
-    if task == "answer" and isinstance(answers, list) and answers and isinstance(answers[0], dict):
-        named |= {"answer": answers[0].get("text"), "start": answers[0].get("answer_start")}
-    elif task == "answer" and isinstance(answers, dict):
-        texts, starts = answers.get("text") or [None], answers.get("answer_start") or [None]
-        named |= {"answer": texts[0], "start": starts[0]}
-    return _checked(line.name, named, task)
+    if isinstance(answers, dict):
+        texts, starts = (_as_list(answers.get(field)) for field in ("text", "answer_start"))
+        answers = [{"text": one, "answer_start": start} for one, start in zip_longest(texts, starts)]
+    if not isinstance(answers, list) or not all(isinstance(one, dict) for one in answers):
+        return _checked(line.name, named, task)
+    first = answers[0] if answers else {}
+    example = _checked(line.name, named | {"answer": first.get("text"), "start": first.get("answer_start")}, task)
+    texts = [one["text"] for one in answers if one.get("text") and isinstance(one["text"], str)]
+    return example | ({"right": texts} if len(texts) > 1 else {})
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _checked(name: str, record: Mapping[str, Any], task: str) -> Example:
     """Check the fields of an example; labels become texts."""
-    missing = [field for field in FIELDS[task] if record.get(field) in (None, "") and field != "start"]
+    missing = [field for field in FIELDS[task] if record.get(field) in (None, "", []) and field != "start"]
     if missing:
         raise ValueError(f"{name}: expected {', '.join(FIELDS[task])}, found no {missing[0]}")
     example = {field: record[field] for field in FIELDS[task] if field in record}
@@ -195,7 +207,7 @@ def _checked(name: str, record: Mapping[str, Any], task: str) -> Example:
 
 
 def _label(name: str, label: Any) -> str:
-    if isinstance(label, bool) or not isinstance(label, (str, int)):
+    if isinstance(label, bool) or not isinstance(label, (str, int)) or not str(label).strip():
         raise ValueError(f"{name}: expected a name or an integer as label, got {label!r}")
     return str(label).strip()
 
@@ -212,12 +224,10 @@ def _check_tags(name: str, example: Example) -> None:
 
 def _start(name: str, example: Example) -> int:
     context, answer, start = example["context"], example["answer"], example.get("start")
-    if start in (None, ""):
-        start = context.find(answer)
-    try:
-        start = int(start)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected an integer as start, got {start!r}") from None
+    found_at = context.find(answer) if start in (None, "") else _integer(start)
+    if found_at is None:
+        raise ValueError(f"{name}: expected an integer as start, got {start!r}")
+    start = found_at
     if start < 0 or context[start : start + len(answer)] != answer:
         found = context[start : start + len(answer)] if start >= 0 else "another text"
         raise ValueError(
@@ -226,13 +236,22 @@ def _start(name: str, example: Example) -> int:
     return start
 
 
+def _integer(value: Any) -> int | None:
+    """Read an integer, or the digits of one; None where it is something else."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
 def _check_choices(name: str, example: Example) -> None:
     choices = example["choices"]
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
         raise ValueError(f"{name}: expected two texts at least as choices, got {choices!r:.60}")
-    try:
-        label = int(example["label"])
-    except (TypeError, ValueError):
+    label = _integer(example["label"])
+    if label is None:
         label = choices.index(example["label"]) if example["label"] in choices else -1
     if not 0 <= label < len(choices):
         raise ValueError(f"{name}: expected a choice from 0 to {len(choices) - 1} as label, got {example['label']!r}")
@@ -265,5 +284,5 @@ def names_of_labels(examples: Sequence[Example], task: str) -> list[str]:
     if task not in ("classify", "pairs"):
         return []
     names = {example["label"] for example in examples}
-    numbers = all(name.lstrip("-").isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name), "") if numbers else (0, name))
+    numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))

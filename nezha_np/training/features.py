@@ -35,7 +35,7 @@ class Settings:
     labels : tuple of str
         The names of the classes; () for a task without.
     stride : int
-        How many tokens of a long text two neighbouring windows share.
+        How many tokens of a long text two neighbouring windows share; half of a window at most.
     """
 
     tokenizer: Any
@@ -123,6 +123,7 @@ def answer_features(examples: Sequence[Example], settings: Settings) -> list[Fea
         special = encode(settings.tokenizer, "")["input_ids"][0].tolist()  # [CLS] [SEP]
         asked = question.ids[: settings.max_length // 2]
         room = settings.max_length - len(asked) - 3
+        step = room - min(settings.stride, room // 2)  # a short window shares half of its tokens at most
         first = 0
         while True:
             part = context.ids[first : first + room]
@@ -140,7 +141,7 @@ def answer_features(examples: Sequence[Example], settings: Settings) -> list[Fea
             found.append(Feature(arrays, number, characters))
             if first + room >= len(context.ids):
                 break
-            first += max(1, room - settings.stride)
+            first += step
     return found
 
 
@@ -233,7 +234,7 @@ def span_scores(predicted: Mapping[int, list[Any]], examples: Sequence[Example])
     for number, example in enumerate(examples):
         _, (start, stop) = max(predicted[number])
         texts.append(example["context"][start:stop])
-    exact, f1 = answer_scores(texts, [example["answer"] for example in examples])
+    exact, f1 = answer_scores(texts, [example.get("right", [example["answer"]]) for example in examples])
     return {"f1": f1, "exact": exact}
 
 

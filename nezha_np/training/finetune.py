@@ -19,6 +19,7 @@ from nezha_np.training.data import order_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.optimizers.moments import check_numbers
 from nezha_np.training.pretrain import OPTIMIZERS, finish
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
@@ -112,6 +113,8 @@ def finetune(
     what = TASKS[task]
     trained_on, measured_on = _split(task, examples, held_out)
     labels = names_of_labels(trained_on, task)
+    if len(labels) == 1:  # a head of one label would be trained as a regression
+        raise ValueError(f"{examples}: expected two classes at least, found only {labels[0]}")
     _check_labels(measured_on, task, labels)
     weights = load(
         model,
@@ -121,6 +124,7 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
+    check_numbers(learning_rate=learning_rate, weight_decay=weight_decay)
     options = {
         "task": task,
         "model": None if model is None else Path(model).resolve().name,
@@ -162,7 +166,7 @@ def finetune(
         losses: list[float] = []
         if not best.is_over():
             for step in steps:
-                losses.append(sum(step.losses.values()))
+                losses.append(sum(step.losses.values()) / len(step.losses))  # of start and end of answers the average
                 if step.number % len(batches) == 0:
                     save_step(target, step, keep=1)
                     best.measure(step, step.number // len(batches), float(np.mean(losses)))

@@ -196,8 +196,8 @@ def _next_step(
 ) -> Step:
     number, scale = step.number, step.loss_scale
     parts = batches(number)
-    # Each part has dropout masks of its own.
-    seeds = None if dropout_seed is None else [(dropout_seed, number * len(parts) + i) for i in range(len(parts))]
+    # Each part has dropout masks of its own; those of the first are what `value_and_grad` has for the step.
+    seeds = None if dropout_seed is None else [(dropout_seed, number, *([i] if i else [])) for i in range(len(parts))]
     weights = step.weights if scale is None else step.weights.to(dtype="float16")
     losses, gradients = accumulate(
         head, weights, parts, dropout_seeds=seeds, loss_scale=1.0 if scale is None else scale.scale

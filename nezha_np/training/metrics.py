@@ -74,22 +74,28 @@ def entity_f1(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]
     return 2 * hits / (guesses + wanted) if guesses + wanted else 1.0
 
 
-def answer_scores(predicted: Sequence[str], right: Sequence[str]) -> tuple[float, float]:
+def answer_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> tuple[float, float]:
     """Return exact match and F1 of answers, as CMRC 2018 measures them: by characters, without punctuation and spaces.
 
-    F1 is that of the longest part that both have: consecutive characters.
+    F1 is that of the longest part that both have: consecutive characters. Where several answers are right, the one that
+    scores best counts.
 
     Examples
     --------
-    >>> answer_scores(["北京市", "上海"], ["北京", "上海。"])
+    >>> answer_scores(["北京市", "上海"], [["北京"], ["上海。", "上海市"]])
     (0.5, 0.9)
     """
     exact, overlap = 0.0, 0.0
-    for ours, theirs in zip(map(_characters, predicted), map(_characters, right), strict=True):
-        exact += ours == theirs
-        common = _longest_common(ours, theirs)
-        overlap += 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
+    for answer, answers in zip(predicted, right, strict=True):
+        ours, every = _characters(answer), [_characters(one) for one in answers]
+        exact += ours in every
+        overlap += max(_overlap(ours, theirs) for theirs in every)
     return exact / len(right), overlap / len(right)
+
+
+def _overlap(ours: str, theirs: str) -> float:
+    common = _longest_common(ours, theirs)
+    return 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
 
 
 def _characters(text: str) -> str:

@@ -101,7 +101,7 @@ def draw_pair(
     short, length, cut, coin, other, start = uniform(6, *key, "pair")
     target = 2 + int(length * (room - 1)) if short < SHORT else room
     first, after = passage
-    while after - first > 2 and starts[after] - starts[first] > target:  # a short one has fewer sentences
+    while after - first > 2 and starts[after - 1] - starts[first] >= target:  # a short one has fewer sentences
         after -= 1
     middle = first + 1 + int(cut * (after - first - 1)) if after - first > 1 else after
     a = (int(starts[first]), int(starts[middle]))
@@ -113,18 +113,21 @@ def draw_pair(
         drawn += drawn >= own  # any document but the own one
         begin, end = int(documents[drawn]), int(documents[drawn + 1])
         begin += int(start * (end - begin))
-        missing = max(1, target - (a[1] - a[0]))
-        b, label = (int(starts[begin]), min(int(starts[end]), int(starts[begin]) + missing)), RANDOM
+        # Whole sentences, one at least: where A alone is too long, both are cut to about the same length.
+        full = int(np.searchsorted(starts, starts[begin] + target - (a[1] - a[0]), side="left"))
+        b, label = (int(starts[begin]), int(starts[min(max(full, begin + 1), end)])), RANDOM
     return _cut(a, b, target, label, key)
 
 
 def _cut(a: tuple[int, int], b: tuple[int, int], most: int, label: int, key: tuple[object, ...]) -> Pair:
-    """Shorten the longer of two ranges, token by token, at its front or its back."""
-    ranges = [list(a), list(b)]
+    """Shorten the longer of two ranges, token by token, at its front or its back; where both are equal, the second."""
+    more = (a[1] - a[0]) - (b[1] - b[0])
     excess = max(0, Pair(a, b, label).tokens - most)
-    for from_front in uniform(excess, *key, "cut") < 0.5:
-        lengths = [stop - start for start, stop in ranges]
-        longer = ranges[0] if lengths[0] > lengths[1] else ranges[1]
-        longer[0 if from_front else 1] += 1 if from_front else -1
-    (first, second) = ((start, stop) for start, stop in ranges)
-    return Pair(first, second, label)
+    from_front = uniform(excess, *key, "cut") < 0.5
+    turn = np.arange(excess) - abs(more)  # from 0 on they are equal, and take turns
+    of_first = np.where(turn < 0, more > 0, turn % 2 == 1)
+
+    def cut(start: int, stop: int, loses: np.ndarray) -> tuple[int, int]:
+        return start + int((loses & from_front).sum()), stop - int((loses & ~from_front).sum())
+
+    return Pair(cut(*a, of_first), cut(*b, ~of_first), label)

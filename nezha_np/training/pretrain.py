@@ -23,6 +23,7 @@ from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.loop import Step, first_step, train
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.optimizers.moments import check_numbers
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import SHIPPED, load
@@ -131,9 +132,13 @@ def pretrain(
         raise ValueError(f"parts: expected a divisor of the batch size, {batch_size}, got {parts}")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
-    warmup = check_integer("warmup_steps", steps // 10 if warmup_steps is None else warmup_steps, least=0)
+    warmup_steps = steps // 10 if warmup_steps is None else warmup_steps
+    warmup = check_integer("warmup_steps", warmup_steps, least=0, most=steps - 1)
+    check_integer("max_length", max_length, least=5)
+    check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, clip_norm=clip_norm)
     texts, measured = list(texts), list(held_out)
     tokenizer = load_tokenizer(model)
+    special = special_ids(tokenizer)
     options = {
         "texts": [Path(text).name for text in texts],
         "held_out": [Path(text).name for text in measured],
@@ -154,17 +159,18 @@ def pretrain(
     }
     with only_run(target):
         check_options(target, options)
-        corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
-        held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
         module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
         saved = saved_steps(target)
         if saved:
             start = load_step(saved[-1])
         else:
             weights = load(model) if config is None else init(config, seed=seed)
+            _check_model(weights, tokenizer)
             start = first_step(weights, module, LossScale() if mixed_precision else None)
+        corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
+        held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
         metrics = Metrics(target / "metrics.jsonl", start.number)
-        batches = Batches(corpus, special_ids(tokenizer), batch_size, parts, max_length, seed, segmenter is not None)
+        batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None)
         step = start
         for step in train(
             start,
@@ -193,11 +199,24 @@ def pretrain(
         return step.weights
 
 
+def _check_model(weights: Weights, tokenizer: Any) -> None:
+    """Check that a model can be pre-trained, before texts are cut into tokens for it."""
+    weights.require("pretraining")
+    known, size = tokenizer.get_vocab_size(with_added_tokens=True), weights.config.vocab_size
+    if size < known:
+        raise ValueError(f"config: expected a vocab_size of {known} at least, as the tokenizer has, got {size}")
+
+
 def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
     """Read the corpus that an earlier call made, or make it."""
     if (folder / "corpus.json").is_file():
-        return read_corpus(folder)
-    return make_corpus(files, folder, tokenizer, segmenter=segmenter)
+        corpus = read_corpus(folder)
+    else:
+        corpus = make_corpus(files, folder, tokenizer, segmenter=segmenter)
+    if corpus.documents.size < 3:
+        found = ", ".join(map(str, files))
+        raise ValueError(f"files: expected two documents at least, for pairs of two texts, found one in {found}")
+    return corpus
 
 
 class Batches:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -274,10 +275,13 @@ class Metrics:
         Parameters
         ----------
         values : mapping of str to number
-            What was measured; ``step`` among it.
+            What was measured; ``step`` among it. What is not finite is written as null.
         """
+        # JSON has no NaN, which is the norm of a step that was left out.
+        finite = {name: None if isinstance(one, float) and not math.isfinite(one) else one
+                  for name, one in values.items()}  # fmt: skip
         with self._file.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(dict(values)) + "\n")
+            file.write(json.dumps(finite) + "\n")
 
     @staticmethod
     def read(file: Path) -> list[dict[str, Any]]:
