@@ -142,6 +142,17 @@ class _Definitions:
         return None
 
 
+def kernels_run_here() -> bool:
+    """Say whether layers run by their kernels: nothing is recorded, and kernels are not switched off.
+
+    Returns
+    -------
+    bool
+        Whether no recorder is active.
+    """
+    return _active.get() is None
+
+
 @contextmanager
 def nothing_recorded() -> Iterator[None]:
     """Hand no call of a layer inside the block to a recorder: for a kernel, which may call layers that it stands for.

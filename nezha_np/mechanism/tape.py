@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.layer import Layer, gradient_by_kernel
-from nezha_np.mechanism.recorder import active_recorder, definitions, nothing_recorded, recording
+from nezha_np.mechanism.recorder import definitions, kernels_run_here, nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
 
@@ -288,7 +288,7 @@ def value_and_grad(
 
     @functools.wraps(head)
     def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
-        kernels = not intermediates and active_recorder() is None
+        kernels = not intermediates and kernels_run_here()
         with recording(Tape(seed_and_step, kernels=kernels)) as tape:
             out = head(*arguments, **options)
         loss = getattr(out, "loss", None)

@@ -19,7 +19,7 @@ import numpy as np
 from nezha_np.arrays import Array, in_statistics_dtype
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism import definitions, recording
-from nezha_np.mechanism.recorder import active_recorder
+from nezha_np.mechanism.recorder import kernels_run_here
 from nezha_np.mechanism.tape import Tape
 
 Batch = Mapping[str, Any]
@@ -128,7 +128,7 @@ def gradient_shares(
     own = count_labels(head, [batch])
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
-    with recording(Tape(dropout_seed, kernels=active_recorder() is None)) as tape:
+    with recording(Tape(dropout_seed, kernels=kernels_run_here())) as tape:
         out = head(weights, **batch)
     # The mean over no labels is NaN, its gradient is 0.
     losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
