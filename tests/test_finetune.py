@@ -250,6 +250,11 @@ def test_the_label_may_stand_first_or_last_and_columns_may_have_names(tmp_path):
         assert read_examples(file, "classify")[0] == {"text": "好", "label": "1"}
 
 
+def test_a_tag_is_read_without_the_spaces_around_it(tmp_path):
+    (tmp_path / "train.tsv").write_text("李\tB-A \r\n \t O\r\n", encoding="utf-8", newline="")
+    assert read_examples(tmp_path / "train.tsv", "tag") == [{"tokens": ["李", " "], "labels": ["B-A", "O"]}]
+
+
 def test_the_columns_of_choices_may_have_names(tmp_path):
     file = tmp_path / "train.tsv"
     file.write_text("question\tcontext\tlabel\tchoice\tchoice\n谁？\t他在家。\t1\t我\t他\n", encoding="utf-8")

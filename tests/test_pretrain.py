@@ -197,6 +197,15 @@ def test_held_out_text_is_measured_wherever_the_run_is_saved(text):
     assert [line["step"] for line in measured if "held_out_loss" in line] == [4, 8]
 
 
+@pytest.mark.parametrize("argument", ["texts", "held_out"])
+def test_one_file_in_place_of_a_list_is_named(argument, text):
+    for one in (str(text / "text.txt"), text / "text.txt"):
+        files = {"texts": [text / "text.txt"], argument: one}
+        with pytest.raises(TypeError, match=rf"{argument}: expected a list of files, got "):
+            pretrain(folder=text / "run", **files)
+    assert not (text / "run").exists()
+
+
 def test_the_parts_of_a_batch_are_the_batch(text):
     tokenizer = nz.load_tokenizer()
     corpus = make_corpus([text / "text.txt"], text / "corpus", tokenizer)

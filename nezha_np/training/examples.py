@@ -110,9 +110,9 @@ def _tagged(lines: Iterator[Line]) -> Iterator[Example]:
             if tokens:
                 yield {"tokens": tokens, "labels": labels}
             tokens, labels = [], []
-        elif len(row) == 2 and all(row):
+        elif len(row) == 2 and row[0] and row[1].strip():
             tokens.append(row[0])
-            labels.append(row[1])
+            labels.append(row[1].strip())
         else:
             raise ValueError(f"{line.name}: expected a token, a tab and a label, or an empty line, got {row!r}")
     if tokens:

@@ -136,6 +136,9 @@ def pretrain(
     warmup = check_integer("warmup_steps", warmup_steps, least=0, most=steps - 1)
     check_integer("max_length", max_length, least=5)
     check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    for name, files in (("texts", texts), ("held_out", held_out)):
+        if isinstance(files, (str, bytes)) or not isinstance(files, Iterable):
+            raise TypeError(f"{name}: expected a list of files, got {files!r}")
     texts, measured = list(texts), list(held_out)
     tokenizer = load_tokenizer(model)
     special = special_ids(tokenizer)
