@@ -141,6 +141,14 @@ def test_the_first_best_model_is_kept_and_the_run_ends_after_two_epochs_without_
     assert all(np.array_equal(array, weights[name]) for name, array in seen[best - 1].items())
 
 
+def test_a_run_on_another_file_is_refused(tmp_path):
+    options = {"epochs": 1, "max_length": 16}
+    finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
+    other = write(tmp_path, "classify", 20).rename(tmp_path / "other.tsv")
+    with pytest.raises(ValueError, match=r"got others: files \['other.tsv', None\] instead of \['train.tsv', None\]"):
+        finetune("classify", other, tmp_path / "run", **options)
+
+
 def test_every_tenth_example_is_held_out_and_the_rate_grows_for_a_tenth_of_the_steps(tmp_path):
     with mock.patch(
         "nezha_np.training.finetune.warmup_polynomial_decay", side_effect=warmup_polynomial_decay

@@ -142,6 +142,13 @@ def test_each_epoch_has_every_example_once_in_another_order_and_the_last_batch_m
     assert batches(1)[0]["labels"].tolist() == epochs[0][1]  # by the number of the step alone
 
 
+def test_a_long_file_that_is_sorted_by_class_is_shuffled_as_a_whole():
+    classes = [Feature({"input_ids": np.array([2, 3]), "labels": np.array(label)}, 0) for label in (0, 1)]
+    batches = ShuffledBatches([classes[0]] * 66_000 + [classes[1]] * 4_000, 1000, 0, seed=0)
+    for step in (*range(5), *range(65, 70)):
+        assert 20 < sum(int(part["labels"].sum()) for part in batches(step)) < 100
+
+
 def test_predictions_are_those_of_each_example_by_itself_whatever_their_lengths():
     weights = nz.load(None, head="token_classification", id2label=["O", "A", "B"], seed=5)
     examples = [{"tokens": list("房间很干净" * size), "labels": ["O"] * 5 * size} for size in (1, 9, 2, 1, 8)]

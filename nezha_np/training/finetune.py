@@ -127,6 +127,7 @@ def finetune(
     check_numbers(learning_rate=learning_rate, weight_decay=weight_decay)
     options = {
         "task": task,
+        "files": [None if file is None else Path(file).name for file in (examples, held_out)],
         "model": None if model is None else Path(model).resolve().name,
         "examples": len(trained_on),
         "held_out": len(measured_on),
@@ -228,7 +229,8 @@ class ShuffledBatches:
         """Return the parts of the batch of a step."""
         epoch, index = divmod(step, len(self))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, order_of(epoch, len(self._features), self._seed)
+            count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
+            self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
         return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
 
