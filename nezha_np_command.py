@@ -8,7 +8,17 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+_before: dict[int, Any] = {}
+
+
+def answer_at_once() -> None:
+    """Until `main` runs the command line, let a signal end the process with one line."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            _before[number] = signal.signal(number, _stop)
 
 
 def main() -> int:
@@ -19,19 +29,27 @@ def main() -> int:
     int
         The exit status, as `nezha_np.cli.main` returns it.
     """
-    waiting = {
-        number: handler
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-        if (number := getattr(signal, name, None)) is not None
-        and (handler := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
-    }
-    for number in waiting:
-        signal.signal(number, _stop)
+    answer_at_once()
     from nezha_np.cli import main as run
 
+    waiting = dict(_before)
+    _before.clear()
     for number, handler in waiting.items():
         signal.signal(number, handler)
-    return run()
+    try:
+        status = run()
+        if status > 128:
+            _end_quietly(*waiting)
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first was answered
+        status = 128 + signal.SIGINT
+        _end_quietly(*waiting)
+    return status
+
+
+def _end_quietly(*numbers: int) -> None:
+    """After an interruption, let no further signal raise while Python ends."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

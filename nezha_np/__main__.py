@@ -2,7 +2,7 @@
 
 import sys
 
-from nezha_np.cli import main
+from nezha_np_command import main
 
 if __name__ == "__main__":
     sys.exit(main())
