@@ -8,17 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
-from typing import Any, NoReturn
-
-_before: dict[int, Any] = {}
-
-
-def answer_at_once() -> None:
-    """Until `main` runs the command line, let a signal end the process with one line."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            _before[number] = signal.signal(number, _stop)
+from typing import NoReturn
 
 
 def main() -> int:
@@ -29,11 +19,16 @@ def main() -> int:
     int
         The exit status, as `nezha_np.cli.main` returns it.
     """
-    answer_at_once()
+    waiting = {
+        number: handler
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+        if (number := getattr(signal, name, None)) is not None
+        and (handler := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
+    }
+    for number in waiting:
+        signal.signal(number, _stop)
     from nezha_np.cli import main as run
 
-    waiting = dict(_before)
-    _before.clear()
     for number, handler in waiting.items():
         signal.signal(number, handler)
     try:

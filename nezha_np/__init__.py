@@ -10,14 +10,7 @@ Examples
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
-
-# ``python -m nezha_np`` imports the package before its __main__; until that is found, sys.argv begins with "-m".
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv) :][:1] in (["nezha_np"], ["-mnezha_np"]):
-    import nezha_np_command
-
-    nezha_np_command.answer_at_once()
 
 from nezha_np.families.bert import BertConfig
 from nezha_np.families.config import Config

@@ -403,27 +403,6 @@ def test_a_signal_that_comes_while_the_package_is_imported_is_one_line_too(numbe
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"nezha-np: interrupted\n")
 
 
-INTERRUPTED_MODULE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "nezha_np.model":
-            signal.raise_signal(int(sys.argv[1]))
-sys.meta_path.insert(0, Finder())
-sys.argv[0] = "-m"
-sys.orig_argv[:] = [sys.executable, "-m", "nezha_np", *sys.argv[1:]]
-runpy.run_module("nezha_np", run_name="__main__")
-"""
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_that_comes_while_python_imports_the_module_is_one_line_too(number, status):
-    command = [sys.executable, "-c", INTERRUPTED_MODULE, str(int(number))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"nezha-np: interrupted\n")
-
-
 INTERRUPTED_AGAIN = """
 import signal, sys
 import nezha_np.cli, nezha_np_command

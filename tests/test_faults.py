@@ -312,3 +312,16 @@ def test_links_that_lead_back_to_themselves_are_an_error_of_the_system(tmp_path,
     assert "page.html" in fail(capsys, "explain", "好", "-o", tmp_path / "page.html")
     assert "page.html" in fail(capsys, "explain", "好", "-o", tmp_path / "page.html", "--force")
     assert (tmp_path / "page.html").is_symlink()
+
+
+def test_what_an_interrupted_removal_leaves_the_next_run_removes(tmp_path, monkeypatch):
+    def interrupted(path, **options):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), temporary.temporary_folder(tmp_path) as folder:
+        (folder / "files" / "half").write_text("of it")
+        monkeypatch.setattr(temporary.shutil, "rmtree", interrupted)
+    monkeypatch.undo()
+    assert (folder / LOCK).exists()
+    with temporary.temporary_folder(tmp_path):
+        assert not folder.exists()

@@ -65,7 +65,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
                 (folder / name).mkdir()
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -79,12 +79,23 @@ def _remove_abandoned(folder: Path) -> None:
                 locked = try_lock(lock, folder / LOCK)
                 if not (ours and locked) and not (old and locked is not False):
                     return
-                for path in folder.iterdir():
-                    if path.name != LOCK:
-                        shutil.rmtree(path, ignore_errors=True)
+                _remove_files(folder)
         elif not old:  # its run is just making it, or was killed while it did
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, the lock last: if this is interrupted, the next run sees that its run has ended."""
+    with contextlib.suppress(OSError):
+        _remove_files(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _age(folder: Path) -> float:
