@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -169,6 +170,47 @@ def printable(text: object) -> str:
     \\x1b[2Jpooler\\n
     """
     return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
+
+
+def check_finite(name: str, value: Any, *, below: float = math.inf) -> float:
+    """Check an option that is a finite number, not below 0.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for an error.
+    value : float
+        The option.
+    below : float
+        What it must be smaller than.
+
+    Returns
+    -------
+    float
+        The option.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is outside its range.
+
+    Examples
+    --------
+    >>> check_finite("beta1", 1.0, below=1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: beta1: expected a number from 0 to below 1, got 1.0
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not 0.0 <= number < below:
+        wanted = "a finite number from 0 on" if below == math.inf else f"a number from 0 to below {below:g}"
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+    return number
 
 
 def listed(names: list[str], most: int = 20) -> str:

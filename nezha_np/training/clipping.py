@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
-from nezha_np.training.optimizers.moments import check_numbers
+from nezha_np.checks import check_finite
 
 
 def global_norm(gradients: Mapping[str, Array]) -> Array:
@@ -76,7 +76,7 @@ def clip_by_global_norm(gradients: Mapping[str, Array], most: float = 1.0) -> tu
     >>> clipped["x"], float(norm)
     (array([0.6]), 5.0)
     """
-    check_numbers(most=most)
+    check_finite("most", most)
     norm = global_norm(gradients)
     xp = namespace(norm)
     too_long = (norm > most) & xp.isfinite(norm)

@@ -6,22 +6,19 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
-from nezha_np.training.loop import Step, first_step, train
-from nezha_np.training.optimizers.moments import check_numbers
-from nezha_np.training.pretrain import OPTIMIZERS, finish
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
+from nezha_np.training.loop import Step, first_step, optimizer_named, train
+from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
@@ -108,8 +105,7 @@ def finetune(
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_integer(name, value, least=1)
     check_integer("max_length", max_length, least=8)
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    module = optimizer_named(optimizer)
     what = TASKS[task]
     trained_on, measured_on = _split(task, examples, held_out)
     labels = names_of_labels(trained_on, task)
@@ -124,7 +120,8 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
-    check_numbers(learning_rate=learning_rate, weight_decay=weight_decay)
+    check_finite("learning_rate", learning_rate)
+    check_finite("weight_decay", weight_decay)
     options = {
         "task": task,
         "files": [None if file is None else Path(file).name for file in (examples, held_out)],
@@ -144,7 +141,6 @@ def finetune(
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
     batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
-    module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
     with only_run(target):
         check_options(target, options)
         saved = saved_steps(target)
@@ -323,7 +319,7 @@ class Best:
         values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
         metric = self._what.metric
         if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
-            finish(self._folder, step.weights, self._model)
+            save_model(self._folder, step.weights, self._model)
         self._measured.append(values)
         if self._metrics is not None:
             self._metrics.add(values)

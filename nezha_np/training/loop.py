@@ -27,6 +27,7 @@ from nezha_np.checks import check_integer
 from nezha_np.training.accumulation import Batch, accumulate
 from nezha_np.training.clipping import clip_by_global_norm
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.optimizers import adamw, bert_adam, lamb
 from nezha_np.training.optimizers.state import OptimizerState
 from nezha_np.weights.weights import Weights
 
@@ -82,6 +83,40 @@ class Step:
     norm: float = 0.0
     learning_rate: float = 0.0
     skipped: bool = False
+
+
+OPTIMIZERS: dict[str, Any] = {"lamb": lamb, "adamw": adamw, "bert_adam": bert_adam}
+
+
+def optimizer_named(name: str) -> Optimizer:
+    """Return an optimiser by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `OPTIMIZERS`.
+
+    Returns
+    -------
+    module
+        The optimiser.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name.
+
+    Examples
+    --------
+    >>> optimizer_named("adam")
+    Traceback (most recent call last):
+    ...
+    ValueError: optimizer: expected one of lamb, adamw, bert_adam, got 'adam'
+    """
+    if name not in tuple(OPTIMIZERS):
+        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    found: Optimizer = OPTIMIZERS[name]
+    return found
 
 
 def first_step(weights: Weights, optimizer: Optimizer, loss_scale: LossScale | None = None) -> Step:

@@ -6,32 +6,27 @@ steps are made, the folder itself is a model: `nezha_np.load` and transformers r
 
 from __future__ import annotations
 
-import importlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path
 from nezha_np.families.config import Config
 from nezha_np.model.heads import pretraining
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.corpus import Corpus, Segmenter, make_corpus, read_corpus
 from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.evaluation import masked_accuracy
-from nezha_np.training.loop import Step, first_step, train
+from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
-from nezha_np.training.optimizers.moments import check_numbers
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_step, saved_steps
+from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
-from nezha_np.weights.checkpoint import SHIPPED, load
-from nezha_np.weights.convert import TOKENIZER_FILES
+from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
 
-OPTIMIZERS = ("lamb", "adamw", "bert_adam")
 EVALUATED = 16  # batches of held-out text
 
 
@@ -130,12 +125,12 @@ def pretrain(
         check_integer(name, value, least=1)
     if batch_size % parts:
         raise ValueError(f"parts: expected a divisor of the batch size, {batch_size}, got {parts}")
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    module = optimizer_named(optimizer)
     warmup_steps = steps // 10 if warmup_steps is None else warmup_steps
     warmup = check_integer("warmup_steps", warmup_steps, least=0, most=steps - 1)
     check_integer("max_length", max_length, least=5)
-    check_numbers(learning_rate=learning_rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    for name, number in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("clip_norm", clip_norm)):
+        check_finite(name, number)
     for name, files in (("texts", texts), ("held_out", held_out)):
         if isinstance(files, (str, bytes)) or not isinstance(files, Iterable):
             raise TypeError(f"{name}: expected a list of files, got {files!r}")
@@ -162,7 +157,6 @@ def pretrain(
     }
     with only_run(target):
         check_options(target, options)
-        module = importlib.import_module(f"nezha_np.training.optimizers.{optimizer}")
         saved = saved_steps(target)
         if saved:
             start = load_step(saved[-1])
@@ -200,7 +194,7 @@ def pretrain(
                     report(values)
             if last or step.number % save_every == 0:
                 save_step(target, step, keep=keep)
-        finish(target, step.weights, model)
+        save_model(target, step.weights, model)
         return step.weights
 
 
@@ -260,8 +254,10 @@ class Batches:
 
     def of(self, corpus: Corpus) -> Batches:
         """Return batches of another corpus, made in the same way; smaller ones where it has fewer passages."""
-        size = min(self._batch_size, len(passages(corpus, self._max_length)))
-        return Batches(corpus, self._special, size, 1, self._max_length, self._seed, self._whole_words)
+        size, length = self._batch_size, self._max_length
+        other = Batches(corpus, self._special, size, 1, length, self._seed, self._whole_words)
+        other._batch_size = min(size, len(other._cut))
+        return other
 
     def __len__(self) -> int:
         return len(self._cut) // self._batch_size
@@ -301,13 +297,3 @@ def _held_out(step: Step, batches: Batches) -> dict[str, float]:
     """Measure on held-out text: the same batches each time."""
     found = masked_accuracy(step.weights, (batches(n)[0] for n in range(min(EVALUATED, len(batches)))))
     return {f"held_out_{name}": value for name, value in found.items()}
-
-
-def finish(folder: Path, weights: Weights, model: str | Path | None) -> None:
-    """Make the folder itself a model, with the tokenizer's files."""
-    source = SHIPPED if model is None else Path(model)
-    source = source if source.is_dir() else source.parent
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file() and not (folder / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    weights.save(folder)

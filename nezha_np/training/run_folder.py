@@ -29,7 +29,9 @@ from nezha_np.files.lock import try_lock
 from nezha_np.training.loop import Step
 from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers.state import load_state, save_state
-from nezha_np.weights.checkpoint import load
+from nezha_np.weights.checkpoint import SHIPPED, load
+from nezha_np.weights.convert import TOKENIZER_FILES
+from nezha_np.weights.weights import Weights
 
 STEP = re.compile(r"step-(\d{8,})")
 LOCK = "run.lock"
@@ -135,6 +137,35 @@ def save_step(folder: Path, step: Step, *, keep: int) -> Path:
 def _remove(step: Path) -> None:
     """Remove a saved step. It loses its name first: a step that has its name is complete."""
     shutil.rmtree(step.rename(step.with_name(f".removed-{step.name}")), ignore_errors=True)
+
+
+def save_model(folder: Path, weights: Weights, source: str | Path | None) -> None:
+    """Make the folder of a run itself a model, with the files of its tokenizer.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    weights : Weights
+        The model.
+    source : str, Path or None
+        Where the tokenizer is: the folder of a model, or a file in it; None: the shipped model.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nezha_np as nz
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> save_model(folder, nz.load(), None)
+    >>> nz.load_tokenizer(folder).token_to_id("[MASK]")
+    4
+    """
+    origin = SHIPPED if source is None else Path(source)
+    origin = origin if origin.is_dir() else origin.parent
+    for name in TOKENIZER_FILES:
+        if (origin / name).is_file() and not (folder / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    weights.save(folder)
 
 
 def saved_steps(folder: Path) -> list[Path]:
@@ -265,9 +296,7 @@ class Metrics:
         self._file = file
         lines = [line for line in self.read(file) if line["step"] <= number]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(
-            file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n")
-        )
+        _write_text(file, text)
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a line.
@@ -323,5 +352,8 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
 
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    text = json.dumps(values, indent=2) + "\n"
+    _write_text(file, json.dumps(values, indent=2) + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
     write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n"))

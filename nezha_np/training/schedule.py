@@ -9,8 +9,7 @@ the warm-up ends at η and the decay goes on from η (1 − w / T), with a jump.
 
 from __future__ import annotations
 
-from nezha_np.checks import check_integer
-from nezha_np.training.optimizers.moments import check_numbers
+from nezha_np.checks import check_finite, check_integer
 
 
 def warmup_polynomial_decay(
@@ -47,7 +46,8 @@ def warmup_polynomial_decay(
     >>> [warmup_polynomial_decay(steps, **options) for steps in (0, 1, 2, 6, 10)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    check_numbers(learning_rate=learning_rate, power=power)
+    check_finite("learning_rate", learning_rate)
+    check_finite("power", power)
     steps = check_integer("steps", steps, least=0)
     total = check_integer("total_steps", total_steps, least=1)
     warmup = check_integer("warmup_steps", warmup_steps, least=0, most=total - 1)

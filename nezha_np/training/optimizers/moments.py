@@ -12,12 +12,11 @@ contradicted each other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
-from nezha_np.checks import listed
+from nezha_np.checks import check_finite, listed
 from nezha_np.training.optimizers.state import OptimizerState, check_state
 from nezha_np.weights.weights import Weights
 
@@ -99,7 +98,10 @@ def step_tensors(
     >>> step_tensors(x, x, zero_state(x), rule, beta1=0.9, beta2=0.999)[0]
     {'x': array([0.9, 0.9])}
     """
-    check_numbers(beta1=beta1, beta2=beta2, **options)
+    for name, value in {"beta1": beta1, "beta2": beta2}.items():
+        check_finite(name, value, below=1.0)
+    for name, value in options.items():
+        check_finite(name, value)
     check_gradients(weights, gradients)
     check_state(state, weights)
     steps = state.steps + 1
@@ -112,39 +114,6 @@ def step_tensors(
         tensors[name] = namespace(new).astype(new, tensors[name].dtype, copy=False)
     made = Weights(tensors, weights.config, source=weights.source) if isinstance(weights, Weights) else tensors
     return made, OptimizerState(steps, first, second)
-
-
-def check_numbers(**numbers: float) -> None:
-    """Check the numbers of an optimiser: finite, not negative, and a β below 1.
-
-    Parameters
-    ----------
-    **numbers : float
-        The numbers by name.
-
-    Raises
-    ------
-    TypeError
-        If one of them is no number.
-    ValueError
-        If one of them is outside its range.
-
-    Examples
-    --------
-    >>> check_numbers(beta1=1.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: beta1: expected a number from 0 to below 1, got 1.0
-    """
-    for name, value in numbers.items():
-        try:
-            number = math.nan if isinstance(value, (bool, str)) else float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: expected a number, got {value!r}") from None
-        is_beta = name.startswith("beta")
-        if not 0.0 <= number < (1.0 if is_beta else math.inf):
-            wanted = "a number from 0 to below 1" if is_beta else "a finite number from 0 on"
-            raise ValueError(f"{name}: expected {wanted}, got {value!r}")
 
 
 def check_gradients(weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
