@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import random
-import subprocess
-import sys
 from unittest import mock
 
 import numpy as np
 import pytest
+from killed_runs import run_and_kill
 
 import nezha_np as nz
 from nezha_np.cli import main
@@ -175,22 +174,8 @@ def command(folder, run):
 def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same_bits(tmp_path):
     write(tmp_path, "classify")
     assert main(command(tmp_path, "through")) == 0
-    killed, chooser = 0, random.Random(1)
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nezha_np", *command(tmp_path, "killed")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(chooser.uniform(0.5, 2.0) if killed < 10 else 240)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-            continue
-        break
-    assert process.returncode == 0 and killed >= 1
+    killed = run_and_kill(command(tmp_path, "killed"), seconds=(0.5, 2.0), kills=10, patience=240)
+    assert killed >= 1
     bits = [{name: array.tobytes() for name, array in nz.load(tmp_path / run).items()} for run in ("killed", "through")]
     assert bits[0] == bits[1]
 

@@ -2,11 +2,10 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from killed_runs import run_and_kill
 
 import nezha_np as nz
 from nezha_np.cli import main
@@ -59,22 +58,8 @@ def bits(folder):
 @pytest.mark.exhaustive
 def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same_bits(text, capsys):
     assert main(command(text, "through")) == 0
-    killed, chooser = 0, random.Random(1)
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nezha_np", *command(text, "killed")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(chooser.uniform(0.4, 1.0) if killed < 20 else 120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-            continue
-        break
-    assert process.returncode == 0 and killed >= 1
+    killed = run_and_kill(command(text, "killed"), seconds=(0.4, 1.0), kills=20, patience=120)
+    assert killed >= 1
     assert bits(text / "killed") == bits(text / "through")
     lines = [(text / run / "metrics.jsonl").read_text() for run in ("killed", "through")]
     assert lines[0] == lines[1]
