@@ -14,7 +14,8 @@ makes arrays that no gradient is taken by: masks, tables, input arrays. A call o
 1. run its definition, the function as it is written;
 2. run a faster kernel that `nezha_np.kernels` holds for it and for the array's library;
 3. inside ``with trace() as t``: run the definition and record the result under its full name;
-4. under `value_and_grad`: do the same on a tape, which is then walked backwards through the gradients.
+4. under `value_and_grad`: record the call on a tape, which is then walked backwards through the gradients; layers and
+   gradients run by kernels there too, where there are any.
 
     layer       the decorators, and the choice between kernel and definition
     view        the weights below one prefix

@@ -180,7 +180,7 @@ def definitions() -> AbstractContextManager[Recorder]:
     Raises
     ------
     ValueError
-        When it is entered inside a trace or a tape, which run definitions already.
+        When it is entered inside a trace or a tape, which would not record what runs in it.
 
     Examples
     --------
