@@ -115,7 +115,6 @@ def make_corpus(
             raise FileNotFoundError(f"files: expected a text file, found none at {path}")
     target = check_path(folder, "folder")
     vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
-
     counts: dict[str, int] = {}
 
     def write_arrays(temporary: Path) -> None:
