@@ -41,7 +41,8 @@ def kill_before(folder, count):
 
     def watch(event, arguments):
         nonlocal done
-        if event in CHANGES and isinstance(arguments[0], (str, os.PathLike)) and os.fspath(arguments[0]).startswith(folder):
+        path = arguments[0] if event in CHANGES else None
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(folder):
             done += 1
             if done == count:
                 os.kill(os.getpid(), signal.SIGKILL)
