@@ -6,7 +6,7 @@ Examples
 >>> weights, tokenizer = nz.load(), nz.load_tokenizer()
 >>> batch = nz.encode(tokenizer, ["房间很干净。"])
 >>> nz.forward(weights, **batch).last_hidden_state.shape
-(1, 8, 128)
+(1, 8, 256)
 """
 
 import importlib

@@ -99,7 +99,7 @@ def embed_lines(
     >>> _ = (folder / "texts.txt").write_text("房间\\n价格\\n", encoding="utf-8")
     >>> embed_lines(str(folder / "texts.txt"), str(folder / "vectors.npy"))
     >>> np.load(folder / "vectors.npy").shape
-    (2, 128)
+    (2, 256)
     """
     path = None if target in (None, "-") else Path(str(target))
     output_format = _output_format(path, output_format)

@@ -135,7 +135,7 @@ def compute(
     --------
     >>> shown = compute("房间很[MASK]净。")
     >>> shown["tokens"], len(shown["layers"]), shown["layers"][0]["position"]["shape"]
-    (['[CLS]', '房', '间', '很', '[MASK]', '净', '。', '[SEP]'], 4, [4, 8, 8])
+    (['[CLS]', '房', '间', '很', '[MASK]', '净', '。', '[SEP]'], 4, [8, 8, 8])
     """
     check_text("text", text)
     if pair is not None:

@@ -31,7 +31,7 @@ class Trace(Mapping[str, Array]):
     >>> with nz.trace() as t:
     ...     out = nz.forward(nz.load(), [[2, 318, 3]])
     >>> isinstance(t, nz.Trace), t["pooler"].shape
-    (True, (1, 128))
+    (True, (1, 256))
     """
 
     exclusive = True
@@ -239,7 +239,7 @@ def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[T
     >>> with nz.trace() as t:
     ...     out = nz.forward(weights, [[2, 3, 4]])
     >>> t["encoder.layer.0.attention.self.probs"].shape
-    (1, 4, 3, 3)
+    (1, 8, 3, 3)
     >>> with nz.trace(output="encoder.layer.*") as t:
     ...     out = nz.forward(weights, [[2, 3, 4]])
     >>> list(t)

@@ -22,7 +22,7 @@ class View:
     >>> import nezha_np as nz
     >>> w = View(nz.load(), "encoder.layer.0.")
     >>> w.at("attention.self")["query.bias"].shape
-    (128,)
+    (256,)
     """
 
     __slots__ = ("prefix", "weights")

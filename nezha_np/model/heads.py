@@ -192,7 +192,7 @@ def causal_lm(
     >>> weights = nz.load()
     >>> out = nz.causal_lm(weights, [[2, 4, 3]], labels=[[2, 4, 3]], config=weights.config.replace(is_decoder=True))
     >>> out.logits.shape, out.past_key_values[0][0].shape
-    ((1, 3, 7000), (1, 4, 3, 32))
+    ((1, 3, 7000), (1, 8, 3, 32))
     """
     weights = as_weights(weights, config)
     require_decoder(weights)

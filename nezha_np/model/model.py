@@ -451,7 +451,7 @@ def forward(
     >>> weights = nz.load()
     >>> out = nz.forward(weights, [[2, 3, 4]], output_hidden_states=True)
     >>> out.last_hidden_state.shape, len(out.hidden_states)
-    ((1, 3, 128), 5)
+    ((1, 3, 256), 5)
     """
     w = as_weights(weights, config)
     return backbone(w, check_call(w, "forward", input_ids, inputs), pooled=True)

@@ -34,7 +34,7 @@ class ModelOutput:
     >>> import nezha_np as nz
     >>> out = nz.forward(nz.load(), [[2, 318, 3]])
     >>> isinstance(out, nz.ModelOutput), out.last_hidden_state.shape, out.attentions
-    (True, (1, 3, 128), None)
+    (True, (1, 3, 256), None)
     """
 
     last_hidden_state: Array

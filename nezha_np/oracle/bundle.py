@@ -264,7 +264,7 @@ def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     Examples
     --------
     >>> checkpoint_hash(SHIPPED)[:8]
-    'ad545bbf'
+    '9c316e05'
     """
     digest = hashlib.sha256()
     for file in list_files(path, name=name):

@@ -26,7 +26,7 @@ def shipped_weights() -> Weights:
     Examples
     --------
     >>> shipped_weights()
-    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
     return load()
 

@@ -194,7 +194,7 @@ def embed_batch(
     >>> model = SentenceModel(pooling=("cls",), max_length=4)
     >>> vectors, cut = embed_batch(["房间", "很干净。"], ["line 1", "line 2"], nz.load(), nz.load_tokenizer(), model)
     >>> vectors.shape, cut
-    ((2, 128), array([False,  True]))
+    ((2, 256), array([False,  True]))
     """
     arrays, cut = encode_and_cut(tokenizer, [model.prepare(text) for text in texts], model.max_length)
     batch: dict[str, Any] = dict(arrays)

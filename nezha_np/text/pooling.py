@@ -83,7 +83,7 @@ def pool(out: ModelOutput, mask: np.ndarray, poolings: tuple[str, ...]) -> Array
     >>> import nezha_np as nz
     >>> batch = nz.encode(nz.load_tokenizer(), ["房间", "很干净。"])
     >>> pool(nz.forward(nz.load(), **batch), batch["attention_mask"], ("mean", "max")).shape
-    (2, 256)
+    (2, 512)
     """
     vectors = [_pool(out, mask, pooling) for pooling in poolings]
     return vectors[0] if len(vectors) == 1 else namespace(vectors[0]).concat(vectors, axis=1)

@@ -115,7 +115,7 @@ def pretrain(
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> _ = (folder / "text.txt").write_text("房间很干净。\\n早餐也好。\\n\\n总理会见外宾。\\n", encoding="utf-8")
     >>> pretrain([folder / "text.txt"], folder / "run", steps=2, batch_size=2, max_length=16)
-    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
     target = check_path(folder, "folder")
     steps = check_integer("steps", steps, least=1)

@@ -102,7 +102,7 @@ def load(
     --------
     >>> import nezha_np as nz
     >>> nz.load()
-    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
     if head is None and (num_labels is not None or id2label is not None):
         raise ValueError("num_labels, id2label: expected a head with them, got head=None")

@@ -48,7 +48,7 @@ def with_head(
     >>> import nezha_np as nz
     >>> weights = with_head(nz.load(), "token_classification", id2label=["O", "B", "I"])
     >>> weights["classifier.weight"].shape, weights.config.id2label[1]
-    ((3, 128), 'B')
+    ((3, 256), 'B')
     """
     if head not in every_task():
         raise ValueError(f"head: expected one of {', '.join(every_task())} or None, got {head!r}")

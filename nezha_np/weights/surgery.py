@@ -35,7 +35,7 @@ def prune_heads(
     >>> weights = nz.load()
     >>> tensors, config = prune_heads(weights, weights.config, {0: [1, 3]})
     >>> tensors["encoder.layer.0.attention.self.query.weight"].shape, config.heads(0)
-    ((64, 128), 2)
+    ((192, 256), 6)
     """
     try:
         to_prune = config.replace(pruned_heads=heads).pruned_heads
@@ -69,7 +69,7 @@ def resize_token_embeddings(tensors: Mapping[str, Array], config: Config, n: int
     >>> weights = nz.load()
     >>> tensors, config = resize_token_embeddings(weights, weights.config, 7002, seed=0)
     >>> tensors["embeddings.word_embeddings.weight"].shape, config.vocab_size
-    ((7002, 128), 7002)
+    ((7002, 256), 7002)
     """
     check_integer("seed", seed)
     n = check_integer("n", n, least=1)

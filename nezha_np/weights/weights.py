@@ -59,7 +59,7 @@ class Weights(Mapping[str, Array]):
     >>> import nezha_np as nz
     >>> weights = nz.load()
     >>> weights.config.num_hidden_layers, weights["embeddings.word_embeddings.weight"].shape
-    (4, (7000, 128))
+    (4, (7000, 256))
     """
 
     def __init__(self, tensors: Mapping[str, Array], config: Config, *, source: Path | None = None) -> None:
@@ -130,7 +130,7 @@ class Weights(Mapping[str, Array]):
         --------
         >>> import nezha_np as nz
         >>> nz.load().at("encoder.layer.0.attention.self")["query.bias"].shape
-        (128,)
+        (256,)
         """
         return View(self, f"{path}.")
 
@@ -265,7 +265,7 @@ class Weights(Mapping[str, Array]):
         >>> import nezha_np as nz
         >>> smaller = nz.load().prune_heads({0: [1, 3]})
         >>> smaller["encoder.layer.0.attention.self.query.weight"].shape, smaller.config.pruned_heads
-        ((64, 128), {0: (1, 3)})
+        ((192, 256), {0: (1, 3)})
         """
         return Weights(*prune_heads(self._tensors, self.config, heads), source=self.source)
 
@@ -297,7 +297,7 @@ class Weights(Mapping[str, Array]):
         --------
         >>> import nezha_np as nz
         >>> nz.load().resize_token_embeddings(7002).word_embeddings.shape
-        (7002, 128)
+        (7002, 256)
         """
         return Weights(*resize_token_embeddings(self._tensors, self.config, n, seed), source=self.source)
 
@@ -331,7 +331,7 @@ class Weights(Mapping[str, Array]):
         >>> folder = tempfile.mkdtemp()
         >>> nz.load().save(folder)
         >>> nz.load(folder)
-        Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+        Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
         """
         write_checkpoint(check_path(path), self._tensors, self.config)
 
@@ -361,7 +361,7 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
     >>> import nezha_np as nz
     >>> weights = nz.load()
     >>> as_weights(dict(weights), weights.config)
-    Weights(nezha, 77 tensors, 1,730,138 parameters, float32)
+    Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
     if isinstance(weights, Weights):
         return (

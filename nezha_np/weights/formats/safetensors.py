@@ -52,7 +52,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     --------
     >>> import nezha_np as nz
     >>> read_header(nz.weights.checkpoint.SHIPPED / "model.safetensors")["nezha.pooler.dense.bias"].shape
-    (128,)
+    (256,)
     """
     import safetensors  # here, because the import takes a noticeable part of a short script's time
 
