@@ -373,7 +373,7 @@ def test_a_wrong_word_is_answered_with_the_nearest_one(capsys, arguments, meant)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["upload"], ["inspect", "a", "b"], ["embed", "--xyz"], ["embed", "-1"], ["golden", "check", "a"]]
+    "arguments", [["serve"], ["inspect", "a", "b"], ["embed", "--xyz"], ["embed", "-1"], ["golden", "check", "a"]]
 )
 def test_a_word_that_is_near_to_none_is_answered_without(capsys, arguments):
     assert "did you mean" not in error(capsys, *arguments)
