@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nezha_np.arrays import to_numpy
+from nezha_np.arrays import Array, to_numpy
 from nezha_np.checks import check_path, listed
 from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.base import CHANGES, describe_base
@@ -86,6 +86,6 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
     return list(changed)
 
 
-def _is_same(name: str, array: np.ndarray, before: Mapping[str, np.ndarray]) -> bool:
+def _is_same(name: str, array: np.ndarray, before: Mapping[str, Array]) -> bool:
     """Say whether the base has a tensor with the same numbers."""
     return name in before and np.array_equal(array, before[name])
