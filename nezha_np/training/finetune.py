@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
-from nezha_np.training.loop import Step, first_step, optimizer_named, train
+from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
@@ -38,6 +40,7 @@ def finetune(
     optimizer: str = "adamw",
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
+    freeze: str | Sequence[str] = (),
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> Weights:
@@ -71,6 +74,8 @@ def finetune(
         for narrower models, 5e-5 × 768 / H.
     weight_decay : float
         λ.
+    freeze : str or sequence of str
+        Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -122,6 +127,7 @@ def finetune(
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
     check_finite("learning_rate", learning_rate)
     check_finite("weight_decay", weight_decay)
+    frozen_names(weights, freeze)
     options = {
         "task": task,
         "files": [None if file is None else Path(file).name for file in (examples, held_out)],
@@ -136,6 +142,7 @@ def finetune(
         "optimizer": optimizer,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
+        "freeze": list(check_patterns("freeze", freeze)),
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -158,6 +165,7 @@ def finetune(
                 number, learning_rate=learning_rate, warmup_steps=total // 10, total_steps=total
             ),
             dropout_seed=seed,
+            freeze=freeze,
             weight_decay=weight_decay,
         )
         losses: list[float] = []
@@ -170,6 +178,7 @@ def finetune(
                     losses = []
                     if best.is_over():
                         break
+        save_plot(target)
         return load(target)
 
 

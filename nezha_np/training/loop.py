@@ -24,7 +24,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nezha_np.arrays import Array
-from nezha_np.checks import check_integer
+from nezha_np.checks import check_integer, listed
+from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.training.accumulation import Batch, accumulate
 from nezha_np.training.clipping import clip_by_global_norm
 from nezha_np.training.data_parallel import ALONE, Processes, count_together, sum_shares
@@ -165,6 +166,7 @@ def train(
     learning_rate: float | Callable[[int], float],
     clip_norm: float = 1.0,
     dropout_seed: int | None = 0,
+    freeze: str | Sequence[str] = (),
     processes: Processes = ALONE,
     **options: Any,
 ) -> Iterator[Step]:
@@ -189,6 +191,8 @@ def train(
         The largest global norm of the gradients.
     dropout_seed : int or None
         The seed of the dropout masks; None: no dropout.
+    freeze : str or sequence of str
+        Patterns of names: tensors that fit one stay as they are, and count in no norm of gradients.
     processes : Processes
         The processes that train together. `batches` returns the rows of this one then, of each part of the batch; they
         may be none. All other arguments are the same in every process, and so is what is yielded.
@@ -204,6 +208,8 @@ def train(
     ------
     FloatingPointError
         If gradients are not finite without mixed precision, or although the loss scale is 1.
+    ValueError
+        If a pattern of `freeze` fits no tensor, or together they fit all.
 
     Examples
     --------
@@ -218,13 +224,57 @@ def train(
     True
     """
     check_integer("steps", steps, least=0)
+    frozen = frozen_names(start.weights, freeze)
     step = start
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
             step = _next_step(
-                step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, processes, options
+                step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, frozen, processes, options
             )
         yield step
+
+
+def frozen_names(weights: Weights, freeze: str | Sequence[str]) -> frozenset[str]:
+    """Find the tensors that are not trained.
+
+    Parameters
+    ----------
+    weights : Weights
+        The weights.
+    freeze : str or sequence of str
+        Patterns of names.
+
+    Returns
+    -------
+    frozenset of str
+        The names that fit one of the patterns.
+
+    Raises
+    ------
+    TypeError
+        If `freeze` is neither a pattern nor a sequence of patterns.
+    ValueError
+        If a pattern fits no tensor, or together they fit all.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> sorted(frozen_names(nz.load(), "embeddings.*_embeddings.weight"))
+    ['embeddings.token_type_embeddings.weight', 'embeddings.word_embeddings.weight']
+    >>> frozen_names(nz.load(), "embedding.**")
+    Traceback (most recent call last):
+    ...
+    ValueError: freeze: expected patterns that fit names of tensors, got embedding.**, which fits none
+    """
+    patterns = check_patterns("freeze", freeze)
+    if idle := [pattern for pattern in patterns if not any(matches(name, (pattern,)) for name in weights)]:
+        raise ValueError(f"freeze: expected patterns that fit names of tensors, got {listed(idle)}, which fits none")
+    found = frozenset(name for name in weights if matches(name, patterns))
+    if len(found) == len(weights):
+        raise ValueError(
+            f"freeze: expected a tensor at least that is trained, got {listed([*patterns])}, which fit all"
+        )
+    return found
 
 
 def _next_step(
@@ -235,6 +285,7 @@ def _next_step(
     learning_rate: float | Callable[[int], float],
     clip_norm: float,
     dropout_seed: int | None,
+    frozen: frozenset[str],
     processes: Processes,
     options: dict[str, Any],
 ) -> Step:
@@ -253,6 +304,7 @@ def _next_step(
         dropout_rows=places,
         loss_scale=1.0 if scale is None else scale.scale,
     )
+    gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
     if processes.size > 1:
         losses, gradients = sum_shares(losses, gradients, step.weights, processes)
     clipped, global_norm = clip_by_global_norm(gradients, clip_norm)

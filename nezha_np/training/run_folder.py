@@ -6,6 +6,7 @@
 | ``run.lock`` | while it goes on: it keeps other runs out |
 | ``step-00000100/`` | a saved step: a model that `nezha_np.load` reads, ``optimizer.safetensors``, ``step.json`` |
 | ``metrics.jsonl`` | what was measured, a line for each step that was measured |
+| ``metrics.svg`` | a picture of it, at the end (`nezha_np.training.plot`) |
 
 A step is written into a hidden folder, which gets its name once it is complete. So a run may be killed at any moment,
 and goes on from its last saved step.
