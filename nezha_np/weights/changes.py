@@ -88,4 +88,4 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
 
 def _is_same(name: str, array: np.ndarray, before: Mapping[str, Array]) -> bool:
     """Say whether the base has a tensor with the same numbers."""
-    return name in before and np.array_equal(array, before[name])
+    return name in before and np.array_equal(array, to_numpy(before[name]))
