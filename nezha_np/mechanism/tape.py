@@ -36,11 +36,21 @@ class Tape(Trace):
     kernels : bool
         Whether layers and gradients run by their kernels, where they have one. What is read and recorded is made by
         definitions.
+    dropout_rows : (int, int), optional
+        For a pass over some rows of a batch: how many rows come before them, and how many they are. They have the
+        dropout masks that they have in the whole batch.
     """
 
-    def __init__(self, dropout_seed: tuple[int, ...] | None, *, kernels: bool = False) -> None:
+    def __init__(
+        self,
+        dropout_seed: tuple[int, ...] | None,
+        *,
+        kernels: bool = False,
+        dropout_rows: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.dropout_seed = dropout_seed
+        self.dropout_rows = dropout_rows
         self.kernels = kernels
         self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
         self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
@@ -135,6 +145,24 @@ class Tape(Trace):
             Seed, step and full name; None where there is no seed.
         """
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
+
+    def dropout_start(self, size: int) -> int:
+        """Return where in its stream the mask of a dropout layer begins.
+
+        Parameters
+        ----------
+        size : int
+            How many elements the mask has; each row of the batch has as many.
+
+        Returns
+        -------
+        int
+            How many numbers belong to the rows of the batch before those of this pass.
+        """
+        if self.dropout_rows is None:
+            return 0
+        before, rows = self.dropout_rows
+        return before * (size // rows)
 
     def compute_gradient(
         self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
