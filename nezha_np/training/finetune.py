@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
@@ -40,6 +41,7 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> Weights:
@@ -75,6 +77,9 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    save_changes : bool
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
+        from the model that was fine-tuned, which has to stay where it is.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -106,6 +111,7 @@ def finetune(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     target = check_path(folder, "folder")
+    check_switches(save_changes=save_changes)
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_integer(name, value, least=1)
     check_integer("max_length", max_length, least=8)
@@ -142,6 +148,7 @@ def finetune(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
+        "save_changes": save_changes,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -152,7 +159,11 @@ def finetune(
         saved = saved_steps(target)
         start = load_step(saved[-1]) if saved else first_step(weights, module)
         total = epochs * len(batches)
-        best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+
+        def save(found: Weights) -> None:
+            save_model(target, found, model, changes=save_changes)
+
+        best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
         best.go_on(start, len(batches))
         steps = train(
             start,
@@ -177,6 +188,7 @@ def finetune(
                     losses = []
                     if best.is_over():
                         break
+        save_plot(target)
         return load(target)
 
 
@@ -283,9 +295,9 @@ class Best:
     Parameters
     ----------
     folder : Path
-        The folder of the run, where the best model is saved.
-    model : str, Path or None
-        Where its tokenizer is.
+        The folder of the run.
+    save : callable
+        Saves the best model.
     what, settings, examples, pad_id
         The task, and what it is measured with.
     patience : int
@@ -297,7 +309,7 @@ class Best:
     def __init__(
         self,
         folder: Path,
-        model: str | Path | None,
+        save: Callable[[Weights], object],
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
@@ -305,7 +317,7 @@ class Best:
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
-        self._folder, self._model, self._what, self._settings = folder, model, what, settings
+        self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
         self._features = what.features(examples, settings)
         self._measured: list[dict[str, Any]] = []
@@ -326,7 +338,7 @@ class Best:
         values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
         metric = self._what.metric
         if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
-            save_model(self._folder, step.weights, self._model)
+            self._save(step.weights)
         self._measured.append(values)
         if self._metrics is not None:
             self._metrics.add(values)
