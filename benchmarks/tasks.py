@@ -33,7 +33,8 @@ from nezha_np.training.features import TASKS as FINETUNE_TASKS
 from nezha_np.training.features import Settings
 from nezha_np.training.finetune import finetune, predict
 from nezha_np.training.run_folder import save_model
-from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.base import hash_files
+from nezha_np.weights.checkpoint import SHIPPED, list_files
 
 STARTS = ("pretrained", "random")
 # What a small model is fine-tuned with. A fourth of BERT's width takes ten times its learning rate.
@@ -80,8 +81,8 @@ def run_network(
 ) -> dict[str, Any]:
     """Fine-tune one network and score it; what a run of the same options found is read."""
     folder = runs / f"{name}-{start}-{seed}"
-    settings = {**options, "model": (model or SHIPPED).resolve().name, "examples": len(data.train)}
-    settings = json.loads(json.dumps(settings))
+    source = {"model": (model or SHIPPED).resolve().name, "sha256": hash_files(list_files(model))}
+    settings = json.loads(json.dumps({**options, **source, "examples": len(data.train)}))
     result = folder / "result.json"
     if result.is_file():
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
