@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cmrc2018": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
     "c3": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
 }
-WANTED = {"chnsenti": 0.90, "reviews": 0.90, "names": 0.80, "lcqmc": 0.72}  # of the small model that is shipped
+WANTED = {"chnsenti": 0.90, "names": 0.80, "lcqmc": 0.72}  # of the small model that is shipped
 
 
 def scores_of(data: TaskData, predicted: Mapping[int, list[Any]]) -> dict[str, dict[str, float]]:

