@@ -108,12 +108,16 @@ def test_the_position_terms_equal_their_definitions(data, dtype, reach, past):
 
 
 @given(
-    rate=st.floats(0.001, 0.999), shape=st.sampled_from([(0,), (7,), (3, 4, 5)]), dtype=DTYPES, seed=st.integers(0, 9)
+    rate=st.floats(0.001, 0.999),
+    shape=st.sampled_from([(0,), (7,), (3, 4, 5)]),
+    dtype=DTYPES,
+    seed=st.integers(0, 9),
+    start=st.integers(0, 99),
 )
-def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed):
+def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed, start):
     x = np.zeros(shape, dtype)
-    found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"))
-    expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"))
+    found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"), start=start)
+    expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"), start=start)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
 

@@ -209,12 +209,12 @@ def cross_entropy_gradient_kernel(
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 
-def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...]) -> np.ndarray:
+def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], start: int = 0) -> np.ndarray:
     """Compare the integers that the uniform numbers are made of: the same mask, without making them.
 
     Parameters
     ----------
-    x, rate, key
+    x, rate, key, start
         As for `dropout_mask`.
 
     Returns
@@ -222,7 +222,7 @@ def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...]) 
     array of the shape of x
         The mask, the same bits as the definition's.
     """
-    keep = random_integers(math.prod(x.shape), *key) >= np.uint64(math.ceil(rate * 2.0**53))
+    keep = random_integers(math.prod(x.shape), *key, start=start) >= np.uint64(math.ceil(rate * 2.0**53))
     mask = keep.reshape(x.shape).astype(x.dtype)
     mask *= x.dtype.type(1.0 / (1.0 - rate))
     return mask

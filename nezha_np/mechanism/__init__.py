@@ -43,7 +43,7 @@ from nezha_np.mechanism.layer import (
     gradient_of,
     primitive,
 )
-from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, recording
+from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, dropout_start, recording
 from nezha_np.mechanism.tape import Tape
 from nezha_np.mechanism.trace import Trace, trace
 from nezha_np.mechanism.view import View
@@ -62,6 +62,7 @@ __all__ = [
     "constant",
     "definitions",
     "dropout_key",
+    "dropout_start",
     "gradient_of",
     "primitive",
     "recording",

@@ -33,6 +33,9 @@ class Tape(Trace):
         Whether composites that are `checkpointed` keep their arguments alone, and run again when the walk back comes
         to them (Chen et al. 2016, "Training deep nets with sublinear memory cost"): one more forward pass, to the same
         bits. It needs an `output`, which fits no name in them.
+    dropout_rows : (int, int), optional
+        For a pass over some rows of a batch: how many rows come before them, and how many they are. They have the
+        dropout masks that they have in the whole batch.
     """
 
     def __init__(
@@ -42,9 +45,11 @@ class Tape(Trace):
         *,
         kernels: bool = False,
         checkpoint_layers: bool = False,
+        dropout_rows: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(output)
         self.dropout_seed = dropout_seed
+        self.dropout_rows = dropout_rows
         self.kernels = kernels
         self.checkpoint_layers = checkpoint_layers
         self.calls: list[Call | Checkpoint] = []
@@ -212,6 +217,24 @@ class Tape(Trace):
             Seed, step and full name; None where there is no seed.
         """
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
+
+    def dropout_start(self, size: int) -> int:
+        """Return where in its stream the mask of a dropout layer begins.
+
+        Parameters
+        ----------
+        size : int
+            How many elements the mask has; each row of the batch has as many.
+
+        Returns
+        -------
+        int
+            How many numbers belong to the rows of the batch before those of this pass.
+        """
+        if self.dropout_rows is None:
+            return 0
+        before, rows = self.dropout_rows
+        return before * (size // rows)
 
     def compute_gradient(
         self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]

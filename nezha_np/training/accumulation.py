@@ -43,6 +43,18 @@ def partial_losses(head: Callable[..., Any]) -> dict[str, str]:
     return PARTIAL_LOSSES.get(head.__name__, {"loss": "labels"})
 
 
+def rows_of(head: Callable[..., Any], part: Batch) -> int:
+    """Return how many rows a part of a batch has.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> rows_of(nz.masked_lm, {"input_ids": [[2, 4, 3]], "labels": [[-100, 7, -100]]})
+    1
+    """
+    return len(part[next(iter(partial_losses(head).values()))])
+
+
 def count_labels(head: Callable[..., Any], batches: Iterable[Batch]) -> dict[str, int]:
     """Count what each mean of a head's loss is a mean over.
 
@@ -92,6 +104,7 @@ def gradient_shares(
     *,
     counts: Mapping[str, int] | None = None,
     dropout_seed: tuple[int, ...] | None = None,
+    dropout_rows: tuple[int, int] | None = None,
     loss_scale: float = 1.0,
     checkpoint_layers: bool = False,
 ) -> tuple[dict[str, float], dict[str, Array]]:
@@ -109,6 +122,9 @@ def gradient_shares(
         What `count_labels` returns for the whole batch; None: this part is the whole.
     dropout_seed : tuple of int, optional
         Seed and step, as for `nezha_np.value_and_grad`, and whatever else is to tell masks apart; None: no dropout.
+    dropout_rows : (int, int), optional
+        Where this part is some rows of what `dropout_seed` is for: how many rows come before them, and how many they
+        are. They have the dropout masks that they have in the whole.
     loss_scale : float
         What the loss is multiplied by before the walk back, and the gradients are divided by after it.
     checkpoint_layers : bool
@@ -131,7 +147,13 @@ def gradient_shares(
     own = count_labels(head, [batch])
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
-    tape = Tape(dropout_seed, tuple(own), kernels=kernels_run_here(), checkpoint_layers=checkpoint_layers)
+    tape = Tape(
+        dropout_seed,
+        tuple(own),
+        kernels=kernels_run_here(),
+        checkpoint_layers=checkpoint_layers,
+        dropout_rows=dropout_rows,
+    )
     with recording(tape):
         loss = head(weights, **batch).loss  # and nothing else of what it returns: its logits may be large
     # The mean over no labels is NaN, its gradient is 0.
@@ -150,6 +172,7 @@ def accumulate(
     *,
     counts: Mapping[str, int] | None = None,
     dropout_seeds: Sequence[tuple[int, ...]] | None = None,
+    dropout_rows: Sequence[tuple[int, int]] | None = None,
     loss_scale: float = 1.0,
     checkpoint_layers: bool = False,
 ) -> tuple[dict[str, float], dict[str, Array]]:
@@ -160,9 +183,11 @@ def accumulate(
     head, weights, counts, loss_scale, checkpoint_layers
         As for `gradient_shares`; without `counts` the parts are the whole batch.
     parts : sequence of mapping of str to array_like
-        The parts of the batch; one at least.
+        The parts of the batch; one at least. One without rows has nothing to add.
     dropout_seeds : sequence of tuple of int, optional
         The `dropout_seed` of each part; None: no dropout.
+    dropout_rows : sequence of (int, int), optional
+        The `dropout_rows` of each part; None: each part is the whole of what its seed is for.
 
     Returns
     -------
@@ -190,13 +215,17 @@ def accumulate(
     losses: dict[str, float] = dict.fromkeys(counts, 0.0)
     total: dict[str, Array] = {}
     for index, part in enumerate(parts):
+        if not rows_of(head, part):  # where a batch is divided among more processes than it has rows
+            continue
         seed = None if dropout_seeds is None else dropout_seeds[index]
+        rows = None if dropout_rows is None else dropout_rows[index]
         shares, gradients = gradient_shares(
             head,
             weights,
             part,
             counts=counts,
             dropout_seed=seed,
+            dropout_rows=rows,
             loss_scale=loss_scale,
             checkpoint_layers=checkpoint_layers,
         )

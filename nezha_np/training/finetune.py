@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches
+from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
-from nezha_np.training.loop import Step, first_step, optimizer_named, train
+from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
@@ -38,6 +40,9 @@ def finetune(
     optimizer: str = "adamw",
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
+    freeze: str | Sequence[str] = (),
+    checkpoint_layers: bool = False,
+    save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> Weights:
@@ -71,6 +76,13 @@ def finetune(
         for narrower models, 5e-5 × 768 / H.
     weight_decay : float
         λ.
+    freeze : str or sequence of str
+        Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
+    save_changes : bool
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
+        from the model that was fine-tuned, which has to stay where it is.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -102,6 +114,7 @@ def finetune(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     target = check_path(folder, "folder")
+    check_switches(save_changes=save_changes)
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_integer(name, value, least=1)
     check_integer("max_length", max_length, least=8)
@@ -122,6 +135,7 @@ def finetune(
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
     check_finite("learning_rate", learning_rate)
     check_finite("weight_decay", weight_decay)
+    frozen_names(weights, freeze)
     options = {
         "task": task,
         "files": [None if file is None else Path(file).name for file in (examples, held_out)],
@@ -136,6 +150,8 @@ def finetune(
         "optimizer": optimizer,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
+        "freeze": list(check_patterns("freeze", freeze)),
+        "save_changes": save_changes,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -146,7 +162,11 @@ def finetune(
         saved = saved_steps(target)
         start = load_step(saved[-1]) if saved else first_step(weights, module)
         total = epochs * len(batches)
-        best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+
+        def save(found: Weights) -> None:
+            save_model(target, found, model, changes=save_changes)
+
+        best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
         best.go_on(start, len(batches))
         steps = train(
             start,
@@ -158,6 +178,8 @@ def finetune(
                 number, learning_rate=learning_rate, warmup_steps=total // 10, total_steps=total
             ),
             dropout_seed=seed,
+            freeze=freeze,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
         )
         losses: list[float] = []
@@ -170,6 +192,7 @@ def finetune(
                     losses = []
                     if best.is_over():
                         break
+        save_plot(target)
         return load(target)
 
 
@@ -276,9 +299,9 @@ class Best:
     Parameters
     ----------
     folder : Path
-        The folder of the run, where the best model is saved.
-    model : str, Path or None
-        Where its tokenizer is.
+        The folder of the run.
+    save : callable
+        Saves the best model.
     what, settings, examples, pad_id
         The task, and what it is measured with.
     patience : int
@@ -290,7 +313,7 @@ class Best:
     def __init__(
         self,
         folder: Path,
-        model: str | Path | None,
+        save: Callable[[Weights], object],
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
@@ -298,7 +321,7 @@ class Best:
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
-        self._folder, self._model, self._what, self._settings = folder, model, what, settings
+        self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
         self._features = what.features(examples, settings)
         self._measured: list[dict[str, Any]] = []
@@ -319,7 +342,7 @@ class Best:
         values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
         metric = self._what.metric
         if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
-            save_model(self._folder, step.weights, self._model)
+            self._save(step.weights)
         self._measured.append(values)
         if self._metrics is not None:
             self._metrics.add(values)

@@ -21,6 +21,7 @@ from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
@@ -48,6 +49,7 @@ def pretrain(
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
     mixed_precision: bool = False,
+    checkpoint_layers: bool = False,
     seed: int = 0,
     measure_every: int = 10,
     save_every: int = 100,
@@ -87,6 +89,9 @@ def pretrain(
         λ, and the largest norm of the gradients.
     mixed_precision : bool
         Whether the passes are computed in float16. On a CPU that is slower, not faster.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits. A run may go on with
+        it or without it.
     seed : int
         Everything random depends on it: new weights, batches, masks, dropout.
     measure_every, save_every : int
@@ -181,6 +186,7 @@ def pretrain(
             ),
             clip_norm=clip_norm,
             dropout_seed=seed,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
         ):
             last = step.number == steps
@@ -195,6 +201,7 @@ def pretrain(
             if last or step.number % save_every == 0:
                 save_step(target, step, keep=keep)
         save_model(target, step.weights, model)
+        save_plot(target)
         return step.weights
 
 
