@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array
+from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import definitions, kernels_run_here, recording
 from nezha_np.mechanism.tape import Tape
 
@@ -90,13 +92,15 @@ def value_and_grad(
         kernels = not intermediates and kernels_run_here()
         output = None if intermediates else ()
         tape = Tape(seed_and_step, output, kernels=kernels, checkpoint_layers=checkpoint_layers)
-        with recording(tape):
-            out = head(*arguments, **options)
-        loss = getattr(out, "loss", None)
-        if loss is None:
-            raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
-        with definitions():
-            gradients = tape.walk_back(loss, intermediates=intermediates)
+        weights: Any = arguments[0] if arguments else options.get("weights")
+        with whole_pass(weights) if kernels else nullcontext():
+            with recording(tape):
+                out = head(*arguments, **options)
+            loss = getattr(out, "loss", None)
+            if loss is None:
+                raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
+            with definitions():
+                gradients = tape.walk_back(loss, intermediates=intermediates)
         return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
 
     return run

@@ -12,6 +12,7 @@ added. The loss of `nezha_np.pretraining` is a mean over masked tokens plus a me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from nezha_np.arrays import Array, in_statistics_dtype
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism import definitions, recording
+from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import kernels_run_here
 from nezha_np.mechanism.tape import Tape
 
@@ -147,19 +149,17 @@ def gradient_shares(
     own = count_labels(head, [batch])
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
+    kernels = kernels_run_here()
     tape = Tape(
-        dropout_seed,
-        tuple(own),
-        kernels=kernels_run_here(),
-        checkpoint_layers=checkpoint_layers,
-        dropout_rows=dropout_rows,
+        dropout_seed, tuple(own), kernels=kernels, checkpoint_layers=checkpoint_layers, dropout_rows=dropout_rows
     )
-    with recording(tape):
-        loss = head(weights, **batch).loss  # and nothing else of what it returns: its logits may be large
-    # The mean over no labels is NaN, its gradient is 0.
-    losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
-    with definitions():
-        gradients = tape.walk_back(loss, scales={name: share * loss_scale for name, share in shares.items()})
+    with whole_pass(weights) if kernels else nullcontext():
+        with recording(tape):
+            loss = head(weights, **batch).loss  # and nothing else of what it returns: its logits may be large
+        # The mean over no labels is NaN, its gradient is 0.
+        losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
+        with definitions():
+            gradients = tape.walk_back(loss, scales={name: share * loss_scale for name, share in shares.items()})
     for name in gradients if loss_scale != 1.0 else ():
         gradients[name] = in_statistics_dtype(gradients[name]) / loss_scale
     return losses, {name: in_statistics_dtype(gradient) for name, gradient in gradients.items()}
