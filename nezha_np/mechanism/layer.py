@@ -252,6 +252,11 @@ def gradient_of(layer: Layer, *, reads: Sequence[str] | None = None) -> Callable
         array for each argument that has a gradient, None for an argument that has none; a single array is the first
         argument's.
 
+    Raises
+    ------
+    ValueError
+        When the gradient is registered, if `reads` has a name that is none of its parameters'.
+
     Examples
     --------
     >>> import numpy as np
