@@ -158,7 +158,6 @@ def test_frozen_tensors_are_those_of_the_model_and_a_run_with_others_is_refused(
         finetune("classify", file, tmp_path / "run", **options)
 
 
-<<<<<<< HEAD
 def test_dropout_may_have_a_rate_of_its_own_and_measuring_has_none(tmp_path):
     file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16, "learning_rate": 0.0}
     losses = {}
@@ -173,7 +172,8 @@ def test_dropout_may_have_a_rate_of_its_own_and_measuring_has_none(tmp_path):
         with pytest.raises(ValueError, match="dropout: expected a number from 0 to below 1, got"):
             finetune("classify", file, tmp_path / "wrong", dropout=wrong)
     assert not (tmp_path / "wrong").exists()
-=======
+
+
 def test_layers_that_are_computed_twice_change_no_bit(tmp_path):
     write(tmp_path, "classify", 20)
     once = ["--epochs", "1"]
@@ -184,7 +184,6 @@ def test_layers_that_are_computed_twice_change_no_bit(tmp_path):
     after = nz.load(tmp_path / "twice")
     for name, array in nz.load(tmp_path / "through").items():
         np.testing.assert_array_equal(after[name], array, err_msg=name)
->>>>>>> main
 
 
 def test_a_run_on_another_file_is_refused(tmp_path):

@@ -72,11 +72,8 @@ def run(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         freeze=options.freeze,
         save_changes=options.save_changes,
-<<<<<<< HEAD
         dropout=options.dropout,
-=======
         checkpoint_layers=options.checkpoint_layers,
->>>>>>> main
         seed=options.seed,
         report=_report,
     )
