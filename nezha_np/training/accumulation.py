@@ -154,7 +154,10 @@ def gradient_shares(
         losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
         with definitions():
             gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
-    return losses, {name: in_statistics_dtype(gradient) / loss_scale for name, gradient in gradients.items()}
+    gradients = {name: in_statistics_dtype(gradient) for name, gradient in gradients.items()}
+    if loss_scale != 1.0:  # a division by 1 would only move them through memory
+        gradients = {name: gradient / loss_scale for name, gradient in gradients.items()}
+    return losses, gradients
 
 
 def accumulate(
