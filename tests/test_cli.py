@@ -139,7 +139,7 @@ def test_inspect_says_what_the_shipped_model_holds(capsys):
     assert printed[0] == f"nezha in {nz.weights.checkpoint.SHIPPED}"
     for key, value in nz.load().config.to_dict().items():
         assert f"{key}: {value}" in printed
-    assert "77 tensors, 1,730,138 parameters, 3,460,276 bytes" in printed
+    assert "77 tensors, 3,975,386 parameters, 7,950,772 bytes" in printed
     assert {"forward: complete", "pretraining: complete", "masked_lm: complete", "causal_lm: complete"} <= set(printed)
     assert "sequence_classification: missing classifier.weight, classifier.bias" in printed
     assert "question_answering: missing qa_outputs.weight, qa_outputs.bias" in printed
