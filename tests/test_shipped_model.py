@@ -1,7 +1,5 @@
 """The model that ships with the package, against the reference, on real sentences."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
