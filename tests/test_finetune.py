@@ -201,7 +201,7 @@ def test_every_tenth_example_is_held_out_and_the_rate_grows_for_a_tenth_of_the_s
         finetune("classify", write(tmp_path, "classify", 40), tmp_path / "run", epochs=1, batch_size=3, max_length=16)
     options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert (options["examples"], options["held_out"]) == (36, 4)
-    expected = {"learning_rate": 5e-5 * 768 / 128, "warmup_steps": 1, "total_steps": 12}
+    expected = {"learning_rate": 5e-5 * 768 / 256, "warmup_steps": 1, "total_steps": 12}
     assert [call.args for call in schedule.call_args_list] == [(number,) for number in range(12)]
     assert all(call.kwargs == expected for call in schedule.call_args_list)
 
