@@ -25,6 +25,8 @@ from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
+TOGETHER = 16  # batches that are sorted by length together
+
 
 def finetune(
     task: str,
@@ -216,7 +218,10 @@ def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str])
 class ShuffledBatches:
     """The batches of features by the number of their step: each epoch has all features, in another order.
 
-    A batch is computed in parts of about one length, so that little time goes to padding.
+    Batches are made of features of about one length, so that little time goes to padding: the features of up to
+    `TOGETHER` batches, an eighth of the epoch at most, are sorted by length before they are divided, and then all
+    batches are shuffled. Where a batch has different lengths all the same, or questions with different numbers of
+    choices, it is computed in parts.
 
     Parameters
     ----------
@@ -239,7 +244,7 @@ class ShuffledBatches:
 
     def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._epoch, self._batches = -1, list[np.ndarray]()
 
     def __len__(self) -> int:
         return -(-len(self._features) // self._batch_size)
@@ -248,10 +253,23 @@ class ShuffledBatches:
         """Return the parts of the batch of a step."""
         epoch, index = divmod(step, len(self))
         if epoch != self._epoch:
-            count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
-            self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
+            self._epoch, self._batches = epoch, self._of_epoch(epoch)
+        chosen = [self._features[number] for number in self._batches[index]]
+        return [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
+
+    def _of_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Divide the features among the batches of an epoch."""
+        count, size = len(self._features), self._batch_size
+        order = order_of(epoch, count, self._seed, window=count)  # all are in memory, and a file may be sorted
+        lengths = np.array([feature.length for feature in self._features])
+        together = size * max(1, min(TOGETHER, len(self) // 8))
+        batches: list[np.ndarray] = []
+        for first in range(0, count, together):
+            some = order[first : first + together]
+            some = some[np.argsort(lengths[some], kind="stable")]
+            batches += [some[start : start + size] for start in range(0, len(some), size)]
+        *full, last = batches  # which may have fewer
+        return [*(full[number] for number in order_of(epoch, len(full), self._seed, window=max(1, len(full)))), last]
 
 
 def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:
