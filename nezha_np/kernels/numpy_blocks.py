@@ -94,6 +94,40 @@ def share_rows(shape: tuple[int, ...], run: Callable[[slice], Result]) -> list[R
     return share_out(most, lambda part, parts: run(part_of(shape[0], part, parts)))
 
 
+def sweep_blocks(function: Callable[..., tuple[np.ndarray, ...]], *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Apply a function of elements block by block, the blocks divided among threads.
+
+    Parameters
+    ----------
+    function, *arrays
+        As for `nezha_np.mechanism.layer.sweep`.
+
+    Returns
+    -------
+    tuple of array
+        What ``function(*arrays)`` returns.
+
+    Examples
+    --------
+    >>> sweep_blocks(lambda x: (x + x,), np.ones(2))
+    (array([2., 2.]),)
+    """
+    shape = arrays[0].shape
+    if math.prod(shape) <= BLOCK or any(array.shape != shape for array in arrays):
+        return function(*arrays)
+    flat = [array.reshape(-1) for array in arrays]
+    made = [np.empty(shape, few.dtype) for few in function(*(array[:1] for array in flat))]
+    rows = [array.reshape(-1) for array in made]
+
+    def run(own: slice) -> None:
+        for piece in blocks_within(own, 1):
+            for out, block in zip(rows, function(*(array[piece] for array in flat)), strict=True):
+                out[piece] = block
+
+    share_rows(flat[0].shape, run)
+    return tuple(made)
+
+
 def parts_of_product(rows: int, inner: int, columns: int) -> int:
     """Say into how many parts a matrix product may be divided.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism.layer import sweep
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -76,9 +77,13 @@ def step(
     """
 
     def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
-        m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
         decay = weight_decay if decays(name) else 0.0
-        return x - learning_rate * (m_hat / (namespace(v).sqrt(v_hat) + eps) + decay * x)
+
+        def rule(x: Array, m: Array, v: Array) -> tuple[Array]:
+            m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
+            return (x - learning_rate * (m_hat / (namespace(v).sqrt(v_hat) + eps) + decay * x),)
+
+        return sweep(rule, x, m, v)[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
     return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)

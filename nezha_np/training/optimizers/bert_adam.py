@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism.layer import sweep
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -77,7 +78,11 @@ def step(
 
     def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
         decay = weight_decay if decays(name) else 0.0
-        return x - learning_rate * (m / (namespace(v).sqrt(v) + eps) + decay * x)
+
+        def rule(x: Array, m: Array, v: Array) -> tuple[Array]:
+            return (x - learning_rate * (m / (namespace(v).sqrt(v) + eps) + decay * x),)
+
+        return sweep(rule, x, m, v)[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
     return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)

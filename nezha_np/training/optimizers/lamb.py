@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism.layer import sweep
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -94,14 +95,21 @@ def step(
 
     def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
         sqrt = namespace(v).sqrt
-        m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
         decay = weight_decay if decays(name) else 0.0
-        u = m_hat / (sqrt(v_hat) + eps) + decay * x
-        if variant == "paper":
-            ratio = trust_ratio(x, u)
-        else:
-            ratio = trust_ratio(x, m_hat / sqrt(v_hat + eps) + weight_decay * x, most=LARGEST_RATIO)
-        return x - learning_rate * ratio * u
+
+        def update(x: Array, m: Array, v: Array) -> tuple[Array]:
+            m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
+            return (m_hat / (sqrt(v_hat) + eps) + decay * x,)
+
+        def compared(x: Array, m: Array, v: Array) -> tuple[Array]:
+            m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
+            return (m_hat / sqrt(v_hat + eps) + weight_decay * x,)
+
+        (u,) = sweep(update, x, m, v)
+        ratio = (
+            trust_ratio(x, u) if variant == "paper" else trust_ratio(x, *sweep(compared, x, m, v), most=LARGEST_RATIO)
+        )
+        return sweep(lambda x, u: (x - learning_rate * ratio * u,), x, u)[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
     return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)

@@ -17,6 +17,7 @@ from typing import Any
 
 from nezha_np.arrays import Array, in_statistics_dtype, namespace
 from nezha_np.checks import check_finite, listed
+from nezha_np.mechanism.layer import sweep, whole_pass
 from nezha_np.training.optimizers.state import OptimizerState, check_state
 from nezha_np.weights.weights import Weights
 
@@ -106,12 +107,16 @@ def step_tensors(
     check_state(state, weights)
     steps = state.steps + 1
     tensors, first, second = dict(weights), dict(state.first_moments), dict(state.second_moments)
-    for name, gradient in gradients.items():
-        x, g = in_statistics_dtype(tensors[name]), in_statistics_dtype(gradient)
-        first[name] = beta1 * first[name] + (1.0 - beta1) * g
-        second[name] = beta2 * second[name] + (1.0 - beta2) * (g * g)
-        new = new_tensor(name, x, first[name], second[name], steps)
-        tensors[name] = namespace(new).astype(new, tensors[name].dtype, copy=False)
+
+    def new_moments(g: Array, m: Array, v: Array) -> tuple[Array, Array]:
+        return beta1 * m + (1.0 - beta1) * g, beta2 * v + (1.0 - beta2) * (g * g)
+
+    with whole_pass(weights):
+        for name, gradient in gradients.items():
+            x, g = in_statistics_dtype(tensors[name]), in_statistics_dtype(gradient)
+            first[name], second[name] = sweep(new_moments, g, first[name], second[name])
+            new = new_tensor(name, x, first[name], second[name], steps)
+            tensors[name] = namespace(new).astype(new, tensors[name].dtype, copy=False)
     made = Weights(tensors, weights.config, source=weights.source) if isinstance(weights, Weights) else tensors
     return made, OptimizerState(steps, first, second)
 
