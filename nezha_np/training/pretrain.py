@@ -188,6 +188,7 @@ def pretrain(
             dropout_seed=seed,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         ):
             last = step.number == steps
             with_held_out = held_out_batches is not None and (last or step.number % save_every == 0)
