@@ -144,17 +144,19 @@ def test_a_run_that_gives_its_steps_away_comes_to_the_same_bits(optimizer, optio
     def last(**more):
         start = first_step(nz.init(CONFIG), optimizer)
         run = train(start, nz.masked_lm, batches, optimizer, steps=4, learning_rate=0.01, **options, **more)
-        *_, step = run
-        return step, start
+        return list(run), start
 
     expected, start = last()
     found, given = last(donate=True)
-    for name, array in arrays_of(expected.weights, expected.state).items():
-        np.testing.assert_array_equal(arrays_of(found.weights, found.state)[name], array, err_msg=name)
-    untouched = nz.init(CONFIG)
-    for name, array in untouched.items():
+    for name, array in arrays_of(expected[-1].weights, expected[-1].state).items():
+        np.testing.assert_array_equal(arrays_of(found[-1].weights, found[-1].state)[name], array, err_msg=name)
+    for name, array in nz.init(CONFIG).items():
         np.testing.assert_array_equal(start.weights[name], array)
-        assert found.weights[name] is given.weights[name]
+        np.testing.assert_array_equal(given.weights[name], array)  # those of init cannot be written to
+        assert found[3].weights[name] is found[0].weights[name]
+        assert found[3].state.second_moments[name] is given.state.second_moments[name]
+    name = "encoder.layer.0.output.dense.weight"
+    assert expected[3].weights[name] is not expected[0].weights[name]
 
 
 def test_gradients_that_are_given_away_are_clipped_in_place_and_one_under_two_names_once():

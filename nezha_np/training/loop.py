@@ -230,6 +230,7 @@ def train(
     check_integer("steps", steps, least=0)
     frozen = frozen_names(start.weights, freeze)
     step = start
+    del start  # its weights are not held any longer than its step is
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
             step = _next_step(
