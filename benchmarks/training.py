@@ -40,7 +40,6 @@ import nezha_np as nz
 from nezha_np.training import adamw, lamb
 
 SHAPES = ("base:8x128", "base:1x512", "tiny:64x128")
-MEASURED = ("base:8x128", "base:1x512")  # whose memory is measured too
 AGREEMENT = 1e-4  # of the largest gradient
 SAME_STEP = 1e-5  # of the largest weight of a tensor, after a step from the same gradient
 RATE = 1e-5
@@ -164,7 +163,7 @@ def main() -> None:
         before = json.loads(options.json.read_text(encoding="utf-8"))["results"]
     memory, times = before["memory"], before["time"]
     if options.only != "time":  # before this process is large: its children would begin as large
-        memory = [measure_memory(name, options.threads) for name in options.shapes if name in MEASURED]
+        memory = [measure_memory(name, options.threads) for name in options.shapes if name.startswith("base")]
         print(memory_table(memory), end="\n\n", flush=True)
     if options.only != "memory":
         set_threads(options.threads)

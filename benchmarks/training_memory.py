@@ -1,9 +1,10 @@
 """Measure the peak memory of a training step: forward and backward alone, and with the optimiser's step.
 
 `benchmarks/training.py` runs it. Each contestant has a process of its own, because the peak memory of a process never
-decreases; what the process uses when model and libraries are loaded is not counted. The reference and nezha_np train
-the masked language model with dropout and AdamW; `nezha_np` computes logits of labelled tokens alone, as its loop does,
-and writes weights and moments in place.
+decreases. Of forward and backward what counts is the memory beyond that of libraries, weights and moments; with the
+optimiser the memory beyond that of libraries and weights. The reference and nezha_np train the masked language model
+with dropout and AdamW; `nezha_np` computes logits of labelled tokens alone, as its loop does, and writes weights and
+moments in place.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Run
 from processes import memory_mb, peak_mb, run_python
 from training_tables import ALL_LOGITS, CHECKPOINTED, OURS, REFERENCE
 
@@ -51,21 +53,20 @@ def one(shape: str, who: str) -> None:
     """Measure one contestant; runs in a process of its own and prints JSON."""
     config, rows, length = parts_of_shape(shape)
     batch = some_batch(config, rows, length)
-    backward, step = reference(config, batch) if who == REFERENCE else ours(config, batch, who)
-    forget_peak()
+    forward_and_backward, step, make_moments = (reference if who == REFERENCE else ours)(config, batch, who)
+    loaded = memory_mb()
+    make_moments()
     before = memory_mb()
-    backward()
-    forward_and_backward = peak_mb() - before
-    step()  # the moments are made by the first step: the next one is measured with them
     forget_peak()
-    backward()
+    forward_and_backward()
+    peak = peak_mb()
     step()
-    found = {"forward_and_backward_mb": forward_and_backward, "step_mb": peak_mb() - before, "loaded_mb": before}
+    found = {"forward_and_backward_mb": peak - before, "step_mb": peak_mb() - loaded, "loaded_mb": loaded}
     print(json.dumps(found))
 
 
-def reference(config: Any, batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
-    """Return the reference's forward and backward pass, and its step."""
+def reference(config: Any, batch: dict[str, np.ndarray], who: str) -> tuple[Run, Run, Run]:
+    """Return the reference's forward and backward pass, its step, and what makes its moments."""
     import torch
     import transformers
 
@@ -74,32 +75,37 @@ def reference(config: Any, batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
     inputs = {name: torch.tensor(array) for name, array in batch.items()}
 
-    def backward() -> None:
+    def make_moments() -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
         optimizer.zero_grad()
-        model(**inputs).loss.backward()
 
-    return backward, optimizer.step
+    return lambda: model(**inputs).loss.backward(), optimizer.step, make_moments
 
 
-def ours(config: Any, batch: dict[str, np.ndarray], who: str) -> tuple[Any, Any]:
-    """Return nezha_np's forward and backward pass, and its step."""
-    made = nz.init(config)  # which cannot be written to: the weights that are trained can
-    weights = nz.Weights({name: array.copy() for name, array in made.items()}, config)
+def ours(config: Any, batch: dict[str, np.ndarray], who: str) -> tuple[Run, Run, Run]:
+    """Return nezha_np's forward and backward pass, its step, and what makes its moments."""
+    # Those of `init` cannot be written to: the weights that are trained can.
+    weights = nz.Weights({name: array.copy() for name, array in nz.init(config).items()}, config)
     run = nz.value_and_grad(nz.masked_lm, dropout_seed=(0, 1), checkpoint_layers=who == CHECKPOINTED)
     options = {} if who == ALL_LOGITS else {"labelled_only": True}
     now: dict[str, Any] = {"weights": weights}
 
-    def backward() -> None:
-        now.pop("gradients", None)
-        now["gradients"] = run(now["weights"], **batch, **options)[1]
+    def forward_and_backward() -> None:
+        _, now["gradients"] = run(now["weights"], **batch, **options)
 
     def step() -> None:
-        state = now.pop("state") if "state" in now else adamw.init(now["weights"])
         now["weights"], now["state"] = adamw.step(
-            now.pop("weights"), now["gradients"], state, learning_rate=1e-5, donate=True
+            now.pop("weights"), now.pop("gradients"), now.pop("state"), learning_rate=1e-5, donate=True
         )
 
-    return backward, step
+    def make_moments() -> None:
+        now["state"] = adamw.init(now["weights"])
+        now["gradients"] = {name: np.zeros_like(array) for name, array in now["weights"].items()}
+        step()
+
+    return forward_and_backward, step, make_moments
 
 
 def measure_memory(shape: str, threads: int) -> dict[str, Any]:

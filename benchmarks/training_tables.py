@@ -78,14 +78,11 @@ def section(content: dict[str, Any]) -> str:
     results = content["results"]
     judged = targets(results["time"], results["memory"])
     settings = content["settings"]
-    return "\n\n".join(
-        [
-            f"{describe(content['machine'])}; {settings['threads']} threads, median of {settings['repeats']}.",
-            time_table(results["time"]),
-            memory_table(results["memory"]),
-            target_table(judged),
-        ]
-    )
+    threads, repeats = settings["threads"], settings["repeats"]
+    parts = [f"{describe(content['machine'])}; threads: {threads}, times: median of {repeats}."]
+    parts += [time_table(results["time"])] if results["time"] else []
+    parts += [memory_table(results["memory"])] if results["memory"] else []
+    return "\n\n".join([*parts, target_table(judged)])
 
 
 def with_section(page: str, text: str) -> str:

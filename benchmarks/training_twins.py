@@ -1,4 +1,4 @@
-"""What a training step is compared with: the reference's model, and a LAMB written with torch's multi-tensor functions."""
+"""What a training step is compared with: the reference's model, and a LAMB of torch's multi-tensor functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def adamw_of_torch(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer
 
 
 class TorchLamb:
-    """LAMB (You et al. 2020, algorithm 2) as torch's own optimisers are written: each operation on all tensors at once."""
+    """LAMB (You et al. 2020, algorithm 2), written as torch's own optimisers are: each operation on all tensors."""
 
     def __init__(self, model: torch.nn.Module, rate: float, *, decay: float = 0.01, eps: float = 1e-6) -> None:
         named = list(model.named_parameters())
