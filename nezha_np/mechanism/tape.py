@@ -9,7 +9,7 @@ from typing import Any
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.calls import Call, Checkpoint, Unread
 from nezha_np.mechanism.identities import Identities
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, sweep
 from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
