@@ -6,6 +6,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nezha_np.checks import check_finite, check_integer, check_path
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
+from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, share_of
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
@@ -43,6 +45,7 @@ def finetune(
     freeze: str | Sequence[str] = (),
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
+    processes: Processes = ALONE,
 ) -> Weights:
     """Fine-tune a model for a task.
 
@@ -80,6 +83,9 @@ def finetune(
         New head, order of the examples and dropout depend on it.
     report : callable, optional
         Is called with what was measured after each epoch.
+    processes : Processes
+        The processes that train together, such as `nezha_np.training.mpi.mpi_processes`; all of them call this
+        function. Process 0 measures, writes into `folder`, which all read, and reports.
 
     Returns
     -------
@@ -147,14 +153,20 @@ def finetune(
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
-    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
-    with only_run(target):
-        check_options(target, options)
-        saved = saved_steps(target)
-        start = load_step(saved[-1]) if saved else first_step(weights, module)
+    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed, processes)
+    writes = processes.rank == 0
+    with only_run(target) if writes else contextlib.nullcontext():
+        with after_process_0(processes):
+            if writes:
+                check_options(target, options)
+            saved = saved_steps(target)
+            start = load_step(saved[-1]) if saved else first_step(weights, module)
+        check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
-        best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
-        best.go_on(start, len(batches))
+        best = None
+        if writes:
+            best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+            best.go_on(start, len(batches))
         steps = train(
             start,
             what.head,
@@ -166,19 +178,23 @@ def finetune(
             ),
             dropout_seed=seed,
             freeze=freeze,
+            processes=processes,
             weight_decay=weight_decay,
         )
         losses: list[float] = []
-        if not best.is_over():
+        if not processes.broadcast(best is not None and best.is_over()):
             for step in steps:
                 losses.append(sum(step.losses.values()) / len(step.losses))  # of start and end of answers the average
                 if step.number % len(batches) == 0:
-                    save_step(target, step, keep=1)
-                    best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                    if best is not None:
+                        save_step(target, step, keep=1)
+                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
                     losses = []
-                    if best.is_over():
+                    if processes.broadcast(best is not None and best.is_over()):
                         break
-        save_plot(target)
+        if writes:
+            save_plot(target)
+        processes.broadcast(None)  # the folder is complete where any process returns
         return load(target)
 
 
@@ -214,6 +230,8 @@ class ShuffledBatches:
         The id of the padding.
     seed : int
         The orders depend on it.
+    processes : Processes
+        The processes that train together: of each part there are only the rows of this one.
 
     Examples
     --------
@@ -223,8 +241,11 @@ class ShuffledBatches:
     (2, 3)
     """
 
-    def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
+    def __init__(
+        self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int, processes: Processes = ALONE
+    ) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
+        self._processes = processes
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -237,7 +258,11 @@ class ShuffledBatches:
             count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
             self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
+        found = []
+        for part in parts_of_one_length([self._features[i] for i in chosen]):
+            rows = slice(*share_of(len(part), self._processes))  # padded to the length of the whole part
+            found.append({name: array[rows] for name, array in stack(part, self._pad_id).items()})
+        return found
 
 
 def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:
