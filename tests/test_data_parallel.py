@@ -10,6 +10,7 @@ from cases import EVERY_LABELLED_HEAD
 from together import run_together
 
 import nezha_np as nz
+from nezha_np.arrays import to_numpy
 from nezha_np.cli import main
 from nezha_np.training import LossScale, adamw, first_step, lamb, train
 from nezha_np.training.accumulation import rows_of
@@ -47,9 +48,10 @@ def of_step(number):
     return [{"input_ids": IDS[:2], "labels": labels[:2]}, {"input_ids": IDS[2:], "labels": labels[2:]}]
 
 
-def train_as(processes, dtype):
+def train_as(processes, dtype, convert=np.asarray):
     """Train with dropout, and return the last step."""
-    start = first_step(nz.init(CONFIG, dtype=dtype), lamb)
+    weights = {name: convert(array) for name, array in nz.init(CONFIG, dtype=dtype).items()}
+    start = first_step(nz.Weights(weights, CONFIG), lamb)
     steps = train(
         start, nz.masked_lm, lambda n: rows(nz.masked_lm, of_step(n), processes), lamb,
         steps=4, learning_rate=1e-2, processes=processes,
@@ -60,7 +62,8 @@ def train_as(processes, dtype):
 def assert_equal(found, expected, tolerance):
     largest = max(float(np.abs(array).max()) for array in expected.weights.values())
     for name, array in expected.weights.items():
-        np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=tolerance * largest, err_msg=name)
+        ours = to_numpy(found.weights[name])
+        np.testing.assert_allclose(ours, array, rtol=0, atol=tolerance * largest, err_msg=name)
     assert found.losses == pytest.approx(expected.losses, abs=tolerance * 10)
     assert found.norm == pytest.approx(expected.norm, rel=tolerance * 10)
 
@@ -204,7 +207,7 @@ def test_processes_finetune_as_one(task, tmp_path):
     expected = run("alone", ALONE)
     for weights in run_together(3, lambda processes: run("together", processes)):
         for name, array in expected.items():
-            # One number that is added to all scores changes nothing: its gradient is a rounding, of which AdamW makes steps.
+            # A number that is added to all scores changes nothing: its gradient is rounding, and AdamW follows it.
             if (task, name) != ("choose", "classifier.bias"):
                 np.testing.assert_allclose(weights[name], array, rtol=0, atol=1e-5, err_msg=name)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, whole_pass
 from nezha_np.mechanism.recorder import definitions, kernels_run_here, nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -317,13 +318,15 @@ def value_and_grad(
     @functools.wraps(head)
     def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
         kernels = not intermediates and kernels_run_here()
-        with recording(Tape(seed_and_step, kernels=kernels)) as tape:
-            out = head(*arguments, **options)
-        loss = getattr(out, "loss", None)
-        if loss is None:
-            raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
-        with definitions():
-            gradients = tape.walk_back(loss, intermediates=intermediates)
+        weights: Any = arguments[0] if arguments else options.get("weights")
+        with whole_pass(weights) if kernels else nullcontext():
+            with recording(Tape(seed_and_step, kernels=kernels)) as tape:
+                out = head(*arguments, **options)
+            loss = getattr(out, "loss", None)
+            if loss is None:
+                raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
+            with definitions():
+                gradients = tape.walk_back(loss, intermediates=intermediates)
         return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
 
     return run

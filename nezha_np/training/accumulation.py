@@ -12,6 +12,7 @@ added. The loss of `nezha_np.pretraining` is a mean over masked tokens plus a me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from nezha_np.arrays import Array, in_statistics_dtype
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism import definitions, recording
+from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import kernels_run_here
 from nezha_np.mechanism.tape import Tape
 
@@ -144,12 +146,14 @@ def gradient_shares(
     own = count_labels(head, [batch])
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
-    with recording(Tape(dropout_seed, kernels=kernels_run_here(), dropout_rows=dropout_rows)) as tape:
-        out = head(weights, **batch)
-    # The mean over no labels is NaN, its gradient is 0.
-    losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
-    with definitions():
-        gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
+    kernels = kernels_run_here()
+    with whole_pass(weights) if kernels else nullcontext():
+        with recording(Tape(dropout_seed, kernels=kernels, dropout_rows=dropout_rows)) as tape:
+            out = head(weights, **batch)
+        # The mean over no labels is NaN, its gradient is 0.
+        losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
+        with definitions():
+            gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
     return losses, {name: in_statistics_dtype(gradient) / loss_scale for name, gradient in gradients.items()}
 
 

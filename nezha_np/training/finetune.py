@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
@@ -43,6 +43,7 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
     processes: Processes = ALONE,
@@ -79,6 +80,9 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    save_changes : bool
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
+        from the model that was fine-tuned, which has to stay where it is.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -113,6 +117,7 @@ def finetune(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     target = check_path(folder, "folder")
+    check_switches(save_changes=save_changes)
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_integer(name, value, least=1)
     check_integer("max_length", max_length, least=8)
@@ -149,6 +154,7 @@ def finetune(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
+        "save_changes": save_changes,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -163,9 +169,13 @@ def finetune(
             start = load_step(saved[-1]) if saved else first_step(weights, module)
         check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
+
+        def save(found: Weights) -> None:
+            save_model(target, found, model, changes=save_changes)
+
         best = None
         if writes:
-            best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
             best.go_on(start, len(batches))
         steps = train(
             start,
@@ -310,9 +320,9 @@ class Best:
     Parameters
     ----------
     folder : Path
-        The folder of the run, where the best model is saved.
-    model : str, Path or None
-        Where its tokenizer is.
+        The folder of the run.
+    save : callable
+        Saves the best model.
     what, settings, examples, pad_id
         The task, and what it is measured with.
     patience : int
@@ -324,7 +334,7 @@ class Best:
     def __init__(
         self,
         folder: Path,
-        model: str | Path | None,
+        save: Callable[[Weights], object],
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
@@ -332,7 +342,7 @@ class Best:
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
-        self._folder, self._model, self._what, self._settings = folder, model, what, settings
+        self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
         self._features = what.features(examples, settings)
         self._measured: list[dict[str, Any]] = []
@@ -353,7 +363,7 @@ class Best:
         values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
         metric = self._what.metric
         if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
-            save_model(self._folder, step.weights, self._model)
+            self._save(step.weights)
         self._measured.append(values)
         if self._metrics is not None:
             self._metrics.add(values)
