@@ -17,7 +17,7 @@ from nezha_np.kernels.numpy_rows import rows_of_any
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.losses import IGNORE_INDEX
-from nezha_np.randomness import random_integers
+from nezha_np.randomness import stream
 
 # ------------------------------------------------------------------------------------------------------- linear, sums
 
@@ -252,7 +252,7 @@ def cross_entropy_gradient_kernel(
 
 
 def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], start: int = 0) -> np.ndarray:
-    """Compare the integers that the uniform numbers are made of: the same mask, without making them.
+    """Compare the bits that the uniform numbers are made of, block by block: a thread begins anywhere in the stream.
 
     Parameters
     ----------
@@ -264,7 +264,14 @@ def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], 
     array of the shape of x
         The mask, the same bits as the definition's.
     """
-    keep = random_integers(math.prod(x.shape), *key, start=start) >= np.uint64(math.ceil(rate * 2.0**53))
-    mask = keep.reshape(x.shape).astype(x.dtype)
-    mask *= x.dtype.type(1.0 / (1.0 - rate))
-    return mask
+    mask = np.empty(math.prod(x.shape), x.dtype)
+    least = np.uint64(math.ceil(rate * 2.0**53) << 11)  # the integers are the upper 53 of 64 bits
+    factor = x.dtype.type(1.0 / (1.0 - rate))
+
+    def run(own: slice) -> None:
+        numbers = stream(*key, start=start + own.start)
+        for piece in blocks_within(own, 1):
+            np.multiply(numbers.random_raw(piece.stop - piece.start) >= least, factor, out=mask[piece])
+
+    share_rows(mask.shape, run)
+    return mask.reshape(x.shape)
