@@ -59,7 +59,7 @@ def begin_together(words: Sequence[str]) -> int | None:
     _is_first, _free = first_caller()
     if rank:
         _place = f"process {rank} of {size}, on {socket.gethostname()}: "
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the process ends
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", newline="")  # noqa: SIM115  # for good
     return None
 
 
