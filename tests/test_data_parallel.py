@@ -13,8 +13,7 @@ import nezha_np as nz
 from nezha_np.arrays import to_numpy
 from nezha_np.cli import main
 from nezha_np.training import LossScale, adamw, first_step, lamb, train
-from nezha_np.training.accumulation import rows_of
-from nezha_np.training.data_parallel import ALONE, Processes, check_alike, share_of
+from nezha_np.training.data_parallel import ALONE, Processes, check_alike, rows_of_process, share_of
 from nezha_np.training.finetune import finetune
 from nezha_np.training.mpi import LAUNCHERS, launched
 from nezha_np.training.pretrain import pretrain
@@ -33,15 +32,6 @@ IDS = np.random.default_rng(0).integers(5, 30, (5, 7))
 LABELS = np.where(np.random.default_rng(1).random((5, 7)) < 0.3, IDS, -100)
 
 
-def rows(head, parts, processes):
-    """The rows of a process of each part."""
-    found = []
-    for part in parts:
-        shared = slice(*share_of(rows_of(head, part), processes))
-        found.append({name: value[shared] if hasattr(value, "shape") else value for name, value in part.items()})
-    return found
-
-
 def of_step(number):
     """A batch in two parts, which have other labels in every step."""
     labels = np.roll(LABELS, number, axis=1)
@@ -53,7 +43,7 @@ def train_as(processes, dtype, convert=np.asarray):
     weights = {name: convert(array) for name, array in nz.init(CONFIG, dtype=dtype).items()}
     start = first_step(nz.Weights(weights, CONFIG), lamb)
     steps = train(
-        start, nz.masked_lm, lambda n: rows(nz.masked_lm, of_step(n), processes), lamb,
+        start, nz.masked_lm, lambda n: [rows_of_process(part, processes) for part in of_step(n)], lamb,
         steps=4, learning_rate=1e-2, processes=processes,
     )  # fmt: skip
     return list(steps)[-1]
@@ -104,7 +94,7 @@ def test_every_head_has_the_gradients_of_the_whole_batch(family, head):
     whole = {"input_ids": ids, "attention_mask": np.where(ids % 7, 1, 0), **LABELS_OF.get(head, {"labels": CLASSES})}
 
     def gradients(processes):
-        batch = rows(function, [whole], processes)
+        batch = [rows_of_process(whole, processes)]
         (step,) = train(
             first_step(weights, Kept), function, lambda n: batch, Kept, steps=1, learning_rate=0.0, clip_norm=1e9,
             processes=processes,
@@ -135,7 +125,7 @@ def test_a_step_that_overflows_in_one_process_is_left_out_by_all():
     def train_halved(processes):
         step = first_step(nz.init(CONFIG), adamw, LossScale(2.0**32, backoff_steps=1))
         steps = train(
-            step, nz.masked_lm, lambda n: rows(nz.masked_lm, of_step(n), processes), adamw,
+            step, nz.masked_lm, lambda n: [rows_of_process(part, processes) for part in of_step(n)], adamw,
             steps=20, learning_rate=1e-3, processes=processes,
         )  # fmt: skip
         return [(one.skipped, one.loss_scale.scale) for one in steps]

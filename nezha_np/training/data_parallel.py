@@ -91,6 +91,30 @@ def share_of(rows: int, processes: Processes) -> tuple[int, int]:
     return rows * processes.rank // processes.size, rows * (processes.rank + 1) // processes.size
 
 
+def rows_of_process(part: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
+    """Return the rows of a part of a batch that a process computes, padded as the whole part is.
+
+    Parameters
+    ----------
+    part : mapping of str to array
+        The part.
+    processes : Processes
+        The processes.
+
+    Returns
+    -------
+    dict of str to array
+        The share of each array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of_process({"labels": np.array([1, 0, 1])}, Processes(1, 2))
+    {'labels': array([0, 1])}
+    """
+    return {name: array[slice(*share_of(len(array), processes))] for name, array in part.items()}
+
+
 @contextlib.contextmanager
 def after_process_0(processes: Processes) -> Iterator[None]:
     """Let process 0 run the block first, and the others when it has: it writes the files that they read.

@@ -17,7 +17,7 @@ from nezha_np.checks import check_finite, check_integer, check_path, check_switc
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
-from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, share_of
+from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
@@ -26,6 +26,8 @@ from nezha_np.training.run_folder import Metrics, check_options, load_step, only
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
+
+TOGETHER = 16  # batches that are sorted by length together
 
 
 def finetune(
@@ -43,6 +45,7 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    checkpoint_layers: bool = False,
     save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
@@ -80,6 +83,8 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
         from the model that was fine-tuned, which has to stay where it is.
@@ -189,6 +194,7 @@ def finetune(
             dropout_seed=seed,
             freeze=freeze,
             processes=processes,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
         )
         losses: list[float] = []
@@ -228,7 +234,10 @@ def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str])
 class ShuffledBatches:
     """The batches of features by the number of their step: each epoch has all features, in another order.
 
-    A batch is computed in parts of about one length, so that little time goes to padding.
+    Batches are made of features of about one length, so that little time goes to padding: the features of up to
+    `TOGETHER` batches, an eighth of the epoch at most, are sorted by length before they are divided, and then all
+    batches are shuffled. Where a batch has different lengths all the same, or questions with different numbers of
+    choices, it is computed in parts.
 
     Parameters
     ----------
@@ -256,7 +265,7 @@ class ShuffledBatches:
     ) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
         self._processes = processes
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._epoch, self._batches = -1, list[np.ndarray]()
 
     def __len__(self) -> int:
         return -(-len(self._features) // self._batch_size)
@@ -265,14 +274,24 @@ class ShuffledBatches:
         """Return the parts of the batch of a step."""
         epoch, index = divmod(step, len(self))
         if epoch != self._epoch:
-            count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
-            self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        found = []
-        for part in parts_of_one_length([self._features[i] for i in chosen]):
-            rows = slice(*share_of(len(part), self._processes))  # padded to the length of the whole part
-            found.append({name: array[rows] for name, array in stack(part, self._pad_id).items()})
-        return found
+            self._epoch, self._batches = epoch, self._of_epoch(epoch)
+        chosen = [self._features[number] for number in self._batches[index]]
+        parts = [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
+        return [rows_of_process(part, self._processes) for part in parts]
+
+    def _of_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Divide the features among the batches of an epoch."""
+        count, size = len(self._features), self._batch_size
+        order = order_of(epoch, count, self._seed, window=count)  # all are in memory, and a file may be sorted
+        lengths = np.array([feature.length for feature in self._features])
+        together = size * max(1, min(TOGETHER, len(self) // 8))
+        batches: list[np.ndarray] = []
+        for first in range(0, count, together):
+            some = order[first : first + together]
+            some = some[np.argsort(lengths[some], kind="stable")]
+            batches += [some[start : start + size] for start in range(0, len(some), size)]
+        *full, last = batches  # which may have fewer
+        return [*(full[number] for number in order_of(epoch, len(full), self._seed, window=max(1, len(full)))), last]
 
 
 def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:
