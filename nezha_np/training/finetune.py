@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_finite, check_integer, check_path, check_switches
+from nezha_np.families.config import RATES
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
@@ -47,6 +48,7 @@ def finetune(
     freeze: str | Sequence[str] = (),
     checkpoint_layers: bool = False,
     save_changes: bool = False,
+    dropout: float | None = None,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
     processes: Processes = ALONE,
@@ -88,6 +90,8 @@ def finetune(
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
         from the model that was fine-tuned, which has to stay where it is.
+    dropout : float, optional
+        The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -141,6 +145,9 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
+    if dropout is not None:
+        rates = dict.fromkeys(RATES, check_finite("dropout", dropout, below=1.0))
+        weights = Weights(weights, weights.config.replace(**rates), source=weights.source)
     check_finite("learning_rate", learning_rate)
     check_finite("weight_decay", weight_decay)
     frozen_names(weights, freeze)
@@ -160,11 +167,12 @@ def finetune(
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
         "save_changes": save_changes,
+        "dropout": dropout,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
-    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed, processes)
+    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
     writes = processes.rank == 0
     with only_run(target) if writes else contextlib.nullcontext():
         with after_process_0(processes):
@@ -185,7 +193,7 @@ def finetune(
         steps = train(
             start,
             what.head,
-            batches,
+            lambda number: [rows_of_process(part, processes) for part in batches(number)],
             module,
             steps=total,
             learning_rate=lambda number: warmup_polynomial_decay(
@@ -196,6 +204,7 @@ def finetune(
             processes=processes,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         )
         losses: list[float] = []
         if not processes.broadcast(best is not None and best.is_over()):
@@ -249,8 +258,6 @@ class ShuffledBatches:
         The id of the padding.
     seed : int
         The orders depend on it.
-    processes : Processes
-        The processes that train together: of each part there are only the rows of this one.
 
     Examples
     --------
@@ -260,11 +267,8 @@ class ShuffledBatches:
     (2, 3)
     """
 
-    def __init__(
-        self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int, processes: Processes = ALONE
-    ) -> None:
+    def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
-        self._processes = processes
         self._epoch, self._batches = -1, list[np.ndarray]()
 
     def __len__(self) -> int:
@@ -276,8 +280,7 @@ class ShuffledBatches:
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._of_epoch(epoch)
         chosen = [self._features[number] for number in self._batches[index]]
-        parts = [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
-        return [rows_of_process(part, self._processes) for part in parts]
+        return [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
 
     def _of_epoch(self, epoch: int) -> list[np.ndarray]:
         """Divide the features among the batches of an epoch."""
