@@ -2,8 +2,8 @@
 
 The tensors of the file are named by groups: ``inputs/…`` the inputs of the model, ``weights/…`` its parameters where
 the file has them, ``trace/…`` every intermediate, ``outputs/…`` what the head returns, ``gradients/…`` the gradient of
-the loss by every parameter and intermediate. All else is one JSON document in the file's metadata. `docs/bundles.md`
-specifies the format for readers in other languages.
+the loss by every parameter and intermediate. Of training steps there are ``batches/…`` and ``steps/…``. All else is one
+JSON document in the file's metadata. `docs/bundles.md` specifies the format for readers in other languages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
+from nezha_np.oracle.recipe import Recipe, recipe_from_dict
+from nezha_np.oracle.step_names import is_derived
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
@@ -62,6 +64,12 @@ class Bundle:
         The weights where the file has them.
     tolerances_by : str or None
         How the tolerances were found: "measured", "quick", or None where there are none.
+    training : Recipe or None
+        The optimiser of the recorded training steps and its numbers; None where there are no steps.
+    batches : tuple of tuple of dict
+        Of each training step the parts of its batch, arguments of the head each.
+    steps : dict of str to array
+        The numbers of the training steps in the order in which they are made: ``1/loss``, ``1/gradients/NAME``, ….
 
     Examples
     --------
@@ -84,17 +92,21 @@ class Bundle:
     versions: dict[str, str]
     tensors: dict[str, np.ndarray] | None = None
     tolerances_by: str | None = "measured"
+    training: Recipe | None = None
+    batches: tuple[tuple[dict[str, Any], ...], ...] = ()
+    steps: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that an implementation can be compared with, in the order in which it is made.
 
-        A name of the trace stands for itself; the others are ``outputs/…`` and ``gradients/…``.
+        A name of the trace stands for itself; the others are ``outputs/…``, ``gradients/…`` and ``steps/…``.
         """
         return {
             **self.trace,
             **{f"outputs/{name}": array for name, array in self.outputs.items()},
             **{f"gradients/{name}": array for name, array in self.gradients.items()},
+            **{f"steps/{name}": array for name, array in self.steps.items()},
         }
 
     def weights(self, checkpoint: Weights | str | Path | None = None) -> Weights:
@@ -182,6 +194,8 @@ class Bundle:
                 for dtype, of_names in self.tolerances.items()
             },
         }
+        if self.training is not None:
+            document |= {"training": self.training.to_dict(), "steps": list(self.steps)}
         try:
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
@@ -198,9 +212,38 @@ class Bundle:
             ("trace", self.trace),
             ("outputs", self.outputs),
             ("gradients", self.gradients),
+            ("batches", _by_step_and_part(self.batches)),
+            ("steps", self.steps),
         ):
             named |= {f"{group}/{name}": value for name, value in values.items()}
         return named
+
+
+def _by_step_and_part(batches: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, np.ndarray]:
+    """Name the arguments of the head in each batch by step, from 1 on, and part, from 0 on; switches are arrays here."""
+    return {
+        f"{number}/{part}/{name}": np.asarray(value)
+        for number, parts in enumerate(batches, start=1)
+        for part, arguments in enumerate(parts)
+        for name, value in flattened(arguments).items()
+    }
+
+
+def _batches(values: Mapping[str, np.ndarray], steps: int) -> tuple[tuple[dict[str, Any], ...], ...]:
+    """Put batches together of what `_by_step_and_part` named."""
+    found: list[list[dict[str, Any]]] = [[] for _ in range(steps)]
+    for name, array in values.items():
+        place = name.split("/")
+        if len(place) != 3 or not (place[0].isdecimal() and place[1].isdecimal() and 1 <= int(place[0]) <= steps):
+            raise ValueError(f"expected batches by step and part, such as batches/1/0/input_ids, got batches/{name}")
+        parts, index = found[int(place[0]) - 1], int(place[1])
+        if index >= len(values):
+            raise ValueError(f"expected parts that are counted from 0 on, got batches/{name}")
+        parts += [{} for _ in range(index + 1 - len(parts))]
+        parts[index][place[2]] = bool(array) if array.dtype == bool and not array.shape else array
+    if not all(parts and all(parts) for parts in found):
+        raise ValueError(f"expected a batch for each of {steps} training steps, found none for some")
+    return tuple(tuple(nested(part) for part in parts) for parts in found)
 
 
 def bundle_path(path: str | Path) -> Path:
@@ -339,6 +382,7 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         inputs = nested(arguments)
     except ValueError:  # what should be a number in a tuple is none
         raise ValueError(f"expected inputs by the names of arguments, got {', '.join(arguments)}") from None
+    recipe = None if "training" not in document else recipe_from_dict(document["training"])
     bundle = Bundle(
         head=document["head"],
         config=config,
@@ -352,7 +396,12 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         versions=document["versions"],
         tensors=weights,
         tolerances_by=document["tolerances_by"],
+        training=recipe,
+        batches=() if recipe is None else _batches(held("batches"), recipe.steps),
+        steps={} if recipe is None else listed("steps"),
     )
     for dtype in TOLERANCES if bundle.tolerances_by is not None else ():
-        bundle.tolerances[dtype] = {name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays}
+        bundle.tolerances[dtype] = {
+            name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays if not is_derived(name)
+        }
     return bundle
