@@ -1,9 +1,9 @@
 """Numbers with a bound of their error: where the roundings of a computation may have led, element by element.
 
-Adam divides a mean of gradients by the root of a mean of their squares. An element whose gradient is near 0 comes out as
-near 1 or −1 as every other, and its sign is that of a rounding: one tolerance for a whole tensor would be as wide as
-the tensor's numbers, and say nothing of the others. So each element carries the largest error that it may have, through
-every operation (Higham 2002, section 3.3, running error analysis):
+Adam divides a mean of gradients by the root of a mean of their squares. An element whose gradient is near 0 comes out
+as near 1 or −1 as every other, and its sign is that of a rounding: one tolerance for a whole tensor would be as wide as
+the tensor's numbers, and say nothing of the others. So each element carries the largest error that it may have,
+through every operation (Higham 2002, section 3.3, running error analysis):
 
     x + y : e_x + e_y                         √x : √x − √(x − e_x)
     x · y : |x| e_y + |y| e_x + e_x e_y       x / y : (e_x + |x / y| e_y) / (|y| − e_y)

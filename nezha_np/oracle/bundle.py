@@ -220,7 +220,7 @@ class Bundle:
 
 
 def _by_step_and_part(batches: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, np.ndarray]:
-    """Name the arguments of the head in each batch by step, from 1 on, and part, from 0 on; switches are arrays here."""
+    """Name the arguments in each batch by step, from 1 on, and part, from 0 on; switches are arrays here."""
     return {
         f"{number}/{part}/{name}": np.asarray(value)
         for number, parts in enumerate(batches, start=1)

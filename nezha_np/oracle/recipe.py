@@ -12,7 +12,7 @@ from nezha_np.checks import check_finite, check_integer, listed
 from nezha_np.training.loop import OPTIMIZERS
 from nezha_np.training.optimizers.moments import decays as decays_weight
 
-# What the `step` functions of the optimisers take besides arrays, the learning rate and what is no number of the recipe.
+# What the `step` functions of the optimisers take and a recipe holds.
 NUMBERS = ("weight_decay", "beta1", "beta2", "eps")
 OPTIONS = (*NUMBERS, "variant", "decays")
 
@@ -41,6 +41,8 @@ class Recipe:
         The seed of the dropout masks; None: no dropout.
     decayed : tuple of str
         The names of the tensors that are decayed.
+    accumulation_steps : int
+        Of how many parts the gradients are accumulated, the most that a batch has.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Recipe:
     loss_scale: float
     dropout_seed: int | None
     decayed: tuple[str, ...]
+    accumulation_steps: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -146,7 +149,10 @@ def make_recipe(
         optimizer=name,
         steps=steps,
         learning_rates=_rates(learning_rate, steps),
-        **{key: float(value) for key, value in numbers.items()},
+        weight_decay=float(numbers["weight_decay"]),
+        beta1=float(numbers["beta1"]),
+        beta2=float(numbers["beta2"]),
+        eps=float(numbers["eps"]),
         variant=variant,
         clip_norm=float(check_finite("clip_norm", clip_norm)),
         loss_scale=float(loss_scale),
@@ -194,6 +200,8 @@ def recipe_from_dict(values: Any) -> Recipe:
             and held["variant"] in ((None,) if held["optimizer"] != "lamb" else ("paper", "nezha"))
             and type(held["steps"]) is int
             and held["steps"] >= 1
+            and type(held["accumulation_steps"]) is int
+            and held["accumulation_steps"] >= 1
             and isinstance(rates, list)
             and len(rates) == held["steps"] + 1
             and isinstance(decayed, list)

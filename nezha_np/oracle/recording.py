@@ -103,8 +103,8 @@ def record(
     dropout_seed : int, optional
         The seed of the dropout masks in training steps; None: no dropout.
     batches : sequence, optional
-        Of each step the arguments of the head as a mapping, or a sequence of them whose gradients are accumulated; None:
-        every step has those that are given here. Without `input_ids` the recorded pass is that of the first.
+        Of each step the arguments of the head as a mapping, or a sequence of mappings, whose gradients are accumulated;
+        None: every step has those that are given here. Without `input_ids` the recorded pass is that of the first.
     parameters : str or sequence of str, optional
         Patterns of the tensors whose arrays are recorded at each step; None: all.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,9 @@ class Passes:
         step: StepNumbers,
         *,
         weights: Numbers | None = None,
-        parts: Sequence[Part] | None = None,
+        parts: str = "all",
         masks_of: Callable[[int], int | None] = lambda number: number,
+        same_masks: bool = False,
         averaged: str = "over labels",
         changes: Changes | None = None,
     ) -> tuple[Bounded, Numbers]:
@@ -67,13 +69,15 @@ class Passes:
             The step.
         weights : dict of str to Bounded, optional
             Other weights than those before the step.
-        parts : sequence of mapping, optional
-            Other parts of the batch.
+        parts : str
+            Which parts of the batch: "all", "first", "last", or "texts", each text as a part of its own.
         masks_of : callable
             Takes the number of steps before this one, and says whose dropout masks are used; None: no dropout.
+        same_masks : bool
+            Whether every part has the dropout masks of the first.
         averaged : str
-            How the parts are put together: "over labels", by how many labels each has; "over parts", by their plain mean;
-            "summed".
+            How the parts are put together: "over labels", by how many labels each has; "over parts", by their plain
+            mean; "summed".
         changes : mapping of layers to functions, optional
             A mistake of the walk back.
 
@@ -85,19 +89,21 @@ class Passes:
             Those of the weights.
         """
         recipe, head = step.recipe, TASKS[self.head].function
-        parts = self.batches[step.t - 1] if parts is None else parts
-        whole, of_step = count_labels(head, parts), masks_of(step.t - 1)
+        taken = self._taken(step, parts)
+        whole, of_step = count_labels(head, [part for _, part in taken]), masks_of(step.t - 1)
+        owns = [count_labels(head, [part]) for _, part in taken]
+        with_labels = {name: max(1, sum(own[name] > 0 for own in owns)) for name in whole}
         held = step.weights if weights is None else weights
         tensors = {name: as_computed(np.asarray(value.value), self.arithmetic) for name, value in held.items()}
-        loss, gradients = 0.0, {}
-        for index, part in enumerate(parts):
-            own = count_labels(head, [part])
-            shares = dict.fromkeys(own, 1.0 if averaged == "summed" else 1.0 / len(parts))
-            if averaged == "over labels":
-                shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
+        loss, gradients = 0.0, dict[str, np.ndarray]()
+        for (index, part), own in zip(taken, owns, strict=True):
+            share_of = {"over labels": {name: own[name] / (whole[name] or 1) for name in own}}
+            share_of["over parts"] = {name: 1.0 / with_labels[name] for name in own}
+            shares = share_of.get(averaged, dict.fromkeys(own, 1.0))
+            shares = {name: share if own[name] else 0.0 for name, share in shares.items()}
             seed = None
             if recipe.dropout_seed is not None and of_step is not None:
-                seed = (recipe.dropout_seed, of_step, *([index] if index else []))
+                seed = (recipe.dropout_seed, of_step, *([index] if index and not same_masks else []))
             part_loss, found = self._part(tensors, part, seed, shares, recipe.loss_scale, changes)
             loss += part_loss
             for name, gradient in found.items():
@@ -107,6 +113,13 @@ class Passes:
         return Bounded(np.asarray(loss), self.tolerance(f"{at}/loss"), unit), {
             name: Bounded(array, self.tolerance(f"{at}/gradients/{name}"), unit) for name, array in gradients.items()
         }
+
+    def _taken(self, step: StepNumbers, parts: str) -> list[tuple[int, Part]]:
+        """List parts of the step's batch with their numbers."""
+        taken: list[tuple[int, Part]] = list(enumerate(self.batches[step.t - 1]))
+        if parts == "texts":
+            return list(enumerate(text for _, part in taken for text in divided(part, count_texts(part))))
+        return {"all": taken, "first": taken[:1], "last": taken[-1:]}[parts]
 
     def _part(
         self,
@@ -134,5 +147,42 @@ class Passes:
 
 
 def _widened(array: Any) -> np.ndarray:
-    array = to_numpy(array)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    values: np.ndarray = to_numpy(array)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def count_texts(batch: Part) -> int:
+    """Count the texts of a batch.
+
+    Examples
+    --------
+    >>> count_texts({"input_ids": np.array([[2, 3], [2, 4]])})
+    2
+    """
+    return len(np.asarray(batch["input_ids"] if batch.get("input_ids") is not None else batch["inputs_embeds"]))
+
+
+def divided(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
+    """Divide a batch by its texts.
+
+    Examples
+    --------
+    >>> divided({"input_ids": np.array([[2, 3], [2, 4]]), "output_attentions": True}, 2)[1]
+    {'input_ids': array([[2, 4]]), 'output_attentions': True}
+    """
+    if parts == 1:
+        return [dict(batch)]
+    if any(isinstance(value, tuple) for value in batch.values()):
+        raise ValueError("accumulation_steps: expected 1 with past_key_values, which are not divided, got more")
+    rows = count_texts(batch)
+    if rows < parts:
+        raise ValueError(f"accumulation_steps: expected at most the {rows} texts of a batch, got {parts}")
+    cuts = [index * rows // parts for index in range(parts + 1)]
+
+    def cut(name: str, value: Any, low: int, high: int) -> Any:
+        array = np.asarray(value)
+        return array[low:high] if array.ndim and len(array) == rows and name != "head_mask" else value
+
+    return [
+        {name: cut(name, value, low, high) for name, value in batch.items()} for low, high in itertools.pairwise(cuts)
+    ]

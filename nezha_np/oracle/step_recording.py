@@ -13,6 +13,7 @@ from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.recipe import Recipe, make_recipe
 from nezha_np.oracle.step_names import stage_of
+from nezha_np.oracle.step_passes import divided
 from nezha_np.weights.weights import Weights
 
 MOST_BYTES = 2 * 2**30  # what the arrays of the steps of one bundle may take
@@ -98,6 +99,7 @@ def plan_steps(
     recipe = make_recipe(step, asked["steps"], options, list(weights), **recipe_of)
     batches = make_batches(asked["batches"], inputs, recipe.steps, asked["accumulation_steps"])
     check_batches(batches, head)
+    recipe = dataclasses.replace(recipe, accumulation_steps=max(map(len, batches)))
     patterns = None if parameters is None else tuple(check_patterns("parameters", parameters))
     check_size(recipe.steps, weights, patterns)
     return Plan(recipe, batches, patterns)
@@ -124,31 +126,11 @@ def make_batches(batches: Any, inputs: Mapping[str, Any], steps: int, accumulati
     """
     check_integer("accumulation_steps", accumulation_steps, least=1)
     if batches is None:
-        return [_divided(inputs, accumulation_steps)] * steps
+        return [divided(inputs, accumulation_steps)] * steps
     if not isinstance(batches, Sequence) or isinstance(batches, str) or len(batches) != steps:
         got = len(batches) if isinstance(batches, Sequence) else type(batches).__name__
         raise ValueError(f"batches: expected a batch for each of {steps} steps, got {got}")
-    return [_divided(batch, accumulation_steps) if isinstance(batch, Mapping) else list(batch) for batch in batches]
-
-
-def _divided(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
-    if parts == 1:
-        return [dict(batch)]
-    if any(isinstance(value, tuple) for value in batch.values()):
-        raise ValueError("accumulation_steps: expected 1 with past_key_values, which are not divided, got more")
-    rows = len(np.asarray(batch["input_ids"] if batch.get("input_ids") is not None else batch["inputs_embeds"]))
-    if rows < parts:
-        raise ValueError(f"accumulation_steps: expected at most the {rows} texts of a batch, got {parts}")
-    cuts = [index * rows // parts for index in range(parts + 1)]
-
-    def cut(name: str, value: Any, low: int, high: int) -> Any:
-        array = np.asarray(value)
-        return array[low:high] if array.ndim and len(array) == rows and name != "head_mask" else value
-
-    return [
-        {name: cut(name, value, low, high) for name, value in batch.items()}
-        for low, high in zip(cuts, cuts[1:], strict=False)
-    ]
+    return [divided(batch, accumulation_steps) if isinstance(batch, Mapping) else list(batch) for batch in batches]
 
 
 def check_batches(batches: Sequence[Sequence[Mapping[str, Any]]], head: str) -> None:

@@ -1,26 +1,26 @@
 """How far rounding may lead in training steps: some arrays are measured, the others follow from these.
 
 Loss, gradients, norm, clipped gradients and trust ratios are measured as every array of a pass is: all steps are made
-again in each dtype, with every result nudged, so what the roundings of one step do to the next is in it. Moments, updates
-and weights get a tolerance for each element, by the rules of `nezha_np.oracle.bounded`, from those of the clipped
-gradients and the trust ratios.
+again in each dtype, with every result nudged, so what the roundings of one step do to the next is in it. Moments,
+updates and weights get a tolerance for each element, by the rules of `nezha_np.oracle.bounded`, from those of the
+clipped gradients and the trust ratios.
 
-In float16 and bfloat16 the passes are in that dtype. Weights, moments and the step of the optimiser are in float32, as in
-every mixed precision: in float16 an update would change nothing.
+In float16 and bfloat16 the passes are in that dtype. Weights, moments and the step of the optimiser are in float32, as
+in every mixed precision: in float16 an update would change nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nezha_np.oracle.bounded import Bounded
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic
-from nezha_np.oracle.step_passes import Passes
 from nezha_np.oracle.step_names import is_derived
+from nezha_np.oracle.step_passes import Passes
 from nezha_np.oracle.training_steps import StepNumbers, run_steps
 from nezha_np.weights.weights import Weights
 
@@ -139,7 +139,7 @@ def _before_first_step(golden: Mapping[str, np.ndarray], name: str) -> np.ndarra
     return np.asarray(golden[f"1/weights/{name}"] + golden["1/learning_rate"] * ratio * u, np.float64)
 
 
-def allowed_differences(bundle: Bundle, dtype: str) -> dict[str, float | np.ndarray]:
+def allowed_differences(bundle: Bundle, dtype: str, names: Collection[str]) -> dict[str, float | np.ndarray]:
     """Return the largest difference that rounding explains of each array; for derived ones, of each element.
 
     Parameters
@@ -148,10 +148,13 @@ def allowed_differences(bundle: Bundle, dtype: str) -> dict[str, float | np.ndar
         The bundle, with tolerances.
     dtype : str
         What an implementation computes in.
+    names : collection of str
+        The arrays that are asked for.
 
     Returns
     -------
     dict of str to float or array
-        For each of `Bundle.arrays`.
+        For each of `Bundle.arrays`, or for those alone that are asked for.
     """
-    return {**bundle.tolerances[dtype], **derived_tolerances(bundle, dtype)}
+    derived = derived_tolerances(bundle, dtype) if any(map(is_derived, names)) else {}
+    return {**bundle.tolerances[dtype], **derived}

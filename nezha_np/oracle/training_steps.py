@@ -14,8 +14,8 @@ Step t, from 1 on, makes in this order, by the recipe of the bundle:
     weights         x − η ρ u
     step            t
 
-Those of a tensor are `steps/t/STAGE/NAME`. Each is a function of what stands before it, so a mistake is another function
-in its place. All run on `Bounded` numbers: each result says how far another implementation's may be from it.
+Those of a tensor are `steps/t/STAGE/NAME`. Each is a function of what stands before it, so a mistake is another
+function in its place. All run on `Bounded` numbers: each result says how far another implementation's may be from it.
 """
 
 from __future__ import annotations
@@ -232,7 +232,8 @@ def moved(step: StepNumbers, name: str, u: Bounded) -> Bounded:
     """Give x − η ρ u for another u."""
     if name in step.ratios:
         u = u * step.ratios[name]
-    return step.weights[name] - u * step.learning_rate
+    rate: Bounded = step.learning_rate
+    return step.weights[name] - u * rate
 
 
 def right_count(step: StepNumbers, name: str = "") -> Bounded:
@@ -283,7 +284,8 @@ def run_steps(
     settle : callable
         What to go on with: takes the name of a result and the result.
     changes : mapping of str to callable, optional
-        Functions in place of stages: a mistake. That of ``gradients`` takes the step alone, and returns loss and gradients.
+        Functions in place of stages: a mistake. That of ``gradients`` takes the step alone, and returns the loss and
+        the gradients.
     until : str, optional
         Where to stop.
 
