@@ -8,7 +8,8 @@ through every operation (Higham 2002, section 3.3, running error analysis):
     x + y : e_x + e_y                         √x : √x − √(x − e_x)
     x · y : |x| e_y + |y| e_x + e_x e_y       x / y : (e_x + |x / y| e_y) / (|y| − e_y)
 
-and each operation adds a unit of its own result. A constant that a dtype cannot hold, such as 0.999, has the error of
+and each operation adds a unit of its own result, and the smallest normal number of the dtype, below which results are
+0 on some machines. A constant that a dtype cannot hold, such as 0.999, has the error of
 its rounding: in float32 it is a hundred-thousandth of 1 − 0.999.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 SINGLE = 2.0**-23  # ε of float32
+SMALLEST = 2.0**-126  # its smallest normal number: the square of a gradient of 1e-20 is less
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +50,8 @@ class Bounded:
     unit: float
 
     def _made(self, value: Any, error: Any) -> Bounded:
-        return Bounded(value, error + self.unit * np.abs(value), self.unit)
+        tiny = SMALLEST if self.unit >= SINGLE else 0.0
+        return Bounded(value, error + (self.unit * np.abs(value) + tiny), self.unit)
 
     def constant(self, number: float) -> Bounded:
         """Give a number that the formula names, with the error of its rounding."""
