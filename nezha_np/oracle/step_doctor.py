@@ -12,7 +12,7 @@ from nezha_np.oracle.bounded import Bounded
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.description import describe_difference
 from nezha_np.oracle.diagnosis import Diagnosis, Finding, rank
-from nezha_np.oracle.differences import difference, largest
+from nezha_np.oracle.differences import difference, largest, worst_place
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, STEP_MISTAKES
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import CANNOT
@@ -155,7 +155,11 @@ class _StepDoctor:
         return Finding(name, sentence, way, None, before, after, left)
 
     def apart(self, step: str, made: Bounded) -> float:
-        """Return the largest difference of theirs from what was made, of elements that have a bound."""
-        apart = difference(step, np.asarray(made.value), self.theirs[step])
-        known = np.broadcast_to(np.isfinite(self.made[step].error), apart.shape)
-        return largest(apart[known])
+        """Return the difference of theirs from what was made, where it speaks most against what is right.
+
+        It is not the largest: that may be a rounding of a large number.
+        """
+        right = self.made[step]
+        of_right = difference(step, np.asarray(right.value), self.theirs[step])
+        place = worst_place(of_right, np.broadcast_to(right.error, of_right.shape))
+        return float(difference(step, np.asarray(made.value), self.theirs[step]).flat[place])
