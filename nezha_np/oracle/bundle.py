@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
+from nezha_np.oracle.nesting import batches_of, by_step_and_part, flattened, nested
 from nezha_np.oracle.recipe import Recipe, recipe_from_dict
 from nezha_np.oracle.step_names import is_derived
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
@@ -212,38 +213,11 @@ class Bundle:
             ("trace", self.trace),
             ("outputs", self.outputs),
             ("gradients", self.gradients),
-            ("batches", _by_step_and_part(self.batches)),
+            ("batches", by_step_and_part(self.batches)),
             ("steps", self.steps),
         ):
             named |= {f"{group}/{name}": value for name, value in values.items()}
         return named
-
-
-def _by_step_and_part(batches: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, np.ndarray]:
-    """Name the arguments in each batch by step, from 1 on, and part, from 0 on; switches are arrays here."""
-    return {
-        f"{number}/{part}/{name}": np.asarray(value)
-        for number, parts in enumerate(batches, start=1)
-        for part, arguments in enumerate(parts)
-        for name, value in flattened(arguments).items()
-    }
-
-
-def _batches(values: Mapping[str, np.ndarray], steps: int) -> tuple[tuple[dict[str, Any], ...], ...]:
-    """Put batches together of what `_by_step_and_part` named."""
-    found: list[list[dict[str, Any]]] = [[] for _ in range(steps)]
-    for name, array in values.items():
-        place = name.split("/")
-        if len(place) != 3 or not (place[0].isdecimal() and place[1].isdecimal() and 1 <= int(place[0]) <= steps):
-            raise ValueError(f"expected batches by step and part, such as batches/1/0/input_ids, got batches/{name}")
-        parts, index = found[int(place[0]) - 1], int(place[1])
-        if index >= len(values):
-            raise ValueError(f"expected parts that are counted from 0 on, got batches/{name}")
-        parts += [{} for _ in range(index + 1 - len(parts))]
-        parts[index][place[2]] = bool(array) if array.dtype == bool and not array.shape else array
-    if not all(parts and all(parts) for parts in found):
-        raise ValueError(f"expected a batch for each of {steps} training steps, found none for some")
-    return tuple(tuple(nested(part) for part in parts) for parts in found)
 
 
 def bundle_path(path: str | Path) -> Path:
@@ -260,45 +234,6 @@ def bundle_path(path: str | Path) -> Path:
     if path.suffix != ".safetensors":
         raise ValueError(f"path: expected a name that ends in .safetensors, got {path}")
     return path
-
-
-def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Name each array of nested tuples by its place in them; what is None is left out.
-
-    Examples
-    --------
-    >>> flattened({"use_cache": True, "past_key_values": ((1, 2), (3, 4)), "labels": None})
-    {'use_cache': True, 'past_key_values.0.0': 1, 'past_key_values.0.1': 2, 'past_key_values.1.0': 3, \
-'past_key_values.1.1': 4}
-    """
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, (tuple, list)):
-            found |= flattened({f"{name}.{index}": part for index, part in enumerate(value)})
-        elif value is not None:
-            found[name] = value
-    return found
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put back into tuples what `flattened` named.
-
-    Examples
-    --------
-    >>> nested({"past_key_values.0.0": 1, "past_key_values.0.1": 2})
-    {'past_key_values': ((1, 2),)}
-    """
-    groups: dict[str, dict[str, Any]] = {}
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        head, dot, rest = name.partition(".")
-        if dot:
-            groups.setdefault(head, {})[rest] = value
-        else:
-            found[name] = value
-    for name, parts in groups.items():
-        found[name] = tuple(part for _, part in sorted(nested(parts).items(), key=lambda item: int(item[0])))
-    return found
 
 
 def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
@@ -397,7 +332,7 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         tensors=weights,
         tolerances_by=document["tolerances_by"],
         training=recipe,
-        batches=() if recipe is None else _batches(held("batches"), recipe.steps),
+        batches=() if recipe is None else batches_of(held("batches"), recipe.steps),
         steps={} if recipe is None else listed("steps"),
     )
     for dtype in TOLERANCES if bundle.tolerances_by is not None else ():

@@ -252,9 +252,9 @@ def compare(
         The golden pass.
     theirs : mapping of str to array, callable, Bundle, or path
         Their arrays by name, some or all; or a function that takes the bundle's inputs by keyword, as NumPy arrays, and
-        returns such a mapping; or a .safetensors or .npz file of them; or another bundle, or its path. A name is that
-        of the trace, with a model's prefix or without; that of an output, ``logits`` or ``outputs/logits``; or
-        ``gradients/…``.
+        returns such a mapping (where the bundle has training steps, it takes the bundle alone); or a .safetensors or
+        .npz file of them; or another bundle, or its path. A name is that of the trace, with a model's prefix or
+        without; that of an output, ``logits`` or ``outputs/logits``; ``gradients/…`` or ``steps/…``.
     rename : mapping of str to str, optional
         Our names for theirs, as patterns: ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``, where ``*`` stands
         for any text within a part of a name, ``**`` for any text, dots included. What lies below a name follows it. A
@@ -300,8 +300,15 @@ def compare(
 
 
 def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
-    """Call a function with copies of a bundle's inputs, and return its arrays; what it raises is not caught."""
-    theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
+    """Call a function with copies of a bundle's inputs, and return its arrays; what it raises is not caught.
+
+    Training steps need more than inputs: their batches and their recipe, and the weights. So a function that is to make
+    them gets the bundle.
+    """
+    if bundle.training is not None:
+        theirs = function(bundle)
+    else:
+        theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
     if not isinstance(theirs, Mapping):
         raise TypeError(f"theirs: expected a function that returns a mapping of arrays, got {type(theirs).__name__}")
     return theirs

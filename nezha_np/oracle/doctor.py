@@ -124,8 +124,7 @@ class _Doctor:
     def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs, progress: Progress | None) -> None:
         self.bundle, self.aligned, self.count = bundle, theirs, Count(progress)
         self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
-        exact = ARITHMETICS["float64"]
-        self.exact_weights = weights
+        exact, self.exact_weights = ARITHMETICS["float64"], weights
         # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
         fast = "float32" if theirs.dtype == "float16" else self.arithmetic.computed_in
         self.fast = dataclasses.replace(self.arithmetic, computed_in=fast)
