@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import nezha_np
-from nezha_np.commands import convert, doctor, embed, explain, fill_mask, finetune, golden, inspect, pretrain
+from nezha_np.commands import convert, doctor, embed, explain, fill_mask, finetune, golden, inspect, plot, pretrain
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message
 from nezha_np.commands.parser import Parser, fail, parse, typed_names
@@ -18,7 +18,7 @@ from nezha_np.commands.signals import raised_signals
 
 PROGRAM = "nezha-np"
 # In the order in which --help lists them.
-COMMANDS = (fill_mask, explain, embed, pretrain, finetune, inspect, convert, golden, doctor)
+COMMANDS = (fill_mask, explain, embed, pretrain, finetune, plot, inspect, convert, golden, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,6 +40,8 @@ def folder(tmp_path_factory) -> Path:
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
     (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
     (folder / "tags.tsv").write_text("房\tB\n间\tI\n\n" * 10, encoding="utf-8")
+    (folder / "measured").mkdir()
+    (folder / "measured" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n', encoding="utf-8")
     bundle = nz.oracle.record(CONFIG, [[2, 5, 3]], tolerances="quick", path=folder / "golden.safetensors")
     theirs = {name: np.array(array, "float32", order="C") for name, array in bundle.trace.items()}
     safetensors.numpy.save_file(theirs, folder / "theirs.safetensors")
@@ -58,6 +60,7 @@ CALLS = {
         ["finetune", "tags.tsv", "--task", "tag", "-o", "run", "--model", "模型", "--epochs", "1", "--batch-size", "9"],
         0,
     ),
+    "plot": (["plot", "measured", "-o", "-"], 0),
     "inspect": (["inspect", "模型"], 0),
     "convert": (["convert", "模型", "out", "--force"], 0),
     "golden record": (
@@ -75,7 +78,7 @@ def copied(folder: Path, to: Path) -> Path:
     return shutil.copytree(folder, to, dirs_exist_ok=True)
 
 
-UTF_8 = {"explain", "embed"}  # what other programs read
+UTF_8 = {"explain", "embed", "plot"}  # what other programs read
 TRAINING = {"pretrain", "finetune"}
 
 
@@ -132,7 +135,7 @@ def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, tmp_
     assert err.bytes.getvalue() == b"" or command in TRAINING  # which print there what they measure
     text = out.bytes.getvalue().decode("utf-8" if command in UTF_8 else encoding)
     if command in UTF_8:
-        assert "房间" in text
+        assert ("<svg" if command == "plot" else "房间") in text
     if command == "fill-mask":
         assert text.splitlines()[0] == {"cp936": "干 0.826"}.get(encoding, "\\u5e72 0.826")
     if command == "golden check":
@@ -200,7 +203,7 @@ def test_a_pipe_that_is_closed_is_no_error_of_the_help_either(arguments):
 def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     folder, tmp_path, monkeypatch, capsys, command, number, status
 ):
-    """The signal comes when the subcommand opens its first file of tensors, or is in the middle of writing one."""
+    """The signal comes when the subcommand opens its first file of tensors or numbers, or while it writes one."""
 
     def stop(*arguments, **options):
         signal.raise_signal(number)
@@ -215,6 +218,8 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     before = set(tmp_path.rglob("*"))
     if command in ("convert", "golden record"):
         monkeypatch.setattr("safetensors.numpy.save_file", stop_writing)
+    elif command == "plot":
+        monkeypatch.setattr("nezha_np.training.run_folder.Metrics.read", stop)
     else:
         monkeypatch.setattr("safetensors.safe_open", stop)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
@@ -368,7 +373,7 @@ def test_a_wrong_word_is_answered_with_the_nearest_one(capsys, arguments, meant)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["upload"], ["inspect", "a", "b"], ["embed", "--xyz"], ["embed", "-1"], ["golden", "check", "a"]]
+    "arguments", [["serve"], ["inspect", "a", "b"], ["embed", "--xyz"], ["embed", "-1"], ["golden", "check", "a"]]
 )
 def test_a_word_that_is_near_to_none_is_answered_without(capsys, arguments):
     assert "did you mean" not in error(capsys, *arguments)

@@ -58,8 +58,7 @@ def bits(folder):
 @pytest.mark.exhaustive
 def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same_bits(text, capsys):
     assert main(command(text, "through")) == 0
-    killed = run_and_kill(command(text, "killed"), seconds=(0.4, 1.0), kills=20, patience=120)
-    assert killed >= 1
+    assert run_and_kill(command(text, "killed"), text / "killed", most=40, kills=20) == 20
     assert bits(text / "killed") == bits(text / "through")
     lines = [(text / run / "metrics.jsonl").read_text() for run in ("killed", "through")]
     assert lines[0] == lines[1]

@@ -116,9 +116,9 @@ def test_the_learning_rate_may_be_a_function_of_the_steps_that_were_made():
 def test_no_two_parts_of_a_run_have_the_same_dropout_masks_however_many_a_step_has():
     seeds = []
 
-    def noted(head, weights, parts, *, dropout_seeds, loss_scale):
+    def noted(*arguments, dropout_seeds, **options):
         seeds.extend(dropout_seeds)
-        return accumulate(head, weights, parts, dropout_seeds=dropout_seeds, loss_scale=loss_scale)
+        return accumulate(*arguments, dropout_seeds=dropout_seeds, **options)
 
     with mock.patch("nezha_np.training.loop.accumulate", noted):
         list(
@@ -169,3 +169,29 @@ def test_measurements_after_the_saved_step_are_removed_and_a_cut_line_too(tmp_pa
         {"step": 2},
         {"step": 3, "loss": 0.5},
     ]
+
+
+@pytest.mark.parametrize("optimizer", [lamb, adamw, bert_adam], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_frozen_tensor_keeps_its_bits_and_counts_in_no_norm(optimizer):
+    start = first_step(nz.init(CONFIG), optimizer)
+    (free,) = run(start, 1, optimizer)
+    (frozen,) = run(start, 1, optimizer, freeze=["embeddings.**", "encoder.layer.*.output.dense.bias"])
+    same = {name for name, array in frozen.weights.items() if np.array_equal(array, start.weights[name])}
+    named = {name for name in start.weights if name.startswith("embeddings.")} | {"encoder.layer.0.output.dense.bias"}
+    moved = {name for name, array in free.weights.items() if not np.array_equal(array, start.weights[name])}
+    assert named & moved == named and same & moved == named
+    _, gradients = accumulate(nz.masked_lm, start.weights, batches(0), dropout_seeds=[(0, 0), (0, 0, 1)])
+    squares = [float((gradient**2).sum()) for name, gradient in gradients.items() if name not in named]
+    assert frozen.norm == pytest.approx(math.sqrt(sum(squares))) and frozen.norm < free.norm
+
+
+def test_a_pattern_that_freezes_nothing_or_everything_is_refused():
+    start = first_step(nz.init(CONFIG), lamb)
+    with pytest.raises(ValueError, match=r"freeze: .* got encoder\.layer\.1\.\*\*, which fits none"):
+        run(start, 1, freeze=["embeddings.**", "encoder.layer.1.**"])
+    with pytest.raises(
+        ValueError, match=r"freeze: expected a tensor at least that is trained, got \*\*, which fit all"
+    ):
+        run(start, 1, freeze="**")
+    with pytest.raises(TypeError, match="freeze: expected a pattern or a sequence of patterns, got 3"):
+        run(start, 1, freeze=3)

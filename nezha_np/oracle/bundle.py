@@ -9,7 +9,6 @@ JSON document in the file's metadata. `docs/bundles.md` specifies the format for
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_docume
 from nezha_np.oracle.nesting import batches_of, by_step_and_part, flattened, nested
 from nezha_np.oracle.recipe import Recipe, recipe_from_dict
 from nezha_np.oracle.step_names import is_derived
+from nezha_np.weights.base import hash_files
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
@@ -244,12 +244,7 @@ def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     >>> checkpoint_hash(SHIPPED)[:8]
     'ad545bbf'
     """
-    digest = hashlib.sha256()
-    for file in list_files(path, name=name):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hash_files(list_files(path, name=name))
 
 
 def load_bundle(path: str | Path) -> Bundle:

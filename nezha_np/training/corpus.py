@@ -115,21 +115,25 @@ def make_corpus(
             raise FileNotFoundError(f"files: expected a text file, found none at {path}")
     target = check_path(folder, "folder")
     vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+    counts: dict[str, int] = {}
 
-    def write(temporary: Path) -> None:
+    def write_arrays(temporary: Path) -> None:
         with (
             (temporary / "tokens.bin").open("wb") as tokens,
             (temporary / "begins_word.bin").open("wb") as begins,
             (temporary / "sentences.bin").open("wb") as sentences,
             (temporary / "documents.bin").open("wb") as documents,
         ):
-            counts = _write_documents(paths, tokenizer, segmenter, tokens, begins, sentences, documents)
+            counts.update(_write_documents(paths, tokenizer, segmenter, tokens, begins, sentences, documents))
         if not counts["sentences"]:
             raise ValueError(f"files: expected one sentence at least, found none in {', '.join(map(str, paths))}")
+
+    def write_counts(temporary: Path) -> None:
         text = json.dumps({**counts, "vocab_size": vocab_size}, indent=2) + "\n"
         (temporary / "corpus.json").write_text(text, encoding="utf-8", newline="\n")
 
-    write_atomically(target, write)
+    write_atomically(target, write_arrays)
+    write_atomically(target, write_counts)  # last, so that a corpus that has it is complete, also after a kill
     return read_corpus(target)
 
 

@@ -21,6 +21,7 @@ from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
@@ -195,6 +196,7 @@ def pretrain(
             if last or step.number % save_every == 0:
                 save_step(target, step, keep=keep)
         save_model(target, step.weights, model)
+        save_plot(target)
         return step.weights
 
 
