@@ -11,6 +11,7 @@ from killed_runs import run_and_kill
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.training.accumulation import accumulate
 from nezha_np.training.examples import names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Settings, stack
 from nezha_np.training.finetune import finetune, parts_of_one_length, predict
@@ -155,6 +156,18 @@ def test_frozen_tensors_are_those_of_the_model_and_a_run_with_others_is_refused(
             assert np.array_equal(array, after[name]) == stays, name
     with pytest.raises(ValueError, match=r"freeze \[\] instead of \['embeddings\.\*\*', 'encoder\.layer\.0\.\*\*'\]"):
         finetune("classify", file, tmp_path / "run", **options)
+
+
+def test_layers_that_are_computed_twice_change_no_bit(tmp_path):
+    write(tmp_path, "classify", 20)
+    once = ["--epochs", "1"]
+    assert main([*command(tmp_path, "through"), *once]) == 0
+    with mock.patch("nezha_np.training.loop.accumulate", wraps=accumulate) as computed:
+        assert main([*command(tmp_path, "twice"), *once, "--checkpoint-layers"]) == 0
+    assert {call.kwargs["checkpoint_layers"] for call in computed.call_args_list} == {True}
+    after = nz.load(tmp_path / "twice")
+    for name, array in nz.load(tmp_path / "through").items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
 def test_a_run_on_another_file_is_refused(tmp_path):

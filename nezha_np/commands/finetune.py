@@ -45,6 +45,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--save-changes", action="store_true", help="save only the tensors that were changed, to go with the model"
     )
+    parser.add_argument(
+        "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
     parser.set_defaults(run=run, aliases={"folder": "--output"})
 
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         freeze=options.freeze,
         save_changes=options.save_changes,
+        checkpoint_layers=options.checkpoint_layers,
         seed=options.seed,
         report=_report,
     )

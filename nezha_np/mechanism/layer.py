@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -26,11 +27,17 @@ class Layer(Protocol):
         The function as it is written.
     gradient : callable or None
         The gradient of a primitive; None where it has none.
+    reads : tuple of bool, or None
+        Of the result and of each argument, whether the gradient reads its numbers; None: it may read all.
+    checkpointed : bool
+        Whether `checkpointed` marks it.
     """
 
     __name__: str
     definition: Function
     gradient: Function | None
+    reads: tuple[bool, ...] | None
+    checkpointed: bool
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Run the layer."""
@@ -93,7 +100,7 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
         return definition(*arguments, **options)
 
     layer = cast(Layer, call)
-    layer.definition, layer.gradient = definition, None
+    layer.definition, layer.gradient, layer.reads, layer.checkpointed = definition, None, None, False
     return layer
 
 
@@ -194,6 +201,23 @@ def composite(definition: Callable[P, R]) -> CompositeLayer[P, R]:
     return cast("CompositeLayer[P, R]", _layer(definition, lambda recorder, *call: recorder.composite(*call)))
 
 
+def checkpointed(layer: CompositeLayer[P, R]) -> CompositeLayer[P, R]:
+    """Mark a composite as one that a tape may run again instead of keeping what its gradients need.
+
+    Parameters
+    ----------
+    layer : CompositeLayer
+        The composite, one of many in a row: a layer of the encoder.
+
+    Returns
+    -------
+    CompositeLayer
+        The same.
+    """
+    layer.checkpointed = True
+    return layer
+
+
 def constant(definition: Callable[..., Array]) -> ArrayLayer:
     """Make a function a layer whose result no gradient passes through: a mask, a table, an input array.
 
@@ -210,13 +234,16 @@ def constant(definition: Callable[..., Array]) -> ArrayLayer:
     return cast(ArrayLayer, _layer(definition, lambda recorder, *call: recorder.constant(*call)))
 
 
-def gradient_of(layer: Layer) -> Callable[[Function], Function]:
+def gradient_of(layer: Layer, *, reads: Sequence[str] | None = None) -> Callable[[Function], Function]:
     """Register the gradient of a primitive.
 
     Parameters
     ----------
     layer : Layer
         The primitive.
+    reads : sequence of str, optional
+        Which of its parameters, from the second on, the gradient reads the numbers of; of the others it may know only
+        shape and dtype, and a tape that is not looked at lets them go. It binds the gradient's kernels too. None: all.
 
     Returns
     -------
@@ -224,6 +251,11 @@ def gradient_of(layer: Layer) -> Callable[[Function], Function]:
         A decorator for the gradient, which is called as ``gradient(dy, y, *arguments, **options)`` and returns one
         array for each argument that has a gradient, None for an argument that has none; a single array is the first
         argument's.
+
+    Raises
+    ------
+    ValueError
+        When the gradient is registered, if `reads` has a name that is none of its parameters'.
 
     Examples
     --------
@@ -239,7 +271,11 @@ def gradient_of(layer: Layer) -> Callable[[Function], Function]:
     """
 
     def register(gradient: Function) -> Function:
+        names = list(inspect.signature(gradient).parameters)[1:]
+        if reads is not None and (unknown := [name for name in reads if name not in names]):
+            raise ValueError(f"reads: expected parameters of {gradient.__name__}, got {', '.join(unknown)}")
         layer.gradient = gradient
+        layer.reads = None if reads is None else tuple(name in reads for name in names)
         return gradient
 
     return register

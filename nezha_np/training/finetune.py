@@ -43,6 +43,7 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    checkpoint_layers: bool = False,
     save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
@@ -79,6 +80,8 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
         from the model that was fine-tuned, which has to stay where it is.
@@ -178,6 +181,7 @@ def finetune(
             ),
             dropout_seed=seed,
             freeze=freeze,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
         )
         losses: list[float] = []

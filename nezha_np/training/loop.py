@@ -166,6 +166,7 @@ def train(
     learning_rate: float | Callable[[int], float],
     clip_norm: float = 1.0,
     dropout_seed: int | None = 0,
+    checkpoint_layers: bool = False,
     freeze: str | Sequence[str] = (),
     processes: Processes = ALONE,
     **options: Any,
@@ -191,6 +192,8 @@ def train(
         The largest global norm of the gradients.
     dropout_seed : int or None
         The seed of the dropout masks; None: no dropout.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, and count in no norm of gradients.
     processes : Processes
@@ -229,7 +232,17 @@ def train(
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
             step = _next_step(
-                step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, frozen, processes, options
+                step,
+                head,
+                batches,
+                optimizer,
+                learning_rate,
+                clip_norm,
+                dropout_seed,
+                checkpoint_layers,
+                frozen,
+                processes,
+                options,
             )
         yield step
 
@@ -285,6 +298,7 @@ def _next_step(
     learning_rate: float | Callable[[int], float],
     clip_norm: float,
     dropout_seed: int | None,
+    checkpoint_layers: bool,
     frozen: frozenset[str],
     processes: Processes,
     options: dict[str, Any],
@@ -303,6 +317,7 @@ def _next_step(
         dropout_seeds=seeds,
         dropout_rows=places,
         loss_scale=1.0 if scale is None else scale.scale,
+        checkpoint_layers=checkpoint_layers,
     )
     gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
     if processes.size > 1:

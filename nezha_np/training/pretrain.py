@@ -49,6 +49,7 @@ def pretrain(
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
     mixed_precision: bool = False,
+    checkpoint_layers: bool = False,
     seed: int = 0,
     measure_every: int = 10,
     save_every: int = 100,
@@ -88,6 +89,9 @@ def pretrain(
         λ, and the largest norm of the gradients.
     mixed_precision : bool
         Whether the passes are computed in float16. On a CPU that is slower, not faster.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits. A run may go on with
+        it or without it.
     seed : int
         Everything random depends on it: new weights, batches, masks, dropout.
     measure_every, save_every : int
@@ -182,6 +186,7 @@ def pretrain(
             ),
             clip_norm=clip_norm,
             dropout_seed=seed,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
         ):
             last = step.number == steps
