@@ -153,9 +153,8 @@ def test_a_model_of_transformers_trained_by_torch_has_no_mistake(seed):
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(state[name])
-    decayed, others = (
-        [named[name] for name in named if (name in bundle.training.decayed) == of] for of in (True, False)
-    )
+    chosen = set(bundle.training.decayed)
+    decayed, others = ([named[name] for name in named if (name in chosen) == of] for of in (True, False))
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     optimizer, theirs = torch.optim.AdamW(groups, lr=2e-3), {}
     for number in range(1, 4):
