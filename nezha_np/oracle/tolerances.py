@@ -137,7 +137,7 @@ def largest_logit(tape: Tape) -> float:
 
     The loss is a difference of logits: where it is much smaller than they are, their roundings are its roundings.
     """
-    logits = (arguments[0] for layer, arguments, _, _ in tape.calls if layer is losses.cross_entropy)
+    logits = (call.arguments[0] for call in tape.calls if call.layer is losses.cross_entropy)
     return max((largest(magnitude("logits", to_numpy(of_loss))) for of_loss in logits), default=0.0)
 
 
