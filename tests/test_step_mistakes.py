@@ -1,6 +1,7 @@
 """Training steps as an oracle: every mistake is planted in the steps of a port, and the doctor names it."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -82,15 +83,14 @@ def plant(bundle, changes, dtype):
 
 
 def planted(mistake, way):
-    """Each bundle in which a mistake can be made, with the arrays of a port that makes it."""
-    for optimizer in OPTIMIZERS:
-        for recipe in RECIPES:
-            bundle = bundle_of(optimizer, recipe)
-            if mistake.fits(bundle.training):
-                try:
-                    yield bundle, plant(bundle, mistake.ways[way], "float32")
-                except ValueError:
-                    continue  # it cannot be made there
+    """Each bundle in which a mistake can be made, with the arrays of a port that makes it, in float32 first."""
+    for dtype, optimizer, recipe in itertools.product(("float32", "float64"), OPTIMIZERS, RECIPES):
+        bundle = bundle_of(optimizer, recipe)
+        if mistake.fits(bundle.training):
+            try:
+                yield bundle, plant(bundle, mistake.ways[way], dtype)
+            except ValueError:
+                continue  # it cannot be made there
 
 
 def is_named(bundle, theirs, mistake, way):

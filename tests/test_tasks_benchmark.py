@@ -95,6 +95,16 @@ def test_what_fine_tuning_or_pre_training_saw_is_not_clean(folders):
     assert key("A，b" * 30) == "ab" * 20
 
 
+def test_a_pair_is_seen_where_one_of_its_texts_is_and_a_question_where_it_is_with_its_text():
+    from task_data import with_what_was_seen
+
+    pairs = [{"text": one, "text_pair": other, "label": "1"} for one, other in ("ab", "ca", "de")]
+    assert with_what_was_seen("pairs", pairs[:1], pairs[1:], "ce").clean == [False, True]
+    asked = [{"question": one, "context": other} for one, other in ("ab", "ac", "ab")]
+    assert with_what_was_seen("choose", asked[:1], asked[1:], "c").clean == [True, False]
+    assert with_what_was_seen("choose", asked[:1], asked[1:], "ca").counts == {"in_pretraining": 1, "in_training": 1}
+
+
 def test_of_snownlps_reviews_doubles_of_what_is_scored_are_not_trained_on(folders):
     from task_data import load_task, pretraining_letters
 

@@ -39,6 +39,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--learning-rate", type=float, metavar="X", help="the largest one; by the model's width")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(0.01)")
+    parser.add_argument("--dropout", type=float, metavar="X", help="the rate of every dropout; the configuration's")
     parser.add_argument(
         "--freeze", nargs="+", default=[], metavar="PATTERN", help="names of tensors to leave as they are"
     )
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         freeze=options.freeze,
         save_changes=options.save_changes,
+        dropout=options.dropout,
         checkpoint_layers=options.checkpoint_layers,
         seed=options.seed,
         report=_report,

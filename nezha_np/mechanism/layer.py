@@ -68,6 +68,8 @@ _kernels: dict[type, Mapping[Layer, Kernel]] = {}
 _gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
 # array type -> the context in which the kernels want a pass and its walk back to run
 _whole_passes: dict[type, Callable[[], AbstractContextManager[Any]]] = {}
+# array type -> how the kernels apply a function of elements to arrays: sweep(function, *arrays)
+_sweeps: dict[type, Callable[..., tuple[Any, ...]]] = {}
 
 
 def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
@@ -80,6 +82,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
         kernels = None
     _gradient_kernels.setdefault(type(array), getattr(kernels, "GRADIENT_KERNELS", {}))
     _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
+    _sweeps.setdefault(type(array), getattr(kernels, "SWEEP", _sweep_at_once))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
@@ -157,6 +160,74 @@ def whole_pass(weights: Any) -> AbstractContextManager[Any]:
     if type(array) not in _whole_passes:
         _kernels_for(array)
     return _whole_passes[type(array)]()
+
+
+def _sweep_at_once(
+    function: Callable[..., tuple[Any, ...]], *arrays: Any, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    return written(function(*arrays), out)
+
+
+def written(values: tuple[Any, ...], out: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Write arrays into others of the same shape and dtype, where there are any, and return those that hold them.
+
+    Parameters
+    ----------
+    values : tuple of array
+        The arrays.
+    out : sequence of (array or None), or None
+        Where to write each; None: nowhere.
+
+    Returns
+    -------
+    tuple of array
+        The arrays of `out`, and those of `values` that have none.
+    """
+    if out is None:
+        return values
+    for value, target in zip(values, out, strict=True):
+        if target is not None and target is not value:
+            target[...] = value
+    return tuple(value if target is None else target for value, target in zip(values, out, strict=True))
+
+
+def sweep(
+    function: Callable[..., tuple[Array, ...]], *arrays: Array, out: Sequence[Array | None] | None = None
+) -> tuple[Array, ...]:
+    """Apply a function of elements to large arrays, by the kernels of their library, where they have a faster way.
+
+    NumPy's go through the arrays block by block, so that what the function makes on its way stays in cache, and divide
+    the blocks among threads inside `whole_pass`. The numbers are the same, bit by bit. Nothing is recorded of it: it is
+    for what is computed outside of a pass, such as an optimiser's step.
+
+    Parameters
+    ----------
+    function : callable
+        Takes as many arrays, of one shape, and returns a tuple of arrays of this shape. Each element of them depends
+        on the elements in the same place alone.
+    *arrays : array
+        The arrays, one at least.
+    out : sequence of (array or None), optional
+        For each array of the result one to write it into, of its shape and dtype; it may be one of `arrays`. None: a
+        new array.
+
+    Returns
+    -------
+    tuple of array
+        What ``function(*arrays)`` returns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sweep(lambda x, y: (x + y, x * y), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    (array([4., 6.]), array([3., 8.]))
+    """
+    if active_recorder() is not None:
+        return written(function(*arrays), out)
+    kind = type(arrays[0])
+    if kind not in _sweeps:
+        _kernels_for(arrays[0])
+    return _sweeps[kind](function, *arrays, out=out)
 
 
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:

@@ -13,6 +13,7 @@ from nezha_np.arrays import to_numpy
 from nezha_np.mechanism import definitions, recording
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.passes import order_of_gradients
 from nezha_np.oracle.replay import Changes, GradientReplay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, as_computed, inputs_in
 from nezha_np.oracle.training_steps import Numbers, StepNumbers
@@ -143,7 +144,8 @@ class Passes:
                 gradients = tape.walk_back(out.loss, scales=scales)
             losses = [share * float(tape[name]) for name, share in shares.items() if share]
             loss = sum(losses) / (2.0 if self.head == "question_answering" else 1.0)
-            return loss, {name: _widened(gradient) / loss_scale for name, gradient in gradients.items()}
+            ordered = (name for name in order_of_gradients(tape) if name in gradients)
+            return loss, {name: _widened(gradients[name]) / loss_scale for name in ordered}
 
 
 def _widened(array: Any) -> np.ndarray:

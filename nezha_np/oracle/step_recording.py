@@ -14,7 +14,6 @@ from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.recipe import Recipe, make_recipe
 from nezha_np.oracle.step_names import stage_of
 from nezha_np.oracle.step_passes import divided
-from nezha_np.weights.weights import Weights
 
 MOST_BYTES = 2 * 2**30  # what the arrays of the steps of one bundle may take
 BY_TENSOR = ("gradients", "clipped", "first_moment", "second_moment", "update", "weights")
@@ -54,7 +53,7 @@ ALONE = {
 
 def plan_steps(
     step: Any,
-    weights: Weights,
+    weights: Mapping[str, Any],
     head: str,
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -79,7 +78,7 @@ def plan_steps(
 
     Examples
     --------
-    >>> plan_steps(None, Weights({}), "masked_lm", {}, {"eps": 1e-6}, None, {})
+    >>> plan_steps(None, {}, "masked_lm", {}, {"eps": 1e-6}, None, {})
     Traceback (most recent call last):
     ...
     TypeError: eps: expected with step=, the optimiser of training steps, got it without

@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.oracle.bounded import Bounded, constant, norm_of_all, power
+from nezha_np.oracle.bounded import SINGLE, Bounded, constant, norm_of_all, power
 from nezha_np.oracle.recipe import Recipe
 from nezha_np.training.optimizers.lamb import LARGEST_RATIO
 
+TORCH_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm; in float32 it is taken for a rounding
 Numbers = dict[str, Bounded]
 # What `StepNumbers.walk` computes: loss and gradients of the step's batch, the right ones or others.
 Walk = Callable[..., tuple[Bounded, Numbers]]
@@ -112,6 +113,8 @@ def clipped_by(step: StepNumbers, g: Bounded, norm: Bounded) -> Bounded:
     if norm.value + norm.error < most:
         return g
     factor = (step.constant(most) / norm).at_most(1.0)
+    if step.unit >= SINGLE:  # PyTorch divides by ‖g‖ + 1e-6
+        factor = Bounded(factor.value, factor.error + TORCH_EPSILON / norm.value * factor.value, step.unit)
     return g * factor if norm.value > most else Bounded(g.value, (g * factor).error, g.unit)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_finite, check_integer, check_path, check_switches
+from nezha_np.families.config import RATES
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
@@ -45,6 +46,7 @@ def finetune(
     freeze: str | Sequence[str] = (),
     checkpoint_layers: bool = False,
     save_changes: bool = False,
+    dropout: float | None = None,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> Weights:
@@ -85,6 +87,8 @@ def finetune(
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
         from the model that was fine-tuned, which has to stay where it is.
+    dropout : float, optional
+        The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -135,6 +139,9 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
+    if dropout is not None:
+        rates = dict.fromkeys(RATES, check_finite("dropout", dropout, below=1.0))
+        weights = Weights(weights, weights.config.replace(**rates), source=weights.source)
     check_finite("learning_rate", learning_rate)
     check_finite("weight_decay", weight_decay)
     frozen_names(weights, freeze)
@@ -154,6 +161,7 @@ def finetune(
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
         "save_changes": save_changes,
+        "dropout": dropout,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -183,6 +191,7 @@ def finetune(
             freeze=freeze,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         )
         losses: list[float] = []
         if not best.is_over():

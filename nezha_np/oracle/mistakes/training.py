@@ -325,7 +325,7 @@ with_eps = step_mistake(
     OF_TRAINING,
     "clipping with an epsilon",
     does="the gradients are multiplied by c / (‖g‖ + 1e-6), as in torch.nn.utils.clip_grad_norm_",
-    right="c / ‖g‖; in float32 the two are one",
+    right="c / ‖g‖; in float32 this is taken for a rounding",
 )
 
 
