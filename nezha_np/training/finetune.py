@@ -191,6 +191,7 @@ def finetune(
             freeze=freeze,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         )
         losses: list[float] = []
         if not best.is_over():

@@ -164,19 +164,16 @@ def pretrain(
         check_options(target, options)
         saved = saved_steps(target)
         if saved:
-            start = load_step(saved[-1])
+            step = load_step(saved[-1])
         else:
-            weights = load(model) if config is None else init(config, seed=seed)
-            _check_model(weights, tokenizer)
-            start = first_step(weights, module, LossScale() if mixed_precision else None)
+            step = first_step(_new(model, config, seed, tokenizer), module, LossScale() if mixed_precision else None)
         corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
         held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
-        metrics = Metrics(target / "metrics.jsonl", start.number)
+        metrics = Metrics(target / "metrics.jsonl", step.number)
         batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None)
         held_out_batches = None if held_out_corpus is None else batches.of(held_out_corpus)
-        step = start
-        for step in train(
-            start,
+        run = train(
+            step,
             pretraining,
             batches,
             module,
@@ -188,7 +185,9 @@ def pretrain(
             dropout_seed=seed,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
-        ):
+            donate=True,  # nothing here keeps an earlier step
+        )
+        for step in run:
             last = step.number == steps
             with_held_out = held_out_batches is not None and (last or step.number % save_every == 0)
             if last or with_held_out or step.number % measure_every == 0:
@@ -205,12 +204,14 @@ def pretrain(
         return step.weights
 
 
-def _check_model(weights: Weights, tokenizer: Any) -> None:
-    """Check that a model can be pre-trained, before texts are cut into tokens for it."""
+def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any) -> Weights:
+    """Return the weights to begin with; they are checked before texts are cut into tokens for them."""
+    weights = load(model) if config is None else init(config, seed=seed)
     weights.require("pretraining")
     known, size = tokenizer.get_vocab_size(with_added_tokens=True), weights.config.vocab_size
     if size < known:
         raise ValueError(f"config: expected a vocab_size of {known} at least, as the tokenizer has, got {size}")
+    return weights
 
 
 def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
