@@ -152,7 +152,7 @@ class _StepDoctor:
             left = sum(not self.agrees(key, value) for key, value in self.run(changes).items())
         except CANNOT:
             return None
-        return Finding(name, sentence, way, None, before, after, left)
+        return Finding(name, sentence, way, None, before if np.isfinite(before) else np.nan, after, left)
 
     def apart(self, step: str, made: Bounded) -> float:
         """Return the difference of theirs from what was made, where it speaks most against what is right.
