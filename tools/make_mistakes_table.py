@@ -46,12 +46,12 @@ or of a weight. They were planted in the bundles of `tests/test_gradient_mistake
 STEP_HEADING = "| way | shows at | named in |\n| --- | --- | --- |"
 STEPS = """## Training steps
 
-These are made in a training step, from the loss to the new weights, by a port whose pass is right. They were planted in
-the bundles of `tests/test_step_mistakes.py`: LAMB, that of NEZHA's authors, AdamW and BERT's Adam, three steps each,
-with a recipe that clips, accumulates, scales the loss and has dropout, and with one that only accumulates. *Shows at* is
-the first number that does not follow from the port's own before it. The last column has the dtype, and the mistakes that
-make the same numbers there: the doctor says that it is one of them. The mistakes of the section before are tried at the
-gradients of a step too.
+These are made in a training step, from the loss to the new weights, by a port whose pass is right. They were
+planted in the bundles of `tests/test_step_mistakes.py`: LAMB, that of NEZHA's authors, AdamW and BERT's Adam,
+three steps each, with a recipe that clips, accumulates, scales the loss and has dropout, and with one that only
+accumulates. *Shows at* is the first number that does not follow from the port's own before it. The last column
+has the dtype, and the mistakes that make the same numbers there: the doctor says that it is one of them. The
+mistakes of the section before are tried at the gradients of a step too.
 """
 
 

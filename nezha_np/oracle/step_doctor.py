@@ -61,7 +61,7 @@ class _StepDoctor:
         self.bundle, self.theirs, self.recipe = bundle, theirs, bundle.training
         self.unit = unit_of(dtype)
         tolerances = bundle.tolerances[dtype]
-        self.start = {name: Bounded(np.asarray(array), 0.0, self.unit) for name, array in weights.items()}
+        self.start = {name: Bounded(np.asarray(array, np.float64), 0.0, self.unit) for name, array in weights.items()}
         self.passes = Passes(
             bundle.head,
             bundle.config,
