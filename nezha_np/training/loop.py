@@ -320,8 +320,8 @@ def _next_step(
         dropout_rows=places,
         loss_scale=1.0 if scale is None else scale.scale,
         checkpoint_layers=checkpoint_layers,
+        frozen=frozen,
     )
-    gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
     if processes.size > 1:
         losses, gradients = sum_shares(losses, gradients, step.weights, processes)
     clipped, global_norm = clip_by_global_norm(gradients, clip_norm, donate=True)
