@@ -75,9 +75,7 @@ def rerun_steps(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge:
         changes = {"norm": _summed_otherwise("norm", right_norm, nudge)}
         changes["trust_ratio"] = _summed_otherwise("trust_ratio", right_ratio, nudge)
     if nudge % 2 and own is np.float32:  # others have float32's 0.999, and from it 1 − 0.999
-        numbers: dict[str, Any] = {
-            name: np.float32(getattr(recipe, name)) for name in ("beta1", "beta2", "eps", "weight_decay")
-        }
+        numbers: dict[str, Any] = {name: np.float32(getattr(recipe, name)) for name in NUMBERS}
         recipe = dataclasses.replace(recipe, **numbers)
     with np.errstate(all="ignore"):
         made = run_steps(recipe, start, passes, unit=unit, changes=changes)
