@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from nezha_np.oracle.step_names import STEPS
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -66,10 +68,17 @@ class Diagnosis:
         """The names of the mistakes, each once."""
         return tuple(dict.fromkeys(finding.name for finding in self.findings))
 
+    @property
+    def together(self) -> bool:
+        """Whether several mistakes make the same numbers of training steps: the numbers do not tell which it is."""
+        return len(self.names) > 1 and self.step is not None and self.step.startswith(STEPS)
+
     def __str__(self) -> str:
         lines = []
         if self.step is not None:
             lines.append(f"{self.step} is the first that does not follow from your inputs to it")
+        if self.together:
+            lines.append(f"one of {len(self.names)} mistakes, which make the same numbers here:")
         for finding in self.findings:
             made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
             where = f" (in {finding.only} alone)" if finding.only else ""
