@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.recipe import NUMBERS
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic
 from nezha_np.oracle.step_names import is_derived
 from nezha_np.oracle.step_passes import Passes
