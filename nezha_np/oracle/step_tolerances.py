@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.recipe import NUMBERS
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic
 from nezha_np.oracle.step_names import is_derived
 from nezha_np.oracle.step_passes import Passes
@@ -87,6 +88,8 @@ def _summed_otherwise(stage: str, right: Stage, nudge: int) -> Stage:
 
     def nudged(step: StepNumbers, name: str = "") -> Bounded:
         found, sizes = right(step, name), step.gradients if not name else {name: step.gradients[name]}
+        if found.value == 1.0:  # the ratio of a tensor of zeros, which is no quotient
+            return found
         units = math.sqrt(sum(np.size(array.value) for array in sizes.values())) / MARGIN_OF_A_SUM
         moved = 1.0 + (2.0 * float(uniform(1, nudge, step.t, stage, name)[0]) - 1.0) * units * step.unit
         return Bounded(found.value * np.asarray(moved, found.value.dtype), found.error, found.unit)
