@@ -218,8 +218,8 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
     most : int
         How many parts are worth a thread.
     run : callable
-        ``run(part, parts)`` does one of them: the first one in this thread, the others in other threads and in copies of
-        its context (np.errstate is in it), or in this one too where no thread can be started.
+        ``run(part, parts)`` does one of them: the first one in this thread, the others in other threads and copies
+        of its context (np.errstate is in it), or in this one too where no thread can be started.
 
     Returns
     -------
