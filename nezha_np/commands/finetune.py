@@ -56,6 +56,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, print what is measured on standard error, and the folder of the model at the end."""
     from nezha_np.training.finetune import finetune
+    from nezha_np.training.mpi import mpi_processes
 
     finetune(
         options.task,
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         checkpoint_layers=options.checkpoint_layers,
         seed=options.seed,
         report=_report,
+        processes=mpi_processes(),
     )
     print_lines([f"{options.output}: the best model"])
     return SUCCESS

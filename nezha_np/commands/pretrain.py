@@ -58,6 +58,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, print what is measured on standard error, and the folder of the model at the end."""
     from nezha_np.families.config import read_config
+    from nezha_np.training.mpi import mpi_processes
     from nezha_np.training.pretrain import pretrain
 
     pretrain(
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         save_every=options.save_every,
         keep=options.keep,
         report=_report,
+        processes=mpi_processes(),
     )
     print_lines([f"{options.output}: the model after {options.steps} steps"])
     return SUCCESS

@@ -162,11 +162,38 @@ def whole_pass(weights: Any) -> AbstractContextManager[Any]:
     return _whole_passes[type(array)]()
 
 
-def _sweep_at_once(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[Any, ...]:
-    return function(*arrays)
+def _sweep_at_once(
+    function: Callable[..., tuple[Any, ...]], *arrays: Any, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    return written(function(*arrays), out)
 
 
-def sweep(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+def written(values: tuple[Any, ...], out: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Write arrays into others of the same shape and dtype, where there are any, and return those that hold them.
+
+    Parameters
+    ----------
+    values : tuple of array
+        The arrays.
+    out : sequence of (array or None), or None
+        Where to write each; None: nowhere.
+
+    Returns
+    -------
+    tuple of array
+        The arrays of `out`, and those of `values` that have none.
+    """
+    if out is None:
+        return values
+    for value, target in zip(values, out, strict=True):
+        if target is not None and target is not value:
+            target[...] = value
+    return tuple(value if target is None else target for value, target in zip(values, out, strict=True))
+
+
+def sweep(
+    function: Callable[..., tuple[Array, ...]], *arrays: Array, out: Sequence[Array | None] | None = None
+) -> tuple[Array, ...]:
     """Apply a function of elements to large arrays, by the kernels of their library, where they have a faster way.
 
     NumPy's go through the arrays block by block, so that what the function makes on its way stays in cache, and divide
@@ -180,6 +207,9 @@ def sweep(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[A
         on the elements in the same place alone.
     *arrays : array
         The arrays, one at least.
+    out : sequence of (array or None), optional
+        For each array of the result one to write it into, of its shape and dtype; it may be one of `arrays`. None: a
+        new array.
 
     Returns
     -------
@@ -193,11 +223,11 @@ def sweep(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[A
     (array([4., 6.]), array([3., 8.]))
     """
     if active_recorder() is not None:
-        return function(*arrays)
+        return written(function(*arrays), out)
     kind = type(arrays[0])
     if kind not in _sweeps:
         _kernels_for(arrays[0])
-    return _sweeps[kind](function, *arrays)
+    return _sweeps[kind](function, *arrays, out=out)
 
 
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.calls import Call, Checkpoint, Unread
 from nezha_np.mechanism.identities import Identities
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, sweep
 from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -284,7 +284,12 @@ class Tape(Trace):
         return dy
 
     def walk_back(
-        self, loss: Array, *, intermediates: bool = False, scales: Mapping[str, float] | None = None
+        self,
+        loss: Array,
+        *,
+        intermediates: bool = False,
+        scales: Mapping[str, float] | None = None,
+        unwanted: Collection[str] = (),
     ) -> dict[str, Array]:
         """Compute all gradients of a loss.
 
@@ -297,6 +302,8 @@ class Tape(Trace):
         scales : mapping of str to float, optional
             Factors by the names of results of this tape: the gradient of such a result is multiplied by its factor
             before the walk goes on. ``{"loss": 1024.0}`` scales all gradients.
+        unwanted : collection of str
+            Names of weights whose gradients are not returned. The walk ends where it would come to these alone.
 
         Returns
         -------
@@ -313,15 +320,25 @@ class Tape(Trace):
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
         gradients: dict[int, Array] = {first: namespace(loss).ones_like(loss)}
         factors = {self.identities.add(self.arrays[name]): factor for name, factor in (scales or {}).items()}
+        wanted = {name: array for name, array in self.held.items() if name not in unwanted}
+        last = self._first_call_with(map(self.identities.find, wanted.values())) if unwanted else 0
         if self.output is None:
-            for call in reversed(self.calls):
+            for call in reversed(self.calls[last:]):
                 self._step_back(call, gradients, factors, intermediates)
-        while self.output is not None and self.calls:
+        while self.output is not None and len(self.calls) > last:
             self._step_back(self.calls.pop(), gradients, factors, intermediates)
-        numbers = {name: self.identities.find(array) for name, array in self.held.items()}
+        numbers = {name: self.identities.find(array) for name, array in wanted.items()}
         if intermediates:
             numbers |= {name: self.identities.find(array) for name, array in self.arrays.items()}
         return {name: gradients[number] for name, number in numbers.items() if number in gradients}
+
+    def _first_call_with(self, numbers: Iterable[int | None]) -> int:
+        """Return the place of the first call that gets one of some weights; a checkpoint may get any."""
+        looked_for = {number for number in numbers if number is not None}
+        for place, call in enumerate(self.calls):
+            if isinstance(call, Checkpoint) or not looked_for.isdisjoint(call.numbers):
+                return place
+        return len(self.calls)
 
     def _step_back(
         self, call: Call | Checkpoint, gradients: dict[int, Array], factors: dict[int, float], intermediates: bool
@@ -339,7 +356,14 @@ class Tape(Trace):
         parts = self.compute_gradient(dy, call.result, call.layer, call.arguments, call.options)
         for number, part in zip(call.numbers, parts if isinstance(parts, tuple) else (parts,), strict=False):
             if part is not None and number is not None and (intermediates or number not in self.constants):
-                gradients[number] = gradients[number] + part if number in gradients else part
+                gradients[number] = self._sum(gradients[number], part) if number in gradients else part
+
+    def _sum(self, x: Array, y: Array) -> Array:
+        """Add two parts of a gradient, by kernels where they are used; neither may change, others may hold it."""
+        if not self.kernels:
+            return x + y
+        with nothing_recorded():
+            return sweep(lambda x, y: (x + y,), x, y)[0]
 
     def _run_again(self, call: Checkpoint, gradients: dict[int, Array]) -> None:
         """Run a composite again: its calls come onto the tape, and the gradients of its results go on to the new ones.

@@ -11,7 +11,7 @@ import numpy as np
 from nezha_np.arrays import to_numpy
 from nezha_np.mechanism import Tape, definitions, recording
 from nezha_np.model.tasks import TASKS
-from nezha_np.oracle.bundle import flattened
+from nezha_np.oracle.nesting import flattened
 from nezha_np.weights.weights import Weights
 
 

@@ -11,7 +11,7 @@ added. The loss of `nezha_np.pretraining` is a mean over masked tokens plus a me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -109,6 +109,7 @@ def gradient_shares(
     dropout_rows: tuple[int, int] | None = None,
     loss_scale: float = 1.0,
     checkpoint_layers: bool = False,
+    frozen: Collection[str] = (),
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a part of a batch, as shares of those of the whole batch.
 
@@ -131,6 +132,8 @@ def gradient_shares(
         What the loss is multiplied by before the walk back, and the gradients are divided by after it.
     checkpoint_layers : bool
         As for `nezha_np.value_and_grad`.
+    frozen : collection of str
+        Names of tensors that have no gradient. The walk back does not go down to them.
 
     Returns
     -------
@@ -159,7 +162,8 @@ def gradient_shares(
         # The mean over no labels is NaN, its gradient is 0.
         losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
         with definitions():
-            gradients = tape.walk_back(loss, scales={name: share * loss_scale for name, share in shares.items()})
+            scales = {name: share * loss_scale for name, share in shares.items()}
+            gradients = tape.walk_back(loss, scales=scales, unwanted=frozen)
     for name in gradients if loss_scale != 1.0 else ():
         gradients[name] = in_statistics_dtype(gradients[name]) / loss_scale
     return losses, {name: in_statistics_dtype(gradient) for name, gradient in gradients.items()}
@@ -175,12 +179,13 @@ def accumulate(
     dropout_rows: Sequence[tuple[int, int]] | None = None,
     loss_scale: float = 1.0,
     checkpoint_layers: bool = False,
+    frozen: Collection[str] = (),
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a batch, part by part; only the sum of their gradients is held.
 
     Parameters
     ----------
-    head, weights, counts, loss_scale, checkpoint_layers
+    head, weights, counts, loss_scale, checkpoint_layers, frozen
         As for `gradient_shares`; without `counts` the parts are the whole batch.
     parts : sequence of mapping of str to array_like
         The parts of the batch; one at least. One without rows has nothing to add.
@@ -228,6 +233,7 @@ def accumulate(
             dropout_rows=rows,
             loss_scale=loss_scale,
             checkpoint_layers=checkpoint_layers,
+            frozen=frozen,
         )
         losses = {name: loss + shares[name] for name, loss in losses.items()}
         for name in list(gradients):  # each is let go as soon as it is added

@@ -6,6 +6,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nezha_np.families.config import RATES
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
+from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
@@ -49,6 +51,7 @@ def finetune(
     dropout: float | None = None,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
+    processes: Processes = ALONE,
 ) -> Weights:
     """Fine-tune a model for a task.
 
@@ -93,6 +96,9 @@ def finetune(
         New head, order of the examples and dropout depend on it.
     report : callable, optional
         Is called with what was measured after each epoch.
+    processes : Processes
+        The processes that train together, such as `nezha_np.training.mpi.mpi_processes`; all of them call this
+        function. Process 0 measures, writes into `folder`, which all read, and reports.
 
     Returns
     -------
@@ -167,21 +173,27 @@ def finetune(
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
     batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
-    with only_run(target):
-        check_options(target, options)
-        saved = saved_steps(target)
-        start = load_step(saved[-1]) if saved else first_step(weights, module)
+    writes = processes.rank == 0
+    with only_run(target) if writes else contextlib.nullcontext():
+        with after_process_0(processes):
+            if writes:
+                check_options(target, options)
+            saved = saved_steps(target)
+            start = load_step(saved[-1]) if saved else first_step(weights, module)
+        check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
 
         def save(found: Weights) -> None:
             save_model(target, found, model, changes=save_changes)
 
-        best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
-        best.go_on(start, len(batches))
+        best = None
+        if writes:
+            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
+            best.go_on(start, len(batches))
         steps = train(
             start,
             what.head,
-            batches,
+            lambda number: [rows_of_process(part, processes) for part in batches(number)],
             module,
             steps=total,
             learning_rate=lambda number: warmup_polynomial_decay(
@@ -189,20 +201,25 @@ def finetune(
             ),
             dropout_seed=seed,
             freeze=freeze,
+            processes=processes,
             checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         )
         losses: list[float] = []
-        if not best.is_over():
+        if not processes.broadcast(best is not None and best.is_over()):
             for step in steps:
                 losses.append(sum(step.losses.values()) / len(step.losses))  # of start and end of answers the average
                 if step.number % len(batches) == 0:
-                    save_step(target, step, keep=1)
-                    best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                    if best is not None:
+                        save_step(target, step, keep=1)
+                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
                     losses = []
-                    if best.is_over():
+                    if processes.broadcast(best is not None and best.is_over()):
                         break
-        save_plot(target)
+        if writes:
+            save_plot(target)
+        processes.broadcast(None)  # the folder is complete where any process returns
         return load(target)
 
 

@@ -200,7 +200,8 @@ def train(
         The processes that train together. `batches` returns the rows of this one then, of each part of the batch; they
         may be none. All other arguments are the same in every process, and so is what is yielded.
     **options
-        Options of the optimiser: ``weight_decay``, ``eps`` …
+        Options of the optimiser: ``weight_decay``, ``eps`` … With ``donate=True`` the caller gives away the arrays of
+        `start`, and those of each step once it asks for the next one; whoever keeps earlier steps must not.
 
     Yields
     ------
@@ -229,6 +230,7 @@ def train(
     check_integer("steps", steps, least=0)
     frozen = frozen_names(start.weights, freeze)
     step = start
+    del start  # its weights are not held any longer than its step is
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
             step = _next_step(
@@ -318,11 +320,11 @@ def _next_step(
         dropout_rows=places,
         loss_scale=1.0 if scale is None else scale.scale,
         checkpoint_layers=checkpoint_layers,
+        frozen=frozen,
     )
-    gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
     if processes.size > 1:
         losses, gradients = sum_shares(losses, gradients, step.weights, processes)
-    clipped, global_norm = clip_by_global_norm(gradients, clip_norm)
+    clipped, global_norm = clip_by_global_norm(gradients, clip_norm, donate=True)
     norm = float(global_norm)
     rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
     finite = math.isfinite(norm)

@@ -42,6 +42,7 @@ def step(
     eps: float = 1e-6,
     variant: str = "paper",
     decays: Callable[[str], bool] = decays_weight,
+    donate: bool = False,
 ) -> tuple[Any, OptimizerState]:
     """Make one step of LAMB.
 
@@ -66,10 +67,16 @@ def step(
     decays : callable
         Says of a name whether its tensor is decayed. By default norms and biases are not.
 
+    donate : bool
+        Whether the caller gives away the arrays of `weights` and `state`, which get the new numbers in place then, with
+        the same bits. Afterwards only what is returned may be used: `weights`, `state`, and whatever shares memory with
+        them, hold other numbers; if the step is interrupted, some old and some new ones. Arrays that cannot be written
+        to, that are mapped from a file, or that share memory with another of them are copied instead (`moments`).
+
     Returns
     -------
     weights : Weights, or dict of str to float array
-        The new tensors; nothing is written into the old ones.
+        The new tensors; without `donate` nothing is written into the old ones.
     state : OptimizerState
         The new state.
 
@@ -93,7 +100,7 @@ def step(
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
 
-    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
+    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int, out: Array | None) -> Array:
         sqrt = namespace(v).sqrt
         decay = weight_decay if decays(name) else 0.0
 
@@ -109,10 +116,10 @@ def step(
         ratio = (
             trust_ratio(x, u) if variant == "paper" else trust_ratio(x, *sweep(compared, x, m, v), most=LARGEST_RATIO)
         )
-        return sweep(lambda x, u: (x - learning_rate * ratio * u,), x, u)[0]
+        return sweep(lambda x, u: (x - learning_rate * ratio * u,), x, u, out=(out,))[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
-    return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)
+    return step_tensors(weights, gradients, state, new_tensor, donate=donate, beta1=beta1, beta2=beta2, **numbers)
 
 
 def trust_ratio(x: Array, u: Array, *, most: float | None = None) -> Array:
