@@ -70,7 +70,7 @@ def value_and_grad(
     >>> weights = nz.load()
     >>> out, gradients = nz.value_and_grad(nz.masked_lm)(weights, [[2, 5, 3]], labels=[[-100, 7, -100]])
     >>> gradients["encoder.layer.0.output.dense.bias"].shape
-    (128,)
+    (256,)
     """
     if not callable(head):
         raise TypeError(f"head: expected a function, got {type(head).__name__}")

@@ -242,7 +242,7 @@ def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     Examples
     --------
     >>> checkpoint_hash(SHIPPED)[:8]
-    '9c316e05'
+    '1e2ef149'
     """
     return hash_files(list_files(path, name=name))
 
