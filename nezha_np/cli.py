@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> main(["fill-mask", "房间很[MASK]净。", "--top-k", "1"])
-    干 0.851
+    干 0.984
     0
     """
     try:

@@ -487,7 +487,7 @@ def test_show_says_where_weights_come_from(capsys, tmp_path):
     )
     nz.oracle.record(None, IDS, path=out, output="pooler", use_cache=False)
     status, printed = run(capsys, "golden", "show", out)
-    assert status == 0 and "weights: those of the checkpoint nezha-tiny-zh, SHA-256 ad545bbf" in printed
+    assert status == 0 and "weights: those of the checkpoint nezha-tiny-zh, SHA-256 e06ce70d" in printed
     assert any(line.split() == ["use_cache", "False"] for line in printed.splitlines())
 
 

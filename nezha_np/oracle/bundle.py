@@ -242,7 +242,7 @@ def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     Examples
     --------
     >>> checkpoint_hash(SHIPPED)[:8]
-    '1e2ef149'
+    'e06ce70d'
     """
     return hash_files(list_files(path, name=name))
 
