@@ -57,7 +57,8 @@ def show(figure: Any, alt: str) -> None:
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=2 * DPI)
     plt.close(figure)
-    picture = Image.open(drawn).convert("RGB").quantize(64)
+    # The colours furthest from each other are kept: a median cut would paint the rare end of a colour bar in another hue.
+    picture = Image.open(drawn).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
     picture.save(written, format="png", optimize=True)
     shown = {"alt": alt, "width": picture.width // 2}
     display({"image/png": written.getvalue(), "text/plain": alt}, metadata={"image/png": shown}, raw=True)
