@@ -57,7 +57,7 @@ def show(figure: Any, alt: str) -> None:
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=2 * DPI)
     plt.close(figure)
-    # The colours furthest from each other are kept: a median cut would paint the rare end of a colour bar in another hue.
+    # The colours furthest from each other are kept: a median cut paints the rare end of a colour bar in another hue.
     picture = Image.open(drawn).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
     picture.save(written, format="png", optimize=True)
     shown = {"alt": alt, "width": picture.width // 2}
