@@ -1,6 +1,8 @@
 """Training steps in golden bundles: they are those of the package's loop, files keep them, right ports pass."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +231,11 @@ def test_a_pass_in_half_precision_with_an_optimiser_in_float32_agrees():
 def test_a_port_of_steps_is_a_function_of_the_bundle():
     bundle = record()
     assert nz.oracle.compare(bundle, lambda given: {f"steps/{name}": array for name, array in given.steps.items()})
+
+
+def test_the_example_of_the_page_runs():
+    page = (Path(__file__).parents[1] / "docs/howto/use_as_oracle.md").read_text(encoding="utf-8")
+    section = page.partition("## A training step")[2]
+    blocks = re.findall(r"^```python\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    exec(compile("\n".join(blocks), "use_as_oracle.md", "exec"), {"nz": nz, "np": np})
