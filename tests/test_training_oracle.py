@@ -1,11 +1,10 @@
 """Training steps in golden bundles: they are those of the package's loop, files keep them, right ports pass."""
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.oracle.bounded import Bounded
@@ -234,8 +233,5 @@ def test_a_port_of_steps_is_a_function_of_the_bundle():
 
 
 def test_the_example_of_the_page_runs():
-    page = (Path(__file__).parents[1] / "docs/howto/use_as_oracle.md").read_text(encoding="utf-8")
-    section = page.partition("## A training step")[2]
-    blocks = re.findall(r"^```python\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    exec(compile("\n".join(blocks), "use_as_oracle.md", "exec"), {"nz": nz, "np": np})
+    names = run_examples("howto/use_as_oracle.md", "A training step")
+    assert names["diagnosis"].names == ("decay coupled into the gradient",)
