@@ -1,13 +1,18 @@
 """Training steps in golden bundles: they are those of the package's loop, files keep them, right ports pass."""
 
+import json
+
 import numpy as np
 import pytest
 
 import nezha_np as nz
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.bundle_document import KEY
 from nezha_np.oracle.step_tolerances import derived_tolerances
 from nezha_np.training import first_step, train
 from nezha_np.training.loop import OPTIMIZERS as MODULES
+from nezha_np.weights.formats.entry import map_tensors
+from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
 
 SIZES = {"vocab_size": 19, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 20}
 IDS = [[2, 5, 9, 5, 3, 0], [2, 7, 8, 3, 11, 3]]
@@ -65,6 +70,38 @@ def test_a_file_keeps_steps_batches_and_recipe(tmp_path):
     assert all((np.asarray(read.arrays[name]) == array).all() for name, array in bundle.arrays.items())
     assert [[sorted(part) for part in parts] for parts in read.batches] == [[["input_ids", "labels"]] * 2] * 2
     assert nz.oracle.compare(read, bundle)
+    trained = {name.removeprefix("1/weights/") for name in bundle.steps if name.startswith("1/weights/")}
+    of_weights = sum(array.nbytes for name, array in bundle.weights().items() if name in trained)
+    of_steps = sum(array.nbytes for name, array in bundle.steps.items() if name.count("/") > 1)
+    assert of_steps == 6 * 2 * of_weights  # as docs/bundles.md says; what is not clipped is stored once
+
+
+def take_batch(document, number):
+    """Leave out the batch of a step, which is another name of that of the first."""
+    for name in [name for name in document["aliases"] if name.startswith(f"batches/{number}/")]:
+        del document["aliases"][name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document["steps"].remove("2/norm"), "found no steps/2/norm"),
+        (lambda document: document["training"].pop("beta1"), "expected a recipe of training steps under training"),
+        (lambda document: document["training"].update(steps=3), "expected a recipe of training steps"),
+        (lambda document: document["training"].update(optimizer="sgd"), "expected a recipe of training steps"),
+        (lambda document: document.update(steps=None), "expected list under steps"),
+        (lambda document: take_batch(document, 2), "expected a batch for each of 2 training steps"),
+    ],
+)
+def test_a_file_whose_steps_are_not_whole_is_refused(tmp_path, change, message):
+    path = tmp_path / "steps.safetensors"
+    record(tolerances=None).save(path)
+    document = json.loads(read_metadata(path)[KEY])
+    tensors = {name: np.array(array) for name, array in map_tensors(path, read_header(path)).items()}
+    change(document)
+    write_tensors(tmp_path / "changed.safetensors", tensors, {KEY: json.dumps(document)})
+    with pytest.raises(ValueError, match=message):
+        nz.oracle.load(tmp_path / "changed.safetensors")
 
 
 def test_a_bundle_of_a_pass_alone_says_nothing_of_training(tmp_path):

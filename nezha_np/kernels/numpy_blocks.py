@@ -21,7 +21,7 @@ SCORES = 131072  # scores in a block of several heads, with as many distances; o
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
 ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for
-NUMBERS = 262144  # the fewest numbers of a sweep that a thread is started for
+NUMBERS = 131072  # the fewest numbers of a sweep that a thread is started for
 PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.calls import Call, Checkpoint, Unread
 from nezha_np.mechanism.identities import Identities
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, sweep
 from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -356,7 +356,14 @@ class Tape(Trace):
         parts = self.compute_gradient(dy, call.result, call.layer, call.arguments, call.options)
         for number, part in zip(call.numbers, parts if isinstance(parts, tuple) else (parts,), strict=False):
             if part is not None and number is not None and (intermediates or number not in self.constants):
-                gradients[number] = gradients[number] + part if number in gradients else part
+                gradients[number] = self._sum(gradients[number], part) if number in gradients else part
+
+    def _sum(self, x: Array, y: Array) -> Array:
+        """Add two parts of a gradient, by kernels where they are used; neither may change, others may hold it."""
+        if not self.kernels:
+            return x + y
+        with nothing_recorded():
+            return sweep(lambda x, y: (x + y,), x, y)[0]
 
     def _run_again(self, call: Checkpoint, gradients: dict[int, Array]) -> None:
         """Run a composite again: its calls come onto the tape, and the gradients of its results go on to the new ones.

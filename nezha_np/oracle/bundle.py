@@ -23,7 +23,7 @@ from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
 from nezha_np.oracle.nesting import batches_of, by_step_and_part, flattened, nested
 from nezha_np.oracle.recipe import Recipe, recipe_from_dict
-from nezha_np.oracle.step_names import is_derived
+from nezha_np.oracle.step_names import check_steps, is_derived
 from nezha_np.weights.base import hash_files
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
@@ -330,6 +330,8 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         batches=() if recipe is None else batches_of(held("batches"), recipe.steps),
         steps={} if recipe is None else listed("steps"),
     )
+    if recipe is not None:
+        check_steps(bundle.steps, recipe.steps, with_ratios=recipe.optimizer == "lamb")
     for dtype in TOLERANCES if bundle.tolerances_by is not None else ():
         bundle.tolerances[dtype] = {
             name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays if not is_derived(name)

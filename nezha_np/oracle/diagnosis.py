@@ -22,7 +22,8 @@ class Finding:
     only : str or None
         The one step at which it is made, or a pattern of several, where it is not made at all such steps.
     before, after : float
-        The largest difference of the step without and with the mistake; infinite where the shapes differ.
+        The largest difference of the step without and with the mistake; infinite where the shapes differ, NaN where
+        theirs are.
     unexplained : int
         How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
     """
@@ -94,6 +95,8 @@ class Diagnosis:
 
 
 def _falls(finding: Finding) -> str:
+    if np.isnan(finding.before):
+        return f"your NaN are made, and the other numbers to {finding.after:.2e}"
     if np.isinf(finding.before):  # nothing can be subtracted from an array of another shape
         return f"the shape is yours, and the difference {finding.after:.2e}"
     return f"the difference falls from {finding.before:.2e} to {finding.after:.2e}"

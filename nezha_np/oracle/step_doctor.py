@@ -61,7 +61,7 @@ class _StepDoctor:
         self.bundle, self.theirs, self.recipe = bundle, theirs, bundle.training
         self.unit = unit_of(dtype)
         tolerances = bundle.tolerances[dtype]
-        self.start = {name: Bounded(np.asarray(array), 0.0, self.unit) for name, array in weights.items()}
+        self.start = {name: Bounded(np.asarray(array, np.float64), 0.0, self.unit) for name, array in weights.items()}
         self.passes = Passes(
             bundle.head,
             bundle.config,
@@ -152,7 +152,7 @@ class _StepDoctor:
             left = sum(not self.agrees(key, value) for key, value in self.run(changes).items())
         except CANNOT:
             return None
-        return Finding(name, sentence, way, None, before, after, left)
+        return Finding(name, sentence, way, None, before if np.isfinite(before) else np.nan, after, left)
 
     def apart(self, step: str, made: Bounded) -> float:
         """Return the difference of theirs from what was made, where it speaks most against what is right.

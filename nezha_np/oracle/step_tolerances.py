@@ -12,20 +12,25 @@ in every mixed precision: in float16 an update would change nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.recipe import NUMBERS
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic
 from nezha_np.oracle.step_names import is_derived
 from nezha_np.oracle.step_passes import Passes
-from nezha_np.oracle.training_steps import StepNumbers, run_steps
+from nezha_np.oracle.training_steps import Stage, StepNumbers, right_norm, right_ratio, run_steps
+from nezha_np.randomness import uniform
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
     from nezha_np.oracle.bundle import Bundle
+
+MARGIN_OF_A_SUM = 4.0  # the margin of all that is measured, 6, makes of a fourth of √n units more than √n
 
 
 def unit_of(dtype: str) -> float:
@@ -66,9 +71,30 @@ def rerun_steps(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge:
     own = np.float64 if arithmetic.name == "float64" else np.float32
     start = {name: Bounded(np.asarray(array, own), 0.0, unit) for name, array in weights.items()}
     passes = Passes(bundle.head, bundle.config, bundle.batches, arithmetic, nudge)
+    recipe, changes = bundle.training, {}
+    if nudge:
+        changes = {"norm": _summed_otherwise("norm", right_norm, nudge)}
+        changes["trust_ratio"] = _summed_otherwise("trust_ratio", right_ratio, nudge)
+    if nudge % 2 and own is np.float32:  # others have float32's 0.999, and from it 1 − 0.999
+        numbers: dict[str, Any] = {name: np.float32(getattr(recipe, name)) for name in NUMBERS}
+        recipe = dataclasses.replace(recipe, **numbers)
     with np.errstate(all="ignore"):
-        made = run_steps(bundle.training, start, passes, unit=unit)
+        made = run_steps(recipe, start, passes, unit=unit, changes=changes)
     return {name: np.asarray(value.value, own) for name, value in made.items()}
+
+
+def _summed_otherwise(stage: str, right: Stage, nudge: int) -> Stage:
+    """Nudge a stage that is a norm: a sum of n squares in one loop rounds by up to about √n units, NumPy's by fewer."""
+
+    def nudged(step: StepNumbers, name: str = "") -> Bounded:
+        found, sizes = right(step, name), step.gradients if not name else {name: step.gradients[name]}
+        if found.value == 1.0:  # the ratio of a tensor of zeros, which is no quotient
+            return found
+        units = math.sqrt(sum(np.size(array.value) for array in sizes.values())) / MARGIN_OF_A_SUM
+        moved = 1.0 + (2.0 * float(uniform(1, nudge, step.t, stage, name)[0]) - 1.0) * units * step.unit
+        return Bounded(found.value * np.asarray(moved, found.value.dtype), found.error, found.unit)
+
+    return nudged
 
 
 def derived_tolerances(bundle: Bundle, dtype: str) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ from nezha_np.oracle.recipe import Recipe
 from nezha_np.training.optimizers.lamb import LARGEST_RATIO
 
 TORCH_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm; in float32 it is taken for a rounding
+EXACT = 1e-30  # a bound that comes from the smallest numbers of a dtype alone
 Numbers = dict[str, Bounded]
 # What `StepNumbers.walk` computes: loss and gradients of the step's batch, the right ones or others.
 Walk = Callable[..., tuple[Bounded, Numbers]]
@@ -220,7 +221,7 @@ def nezha_ratio(step: StepNumbers, name: str, most: float = LARGEST_RATIO, **opt
 def ratio(length: Bounded, step_length: Bounded) -> Bounded:
     """‖x‖ / ‖u‖, 1 where one of the two is 0, and without a bound where one of them may be 0."""
     if length.value == 0 or step_length.value == 0:
-        known = length.error == 0 if length.value == 0 else step_length.error == 0
+        known = (length if length.value == 0 else step_length).error <= EXACT
         return Bounded(np.ones_like(length.value), 0.0 if known else np.inf, length.unit)
     found = length / step_length
     return found if length.error < length.value else Bounded(found.value, np.inf, length.unit)
