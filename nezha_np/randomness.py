@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 
-def uniform(count: int, *key: object) -> np.ndarray:
+def uniform(count: int, *key: object, start: int = 0) -> np.ndarray:
     """Draw uniform numbers from 0 to 1.
 
     Parameters
@@ -20,6 +20,8 @@ def uniform(count: int, *key: object) -> np.ndarray:
         How many.
     *key : str or int
         What the stream depends on: a seed, a step, a name.
+    start : int
+        How many numbers of the stream to leave out.
 
     Returns
     -------
@@ -31,10 +33,10 @@ def uniform(count: int, *key: object) -> np.ndarray:
     >>> uniform(2, 0, "encoder.layer.0.output.dense.weight").round(4)
     array([0.4109, 0.8848])
     """
-    return random_integers(count, *key).astype(np.float64) * 2.0**-53
+    return random_integers(count, *key, start=start).astype(np.float64) * 2.0**-53
 
 
-def random_integers(count: int, *key: object) -> np.ndarray:
+def random_integers(count: int, *key: object, start: int = 0) -> np.ndarray:
     """Draw integers from 0 to 2⁵³ − 1: the uniform numbers of the same key, times 2⁵³.
 
     Parameters
@@ -43,6 +45,8 @@ def random_integers(count: int, *key: object) -> np.ndarray:
         How many.
     *key : str or int
         What the stream depends on.
+    start : int
+        How many integers of the stream to leave out; that takes no time.
 
     Returns
     -------
@@ -53,8 +57,35 @@ def random_integers(count: int, *key: object) -> np.ndarray:
     --------
     >>> (random_integers(2, 0, "x") * 2.0**-53 == uniform(2, 0, "x")).all()
     np.True_
+    >>> (random_integers(5, 0, "x", start=95) == random_integers(100, 0, "x")[95:]).all()
+    np.True_
+    """
+    integers: np.ndarray = stream(*key, start=start).random_raw(count) >> np.uint64(11)
+    return integers
+
+
+def stream(*key: object, start: int = 0) -> np.random.Philox:
+    """Return the stream of a key: the numbers of 64 bits, whose upper 53 are the integers.
+
+    Parameters
+    ----------
+    *key : str or int
+        What the stream depends on.
+    start : int
+        How many numbers of the stream to leave out; that takes no time.
+
+    Returns
+    -------
+    Philox
+        Its ``random_raw(count)`` draws the next numbers.
+
+    Examples
+    --------
+    >>> (stream(0, "x").random_raw(2) >> np.uint64(11) == random_integers(2, 0, "x")).all()
+    np.True_
     """
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
-    integers: np.ndarray = bits >> np.uint64(11)
-    return integers
+    blocks, left = divmod(start, 4)  # Philox makes four numbers at a time, each block by its number alone
+    generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=blocks)
+    generator.random_raw(left, output=False)
+    return generator

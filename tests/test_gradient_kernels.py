@@ -1,5 +1,6 @@
 """Every kernel of training is its definition, faster: masks bit by bit, gradients within what kernels may differ."""
 
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -7,18 +8,39 @@ import pytest
 from cases import EVERY_LABELLED_HEAD, cases, each_array, weights_for
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kernels import DTYPES, TOLERANCES, arrays, assert_equal_to_its_definition, largest, small_blocks
+from test_kernels import (
+    DTYPES,
+    TOLERANCES,
+    arrays,
+    assert_equal_to_its_definition,
+    largest,
+    small_blocks,
+    threads_of_blas,
+)
 from tiers import examples
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_gradients
+from nezha_np.kernels import numpy_gradients, threads
 from nezha_np.layers.activations import gelu
-from nezha_np.layers.attention import attention_probs
-from nezha_np.layers.dropout import dropout_mask
+from nezha_np.layers.addition import add
+from nezha_np.layers.attention import attention_probs, content_context, content_scores
+from nezha_np.layers.dropout import dropout_mask, rescale
 from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
+from nezha_np.training.accumulation import gradient_shares
+
+
+@contextmanager
+def in_parts(blocks, count):
+    """Work in small blocks, divided among so many threads."""
+    with blocks, threads_of_blas(count), threads.BLAS_THREADS.held_to_one():
+        yield
+
+
+PARTS = st.builds(in_parts, small_blocks(), st.integers(1, 3))
 
 
 def assert_gradient_equals_its_definition(layer, dy, y, *arguments, **options):
@@ -46,21 +68,21 @@ def attention_arrays(data, dtype):
     return scores, data.draw(st.sampled_from([None, mask]))
 
 
-@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
-def test_attention_probs_equal_their_definition(data, dtype, blocks):
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_attention_probs_equal_their_definition(data, dtype, parts):
     scores, mask = attention_arrays(data, dtype)
-    with blocks, np.errstate(over="ignore"):
+    with parts, np.errstate(over="ignore"):
         assert_equal_to_its_definition(attention_probs, scores, mask, scale=0.3)
         probs = attention_probs.definition(scores, mask, scale=0.3)
         dy = data.draw(arrays(scores.shape, dtype))
         assert_gradient_equals_its_definition(attention_probs, dy, probs, scores, mask, scale=0.3)
 
 
-@given(data=st.data(), scale=st.sampled_from([1e-20, 0.01, 1.0, 3.0, 100.0]), blocks=small_blocks())
-def test_the_gradient_of_gelu_equals_its_definition(data, scale, blocks):
+@given(data=st.data(), scale=st.sampled_from([1e-20, 0.01, 1.0, 3.0, 100.0]), parts=PARTS)
+def test_the_gradient_of_gelu_equals_its_definition(data, scale, parts):
     shape = data.draw(st.sampled_from([(0,), (1,), (7,), (3, 50), (2, 3, 4), (2, 0, 3)]))
     x = data.draw(arrays(shape, "float32", scale=scale))
-    with blocks:
+    with parts:
         y = kernels.gelu_kernel(x)
         assert_gradient_equals_its_definition(gelu, data.draw(arrays(shape, "float32")), y, x)
 
@@ -71,49 +93,93 @@ def test_the_gradient_of_gelu_is_right_at_zero_at_the_smallest_and_at_the_larges
     np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0], atol=1e-6)
 
 
-@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
-def test_the_gradient_of_layer_norm_equals_its_definition(data, dtype, blocks):
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_the_gradient_of_layer_norm_equals_its_definition(data, dtype, parts):
     shape = (*data.draw(st.sampled_from([(), (1,), (5,), (2, 3), (0,)])), data.draw(st.integers(8, 40)))
     x, dy = data.draw(arrays(shape, dtype)), data.draw(arrays(shape, dtype))
     weight, bias = data.draw(arrays(shape[-1:], dtype)), data.draw(arrays(shape[-1:], dtype))
     y = layer_norm.definition(x, weight, bias, eps=1e-12)
-    with blocks:
+    with parts:
         assert_gradient_equals_its_definition(layer_norm, dy, y, x, weight, bias, eps=1e-12)
 
 
-@given(data=st.data(), dtype=DTYPES, blocks=small_blocks())
-def test_the_gradient_of_cross_entropy_equals_its_definition(data, dtype, blocks):
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_the_gradient_of_cross_entropy_equals_its_definition(data, dtype, parts):
     rows, classes = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20))
     logits = data.draw(arrays((rows, classes), dtype, scale=5.0))
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-2, classes, rows)
     labels = np.where(labels < 0, -100, labels)
     loss = cross_entropy.definition(logits, labels)
-    with blocks:
+    with parts:
         assert_gradient_equals_its_definition(cross_entropy, np.array(0.7, dtype), loss, logits, labels)
 
 
-@given(data=st.data(), dtype=DTYPES, reach=st.integers(0, 9), past=st.integers(0, 5))
-def test_the_position_terms_equal_their_definitions(data, dtype, reach, past):
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_the_gradient_of_linear_equals_its_definition(data, dtype, parts):
+    rows, columns, features = (data.draw(st.integers(1, 9)) for _ in range(3))
+    lead = data.draw(st.sampled_from([(rows,), (2, rows), (0,)]))
+    x, dy = data.draw(arrays((*lead, features), dtype)), data.draw(arrays((*lead, columns), dtype))
+    weight, bias = data.draw(arrays((columns, features), dtype)), data.draw(arrays((columns,), dtype))
+    with parts:
+        for arguments in ((x, weight), (x, weight, bias)):
+            assert_equal_to_its_definition(linear, *arguments)
+            assert_gradient_equals_its_definition(linear, dy, linear.definition(*arguments), *arguments)
+
+
+@given(data=st.data(), dtype=DTYPES, parts=PARTS, shape=st.sampled_from([(), (0,), (7,), (3, 4, 5)]))
+def test_sums_and_dropout_equal_their_definitions(data, dtype, parts, shape):
+    x, y, dy = (data.draw(arrays(shape, dtype)) for _ in range(3))
+    with parts:
+        for layer in (add, rescale):
+            assert_equal_to_its_definition(layer, x, y)
+        assert_gradient_equals_its_definition(rescale, dy, rescale.definition(x, y), x, y)
+
+
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_the_products_of_attention_equal_their_definitions(data, dtype, parts):
+    batch, heads, queries, keys, size = (data.draw(st.integers(1, 4)) for _ in range(5))
+    q, k = (data.draw(arrays((batch, heads, length, size), dtype)) for length in (queries, keys))
+    dscores = data.draw(arrays((batch, heads, queries, keys), dtype))
+    with parts:
+        assert_equal_to_its_definition(content_scores, q, k)
+        assert_gradient_equals_its_definition(content_scores, dscores, content_scores.definition(q, k), q, k)
+        assert_equal_to_its_definition(content_context, dscores, k)
+        context = content_context.definition(dscores, k)
+        assert_gradient_equals_its_definition(content_context, q, context, dscores, k)
+
+
+@given(data=st.data(), dtype=DTYPES, reach=st.integers(0, 9), past=st.integers(0, 5), parts=PARTS)
+def test_the_position_terms_equal_their_definitions(data, dtype, reach, past, parts):
     batch, heads, queries, extra = (data.draw(st.integers(low, 4)) for low in (1, 1, 1, 0))
     keys = queries + past + extra
     table = relative_position_table(np.zeros(1, dtype), head_size=4, max_relative_position=reach)
     probs = data.draw(arrays((batch, heads, queries, keys), dtype))
     q = data.draw(arrays((batch, heads, queries, 4), dtype))
     if reach == 0:  # one row: nothing to collect
-        assert numpy_gradients.position_context_kernel(probs, table, past=past) is NotImplemented
+        assert kernels.position_context_kernel(probs, table, past=past) is NotImplemented
         return
-    assert_equal_to_its_definition(position_context, probs, table, past=past)
-    y = position_scores.definition(q, table, keys=keys, past=past)
-    assert_gradient_equals_its_definition(position_scores, probs, y, q, table, keys=keys, past=past)
+    with parts:
+        assert_equal_to_its_definition(position_context, probs, table, past=past)
+        assert_equal_to_its_definition(position_scores, q, table, keys=keys, past=past)
+        y = position_scores.definition(q, table, keys=keys, past=past)
+        assert_gradient_equals_its_definition(position_scores, probs, y, q, table, keys=keys, past=past)
+        y = position_context.definition(probs, table, past=past)
+        assert_gradient_equals_its_definition(position_context, q, y, probs, table, past=past)
 
 
 @given(
-    rate=st.floats(0.001, 0.999), shape=st.sampled_from([(0,), (7,), (3, 4, 5)]), dtype=DTYPES, seed=st.integers(0, 9)
+    rate=st.floats(0.001, 0.999),
+    shape=st.sampled_from([(0,), (7,), (3, 4, 5)]),
+    dtype=DTYPES,
+    seed=st.integers(0, 9),
+    start=st.integers(0, 99),
+    parts=PARTS,
 )
-def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed):
+def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed, start, parts):
     x = np.zeros(shape, dtype)
-    found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"))
-    expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"))
+    with parts:
+        found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"), start=start)
+    expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"), start=start)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
 
@@ -126,7 +192,7 @@ def test_the_gradients_with_kernels_are_those_by_definitions(family, head, data,
     weights = weights_for(head, case, dtype)
     inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
     run = nz.value_and_grad(getattr(nz, head), dropout_seed=3)
-    with blocks:
+    with blocks, threads_of_blas(data.draw(st.integers(1, 3))):
         out, found = run(weights, **inputs)
     with nz.definitions():
         plain, expected = run(weights, **inputs)
@@ -137,6 +203,26 @@ def test_the_gradients_with_kernels_are_those_by_definitions(family, head, data,
     for name, gradient in expected.items():
         assert found[name].dtype == gradient.dtype
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def test_a_pass_holds_blas_to_one_thread_until_the_walk_back_ends_and_gives_the_threads_back():
+    ids, held = [[2, 5, 3]], []
+    backwards = kernels.GRADIENT_KERNELS[linear][0]
+
+    def watched(*arguments):
+        held.append(threads._blas().num_threads)
+        return backwards(*arguments)
+
+    with (
+        threads_of_blas(2),
+        mock.patch.dict(kernels.GRADIENT_KERNELS, {linear: (watched, kernels.GRADIENT_KERNELS[linear][1])}),
+    ):
+        nz.value_and_grad(nz.masked_lm)(nz.load(), ids, labels=ids)
+        gradient_shares(nz.masked_lm, nz.load(), {"input_ids": ids, "labels": ids})
+        assert set(held) == {1} and threads._blas().num_threads == 2
+        with pytest.raises(ValueError, match="returned no loss"):
+            nz.value_and_grad(nz.masked_lm)(nz.load(), ids)
+        assert threads._blas().num_threads == 2
 
 
 def test_definitions_switch_the_kernels_of_gradients_off_and_a_trace_never_uses_them():

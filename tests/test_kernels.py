@@ -79,6 +79,8 @@ def small_blocks(draw):
         SCORES=draw(st.integers(1, 200)),
         QUERIES=draw(st.integers(1, 6)),
         ROWS=draw(st.integers(1, 6)),
+        NUMBERS=draw(st.integers(1, 40)),
+        PRODUCTS=draw(st.integers(1, 200)),
     )
 
 

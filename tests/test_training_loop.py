@@ -116,9 +116,9 @@ def test_the_learning_rate_may_be_a_function_of_the_steps_that_were_made():
 def test_no_two_parts_of_a_run_have_the_same_dropout_masks_however_many_a_step_has():
     seeds = []
 
-    def noted(head, weights, parts, *, dropout_seeds, loss_scale):
+    def noted(*arguments, dropout_seeds, **options):
         seeds.extend(dropout_seeds)
-        return accumulate(head, weights, parts, dropout_seeds=dropout_seeds, loss_scale=loss_scale)
+        return accumulate(*arguments, dropout_seeds=dropout_seeds, **options)
 
     with mock.patch("nezha_np.training.loop.accumulate", noted):
         list(

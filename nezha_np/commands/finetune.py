@@ -42,6 +42,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--freeze", nargs="+", default=[], metavar="PATTERN", help="names of tensors to leave as they are"
     )
+    parser.add_argument(
+        "--save-changes", action="store_true", help="save only the tensors that were changed, to go with the model"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
     parser.set_defaults(run=run, aliases={"folder": "--output"})
 
@@ -64,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         freeze=options.freeze,
+        save_changes=options.save_changes,
         seed=options.seed,
         report=_report,
     )

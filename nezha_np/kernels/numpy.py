@@ -8,6 +8,7 @@
     layer_norm        in place, its sums of squares by BLAS                                       numpy_rows
     gelu              in float32, half the sweeps of the erf form                                 numpy_rows
     gradients         and the primitives that a tape records, block by block                      numpy_gradients
+    of attention      the same                                                         numpy_attention_gradients
 
 For float16 encoder, linear, layer_norm and gelu compute in float32, by the kernels above, and round once: numpy_half.
 
@@ -25,15 +26,27 @@ import numpy as np
 from nezha_np.families.family import family_of
 from nezha_np.kernels import numpy_blocks, numpy_half
 from nezha_np.kernels.numpy_attention import self_attention_kernel
-from nezha_np.kernels.numpy_gradients import (
+from nezha_np.kernels.numpy_attention_gradients import (
     attention_probs_gradient_kernel,
     attention_probs_kernel,
+    content_context_gradient_kernel,
+    content_context_kernel,
+    content_scores_gradient_kernel,
+    content_scores_kernel,
+    position_context_gradient_kernel,
+    position_context_kernel,
+    position_scores_gradient_kernel,
+    position_scores_kernel,
+)
+from nezha_np.kernels.numpy_gradients import (
+    add_kernel,
     cross_entropy_gradient_kernel,
     dropout_mask_kernel,
     gelu_gradient_kernel,
     layer_norm_gradient_kernel,
-    position_context_kernel,
-    position_scores_gradient_kernel,
+    linear_gradient_kernel,
+    rescale_gradient_kernel,
+    rescale_kernel,
 )
 from nezha_np.kernels.numpy_half import HALF
 from nezha_np.kernels.numpy_rows import (
@@ -45,8 +58,9 @@ from nezha_np.kernels.numpy_rows import (
 )
 from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
 from nezha_np.layers.activations import gelu
-from nezha_np.layers.attention import attention_probs
-from nezha_np.layers.dropout import dropout_mask
+from nezha_np.layers.addition import add
+from nezha_np.layers.attention import attention_probs, content_context, content_scores
+from nezha_np.layers.dropout import dropout_mask, rescale
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
@@ -134,7 +148,12 @@ KERNELS: dict[Layer, Kernel] = {
     model.self_attention: (self_attention_kernel, FLOATS),
     model.encoder: (either(encoder_kernel, numpy_half.encoder_kernel), (*FLOATS, HALF)),
     attention_probs: (attention_probs_kernel, FLOATS),
+    add: (add_kernel, FLOATS),
+    content_scores: (content_scores_kernel, FLOATS),
+    content_context: (content_context_kernel, FLOATS),
+    position_scores: (position_scores_kernel, FLOATS),
     position_context: (position_context_kernel, FLOATS),
+    rescale: (rescale_kernel, FLOATS),
     dropout_mask: (dropout_mask_kernel, FLOATS),
 }
 GRADIENT_KERNELS: dict[Layer, Kernel] = {
@@ -142,5 +161,12 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
     cross_entropy: (cross_entropy_gradient_kernel, FLOATS),
     gelu: (gelu_gradient_kernel, FLOATS[:1]),
     layer_norm: (layer_norm_gradient_kernel, FLOATS),
+    linear: (linear_gradient_kernel, FLOATS),
+    content_scores: (content_scores_gradient_kernel, FLOATS),
+    content_context: (content_context_gradient_kernel, FLOATS),
     position_scores: (position_scores_gradient_kernel, FLOATS),
+    position_context: (position_context_gradient_kernel, FLOATS),
+    rescale: (rescale_gradient_kernel, FLOATS),
 }
+# A pass that a tape records and its walk back: BLAS is held to one thread, and each kernel divides its own work.
+WHOLE_PASS = BLAS_THREADS.held_to_one

@@ -8,11 +8,20 @@ holds them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from nezha_np.kernels.threads import Result, part_of, share_out
+
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances; one head may have more
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
 ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for
+NUMBERS = 262144  # the fewest numbers of a sweep that a thread is started for
+PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
 
 
 def blocks(rows: int, width: int) -> list[slice]:
@@ -35,3 +44,105 @@ def blocks(rows: int, width: int) -> list[slice]:
     """
     step = max(1, BLOCK // max(1, width))
     return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def blocks_within(own: slice, width: int) -> list[slice]:
+    """Cut some of the rows of an array into blocks.
+
+    Parameters
+    ----------
+    own : slice
+        The rows.
+    width : int
+        How many numbers a row has.
+
+    Returns
+    -------
+    list of slice
+        The blocks, of whole rows.
+
+    Examples
+    --------
+    >>> blocks_within(slice(3, 6), BLOCK // 2)
+    [slice(3, 5, None), slice(5, 6, None)]
+    """
+    step = max(1, BLOCK // max(1, width))
+    return [slice(start, min(start + step, own.stop)) for start in range(own.start, own.stop, step)]
+
+
+def share_rows(shape: tuple[int, ...], run: Callable[[slice], Result]) -> list[Result]:
+    """Divide rows among the threads that are free, where there are numbers enough for several.
+
+    Parameters
+    ----------
+    shape : (rows, …)
+        The shape of an array.
+    run : callable
+        ``run(own)`` sweeps over some of the rows.
+
+    Returns
+    -------
+    list
+        What each thread returned.
+
+    Examples
+    --------
+    >>> share_rows((3, 2), lambda own: own)  # too few for two threads
+    [slice(0, 3, None)]
+    """
+    most = min(shape[0], math.prod(shape) // NUMBERS)
+    return share_out(most, lambda part, parts: run(part_of(shape[0], part, parts)))
+
+
+def parts_of_product(rows: int, inner: int, columns: int) -> int:
+    """Say into how many parts a matrix product may be divided.
+
+    Parameters
+    ----------
+    rows, inner, columns : int
+        Of a (rows, inner) and an (inner, columns) matrix.
+
+    Returns
+    -------
+    int
+        How many parts are worth a thread.
+
+    Examples
+    --------
+    >>> parts_of_product(10, 10, 10), parts_of_product(1024, 768, 768) > 1
+    (0, True)
+    """
+    return min(max(rows, columns), rows * inner * columns // PRODUCTS)
+
+
+def multiply_part(a: np.ndarray, b: np.ndarray, out: np.ndarray, part: int, parts: int) -> tuple[slice, slice]:
+    """Compute a part of the product of two matrices: some of its rows, or of its columns where it has more of these.
+
+    Parameters
+    ----------
+    a, b : (rows, inner) and (inner, columns) array
+        The matrices.
+    out : (rows, columns) array
+        Gets the part.
+    part, parts : int
+        Which part, from 0, and how many there are.
+
+    Returns
+    -------
+    tuple of slice
+        Where the part stands in `out`.
+
+    Examples
+    --------
+    >>> out = np.zeros((2, 1))
+    >>> multiply_part(np.ones((2, 3)), np.ones((3, 1)), out, 0, 2), out.tolist()
+    ((slice(0, 1, None), slice(None, None, None)), [[3.0], [0.0]])
+    """
+    rows, columns = out.shape
+    if rows >= columns:
+        own = part_of(rows, part, parts)
+        np.matmul(a[own], b, out=out[own])
+        return own, slice(None)
+    own = part_of(columns, part, parts)
+    np.matmul(a, b[:, own], out=out[:, own])
+    return slice(None), own

@@ -12,78 +12,107 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import same_dtype
-from nezha_np.kernels.numpy_blocks import blocks
+from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
+from nezha_np.kernels.numpy_rows import rows_of_any
+from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.losses import IGNORE_INDEX
-from nezha_np.randomness import random_integers
+from nezha_np.randomness import stream
 
-# ------------------------------------------------------------------------------------------------------------- softmax
-
-
-def softmax_in_place(x: np.ndarray) -> None:
-    """Apply softmax to the rows of a block."""
-    x -= x.max(axis=-1, keepdims=True)
-    np.exp(x, out=x)
-    x /= x.sum(axis=-1, keepdims=True)
+# ------------------------------------------------------------------------------------------------------- linear, sums
 
 
-def blocks_of_heads(shape: tuple[int, ...]) -> list[slice]:
-    """Cut the heads of a text into blocks of whole heads; the shape is (B, N, Q, S)."""
-    _, heads, queries, keys = shape
-    return blocks(heads, queries * keys)
-
-
-def attention_probs_kernel(scores: np.ndarray, mask: np.ndarray | None = None, *, scale: float) -> Any:
-    """Scale, mask and softmax in one visit of each block of heads.
-
-    Parameters
-    ----------
-    scores, mask, scale
-        As for `attention_probs`.
-
-    Returns
-    -------
-    (B, N, Q, S) array, or NotImplemented
-        The probabilities. Declined where dtypes differ.
-    """
-    if mask is not None and not same_dtype(scores, mask):
-        return NotImplemented
-    y = np.empty(scores.shape, scores.dtype)
-    for text in range(len(scores)):
-        for heads in blocks_of_heads(scores.shape):
-            block = y[text, heads]  # (heads, Q, S)
-            np.multiply(scores[text, heads], scale, out=block)
-            if mask is not None:
-                block += mask[text if len(mask) > 1 else 0]
-            softmax_in_place(block)
-    return y
-
-
-def attention_probs_gradient_kernel(
-    dy: np.ndarray, y: np.ndarray, scores: np.ndarray, mask: np.ndarray | None = None, *, scale: float
+def linear_gradient_kernel(
+    dy: np.ndarray, y: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
 ) -> Any:
-    """y (dy − Σ y dy) scale, block by block.
+    """Divide both products and the sum among threads.
 
     Parameters
     ----------
-    dy, y, scores, mask, scale
-        As for `attention_probs_gradient`.
+    dy, y, x, weight, bias
+        As for `linear_gradient`.
 
     Returns
     -------
-    (B, N, Q, S) array, or NotImplemented
-        The gradient. Declined where dtypes differ.
+    tuple of array, or NotImplemented
+        dx, dweight and, where there is a bias, dbias. Declined where dtypes differ.
     """
-    if not same_dtype(dy, y):
+    if not same_dtype(dy, x, weight, bias):
         return NotImplemented
-    dx = np.empty(y.shape, y.dtype)
-    for text in range(len(y)):
-        for heads in blocks_of_heads(y.shape):
-            block, probs = dx[text, heads], y[text, heads]
-            np.subtract(dy[text, heads], np.vecdot(dy[text, heads], probs)[..., None], out=block)
-            block *= probs
-            block *= scale
-    return dx
+    rows_dy, rows_x = np.asarray(flat_rows(dy)), np.asarray(flat_rows(x))
+    dx, dweight = np.empty(rows_x.shape, x.dtype), np.empty(weight.shape, x.dtype)
+    dbias = None if bias is None else np.empty(bias.shape, x.dtype)
+
+    def run(part: int, parts: int) -> None:
+        multiply_part(rows_dy, weight, dx, part, parts)
+        multiply_part(rows_dy.T, rows_x, dweight, part, parts)
+        if dbias is not None:
+            own = part_of(len(dbias), part, parts)
+            rows_dy[:, own].sum(axis=0, out=dbias[own])
+
+    share_out(parts_of_product(len(rows_x), *weight.shape), run)
+    return (dx.reshape(x.shape), dweight) if dbias is None else (dx.reshape(x.shape), dweight, dbias)
+
+
+def add_kernel(x: np.ndarray, y: np.ndarray) -> Any:
+    """Divide the sweep among threads.
+
+    Parameters
+    ----------
+    x, y
+        As for `add`.
+
+    Returns
+    -------
+    array of the shape of x, or NotImplemented
+        ``x + y``. Declined where dtypes or shapes differ.
+    """
+    return sweep(np.add, x, y) if same_dtype(x, y) and x.shape == y.shape else NotImplemented
+
+
+def rescale_kernel(x: np.ndarray, factor: np.ndarray) -> Any:
+    """Divide the sweep among threads.
+
+    Parameters
+    ----------
+    x, factor
+        As for `rescale`.
+
+    Returns
+    -------
+    array of the shape of x, or NotImplemented
+        ``x * factor``. Declined where dtypes or shapes differ.
+    """
+    return sweep(np.multiply, x, factor) if same_dtype(x, factor) and x.shape == factor.shape else NotImplemented
+
+
+def rescale_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray, factor: np.ndarray) -> Any:
+    """Divide the sweep among threads.
+
+    Parameters
+    ----------
+    dy, y, x, factor
+        As for `rescale_gradient`.
+
+    Returns
+    -------
+    array of the shape of x, or NotImplemented
+        ``dy * factor``. Declined where dtypes or shapes differ.
+    """
+    return rescale_kernel(dy, factor)
+
+
+def sweep(function: np.ufunc, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Apply a function of two numbers to arrays of one shape, some rows in each thread."""
+    out = np.empty(x.shape, x.dtype)
+    if not x.ndim:
+        return np.asarray(function(x, y, out=out))
+
+    def run(own: slice) -> None:
+        function(x[own], y[own], out=out[own])
+
+    share_rows(x.shape, run)
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------------- gelu
@@ -107,24 +136,28 @@ def gelu_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray) -> Any:
     if not same_dtype(dy, y, x):
         return NotImplemented
     dx = np.empty(x.shape, x.dtype)
-    rows: Any = [flat_rows(array) if array.ndim > 1 else array.reshape(-1, 1) for array in (dy, y, x, dx)]
-    pieces = blocks(*rows[3].shape)
-    room: Any = np.empty(rows[3][pieces[0]].shape, x.dtype) if pieces else None
-    for piece in pieces:
-        block_dy, block_y, block_x, out = (array[piece] for array in rows)
-        density = room[: len(out)]
-        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            np.multiply(block_x, block_x, out=density)
-            density *= -0.5
-            np.exp(density, out=density)
-            density *= block_x
-            density *= 1.0 / math.sqrt(2.0 * math.pi)
-            np.divide(block_y, block_x, out=out)
-        small = np.abs(block_x) < SMALL
-        if small.any():
-            out[small] = 0.5
-        out += density
-        out *= block_dy
+    rows = [rows_of_any(array) for array in (dy, y, x, dx)]
+
+    def run(own: slice) -> None:
+        pieces = blocks_within(own, rows[3].shape[1])
+        room: Any = np.empty(rows[3][pieces[0]].shape, x.dtype) if pieces else None
+        for piece in pieces:
+            block_dy, block_y, block_x, out = (array[piece] for array in rows)
+            density = room[: len(out)]
+            with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+                np.multiply(block_x, block_x, out=density)
+                density *= -0.5
+                np.exp(density, out=density)
+                density *= block_x
+                density *= 1.0 / math.sqrt(2.0 * math.pi)
+                np.divide(block_y, block_x, out=out)
+            small = np.abs(block_x) < SMALL
+            if small.any():
+                out[small] = 0.5
+            out += density
+            out *= block_dy
+
+    share_rows(rows[3].shape, run)
     return dx
 
 
@@ -149,24 +182,29 @@ def layer_norm_gradient_kernel(
     if not same_dtype(dy, x, weight, bias):
         return NotImplemented
     dx = np.empty(x.shape, x.dtype)
-    rows: Any = [flat_rows(array) for array in (dy, x, dx)]
-    rows_dy, rows_x, rows_dx = rows
+    rows = [np.asarray(flat_rows(array)) for array in (dy, x, dx)]
     size = x.shape[-1]
-    dweight, dbias = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
-    for piece in blocks(*rows_x.shape):
-        block_dy, normalised = rows_dy[piece], rows_x[piece] - rows_x[piece].mean(axis=-1, keepdims=True)
-        deviation = np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)
-        normalised /= deviation
-        dbias += block_dy.sum(axis=0)
-        g = block_dy * normalised
-        dweight += g.sum(axis=0)
-        np.multiply(block_dy, weight, out=g)
-        along = np.vecdot(g, normalised)[:, None] / size
-        out = rows_dx[piece]
-        normalised *= along
-        np.subtract(g, g.mean(axis=-1, keepdims=True), out=out)
-        out -= normalised
-        out /= deviation
+
+    def run(own: slice) -> tuple[np.ndarray, np.ndarray]:
+        dweight, dbias = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
+        for piece in blocks_within(own, size):
+            block_dy, block_x, out = (array[piece] for array in rows)
+            normalised = block_x - block_x.mean(axis=-1, keepdims=True)
+            deviation = np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)
+            normalised /= deviation
+            dbias += block_dy.sum(axis=0)
+            g = block_dy * normalised
+            dweight += g.sum(axis=0)
+            np.multiply(block_dy, weight, out=g)
+            along = np.vecdot(g, normalised)[:, None] / size
+            normalised *= along
+            np.subtract(g, g.mean(axis=-1, keepdims=True), out=out)
+            out -= normalised
+            out /= deviation
+        return dweight, dbias
+
+    parts = share_rows(rows[2].shape, run)
+    dweight, dbias = (sum(sums[1:], start=sums[0]) for sums in zip(*parts, strict=True))
     return dx, dweight, dbias
 
 
@@ -196,11 +234,15 @@ def cross_entropy_gradient_kernel(
     dlogits = np.empty(logits.shape, logits.dtype)
     rows: Any = flat_rows(logits)
     out: Any = flat_rows(dlogits)
-    for piece in blocks(*rows.shape):
-        block = out[piece]
-        np.subtract(rows[piece], rows[piece].max(axis=-1, keepdims=True), out=block)
-        np.exp(block, out=block)
-        block *= share[piece] / block.sum(axis=-1, keepdims=True)
+
+    def run(own: slice) -> None:
+        for piece in blocks_within(own, rows.shape[1]):
+            block = out[piece]
+            np.subtract(rows[piece], rows[piece].max(axis=-1, keepdims=True), out=block)
+            np.exp(block, out=block)
+            block *= share[piece] / block.sum(axis=-1, keepdims=True)
+
+    share_rows(rows.shape, run)
     right = np.flatnonzero(counts)
     out[right, flat[right]] -= share[right, 0]
     return dlogits
@@ -209,12 +251,12 @@ def cross_entropy_gradient_kernel(
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 
-def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...]) -> np.ndarray:
-    """Compare the integers that the uniform numbers are made of: the same mask, without making them.
+def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], start: int = 0) -> np.ndarray:
+    """Compare the bits that the uniform numbers are made of, block by block: a thread begins anywhere in the stream.
 
     Parameters
     ----------
-    x, rate, key
+    x, rate, key, start
         As for `dropout_mask`.
 
     Returns
@@ -222,74 +264,14 @@ def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...]) 
     array of the shape of x
         The mask, the same bits as the definition's.
     """
-    keep = random_integers(math.prod(x.shape), *key) >= np.uint64(math.ceil(rate * 2.0**53))
-    mask = keep.reshape(x.shape).astype(x.dtype)
-    mask *= x.dtype.type(1.0 / (1.0 - rate))
-    return mask
+    mask = np.empty(math.prod(x.shape), x.dtype)
+    least = np.uint64(math.ceil(rate * 2.0**53) << 11)  # the integers are the upper 53 of 64 bits
+    factor = x.dtype.type(1.0 / (1.0 - rate))
 
+    def run(own: slice) -> None:
+        numbers = stream(*key, start=start + own.start)
+        for piece in blocks_within(own, 1):
+            np.multiply(numbers.random_raw(piece.stop - piece.start) >= least, factor, out=mask[piece])
 
-# -------------------------------------------------------------------------------------------------- relative positions
-
-
-def collect_rows(by_key: np.ndarray, *, rows: int, past: int) -> np.ndarray:
-    """Add up the numbers of all keys at the same distance, as `collect` does.
-
-    The numbers of query i are written i places to the left of those of query 0, into zeros: then each distance is a
-    column. `collect` makes the same by joining and folding arrays.
-    """
-    batch, heads, queries, keys = by_key.shape
-    width, reach = queries + keys - 1, rows // 2
-    by_distance = np.zeros((batch, heads, queries, width), by_key.dtype)
-    size = by_key.dtype.itemsize
-    shifted = np.lib.stride_tricks.as_strided(
-        by_distance[..., queries - 1 :],
-        by_key.shape,
-        (*by_distance.strides[:2], (width - 1) * size, size),
-    )
-    shifted[...] = by_key
-    shift = queries - 1 + past - reach  # column c belongs to row c − shift
-    y = np.zeros((batch, heads, queries, rows), by_key.dtype)
-    first, last = min(max(shift + 1, 0), width), min(max(shift + rows - 1, 0), width)
-    last = max(first, last)
-    y[..., 0] = by_distance[..., :first].sum(axis=-1)
-    y[..., first - shift : last - shift] = by_distance[..., first:last]
-    y[..., -1] += by_distance[..., last:].sum(axis=-1)
-    return y
-
-
-def position_context_kernel(probs: np.ndarray, table: np.ndarray, *, past: int = 0) -> Any:
-    """Collect the probabilities by distance, and multiply.
-
-    Parameters
-    ----------
-    probs, table, past
-        As for `position_context`.
-
-    Returns
-    -------
-    (B, N, Q, D) array, or NotImplemented
-        The position term. Declined where dtypes differ, and for a table of one row.
-    """
-    if not same_dtype(probs, table) or len(table) == 1:
-        return NotImplemented
-    return np.matmul(collect_rows(probs, rows=len(table), past=past), table)
-
-
-def position_scores_gradient_kernel(
-    dy: np.ndarray, y: np.ndarray, q: np.ndarray, table: np.ndarray, *, keys: int, past: int = 0
-) -> Any:
-    """Collect the gradient by distance, and multiply.
-
-    Parameters
-    ----------
-    dy, y, q, table, keys, past
-        As for `position_scores_gradient`.
-
-    Returns
-    -------
-    (B, N, Q, D) array, or NotImplemented
-        The gradient. Declined where dtypes differ, and for a table of one row.
-    """
-    if not same_dtype(dy, table) or len(table) == 1:
-        return NotImplemented
-    return np.matmul(collect_rows(dy, rows=len(table), past=past), table)
+    share_rows(mask.shape, run)
+    return mask.reshape(x.shape)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nezha_np.arrays import same_dtype
 from nezha_np.kernels import numpy_blocks
-from nezha_np.kernels.numpy_blocks import blocks
+from nezha_np.kernels.numpy_blocks import blocks, blocks_within, multiply_part, parts_of_product, share_rows
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.linear import flat_rows
@@ -44,12 +44,11 @@ def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = N
     y = np.empty((len(source), len(weight)), x.dtype)
 
     def run(part: int, parts: int) -> None:
-        rows = part_of(len(source), part, parts)
-        np.matmul(source[rows], weight.T, out=y[rows])
+        own = multiply_part(source, weight.T, y, part, parts)
         if bias is not None:
-            y[rows] += bias
+            y[own] += bias[own[1]]
 
-    share_out(len(source) // numpy_blocks.TOKENS, run)
+    share_out(parts_of_product(len(source), weight.shape[1], len(weight)), run)
     return y.reshape(*x.shape[:-1], len(weight))
 
 
@@ -113,10 +112,24 @@ def gelu_kernel(x: np.ndarray) -> np.ndarray:
     >>> gelu_kernel(np.array([-1.0, 0.0, 1.0], "float32")).round(4)
     array([-0.1587,  0.    ,  0.8413], dtype=float32)
     """
-    y = np.array(x, order="C")
-    flat: Any = flat_rows(y) if y.ndim > 1 else y.reshape(-1, 1)
-    activate_in_place(flat, None, gelu)
+    y = np.empty(x.shape, x.dtype)
+    source, flat = (rows_of_any(array) for array in (x, y))
+
+    def run(own: slice) -> None:
+        pieces = blocks_within(own, flat.shape[1])
+        room: Any = np.empty((2, *flat[pieces[0]].shape), x.dtype) if pieces else None
+        for rows in pieces:
+            flat[rows] = source[rows]
+            gelu_in_place(flat[rows], *room[:, : rows.stop - rows.start])
+
+    share_rows(flat.shape, run)
     return y
+
+
+def rows_of_any(x: np.ndarray) -> np.ndarray:
+    """View an array as rows, a vector as rows of one number each."""
+    rows: Any = flat_rows(x) if x.ndim > 1 else x.reshape(-1, 1)
+    return np.asarray(rows)
 
 
 # ---------------------------------------------------------------------------------- norm, residual output, feed-forward
@@ -151,10 +164,15 @@ def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, ep
     """
     if not same_dtype(x, weight, bias):
         return NotImplemented
-    y = np.array(x, order="C")
-    flat: Any = flat_rows(y)
-    for rows in blocks(*flat.shape):
-        normalise_in_place(flat[rows], weight, bias, eps)
+    y = np.empty(x.shape, x.dtype)
+    source, flat = (np.asarray(flat_rows(array)) for array in (x, y))
+
+    def run(own: slice) -> None:
+        for rows in blocks_within(own, x.shape[-1]):
+            flat[rows] = source[rows]
+            normalise_in_place(flat[rows], weight, bias, eps)
+
+    share_rows(flat.shape, run)
     return y
 
 

@@ -2,6 +2,8 @@
 
 It is the identity, unless the pass is recorded by a tape with a seed (`nezha_np.value_and_grad`). A mask depends on
 the seed, the step and the full name of the layer, and on nothing else: no random generator is passed through the model.
+A pass over some rows of a batch draws those numbers of the mask that belong to its rows, so a batch that is divided
+has the masks of the whole.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 
 from nezha_np.arrays import Array, asarray_like
-from nezha_np.mechanism import constant, dropout_key, gradient_of, primitive
+from nezha_np.mechanism import constant, dropout_key, dropout_start, gradient_of, primitive
 from nezha_np.randomness import uniform
 
 
@@ -39,7 +41,8 @@ def dropout(x: Array, *, rate: float, name: str = "dropout") -> Array:
     key = dropout_key(name)
     if key is None or rate == 0.0:
         return unchanged(x, name=name)
-    return rescale(x, dropout_mask(x, rate=rate, key=key, name=f"{name}.mask"), name=name)
+    start = dropout_start(math.prod(x.shape))
+    return rescale(x, dropout_mask(x, rate=rate, key=key, start=start, name=f"{name}.mask"), name=name)
 
 
 @primitive
@@ -66,7 +69,7 @@ def unchanged(x: Array) -> Array:
 
 
 @constant
-def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
+def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...], start: int = 0) -> Array:
     """Sample a dropout mask.
 
     Parameters
@@ -77,6 +80,8 @@ def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
         p.
     key : tuple
         Seed, step and full name of the layer (`nezha_np.mechanism.dropout_key`): the key of the random stream.
+    start : int
+        How many numbers of the stream belong to the rows of the batch before those of `x`.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def dropout_mask(x: Array, *, rate: float, key: tuple[object, ...]) -> Array:
     array([[0., 2., 0., 2.],
            [2., 0., 0., 2.]])
     """
-    keep = uniform(math.prod(x.shape), *key) >= rate
+    keep = uniform(math.prod(x.shape), *key, start=start) >= rate
     return asarray_like(x, keep.reshape(x.shape) / (1.0 - rate))
 
 

@@ -38,7 +38,7 @@ from nezha_np.mechanism.layer import (
     gradient_of,
     primitive,
 )
-from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, recording
+from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, dropout_start, recording
 from nezha_np.mechanism.tape import Tape, value_and_grad
 from nezha_np.mechanism.trace import Trace, trace
 from nezha_np.mechanism.view import View
@@ -56,6 +56,7 @@ __all__ = [
     "constant",
     "definitions",
     "dropout_key",
+    "dropout_start",
     "gradient_of",
     "primitive",
     "recording",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-from nezha_np.arrays import Array, library
+from nezha_np.arrays import Array, is_array, library
 from nezha_np.mechanism.recorder import Recorder, active_recorder
 
 Function: TypeAlias = Callable[..., Any]
@@ -58,6 +59,8 @@ _Ask: TypeAlias = Callable[[Recorder, Layer, tuple[Any, ...], dict[str, Any], st
 # array type -> layer -> kernel, and the same for gradients
 _kernels: dict[type, Mapping[Layer, Kernel]] = {}
 _gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
+# array type -> the context in which the kernels want a pass and its walk back to run
+_whole_passes: dict[type, Callable[[], AbstractContextManager[Any]]] = {}
 
 
 def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
@@ -69,6 +72,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
             raise
         kernels = None
     _gradient_kernels.setdefault(type(array), getattr(kernels, "GRADIENT_KERNELS", {}))
+    _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
@@ -125,6 +129,27 @@ def gradient_by_kernel(
         if dy.dtype in dtypes and (found := kernel(dy, result, *arguments, **options)) is not NotImplemented:
             return found
     return gradient(dy, result, *arguments, **options)
+
+
+def whole_pass(weights: Any) -> AbstractContextManager[Any]:
+    """Return the context in which the kernels want a pass and its walk back to run, to share out threads for example.
+
+    Parameters
+    ----------
+    weights : mapping of str to array, or anything else
+        The weights, whose library says which kernels run.
+
+    Returns
+    -------
+    context manager
+        One that does nothing where the kernels ask for none, and for what is not a mapping to arrays.
+    """
+    array = next(iter(weights.values()), None) if isinstance(weights, Mapping) else None
+    if not is_array(array):
+        return nullcontext()
+    if type(array) not in _whole_passes:
+        _kernels_for(array)
+    return _whole_passes[type(array)]()
 
 
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:

@@ -91,6 +91,20 @@ class Recorder(Protocol):
             The key; None where there is no dropout.
         """
 
+    def dropout_start(self, size: int) -> int:
+        """Return where in its stream the mask of a dropout layer begins.
+
+        Parameters
+        ----------
+        size : int
+            How many elements the mask has.
+
+        Returns
+        -------
+        int
+            How many numbers belong to rows of the batch that this pass does not compute; 0 for a whole batch.
+        """
+
 
 R = TypeVar("R", bound=Recorder)
 _active: ContextVar[Recorder | None] = ContextVar("nezha_np_recorder", default=None)
@@ -140,6 +154,9 @@ class _Definitions:
 
     def dropout_key(self, name: str) -> None:
         return None
+
+    def dropout_start(self, size: int) -> int:
+        return 0
 
 
 def kernels_run_here() -> bool:
@@ -207,3 +224,20 @@ def dropout_key(name: str) -> tuple[Any, ...] | None:
     """
     recorder = _active.get()
     return None if recorder is None else recorder.dropout_key(name)
+
+
+def dropout_start(size: int) -> int:
+    """Return where in its random stream a dropout mask begins.
+
+    Parameters
+    ----------
+    size : int
+        How many elements the mask has.
+
+    Returns
+    -------
+    int
+        How many numbers of the stream belong to the rows of the batch before those of this pass.
+    """
+    recorder = _active.get()
+    return 0 if recorder is None else recorder.dropout_start(size)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, whole_pass
 from nezha_np.mechanism.recorder import definitions, kernels_run_here, nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -35,11 +36,21 @@ class Tape(Trace):
     kernels : bool
         Whether layers and gradients run by their kernels, where they have one. What is read and recorded is made by
         definitions.
+    dropout_rows : (int, int), optional
+        For a pass over some rows of a batch: how many rows come before them, and how many they are. They have the
+        dropout masks that they have in the whole batch.
     """
 
-    def __init__(self, dropout_seed: tuple[int, ...] | None, *, kernels: bool = False) -> None:
+    def __init__(
+        self,
+        dropout_seed: tuple[int, ...] | None,
+        *,
+        kernels: bool = False,
+        dropout_rows: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.dropout_seed = dropout_seed
+        self.dropout_rows = dropout_rows
         self.kernels = kernels
         self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
         self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
@@ -134,6 +145,24 @@ class Tape(Trace):
             Seed, step and full name; None where there is no seed.
         """
         return None if self.dropout_seed is None else (*self.dropout_seed, self.scope + name)
+
+    def dropout_start(self, size: int) -> int:
+        """Return where in its stream the mask of a dropout layer begins.
+
+        Parameters
+        ----------
+        size : int
+            How many elements the mask has; each row of the batch has as many.
+
+        Returns
+        -------
+        int
+            How many numbers belong to the rows of the batch before those of this pass.
+        """
+        if self.dropout_rows is None:
+            return 0
+        before, rows = self.dropout_rows
+        return before * (size // rows)
 
     def compute_gradient(
         self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
@@ -289,13 +318,15 @@ def value_and_grad(
     @functools.wraps(head)
     def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
         kernels = not intermediates and kernels_run_here()
-        with recording(Tape(seed_and_step, kernels=kernels)) as tape:
-            out = head(*arguments, **options)
-        loss = getattr(out, "loss", None)
-        if loss is None:
-            raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
-        with definitions():
-            gradients = tape.walk_back(loss, intermediates=intermediates)
+        weights: Any = arguments[0] if arguments else options.get("weights")
+        with whole_pass(weights) if kernels else nullcontext():
+            with recording(Tape(seed_and_step, kernels=kernels)) as tape:
+                out = head(*arguments, **options)
+            loss = getattr(out, "loss", None)
+            if loss is None:
+                raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
+            with definitions():
+                gradients = tape.walk_back(loss, intermediates=intermediates)
         return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
 
     return run

@@ -211,6 +211,21 @@ class Trace(Mapping[str, Array]):
         """
         return None
 
+    def dropout_start(self, size: int) -> int:
+        """Return where in its stream the mask of a dropout layer begins.
+
+        Parameters
+        ----------
+        size : int
+            How many elements the mask has.
+
+        Returns
+        -------
+        int
+            0.
+        """
+        return 0
+
 
 def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[Trace]:
     """Record every intermediate of one forward pass, of any head, by its full name.

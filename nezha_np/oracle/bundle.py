@@ -9,7 +9,6 @@ specifies the format for readers in other languages.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
+from nezha_np.weights.base import hash_files
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
@@ -266,12 +266,7 @@ def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     >>> checkpoint_hash(SHIPPED)[:8]
     'ad545bbf'
     """
-    digest = hashlib.sha256()
-    for file in list_files(path, name=name):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hash_files(list_files(path, name=name))
 
 
 def load_bundle(path: str | Path) -> Bundle:

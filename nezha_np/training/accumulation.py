@@ -12,6 +12,7 @@ added. The loss of `nezha_np.pretraining` is a mean over masked tokens plus a me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from nezha_np.arrays import Array, in_statistics_dtype
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism import definitions, recording
+from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import kernels_run_here
 from nezha_np.mechanism.tape import Tape
 
@@ -41,6 +43,18 @@ def partial_losses(head: Callable[..., Any]) -> dict[str, str]:
     {'loss': 'labels'}
     """
     return PARTIAL_LOSSES.get(head.__name__, {"loss": "labels"})
+
+
+def rows_of(head: Callable[..., Any], part: Batch) -> int:
+    """Return how many rows a part of a batch has.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> rows_of(nz.masked_lm, {"input_ids": [[2, 4, 3]], "labels": [[-100, 7, -100]]})
+    1
+    """
+    return len(part[next(iter(partial_losses(head).values()))])
 
 
 def count_labels(head: Callable[..., Any], batches: Iterable[Batch]) -> dict[str, int]:
@@ -92,6 +106,7 @@ def gradient_shares(
     *,
     counts: Mapping[str, int] | None = None,
     dropout_seed: tuple[int, ...] | None = None,
+    dropout_rows: tuple[int, int] | None = None,
     loss_scale: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a part of a batch, as shares of those of the whole batch.
@@ -108,6 +123,9 @@ def gradient_shares(
         What `count_labels` returns for the whole batch; None: this part is the whole.
     dropout_seed : tuple of int, optional
         Seed and step, as for `nezha_np.value_and_grad`, and whatever else is to tell masks apart; None: no dropout.
+    dropout_rows : (int, int), optional
+        Where this part is some rows of what `dropout_seed` is for: how many rows come before them, and how many they
+        are. They have the dropout masks that they have in the whole.
     loss_scale : float
         What the loss is multiplied by before the walk back, and the gradients are divided by after it.
 
@@ -128,12 +146,14 @@ def gradient_shares(
     own = count_labels(head, [batch])
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
-    with recording(Tape(dropout_seed, kernels=kernels_run_here())) as tape:
-        out = head(weights, **batch)
-    # The mean over no labels is NaN, its gradient is 0.
-    losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
-    with definitions():
-        gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
+    kernels = kernels_run_here()
+    with whole_pass(weights) if kernels else nullcontext():
+        with recording(Tape(dropout_seed, kernels=kernels, dropout_rows=dropout_rows)) as tape:
+            out = head(weights, **batch)
+        # The mean over no labels is NaN, its gradient is 0.
+        losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
+        with definitions():
+            gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
     return losses, {name: in_statistics_dtype(gradient) / loss_scale for name, gradient in gradients.items()}
 
 
@@ -144,6 +164,7 @@ def accumulate(
     *,
     counts: Mapping[str, int] | None = None,
     dropout_seeds: Sequence[tuple[int, ...]] | None = None,
+    dropout_rows: Sequence[tuple[int, int]] | None = None,
     loss_scale: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a batch, part by part; only the sum of their gradients is held.
@@ -153,9 +174,11 @@ def accumulate(
     head, weights, counts, loss_scale
         As for `gradient_shares`; without `counts` the parts are the whole batch.
     parts : sequence of mapping of str to array_like
-        The parts of the batch; one at least.
+        The parts of the batch; one at least. One without rows has nothing to add.
     dropout_seeds : sequence of tuple of int, optional
         The `dropout_seed` of each part; None: no dropout.
+    dropout_rows : sequence of (int, int), optional
+        The `dropout_rows` of each part; None: each part is the whole of what its seed is for.
 
     Returns
     -------
@@ -183,9 +206,12 @@ def accumulate(
     losses: dict[str, float] = dict.fromkeys(counts, 0.0)
     total: dict[str, Array] = {}
     for index, part in enumerate(parts):
+        if not rows_of(head, part):  # where a batch is divided among more processes than it has rows
+            continue
         seed = None if dropout_seeds is None else dropout_seeds[index]
+        rows = None if dropout_rows is None else dropout_rows[index]
         shares, gradients = gradient_shares(
-            head, weights, part, counts=counts, dropout_seed=seed, loss_scale=loss_scale
+            head, weights, part, counts=counts, dropout_seed=seed, dropout_rows=rows, loss_scale=loss_scale
         )
         losses = {name: loss + shares[name] for name, loss in losses.items()}
         for name, gradient in gradients.items():

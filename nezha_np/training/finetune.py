@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
@@ -24,6 +24,8 @@ from nezha_np.training.run_folder import Metrics, check_options, load_step, only
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
+
+TOGETHER = 16  # batches that are sorted by length together
 
 
 def finetune(
@@ -41,6 +43,7 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    save_changes: bool = False,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> Weights:
@@ -76,6 +79,9 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    save_changes : bool
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
+        from the model that was fine-tuned, which has to stay where it is.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
@@ -107,6 +113,7 @@ def finetune(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     target = check_path(folder, "folder")
+    check_switches(save_changes=save_changes)
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_integer(name, value, least=1)
     check_integer("max_length", max_length, least=8)
@@ -143,6 +150,7 @@ def finetune(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
+        "save_changes": save_changes,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
@@ -153,7 +161,11 @@ def finetune(
         saved = saved_steps(target)
         start = load_step(saved[-1]) if saved else first_step(weights, module)
         total = epochs * len(batches)
-        best = Best(target, model, what, settings, measured_on, pad_id, patience, report)
+
+        def save(found: Weights) -> None:
+            save_model(target, found, model, changes=save_changes)
+
+        best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
         best.go_on(start, len(batches))
         steps = train(
             start,
@@ -202,7 +214,10 @@ def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str])
 class ShuffledBatches:
     """The batches of features by the number of their step: each epoch has all features, in another order.
 
-    A batch is computed in parts of about one length, so that little time goes to padding.
+    Batches are made of features of about one length, so that little time goes to padding: the features of up to
+    `TOGETHER` batches, an eighth of the epoch at most, are sorted by length before they are divided, and then all
+    batches are shuffled. Where a batch has different lengths all the same, or questions with different numbers of
+    choices, it is computed in parts.
 
     Parameters
     ----------
@@ -225,7 +240,7 @@ class ShuffledBatches:
 
     def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._epoch, self._batches = -1, list[np.ndarray]()
 
     def __len__(self) -> int:
         return -(-len(self._features) // self._batch_size)
@@ -234,10 +249,23 @@ class ShuffledBatches:
         """Return the parts of the batch of a step."""
         epoch, index = divmod(step, len(self))
         if epoch != self._epoch:
-            count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
-            self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
+            self._epoch, self._batches = epoch, self._of_epoch(epoch)
+        chosen = [self._features[number] for number in self._batches[index]]
+        return [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
+
+    def _of_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Divide the features among the batches of an epoch."""
+        count, size = len(self._features), self._batch_size
+        order = order_of(epoch, count, self._seed, window=count)  # all are in memory, and a file may be sorted
+        lengths = np.array([feature.length for feature in self._features])
+        together = size * max(1, min(TOGETHER, len(self) // 8))
+        batches: list[np.ndarray] = []
+        for first in range(0, count, together):
+            some = order[first : first + together]
+            some = some[np.argsort(lengths[some], kind="stable")]
+            batches += [some[start : start + size] for start in range(0, len(some), size)]
+        *full, last = batches  # which may have fewer
+        return [*(full[number] for number in order_of(epoch, len(full), self._seed, window=max(1, len(full)))), last]
 
 
 def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:
@@ -285,9 +313,9 @@ class Best:
     Parameters
     ----------
     folder : Path
-        The folder of the run, where the best model is saved.
-    model : str, Path or None
-        Where its tokenizer is.
+        The folder of the run.
+    save : callable
+        Saves the best model.
     what, settings, examples, pad_id
         The task, and what it is measured with.
     patience : int
@@ -299,7 +327,7 @@ class Best:
     def __init__(
         self,
         folder: Path,
-        model: str | Path | None,
+        save: Callable[[Weights], object],
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
@@ -307,7 +335,7 @@ class Best:
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
-        self._folder, self._model, self._what, self._settings = folder, model, what, settings
+        self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
         self._features = what.features(examples, settings)
         self._measured: list[dict[str, Any]] = []
@@ -328,7 +356,7 @@ class Best:
         values = {"step": step.number, "epoch": epoch, "loss": loss, **scores}
         metric = self._what.metric
         if scores[metric] > max((line[metric] for line in self._measured), default=-1.0):
-            save_model(self._folder, step.weights, self._model)
+            self._save(step.weights)
         self._measured.append(values)
         if self._metrics is not None:
             self._metrics.add(values)

@@ -1,6 +1,7 @@
 """The loop: batch, gradients, clipping, a step of the optimiser, again and again.
 
     gradients of the batch, by shares of its parts        accumulation.py
+    summed over all processes, where there are several    data_parallel.py
     a step whose gradients are not finite is left out     loss_scale.py
     clip them by their global norm                        clipping.py
     learning rate of this step                            schedule.py
@@ -27,6 +28,7 @@ from nezha_np.checks import check_integer, listed
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.training.accumulation import Batch, accumulate
 from nezha_np.training.clipping import clip_by_global_norm
+from nezha_np.training.data_parallel import ALONE, Processes, count_together, sum_shares
 from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers import adamw, bert_adam, lamb
 from nezha_np.training.optimizers.state import OptimizerState
@@ -165,6 +167,7 @@ def train(
     clip_norm: float = 1.0,
     dropout_seed: int | None = 0,
     freeze: str | Sequence[str] = (),
+    processes: Processes = ALONE,
     **options: Any,
 ) -> Iterator[Step]:
     """Train, one step after another.
@@ -190,6 +193,9 @@ def train(
         The seed of the dropout masks; None: no dropout.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, and count in no norm of gradients.
+    processes : Processes
+        The processes that train together. `batches` returns the rows of this one then, of each part of the batch; they
+        may be none. All other arguments are the same in every process, and so is what is yielded.
     **options
         Options of the optimiser: ``weight_decay``, ``eps`` …
 
@@ -222,7 +228,9 @@ def train(
     step = start
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
-            step = _next_step(step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, frozen, options)
+            step = _next_step(
+                step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, frozen, processes, options
+            )
         yield step
 
 
@@ -278,6 +286,7 @@ def _next_step(
     clip_norm: float,
     dropout_seed: int | None,
     frozen: frozenset[str],
+    processes: Processes,
     options: dict[str, Any],
 ) -> Step:
     number, scale = step.number, step.loss_scale
@@ -285,11 +294,20 @@ def _next_step(
     # Each part has dropout masks of its own; those of the first are what `value_and_grad` has for the step.
     seeds = None if dropout_seed is None else [(dropout_seed, number, *([i] if i else [])) for i in range(len(parts))]
     weights = step.weights if scale is None else step.weights.to(dtype="float16")
+    counts, places = (None, None) if processes.size == 1 else count_together(head, parts, processes)
     losses, gradients = accumulate(
-        head, weights, parts, dropout_seeds=seeds, loss_scale=1.0 if scale is None else scale.scale
+        head,
+        weights,
+        parts,
+        counts=counts,
+        dropout_seeds=seeds,
+        dropout_rows=places,
+        loss_scale=1.0 if scale is None else scale.scale,
     )
-    trained = {name: gradient for name, gradient in gradients.items() if name not in frozen}
-    clipped, global_norm = clip_by_global_norm(trained, clip_norm)
+    gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
+    if processes.size > 1:
+        losses, gradients = sum_shares(losses, gradients, step.weights, processes)
+    clipped, global_norm = clip_by_global_norm(gradients, clip_norm)
     norm = float(global_norm)
     rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
     finite = math.isfinite(norm)

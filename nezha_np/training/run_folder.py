@@ -30,6 +30,8 @@ from nezha_np.files.lock import try_lock
 from nezha_np.training.loop import Step
 from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers.state import load_state, save_state
+from nezha_np.weights.base import CHANGES
+from nezha_np.weights.changes import save_changes
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.convert import TOKENIZER_FILES
 from nezha_np.weights.weights import Weights
@@ -140,7 +142,7 @@ def _remove(step: Path) -> None:
     shutil.rmtree(step.rename(step.with_name(f".removed-{step.name}")), ignore_errors=True)
 
 
-def save_model(folder: Path, weights: Weights, source: str | Path | None) -> None:
+def save_model(folder: Path, weights: Weights, source: str | Path | None, *, changes: bool = False) -> None:
     """Make the folder of a run itself a model, with the files of its tokenizer.
 
     Parameters
@@ -151,6 +153,8 @@ def save_model(folder: Path, weights: Weights, source: str | Path | None) -> Non
         The model.
     source : str, Path or None
         Where the tokenizer is: the folder of a model, or a file in it; None: the shipped model.
+    changes : bool
+        Whether only the tensors are saved that the model in `source` has not, or with other numbers.
 
     Examples
     --------
@@ -166,7 +170,10 @@ def save_model(folder: Path, weights: Weights, source: str | Path | None) -> Non
     for name in TOKENIZER_FILES:
         if (origin / name).is_file() and not (folder / name).is_file():
             shutil.copyfile(origin / name, folder / name)
-    weights.save(folder)
+    if changes:
+        save_changes(weights, folder, source)
+    else:
+        weights.save(folder)
 
 
 def saved_steps(folder: Path) -> list[Path]:
@@ -265,7 +272,8 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     before = _read_json(file)
     now = json.loads(json.dumps(dict(options)))
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if different and not saved_steps(folder) and not (folder / "model.safetensors").exists():
+    saved = any((folder / name).exists() for name in ("model.safetensors", CHANGES))
+    if different and not saved_steps(folder) and not saved:
         for name in CORPORA:
             shutil.rmtree(folder / name, ignore_errors=True)
         _write_json(file, dict(options))

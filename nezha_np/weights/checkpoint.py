@@ -15,12 +15,13 @@ import numpy as np
 from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
-from nezha_np.families.parameters import backbone_shapes, task_shapes, tasks_of
+from nezha_np.families.parameters import aliases, backbone_shapes, task_shapes, tasks_of
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
+from nezha_np.weights.base import CHANGES, CHECKPOINTS, check_base, find_base
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
-from nezha_np.weights.names import name_tensors, without_prefix, wrong_family
+from nezha_np.weights.names import name_tensor, name_tensors, without_prefix, wrong_family
 from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
 from nezha_np.weights.prefixes import without_outer_prefix
@@ -28,7 +29,7 @@ from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.tensor_checks import check_layers, describe_unused, unused_tensors
 from nezha_np.weights.weights import Weights
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints" / "nezha-tiny-zh"  # the small model that comes with the package
+SHIPPED = CHECKPOINTS / "nezha-tiny-zh"  # the small model that comes with the package
 
 # The files that a folder's tensors may be in: the first that is there, or else that of which there are shards.
 LOOKED_FOR = ("model.safetensors", "pytorch_model.bin")
@@ -53,7 +54,8 @@ def load(
         A folder with ``config.json`` and the tensors: ``model.safetensors`` or else ``pytorch_model.bin``, or shards of
         one with its index (``model.safetensors.index.json``). Or an index, or a file that ends in .safetensors, .bin,
         .pt, .pth, .ckpt or .npz, with ``config.json`` in the same folder. In a folder of
-        sentence-transformers, what ``modules.json`` names as its transformer. None: the small model that ships with the
+        sentence-transformers, what ``modules.json`` names as its transformer. Or a folder with changes of a model
+        (`nezha_np.weights.changes`), whose other tensors are loaded too. None: the small model that ships with the
         package.
     dtype : str or dtype, optional
         "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which
@@ -179,7 +181,25 @@ def read_headers(files: list[Path]) -> dict[Path, dict[str, Entry]]:
     [77]
     """
     readers = {file: importlib.import_module(f"nezha_np.weights.formats.{READERS[file.suffix]}") for file in files}
-    return {file: reader.read_header(file) for file, reader in readers.items()}
+    headers = {file: reader.read_header(file) for file, reader in readers.items()}
+    return _with_changes(headers) if files[0].name == CHANGES else headers
+
+
+def _with_changes(headers: Headers) -> dict[Path, dict[str, Entry]]:
+    """Leave out the tensors of a base that were changed, under their second names too."""
+    (file, changes), *others = headers.items()
+    second_names = aliases(read_config_beside(file))
+    changed = {named[0] for raw, entry in changes.items() if (named := name_tensor(raw, entry))}
+    base, _ = without_outer_prefix(dict(others))
+    kept = {}
+    for other, header in base.items():
+        names = {raw: named[0] for raw, entry in header.items() if (named := name_tensor(raw, entry))}
+        kept[other] = {
+            raw: entry
+            for raw, entry in header.items()
+            if raw not in names or second_names.get(names[raw], names[raw]) not in changed
+        }
+    return {file: dict(changes), **kept}
 
 
 def read_config_beside(file: Path) -> Config:
@@ -244,7 +264,18 @@ def list_files(path: str | Path | None, *, name: str = "path") -> list[Path]:
     >>> [file.name for file in list_files(None)]
     ['model.safetensors']
     """
-    folder = SHIPPED if path is None else check_path(path, name)
+    found = SHIPPED if path is None else check_path(path, name)
+    changes = found if found.name == CHANGES else found / CHANGES
+    whole = any((changes.parent / f"{file}{end}").is_file() for file in LOOKED_FOR for end in ("", ".index.json"))
+    if not changes.is_file() or (whole and changes != found):
+        return _list_whole(found, name)
+    base = _list_whole(find_base(changes), name)
+    check_base(changes, base)
+    return [changes, *base]
+
+
+def _list_whole(folder: Path, name: str) -> list[Path]:
+    """List the files of a whole model."""
     expected = f"{name}: expected a folder or a file that ends in {SUFFIXES}"
     if folder.is_file():
         if is_index(folder):

@@ -36,13 +36,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     ['config.json', 'model.safetensors']
     """
     file = file_to_write(path)
-    values = config.to_dict()
-    for key in NOT_OURS:
-        values.pop(key, None)
-    named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
-    values["architectures"] = named or [architecture_of(tensors, config)]
-    values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    text = config_text(tensors, config)
     names = names_in_file(tensors, config)
     arrays = with_second_names({names[name]: to_numpy(array) for name, array in tensors.items()}, config)
 
@@ -51,6 +45,24 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
         (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(file.parent, write)
+
+
+def config_text(tensors: Mapping[str, Array], config: Config) -> str:
+    """Return the ``config.json`` of tensors that are written.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> json.loads(config_text(nz.load(), nz.load().config))["torch_dtype"]
+    'float32'
+    """
+    values = config.to_dict()
+    for key in NOT_OURS:
+        values.pop(key, None)
+    named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
+    values["architectures"] = named or [architecture_of(tensors, config)]
+    values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def file_to_write(path: Path, name: str = "path") -> Path:
