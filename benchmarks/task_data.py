@@ -66,14 +66,21 @@ def texts_of(example: Example) -> tuple[str, ...]:
     return tuple(example[name] for name in ("text", "text_pair", "question", "context") if name in example)
 
 
+def compared(task: str, keys: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return what of an example is looked up among those that are trained on: each text of a pair by itself."""
+    return [(one,) for one in keys] if task == "pairs" else [keys]
+
+
 def with_what_was_seen(task: str, train: list[Example], scored: list[Example], pretraining: str) -> TaskData:
     """Compare what is scored with what is trained on, and with the letters of the text of pre-training.
 
-    An example is seen where its first text is: a pair, or a question with its text, where all of its texts are.
+    Fine-tuning has seen a pair where it has seen one of its texts, for a text tells of its class: two questions that
+    others ask too are often the same. It has seen a question where it has seen it with its text. Pre-training has seen
+    what it has read all of.
     """
-    trained = {tuple(map(key, texts_of(example))) for example in train}
     keys = [tuple(map(key, texts_of(example))) for example in scored]
-    in_training = [one in trained for one in keys]
+    trained = {found for example in train for found in compared(task, tuple(map(key, texts_of(example))))}
+    in_training = [any(found in trained for found in compared(task, one)) for one in keys]
     in_pretraining = [all(part in pretraining for part in one) for one in keys]
     clean = [not (one or other) for one, other in zip(in_training, in_pretraining, strict=True)]
     counts = {"in_pretraining": sum(in_pretraining), "in_training": sum(in_training)}

@@ -95,6 +95,16 @@ def test_what_fine_tuning_or_pre_training_saw_is_not_clean(folders):
     assert key("A，b" * 30) == "ab" * 20
 
 
+def test_a_pair_is_seen_where_one_of_its_texts_is_and_a_question_where_it_is_with_its_text():
+    from task_data import with_what_was_seen
+
+    pairs = [{"text": one, "text_pair": other, "label": "1"} for one, other in ("ab", "ca", "de")]
+    assert with_what_was_seen("pairs", pairs[:1], pairs[1:], "ce").clean == [False, True]
+    asked = [{"question": one, "context": other} for one, other in ("ab", "ac", "ab")]
+    assert with_what_was_seen("choose", asked[:1], asked[1:], "c").clean == [True, False]
+    assert with_what_was_seen("choose", asked[:1], asked[1:], "ca").counts == {"in_pretraining": 1, "in_training": 1}
+
+
 def test_of_snownlps_reviews_doubles_of_what_is_scored_are_not_trained_on(folders):
     from task_data import load_task, pretraining_letters
 
@@ -161,13 +171,27 @@ def test_a_network_is_fine_tuned_scored_and_not_run_twice(folders, tmp_path, mon
     options = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8, "max_length": 16, "freeze": ["embeddings.**"]}
     for start in tasks.STARTS:
         found = tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", options)
-        assert found["epochs"] == 1 and set(found["scores"]) == {"all", "clean"}
+        assert set(found) == {"all", "clean"}
         with monkeypatch.context() as patched:
             patched.setattr(tasks, "finetune", None)
             assert tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", options) == found
+    changed = options | {"learning_rate": 0.0}  # a run of other options is made anew
+    assert tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", changed)
     fine_tuned, drawn = (nz.load(tmp_path / "runs" / f"chnsenti-{start}-1" / "run") for start in tasks.STARTS)
     name = "embeddings.word_embeddings.weight"
     assert (fine_tuned[name] == nz.load(model)[name]).all() and not (drawn[name] == nz.load(model)[name]).all()
+
+
+def test_a_baseline_is_kept_for_the_examples_that_it_was_made_of(folders, tmp_path, monkeypatch):
+    import tasks
+    from task_data import load_task
+
+    data = load_task("chnsenti", *folders, "")
+    found = tasks.run_baseline("chnsenti", data, "majority", tmp_path)
+    monkeypatch.setitem(tasks.BASELINES, "majority", lambda *_: {number: ["2"] for number in range(3)})
+    assert tasks.run_baseline("chnsenti", data, "majority", tmp_path) == found
+    others = load_task("chnsenti", *folders, "", 10)
+    assert tasks.run_baseline("chnsenti", others, "majority", tmp_path)["all"] == {"accuracy": 0.0}
 
 
 def test_a_table_has_means_and_spreads_and_keeps_other_tasks(tmp_path):

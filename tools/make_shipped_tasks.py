@@ -76,7 +76,7 @@ def main() -> None:
         found = run_network(MADE_OF[name], data, "pretrained", 0, None, options.runs, used)
         total = ship(options.runs / f"{MADE_OF[name]}-pretrained-0" / "run", SHIPPED / name)
         nz.load(SHIPPED / name)
-        print(f"{name}: {total:,} bytes, {len(data.train):,} examples, scored {len(data.scored):,}: {found['scores']}")
+        print(f"{name}: {total:,} bytes, {len(data.train):,} examples, scored {len(data.scored):,}: {found}")
 
 
 if __name__ == "__main__":

@@ -189,18 +189,19 @@ def layer_norm_gradient_kernel(
         dweight, dbias = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
         for piece in blocks_within(own, size):
             block_dy, block_x, out = (array[piece] for array in rows)
+            ones = np.ones(len(out), x.dtype)
             normalised = block_x - block_x.mean(axis=-1, keepdims=True)
-            deviation = np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)
-            normalised /= deviation
-            dbias += block_dy.sum(axis=0)
-            g = block_dy * normalised
-            dweight += g.sum(axis=0)
-            np.multiply(block_dy, weight, out=g)
-            along = np.vecdot(g, normalised)[:, None] / size
+            scale = 1.0 / np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)  # 1 / deviation
+            normalised *= scale
+            np.multiply(block_dy, normalised, out=out)
+            dbias += ones @ block_dy  # sums by BLAS
+            dweight += ones @ out
+            along = (out @ weight)[:, None] / size
+            np.multiply(block_dy, weight, out=out)
+            out -= (block_dy @ weight)[:, None] / size
             normalised *= along
-            np.subtract(g, g.mean(axis=-1, keepdims=True), out=out)
             out -= normalised
-            out /= deviation
+            out *= scale
         return dweight, dbias
 
     parts = share_rows(rows[2].shape, run)
