@@ -99,7 +99,7 @@ def test_a_notebook_ends_with_three_exercises_and_their_folded_answers(source):
 @each_source
 def test_a_notebook_runs_top_to_bottom_and_its_answers_print_what_they_say(source):
     text = text_of(source)
-    notebook, printed = build.run(text, short=True)  # raises where a cell fails, an assertion or a missing glyph for example
+    notebook, printed = build.run(text, short=True)  # raises where a cell fails: an assertion or a missing glyph
     assert printed == [answer.printed for answer in build.answers_of(text)]
     assert check_pictures(notebook) >= 4
 
