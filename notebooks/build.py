@@ -9,7 +9,7 @@ region. The code of their answers, inside <details>, stays text in the notebook 
 kernel; what it prints must be the ```text block that follows it. `--answers` writes these ```text blocks into the
 sources.
 
-Notebook 11 trains models for some minutes. Its first cell has all sizes, and takes small ones where the
+Notebooks 11 and 12 train models for some minutes. Their first cell has all sizes, and takes small ones where the
 variable NEZHA_NOTEBOOKS_SHORT is set: so the tests run every line in seconds (`--short` runs them so, and writes
 nothing). The outputs that are committed come from a run at full size.
 """
