@@ -120,7 +120,7 @@ def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_fold
     for kind, code in blocks(page, "python", "sh"):
         library = re.match(r"import (torch|jax)$", code, flags=re.MULTILINE)
         if kind == "sh":
-            for command in re.split(r"\n|&&", code.strip()):
+            for command in re.split(r"\n|&&", code.replace("\\\n", " ").strip()):
                 run_command(command.strip())
         elif library and importlib.util.find_spec(library[1]) is None:
             left_out.append(library[1])
