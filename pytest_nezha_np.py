@@ -28,7 +28,8 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         bundle, which bring their own inputs.
     input_ids, head, seed, tolerances, **inputs
         As for `nezha_np.oracle.record`: ``tolerances="quick"`` records in less time. What was recorded is stored in
-        pytest's cache, by the content of all of these.
+        pytest's cache, by the content of all of these. With ``step=`` training steps are recorded too, and the function
+        is called with the bundle.
     rename, transposed, dtype, tolerance
         As for `nezha_np.oracle.compare`.
 
@@ -56,6 +57,7 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         from nezha_np.oracle.comparison import call, compare
 
         inputs = {key: value for key, value in {"input_ids": input_ids, **inputs}.items() if value is not None}
+        inputs |= _plain(inputs)
         bundle = _bundle(request.config, weights, head, seed, tolerances, inputs)
         arrays = call(theirs, bundle) if callable(theirs) else theirs
         options = {"rename": rename, "transposed": transposed, "dtype": dtype}
@@ -118,6 +120,18 @@ def _bundle(
     return bundle
 
 
+def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Give the optimiser by its name and a schedule by its rates: what a cache can be told apart by."""
+    from nezha_np.oracle.recipe import optimizer_name
+
+    if "step" not in inputs:
+        return {}
+    plain: dict[str, Any] = {"step": optimizer_name(inputs["step"])}
+    if callable(rate := inputs.get("learning_rate")):
+        plain["learning_rate"] = [float(rate(number)) for number in range(inputs.get("steps", 1) + 1)]
+    return plain
+
+
 def _is_bundle_file(weights: Any) -> bool:
     from nezha_np.oracle.bundle_document import KEY
     from nezha_np.weights.formats.safetensors import read_header, read_metadata
@@ -140,8 +154,8 @@ def _place_in_cache(config: pytest.Config, weights: Any, *call: Any) -> Path | N
     from nezha_np.oracle.standard import names
 
     cache = getattr(config, "cache", None)  # which -p no:cacheprovider takes away
-    if cache is None:
-        return None
+    if cache is None or any(callable(value) for part in call if isinstance(part, dict) for value in part.values()):
+        return None  # or a function is given, ``decays=``: nothing tells it from another
     if isinstance(weights, (str, Path)) and weights not in names():
         weights = checkpoint_hash(weights, name="weights")
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LIBRARIES = ("numpy", "torch", "transformers", "onnxruntime")
+LIBRARIES = ("numpy", "torch", "transformers", "onnxruntime", "scikit-learn")
 
 
 class Target(NamedTuple):
@@ -74,7 +74,7 @@ def blas_name() -> str:
 
 def describe(found: dict[str, Any]) -> str:
     """Return the facts as one line."""
-    libraries = [f"{name} {found[name]}" for name in LIBRARIES if found[name]]
+    libraries = [f"{name} {found[name]}" for name in LIBRARIES if found.get(name)]
     vectors = "with AVX-512" if found["avx512"] else "without AVX-512"
     processor = f"{found['cores']} cores of {found['cpu']}, {vectors}, {found['memory_gb']} GB"
     return ", ".join([processor, f"Python {found['python']}", *libraries, found["blas"], found["date"]])

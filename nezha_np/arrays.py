@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -440,6 +440,66 @@ def _place_in_torch(array: Any) -> Any:
         return array.device, array.data_ptr(), array.stride()
     except RuntimeError:  # a tensor that torch is tracing has no memory
         return id(array)
+
+
+def own_memory(arrays: Sequence[Array]) -> list[bool]:
+    """Say of each array whether new numbers may be written into it: its memory is its own, and no file's.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        Arrays of one library.
+
+    Returns
+    -------
+    list of bool
+        True for an array of NumPy, CuPy or PyTorch that can be written to, whose memory its library has made (not a
+        file that is mapped into memory, nor another library's), that torch is not differentiating, and that shares
+        none with another of `arrays`. False for JAX's, which are never written to, and for other libraries'.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.zeros(4)
+    >>> own_memory([np.zeros(2), x[:3], x[2:], np.frombuffer(bytearray(8))])
+    [True, False, False, False]
+    """
+    spans = [_span(array) for array in arrays]
+    own = [span is not None and _is_own(array) for array, span in zip(arrays, spans, strict=True)]
+    end, last = 0, 0
+    for start, stop, index in sorted((*span, index) for index, span in enumerate(spans) if span is not None):
+        if start < min(end, stop):
+            own[index] = own[last] = False
+        if stop > end:
+            end, last = stop, index
+    return own
+
+
+def _span(array: Any) -> tuple[int, int] | None:
+    """Return where the memory of an array begins and ends; None where its library does not tell."""
+    name = library(array)
+    if name in ("numpy", "cupy"):
+        start = stop = array.ctypes.data if name == "numpy" else array.data.ptr
+        if array.size:
+            for count, stride in zip(array.shape, array.strides, strict=True):
+                start, stop = start + min(0, (count - 1) * stride), stop + max(0, (count - 1) * stride)
+            stop += array.itemsize
+        return start, stop
+    if name == "torch":
+        storage = array.untyped_storage()
+        return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    return None
+
+
+def _is_own(array: Any) -> bool:
+    if library(array) == "torch":
+        return not array.requires_grad
+    if library(array) == "cupy":
+        return True
+    whole = array
+    while type(whole) is np.ndarray and whole.base is not None:
+        whole = whole.base
+    return bool(array.flags.writeable) and type(whole) is np.ndarray
 
 
 def as_array(value: Array) -> Array:

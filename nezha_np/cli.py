@@ -11,10 +11,11 @@ from typing import Any
 
 import nezha_np
 from nezha_np.commands import convert, doctor, embed, explain, fill_mask, finetune, golden, inspect, plot, pretrain
-from nezha_np.commands.exit_status import Stopped, status_of
+from nezha_np.commands.exit_status import ERROR, Stopped, status_of
 from nezha_np.commands.output import print_message
 from nezha_np.commands.parser import Parser, fail, parse, typed_names
 from nezha_np.commands.signals import raised_signals
+from nezha_np.commands.together import begin_together, end_together, take_the_word
 
 PROGRAM = "nezha-np"
 # In the order in which --help lists them.
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> main(["fill-mask", "房间很[MASK]净。", "--top-k", "1"])
-    干 0.851
+    干 0.984
     0
     """
     try:
@@ -52,14 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     options = argparse.Namespace(names={}, aliases={})
     try:
+        status = begin_together(arguments)
+        if status is not None:
+            return status
         options = parse(_parser(), arguments)
         run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
+        status = run(options)
+        end_together()
+        return status
     except (Stopped, OSError, TypeError, ValueError, ImportError, FloatingPointError) as error:
         return fail(PROGRAM, typed_names(str(error), options), status_of(error))
     except MemoryError as error:
         return fail(PROGRAM, f"out of memory: {error}".rstrip(": "), status_of(error))
     except Exception as error:  # a mistake of this package: its place is needed to mend it, and 1 means a difference
+        take_the_word(ERROR)
         print_message(traceback.format_exc().rstrip())
         return fail(PROGRAM, f"{type(error).__name__}: {error}; this is a mistake in nezha-np, please report it")
 

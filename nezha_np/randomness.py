@@ -60,9 +60,32 @@ def random_integers(count: int, *key: object, start: int = 0) -> np.ndarray:
     >>> (random_integers(5, 0, "x", start=95) == random_integers(100, 0, "x")[95:]).all()
     np.True_
     """
+    integers: np.ndarray = stream(*key, start=start).random_raw(count) >> np.uint64(11)
+    return integers
+
+
+def stream(*key: object, start: int = 0) -> np.random.Philox:
+    """Return the stream of a key: the numbers of 64 bits, whose upper 53 are the integers.
+
+    Parameters
+    ----------
+    *key : str or int
+        What the stream depends on.
+    start : int
+        How many numbers of the stream to leave out; that takes no time.
+
+    Returns
+    -------
+    Philox
+        Its ``random_raw(count)`` draws the next numbers.
+
+    Examples
+    --------
+    >>> (stream(0, "x").random_raw(2) >> np.uint64(11) == random_integers(2, 0, "x")).all()
+    np.True_
+    """
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    blocks, left = divmod(start, 4)  # Philox makes four integers at a time, each block by its number alone
+    blocks, left = divmod(start, 4)  # Philox makes four numbers at a time, each block by its number alone
     generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=blocks)
     generator.random_raw(left, output=False)
-    integers: np.ndarray = generator.random_raw(count) >> np.uint64(11)
-    return integers
+    return generator

@@ -200,3 +200,71 @@ def test_a_plot_without_its_figures_says_what_to_run(tmp_path):
 
     with pytest.raises(SystemExit, match=r"python benchmarks/forward\.py --json"):
         read(tmp_path, "forward")
+
+
+def training_content():
+    times = {"reference": 2.0, "nezha_np": 1.0, "all logits": 3.0, "LAMB in torch": 2.0, "nezha_np, LAMB": 2.5}
+    ratios = {"nezha_np": 0.5, "all logits": 1.5, "nezha_np, LAMB": 1.25}
+    sizes = {"reference": 900.0, "nezha_np": 800.0, "all logits": 850.0, "checkpoint_layers": 290.0}
+    memory = {who: {"forward_and_backward_mb": size, "step_mb": size + 100.0} for who, size in sizes.items()}
+    machine = {
+        "cpu": "a CPU",
+        "avx512": True,
+        "cores": 2,
+        "memory_gb": 25,
+        "python": "3.11",
+        "blas": "one",
+        "date": "now",
+    }
+    machine |= dict.fromkeys(("numpy", "torch", "transformers", "onnxruntime", "scikit-learn"), None)
+    results = {
+        "time": [{"shape": "base:8x128", "median_seconds": times, "ratios": ratios}],
+        "memory": [{"shape": "base:8x128", **memory}],
+    }
+    return {"machine": machine, "settings": {"threads": 2, "repeats": 3}, "results": results}
+
+
+def test_training_is_judged_by_time_and_by_memory():
+    from training_tables import section, targets
+
+    content = training_content()
+    found = targets(content["results"]["time"], content["results"]["memory"])
+    assert [target.verdict for target in found] == ["met", "not met", "met", "met", "met"]
+    text = section(content)
+    assert "| base:8x128 |" in text and "0.32" in text and "not met" in text
+    content["results"]["time"] = []
+    assert "LAMB" not in section(content)
+
+
+def test_the_section_of_training_is_that_of_its_file():
+    from training_tables import BEGIN, END, PAGE, RESULTS, section, with_section
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_section(page, section(json.loads(RESULTS.read_text(encoding="utf-8")))) == page
+    assert with_section(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
+
+
+def test_lamb_of_torch_makes_the_step_of_ours():
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from training import check
+
+    generator = np.random.default_rng(0)
+    ids = generator.integers(5, 50, (2, 9))
+    config = nz.NezhaConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+    )
+    batch = {"input_ids": ids, "labels": np.where(ids % 3 == 0, ids, -100)}
+    differences = check(nz.init(config), batch)
+    assert set(differences) == {"gradients", "adamw", "lamb"} and max(differences.values()) < 1e-5
+
+
+def test_memory_of_training_is_measured_in_the_process_that_trains(capsys, monkeypatch):
+    import training_memory
+
+    monkeypatch.setattr(training_memory, "forget_peak", lambda: None)
+    monkeypatch.setattr(training_memory, "memory_mb", lambda: 10.0)
+    monkeypatch.setattr(training_memory, "peak_mb", lambda: 30.0)
+    training_memory.one("tiny:1x8", "checkpoint_layers")
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"forward_and_backward_mb": 20.0, "step_mb": 20.0, "loaded_mb": 10.0}

@@ -154,3 +154,22 @@ def test_a_fine_tuned_top_is_small_and_belongs_to_the_shipped_model(tmp_path):
         finetune("classify", tmp_path / "train.tsv", tmp_path / "elsewhere" / "run", **main_options)
     settings = json.loads((tmp_path / "elsewhere" / "run" / "config.json").read_text(encoding="utf-8"))
     assert settings["architectures"] == ["NezhaForSequenceClassification"]
+
+
+def test_what_ships_beside_the_model_is_small_and_belongs_to_it():
+    for file in CHECKPOINTS.glob("*/*/changes.safetensors"):
+        assert sum(one.stat().st_size for one in file.parent.iterdir()) <= 2_000_000
+        weights, tokenizer = nz.load(file.parent), nz.load_tokenizer(file.parent)
+        head = {"sentiment": nz.sequence_classification, "names": nz.token_classification}[file.parent.name]
+        logits = head(weights, **nz.encode(tokenizer, ["江泽民在北京"])).logits
+        assert logits.shape[-1] == len(weights.config.id2label)
+
+
+def test_embeddings_and_as_many_layers_as_must_be_are_frozen():
+    from make_shipped_tasks import frozen
+
+    weights = nz.init(CONFIGS["nezha"], "pretraining")
+    layer = 2 * sum(array.size for name, array in weights.items() if name.startswith("encoder.layer.0."))
+    pooler = 2 * sum(array.size for name, array in weights.items() if name.startswith("pooler."))
+    assert frozen(weights, 2 * layer + pooler) == ["embeddings.**"]
+    assert frozen(weights, 2 * layer + pooler - 1) == ["embeddings.**", "encoder.layer.0.**"]

@@ -72,7 +72,7 @@ def run(
 def test_fill_mask_prints_five_characters_with_their_probabilities(capsys):
     printed = lines(capsys, "fill-mask", TEXT)
     assert len(printed) == 5 and all(re.fullmatch(r"\S 0\.\d{3}", line) for line in printed)
-    assert printed[0] == "干 0.826"
+    assert printed[0] == "干 0.984"
     probabilities = [float(line.split()[1]) for line in printed]
     assert probabilities == sorted(probabilities, reverse=True)
 
@@ -139,7 +139,7 @@ def test_inspect_says_what_the_shipped_model_holds(capsys):
     assert printed[0] == f"nezha in {nz.weights.checkpoint.SHIPPED}"
     for key, value in nz.load().config.to_dict().items():
         assert f"{key}: {value}" in printed
-    assert "77 tensors, 1,730,138 parameters, 3,460,276 bytes" in printed
+    assert "77 tensors, 3,975,386 parameters, 7,950,772 bytes" in printed
     assert {"forward: complete", "pretraining: complete", "masked_lm: complete", "causal_lm: complete"} <= set(printed)
     assert "sequence_classification: missing classifier.weight, classifier.bias" in printed
     assert "question_answering: missing qa_outputs.weight, qa_outputs.bias" in printed
@@ -308,7 +308,7 @@ def test_a_process_of_its_own_prints_the_same_and_exits_the_same(capsys):
 def test_a_pipe_that_is_closed_early_gives_no_traceback(tail):
     done = run(["fill-mask", TEXT, "--top-k", "7000"], tail, PYTHONUTF8="1")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode() == ("干 0.826\n" if "head" in tail else "")
+    assert done.stdout.decode() == ("干 0.984\n" if "head" in tail else "")
 
 
 def test_an_output_that_is_closed_or_full_gives_no_traceback():
@@ -323,7 +323,7 @@ def test_an_output_that_is_closed_or_full_gives_no_traceback():
 def test_an_output_that_cannot_show_chinese_gets_codes():
     done = run(["fill-mask", TEXT], PYTHONIOENCODING="ascii", PYTHONUTF8="1")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.splitlines()[0] == rb"\u5e72 0.826"
+    assert done.stdout.splitlines()[0] == rb"\u5e72 0.984"
     failed = run(["fill-mask", "没有"], PYTHONIOENCODING="ascii", PYTHONUTF8="1")
     assert failed.returncode == 2 and rb"\u6ca1\u6709" in failed.stderr and failed.stderr.count(b"\n") == 1
 

@@ -137,7 +137,7 @@ def test_every_subcommand_prints_on_a_console_that_lacks_characters(folder, tmp_
     if command in UTF_8:
         assert ("<svg" if command == "plot" else "房间") in text
     if command == "fill-mask":
-        assert text.splitlines()[0] == {"cp936": "干 0.826"}.get(encoding, "\\u5e72 0.826")
+        assert text.splitlines()[0] == {"cp936": "干 0.984"}.get(encoding, "\\u5e72 0.984")
     if command == "golden check":
         assert text.splitlines()[-1].split()[:5] == ["+", "pooler", "1", {"ascii": "x"}.get(encoding, "×"), "8"]
 
@@ -433,7 +433,7 @@ def test_a_second_interrupt_is_no_traceback(when):
 def test_the_script_runs_the_command_line_and_gives_the_signals_back(monkeypatch, capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(sys, "argv", ["nezha-np", "fill-mask", TEXT, "--top-k", "1"])
-    assert nezha_np_command.main() == 0 and capsys.readouterr().out == "干 0.826\n"
+    assert nezha_np_command.main() == 0 and capsys.readouterr().out == "干 0.984\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {"nezha-np": "nezha_np_command:main"}
@@ -454,7 +454,7 @@ def test_a_text_in_utf_8_is_read_where_the_locale_has_no_encoding_for_it():
     variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "nezha_np", "fill-mask", TEXT.encode(), "--top-k", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, **variables})
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u5e72 0.826\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u5e72 0.984\n", b"")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def run_command(command):
     program, *arguments = shlex.split(command, comments=True)
     if program == "nezha-np":
         assert nezha_np.cli.main(arguments) == 0, command
+    elif program == "mpiexec":  # tests/test_mpi.py runs several processes
+        assert nezha_np.cli.main(arguments[arguments.index("nezha_np") + 1 :]) == 0, command
     else:
         assert program in ("pip", "pytest"), command  # `.ci/run` runs these
 

@@ -108,7 +108,7 @@ def test_one_text_is_one_row_and_no_text_is_no_row():
 def test_the_shipped_model_and_its_tokenizer_are_what_is_left_out():
     weights = nz.load()
     expected = nz.embed(TEXTS, weights, nz.load_tokenizer())
-    assert expected.shape == (len(TEXTS), 128) and expected.dtype == np.float32
+    assert expected.shape == (len(TEXTS), 256) and expected.dtype == np.float32
     assert np.array_equal(nz.embed(TEXTS), expected) and np.array_equal(nz.embed(TEXTS, weights), expected)
 
 

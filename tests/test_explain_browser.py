@@ -261,7 +261,7 @@ def test_a_token_is_chosen_by_its_chip_by_arrow_keys_and_in_the_pictures(show):
     assert text(browser, "#guesses-title").startswith("[CLS]: the model says ")
     row = browser.find_elements(By.CSS_SELECTOR, "#overview tr")[5]
     ActionChains(browser).scroll_to_element(row).click(row).perform()
-    assert chosen(browser)[2] == "[MASK]" and text(browser, "#guesses-title") == "[MASK]: the model says 干 (0.826)"
+    assert chosen(browser)[2] == "[MASK]" and text(browser, "#guesses-title") == "[MASK]: the model says 干 (0.984)"
     line = browser.find_elements(By.CSS_SELECTOR, "#lines rect")[1]
     ActionChains(browser).scroll_to_element(line).click(line).perform()
     assert chosen(browser)[2] == "房"
@@ -316,7 +316,7 @@ def test_the_strips_and_the_bars_are_those_of_the_chosen_token(show):
     parts = ("word", "word_embeddings"), ("token type", "token_type_embeddings"), ("sum", "sum"), ("norm", "LayerNorm")
     strips = [strip.get_attribute("aria-label") for strip in browser.find_elements(By.CSS_SELECTOR, "#strips canvas")]
     norms = [(part, np.linalg.norm(t[f"embeddings.{name}"][0, 5])) for part, name in parts]
-    assert strips == [f"{part}: 128 features, norm {norm:.2f}" for part, norm in norms]
+    assert strips == [f"{part}: 256 features, norm {norm:.2f}" for part, norm in norms]
     content, position = (
         np.linalg.norm(t[f"encoder.layer.2.attention.self.{part}_context"][0, 3, 5]) for part in ("content", "position")
     )

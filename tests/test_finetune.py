@@ -11,6 +11,7 @@ from killed_runs import run_and_kill
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.training.accumulation import accumulate
 from nezha_np.training.examples import names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Settings, stack
 from nezha_np.training.finetune import finetune, parts_of_one_length, predict
@@ -157,6 +158,34 @@ def test_frozen_tensors_are_those_of_the_model_and_a_run_with_others_is_refused(
         finetune("classify", file, tmp_path / "run", **options)
 
 
+def test_dropout_may_have_a_rate_of_its_own_and_measuring_has_none(tmp_path):
+    file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16, "learning_rate": 0.0}
+    losses = {}
+    for dropout in (0.0, 0.5):
+        lines = []
+        folder = tmp_path / f"run-{dropout}"
+        weights = finetune("classify", file, folder, dropout=dropout, report=lines.append, **options)
+        assert {weights.config.hidden_dropout_prob, weights.config.classifier_dropout} == {dropout}
+        losses[dropout] = lines[0]
+    assert losses[0.0]["loss"] != losses[0.5]["loss"] and losses[0.0]["accuracy"] == losses[0.5]["accuracy"]
+    for wrong in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="dropout: expected a number from 0 to below 1, got"):
+            finetune("classify", file, tmp_path / "wrong", dropout=wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_layers_that_are_computed_twice_change_no_bit(tmp_path):
+    write(tmp_path, "classify", 20)
+    once = ["--epochs", "1"]
+    assert main([*command(tmp_path, "through"), *once]) == 0
+    with mock.patch("nezha_np.training.loop.accumulate", wraps=accumulate) as computed:
+        assert main([*command(tmp_path, "twice"), *once, "--checkpoint-layers"]) == 0
+    assert {call.kwargs["checkpoint_layers"] for call in computed.call_args_list} == {True}
+    after = nz.load(tmp_path / "twice")
+    for name, array in nz.load(tmp_path / "through").items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
 def test_a_run_on_another_file_is_refused(tmp_path):
     options = {"epochs": 1, "max_length": 16}
     finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
@@ -172,7 +201,7 @@ def test_every_tenth_example_is_held_out_and_the_rate_grows_for_a_tenth_of_the_s
         finetune("classify", write(tmp_path, "classify", 40), tmp_path / "run", epochs=1, batch_size=3, max_length=16)
     options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert (options["examples"], options["held_out"]) == (36, 4)
-    expected = {"learning_rate": 5e-5 * 768 / 128, "warmup_steps": 1, "total_steps": 12}
+    expected = {"learning_rate": 5e-5 * 768 / 256, "warmup_steps": 1, "total_steps": 12}
     assert [call.args for call in schedule.call_args_list] == [(number,) for number in range(12)]
     assert all(call.kwargs == expected for call in schedule.call_args_list)
 
@@ -377,11 +406,13 @@ def test_entities_are_those_of_conlleval():
     assert entity_f1([["B-A", "O"]], [["B-A", "I-A"]]) == 0.0
 
 
-def test_answers_are_measured_by_characters_without_punctuation():
+def test_answers_are_measured_by_characters_and_foreign_words_without_punctuation():
     assert answer_scores(["“北京”"], [["北京。"]]) == (1.0, 1.0)
     assert answer_scores(["北京", "上海"], [["在北京", "北京"], ["广州", "海"]]) == (
         0.5,
         pytest.approx((1 + 2 / 3) / 2),
     )
+    assert answer_scores(["1,000 Free Fonts"], [["1000 free fonts"]]) == (0.0, pytest.approx(2 / 3))  # a word is a part
+    assert answer_scores(["2001年"], [["2002年"]]) == (0.0, 0.5)
     exact, f1 = answer_scores(["在北京开会"], [["北京"]])
     assert exact == 0.0 and f1 == pytest.approx(4 / 7)

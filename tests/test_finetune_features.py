@@ -96,18 +96,33 @@ def test_the_padding_of_tags_has_no_label():
 
 
 def test_an_answer_is_a_span_of_the_context_whose_end_is_not_before_its_start_and_not_far_behind_it():
-    characters = [(0, 0), (0, 0), *((number, number + 1) for number in range(40)), (0, 0)]
+    characters = [(0, 0), (0, 0), *((number, number + 1) for number in range(60)), (0, 0)]
     feature = Feature({}, 0, characters)
-    starts, ends = np.zeros((1, 43)), np.zeros((1, 43))
-    starts[0, [0, 1]] = ends[0, [0, 42]] = 99.0  # [CLS], the question and [SEP] are no answers
+    starts, ends = np.zeros((1, 63)), np.zeros((1, 63))
+    starts[0, [0, 1]] = ends[0, [0, 62]] = 99.0  # [CLS], the question and [SEP] are no answers
     starts[0, 12], ends[0, 6], ends[0, 14] = 5.0, 4.0, 3.0
-    out = SimpleNamespace(start_logits=starts, end_logits=ends)
-    assert TASKS["answer"].predictions(out, [feature], Settings(TOKENIZER, 43)) == [(8.0, (10, 13))]
-    ends[0, 14], ends[0, 41] = 0.0, 9.0
-    assert TASKS["answer"].predictions(out, [feature], Settings(TOKENIZER, 43)) == [(14.0, (10, 40))]  # 30 tokens
-    ends[0, 41] = 1.0
-    starts[0, 2], ends[0, 40] = 6.0, 9.0  # 39 tokens are too many
-    assert TASKS["answer"].predictions(out, [feature], Settings(TOKENIZER, 43)) == [(14.0, (10, 39))]
+
+    def span():
+        out = SimpleNamespace(start_logits=starts, end_logits=ends)
+        ((_, found),) = TASKS["answer"].predictions(out, [feature], Settings(TOKENIZER, 63))
+        return found
+
+    assert span() == (10, 13)
+    ends[0, 14], ends[0, 61] = 0.0, 9.0
+    assert span() == (10, 60)  # 50 tokens
+    ends[0, 61] = 1.0
+    starts[0, 2], ends[0, 60] = 6.0, 9.0  # 59 tokens are too many
+    assert span() == (10, 59)
+
+
+def test_the_score_of_a_span_is_its_probability_in_its_window_so_that_windows_can_be_compared():
+    features = [Feature({}, 0, [(0, 0), (0, 1), (1, 2), (0, 0)]), Feature({}, 0, [(0, 0), (2, 3), (0, 0)])]
+    starts = np.array([[9.0, 3.0, 1.0, 0.0], [0.0, 2.0, 0.0, 99.0]])  # the second window is padded
+    out = SimpleNamespace(start_logits=starts, end_logits=starts)
+    predicted = TASKS["answer"].predictions(out, features, Settings(TOKENIZER, 4))
+    assert [span for _, span in predicted] == [(0, 1), (2, 3)]
+    assert max(predicted)[1] == (2, 3)  # the first has larger logits, and says that the answer is not in it
+    assert predicted[1][0] == pytest.approx(2 * (2.0 - np.log(2.0 + np.exp(2.0))))
 
 
 def test_of_the_windows_of_a_text_the_best_span_counts():
@@ -158,3 +173,18 @@ def test_predictions_are_those_of_each_example_by_itself_whatever_their_lengths(
     for number, example in enumerate(examples):
         alone = predict(weights, what, what.features([example], settings), settings, 0)
         assert together[number] == alone[0] and len(alone[0][0]) == len(example["tokens"])
+
+
+def test_batches_have_about_one_length_and_every_example_once():
+    lengths = np.random.default_rng(0).integers(3, 90, 1000).tolist()
+    features = [
+        Feature({"input_ids": np.full(length, 5), "labels": np.array(0)}, n) for n, length in enumerate(lengths)
+    ]
+    batches = ShuffledBatches(features, 8, 0, seed=0)
+    parts = [part for step in range(125, 250) for part in batches(step)]
+    tokens = sum(part["input_ids"].size for part in parts)
+    assert tokens < 1.1 * sum(lengths) and len(parts) < 1.2 * len(batches)
+    found = sorted(length for part in parts for length in (part["input_ids"] != 0).sum(axis=1).tolist())
+    assert found == sorted(lengths)
+    first = [batches(step)[0]["input_ids"].shape[1] for step in range(125)]
+    assert first != sorted(first) and np.std(first[:60]) > 10  # long and short ones take turns

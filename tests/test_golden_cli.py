@@ -151,11 +151,39 @@ def test_record_passes_tolerances_on_only_where_they_are_asked_for(monkeypatch, 
     def record(weights, *, path, **others):
         passed.update({name: value for name, value in others.items() if name == "tolerances"})
         Path(path).touch()
-        return SimpleNamespace(trace={}, outputs={}, gradients={})
+        return SimpleNamespace(trace={}, outputs={}, gradients={}, training=None)
 
     monkeypatch.setattr(nz.oracle, "record", record)
     out = str(tmp_path / "a.safetensors")
     assert main(["golden", "record", "--text", "你好", "-o", out, *options]) == 0 and passed == expected
+
+
+def test_record_makes_training_steps_and_show_and_doctor_know_them(capsys, tmp_path):
+    inputs, model, out = tmp_path / "inputs.json", tmp_path / "config.json", tmp_path / "steps.safetensors"
+    inputs.write_text('{"input_ids": [[2, 5, 7, 3]], "labels": [[-100, 6, -100, -100]]}', encoding="utf-8")
+    sizes = {
+        "vocab_size": 9,
+        "hidden_size": 4,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    model.write_text(json.dumps(nz.BertConfig(**sizes).to_dict()), encoding="utf-8")
+    words = ["--model", model, "--head", "masked_lm", "--inputs", inputs, "--tolerances", "quick", "-o", out]
+    steps = ["--step", "lamb", "--steps", "2", "--learning-rate", "1e-3", "2e-3", "--variant", "nezha"]
+    status, printed = run(capsys, "golden", "record", *words, *steps)
+    assert status == 0 and "arrays of 2 training steps" in printed
+    bundle = nz.oracle.load(out)
+    assert bundle.training.learning_rates == (1e-3, 2e-3, 2e-3) and bundle.training.variant == "nezha"
+    status, printed = run(capsys, "golden", "show", out)
+    assert status == 0 and "training.optimizer: lamb" in printed and "by element" in printed
+    theirs = {f"steps/{name}": array for name, array in bundle.steps.items()}
+    wrong = next(name for name in theirs if name.startswith("steps/2/weights/"))
+    np.savez(tmp_path / "theirs.npz", **(theirs | {wrong: theirs[wrong] + 1.0}))
+    status, printed = run(capsys, "golden", "check", out, tmp_path / "theirs.npz")
+    assert status == 1 and wrong in printed
+    status, printed = run(capsys, "doctor", out, tmp_path / "theirs.npz")
+    assert status == 1 and printed.startswith(wrong)
 
 
 def test_help_of_record_names_every_task(capsys):
@@ -459,7 +487,7 @@ def test_show_says_where_weights_come_from(capsys, tmp_path):
     )
     nz.oracle.record(None, IDS, path=out, output="pooler", use_cache=False)
     status, printed = run(capsys, "golden", "show", out)
-    assert status == 0 and "weights: those of the checkpoint nezha-tiny-zh, SHA-256 ad545bbf" in printed
+    assert status == 0 and "weights: those of the checkpoint nezha-tiny-zh, SHA-256 e06ce70d" in printed
     assert any(line.split() == ["use_cache", "False"] for line in printed.splitlines())
 
 

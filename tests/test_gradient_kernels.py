@@ -30,6 +30,7 @@ from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
+from nezha_np.training import adamw, bert_adam, lamb
 from nezha_np.training.accumulation import gradient_shares
 
 
@@ -173,10 +174,12 @@ def test_the_position_terms_equal_their_definitions(data, dtype, reach, past, pa
     dtype=DTYPES,
     seed=st.integers(0, 9),
     start=st.integers(0, 99),
+    parts=PARTS,
 )
-def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed, start):
+def test_dropout_masks_have_the_bits_of_their_definition(rate, shape, dtype, seed, start, parts):
     x = np.zeros(shape, dtype)
-    found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"), start=start)
+    with parts:
+        found = numpy_gradients.dropout_mask_kernel(x, rate=rate, key=(seed, 0, "name"), start=start)
     expected = dropout_mask.definition(x, rate=rate, key=(seed, 0, "name"), start=start)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
@@ -201,6 +204,26 @@ def test_the_gradients_with_kernels_are_those_by_definitions(family, head, data,
     for name, gradient in expected.items():
         assert found[name].dtype == gradient.dtype
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [adamw, bert_adam, lamb], ids=lambda module: module.__name__.rpartition(".")[2])
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), count=st.integers(1, 3))
+def test_a_step_of_an_optimizer_has_the_same_bits_in_blocks(optimizer, data, dtype, blocks, count):
+    shapes = {"a.weight": (5, 7), "a.bias": (13,), "none": (0, 3), "number": ()}
+    weights, gradients = ({name: data.draw(arrays(shape, dtype)) for name, shape in shapes.items()} for _ in range(2))
+    state = optimizer.init(weights)
+    for _ in range(2):
+        with blocks, threads_of_blas(count):
+            found, moments = optimizer.step(weights, gradients, state, learning_rate=0.1)
+            assert threads._blas().num_threads == count
+        with nz.definitions():
+            weights, state = optimizer.step(weights, gradients, state, learning_rate=0.1)
+        pairs = ((found, weights), (moments.first_moments, state.first_moments))
+        for ours, theirs in (*pairs, (moments.second_moments, state.second_moments)):
+            assert ours.keys() == theirs.keys()
+            for name, array in theirs.items():
+                assert ours[name].dtype == array.dtype
+                np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
 def test_a_pass_holds_blas_to_one_thread_until_the_walk_back_ends_and_gives_the_threads_back():

@@ -628,6 +628,22 @@ def test_an_error_in_a_part_of_another_thread_is_raised_when_all_have_ended():
     assert ended == [0]
 
 
+def test_the_threads_of_a_pass_wait_for_more_work_and_end_with_it():
+    before, met = threading.active_count(), set()
+
+    def inner(part, parts):
+        met.add(threading.get_ident())
+        return part
+
+    with threads_of_blas(4), threads.BLAS_THREADS.held_to_one():
+        for _ in range(20):
+            assert threads.share_out(2, lambda part, parts: threads.share_out(2, inner)) == [[0, 1], [0, 1]]
+            assert threads.share_out(4, inner) == [0, 1, 2, 3]
+        assert threading.active_count() == before + 3 and len(met) == 4  # this one and three more
+    assert threading.active_count() == before
+    assert threads._workers.get() is None
+
+
 def test_the_callers_error_state_holds_in_every_thread():
     with threads_of_blas(2), threads.BLAS_THREADS.held_to_one(), np.errstate(under="raise"):
         states = threads.share_out(2, lambda part, parts: np.geterr())

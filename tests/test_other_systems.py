@@ -211,7 +211,7 @@ def test_embed_loses_no_row_where_its_file_cannot_be_replaced(windows, capfd, tm
     assert not array.any() and {*contents(tmp_path)} == {"texts.txt", "v.npy", "v.npy.partial", "v.npy.partial.json"}
     del array
     run(capfd, *command)
-    assert np.load(tmp_path / "v.npy").shape == (3, 128) and {*contents(tmp_path)} == {"texts.txt", "v.npy"}
+    assert np.load(tmp_path / "v.npy").shape == (3, 256) and {*contents(tmp_path)} == {"texts.txt", "v.npy"}
 
 
 def test_a_file_that_another_program_reads_for_a_moment_is_replaced_a_moment_later(capfd, tmp_path, texts, monkeypatch):

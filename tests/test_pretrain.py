@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from killed_runs import run_and_kill
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.training.accumulation import accumulate
 from nezha_np.training.corpus import make_corpus
 from nezha_np.training.data import make_batch, special_ids
 from nezha_np.training.evaluation import masked_accuracy
@@ -63,6 +66,19 @@ def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same
     lines = [(text / run / "metrics.jsonl").read_text() for run in ("killed", "through")]
     assert lines[0] == lines[1]
     assert [json.loads(line)["step"] for line in lines[0].splitlines()] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("options", [["--mixed-precision"], ["--optimizer", "adamw"]], ids=["mixed", "adamw"])
+def test_layers_that_are_computed_twice_change_no_bit_and_a_run_may_go_on_without(options, text):
+    short = ["--steps", "3", "--warmup-steps", "0", "--save-every", "1", *options]
+    assert main([*command(text, "through"), *short]) == 0
+    with mock.patch("nezha_np.training.loop.accumulate", wraps=accumulate) as computed:
+        assert main([*command(text, "twice"), *short, "--checkpoint-layers"]) == 0
+    assert [call.kwargs["checkpoint_layers"] for call in computed.call_args_list] == [True] * 3
+    assert bits(text / "twice") == bits(text / "through")
+    shutil.rmtree(text / "twice" / "step-00000003")
+    assert main([*command(text, "twice"), *short]) == 0
+    assert bits(text / "twice") == bits(text / "through")
 
 
 def test_a_model_learns_a_text_that_repeats_itself_and_is_measured_on_another(text):

@@ -1,5 +1,6 @@
 """The loop: a run that goes on from any saved step comes to the same bits, and loses nothing."""
 
+import dataclasses
 import json
 import math
 from unittest import mock
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
+from nezha_np.mechanism.tape import Tape
 from nezha_np.training import LossScale, adamw, bert_adam, lamb
 from nezha_np.training.accumulation import accumulate
 from nezha_np.training.loop import Step, first_step, train
@@ -195,3 +197,27 @@ def test_a_pattern_that_freezes_nothing_or_everything_is_refused():
         run(start, 1, freeze="**")
     with pytest.raises(TypeError, match="freeze: expected a pattern or a sequence of patterns, got 3"):
         run(start, 1, freeze=3)
+
+
+@pytest.mark.parametrize("checkpoint_layers", [False, True])
+def test_the_walk_back_ends_above_frozen_layers_and_changes_no_other_gradient(checkpoint_layers):
+    weights = nz.init(dataclasses.replace(CONFIG, num_hidden_layers=3))
+    options = {"dropout_seeds": [(0, 0), (0, 0, 1)], "checkpoint_layers": checkpoint_layers}
+    below = ("embeddings.", "encoder.layer.0.", "encoder.layer.1.", "encoder.layer.2.attention.self.query.")
+    frozen = {name for name in weights if name.startswith(below)}
+    passed = []
+
+    def note(self, call, *arguments):
+        passed.append(call.layer.__name__)
+        return step_back(self, call, *arguments)
+
+    step_back = Tape._step_back
+    with mock.patch.object(Tape, "_step_back", note):
+        _, every = accumulate(nz.masked_lm, weights, batches(0), **options)
+        whole, passed[:] = passed.copy(), []
+        _, gradients = accumulate(nz.masked_lm, weights, batches(0), frozen=frozen, **options)
+    assert gradients.keys() == every.keys() - frozen
+    for name, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, every[name], err_msg=name)
+    assert "embedding" in whole and "embedding" not in passed
+    assert checkpoint_layers or len(passed) < len(whole) / 2

@@ -41,4 +41,8 @@ def run_together(size, function):
             raise
 
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(run, processes))
+        futures = [pool.submit(run, one) for one in processes]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:  # that of the thread for which the others waited
+        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+    return [future.result() for future in futures]

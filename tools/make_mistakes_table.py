@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, PARTS
+from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, PARTS, STEP_MISTAKES
 from nezha_np.oracle.rounding import ARITHMETICS
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # the tests plant the same mistakes
 
 import test_gradient_mistakes  # noqa: E402
+import test_step_mistakes  # noqa: E402
 from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "mistakes.md"
@@ -41,6 +42,16 @@ GRADIENTS = """## Gradients
 
 These are made walking back: the forward pass is right, and the first wrong gradient is named, of an intermediate array
 or of a weight. They were planted in the bundles of `tests/test_gradient_mistakes.py`, which have two layers.
+"""
+STEP_HEADING = "| way | shows at | named in |\n| --- | --- | --- |"
+STEPS = """## Training steps
+
+These are made in a training step, from the loss to the new weights, by a port whose pass is right. They were
+planted in the bundles of `tests/test_step_mistakes.py`: LAMB, that of NEZHA's authors, AdamW and BERT's Adam,
+three steps each, with a recipe that clips, accumulates, scales the loss and has dropout, and with one that only
+accumulates. *Shows at* is the first number that does not follow from the port's own before it. The last column
+has the dtype, and the mistakes that make the same numbers there: the doctor says that it is one of them. The
+mistakes of the section before are tried at the gradients of a step too.
 """
 
 
@@ -67,7 +78,7 @@ def said(mistake, found):
     words = "named" if finding.name == mistake.name else "not named"
     if others:
         words += (", first" if diagnosis.names[0] == mistake.name else "") + ", with " + ", ".join(others)
-    before = "another shape" if np.isinf(finding.before) else f"{finding.before:.1e}"
+    before = "another shape" if np.isinf(finding.before) else f"{finding.before:.1e}".replace("nan", "NaN")
     return f"{words}: {before} → {finding.after:.1e}"
 
 
@@ -106,6 +117,30 @@ def rows_of_gradients(mistake, bundles):
         yield f"| {way or 'as it says'} | {where} | {float32} | {float16} |"
 
 
+def rows_of_steps(mistake):
+    """The rows of the table of a mistake of a training step: where each way shows first."""
+    for way in mistake.ways:
+        for bundle, theirs in test_step_mistakes.planted(mistake, way):
+            diagnosis = nz.oracle.diagnose(bundle, theirs)
+            if diagnosis.step is not None:
+                break
+        recipe = bundle.training
+        optimizer = recipe.optimizer if recipe.variant is None else f"{recipe.optimizer}, {recipe.variant}"
+        dtype = str(next(iter(theirs.values())).dtype)
+        named = said(mistake, (optimizer, diagnosis))
+        yield f"| {way or 'as it says'} | `{diagnosis.step}` of {optimizer} | {dtype}: {named} |"
+
+
+def lines_of_steps():
+    """The section of training steps."""
+    lines = [STEPS]
+    for mistake in STEP_MISTAKES:
+        only = "" if len(mistake.optimizers) == 3 else f" ({', '.join(mistake.optimizers)})"
+        only = only if mistake.variant is None else f" (lamb, {mistake.variant})"
+        lines += [f"**{mistake.name}**{only}: {mistake.sentence}.\n", STEP_HEADING, *rows_of_steps(mistake), ""]
+    return lines
+
+
 def main():
     lines = [TOP]
     for part, mistakes in PARTS.items():
@@ -121,6 +156,7 @@ def main():
     for mistake in GRADIENT_MISTAKES:
         rows = rows_of_gradients(mistake, bundles)
         lines += [f"**{mistake.name}**: {mistake.sentence}.\n", HEADING, *rows, ""]
+    lines += lines_of_steps()
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 
 

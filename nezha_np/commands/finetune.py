@@ -39,11 +39,15 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--learning-rate", type=float, metavar="X", help="the largest one; by the model's width")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(0.01)")
+    parser.add_argument("--dropout", type=float, metavar="X", help="the rate of every dropout; the configuration's")
     parser.add_argument(
         "--freeze", nargs="+", default=[], metavar="PATTERN", help="names of tensors to leave as they are"
     )
     parser.add_argument(
         "--save-changes", action="store_true", help="save only the tensors that were changed, to go with the model"
+    )
+    parser.add_argument(
+        "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
     parser.set_defaults(run=run, aliases={"folder": "--output"})
@@ -52,6 +56,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, print what is measured on standard error, and the folder of the model at the end."""
     from nezha_np.training.finetune import finetune
+    from nezha_np.training.mpi import mpi_processes
 
     finetune(
         options.task,
@@ -68,8 +73,11 @@ def run(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         freeze=options.freeze,
         save_changes=options.save_changes,
+        dropout=options.dropout,
+        checkpoint_layers=options.checkpoint_layers,
         seed=options.seed,
         report=_report,
+        processes=mpi_processes(),
     )
     print_lines([f"{options.output}: the best model"])
     return SUCCESS

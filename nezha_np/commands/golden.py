@@ -18,6 +18,7 @@ from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
 from nezha_np.commands.output import print_lines, write_text
 from nezha_np.commands.parser import nearest, typed_names, typed_text
+from nezha_np.commands.step_options import STEP_OPTIONS, add_step_options, step_options
 from nezha_np.families.config import Config, read_config
 from nezha_np.files.atomic import resolve_target
 from nezha_np.mechanism.summary import format_table
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 # The options of `record` that go with one bundle and not with --all, by their names in the parsed options.
 OF_ONE_BUNDLE = (
-    "output_file", "model", "head", "text", "pair", "inputs", "labels", "seed", "dtype", "output", "tolerances"
+    "output_file", "model", "head", "text", "pair", "inputs", "labels", "seed", "dtype", "output", "tolerances",
+    *STEP_OPTIONS,
 )  # fmt: skip
 TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "none": None}  # as the oracle takes them
 
@@ -100,6 +102,7 @@ def _add_record(kinds: Subparsers) -> None:
         choices=tuple(TOLERANCES),
         help="how the tolerances are found: by many rounded passes, by one, or not at all (measured)",
     )
+    add_step_options(parser)
     parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
     parser.add_argument("--force", action="store_true", help="replace the bundles that are there")
     parser.set_defaults(run=run_record, aliases={"folder": "--all", "texts": "--text", "pairs": "--pair"})
@@ -138,7 +141,7 @@ def _check_no_bundle_is_replaced(folder: Path) -> None:
 
 
 def _option(name: str) -> str:
-    return {"output_file": "-o"}.get(name, f"--{name}")
+    return {"output_file": "-o"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def _record_one(options: argparse.Namespace) -> Iterator[str]:
@@ -165,10 +168,10 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
             path=target,
             progress=progress,
             **tolerances,
+            **step_options(options),
             **inputs,
         )
-    counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
-    yield f"{options.output_file}  {counts}, {target.stat().st_size:,} bytes"
+    yield f"{options.output_file}  {_counts(bundle)}, {target.stat().st_size:,} bytes"
 
 
 def _target(path: Path, *, force: bool) -> Path:
@@ -227,7 +230,7 @@ def _read_inputs(options: argparse.Namespace, task: Task) -> dict[str, Any]:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     """Read JSON lists, or arrays, by name; a cache is stored as ``past_key_values.0.0`` and so on."""
-    from nezha_np.oracle.bundle import nested
+    from nezha_np.oracle.nesting import nested
     from nezha_np.weights.formats import npz, safetensors
     from nezha_np.weights.formats.entry import map_tensors
 
@@ -280,7 +283,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def _show(bundle: Bundle, path: Path) -> Iterator[str]:
-    from nezha_np.oracle.bundle import flattened
+    from nezha_np.oracle.nesting import flattened
 
     made_by = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
     yield f"{bundle.head} of {bundle.config.model_type}, computed in {bundle.dtype} by {made_by}"
@@ -289,6 +292,7 @@ def _show(bundle: Bundle, path: Path) -> Iterator[str]:
     for key, value in bundle.config.to_dict().items():
         yield f"{key}: {value}"
     yield ""
+    yield from _recipe(bundle)
     rows: list[tuple[str, ...]] = [("input", "shape", "dtype")]
     for name, value in flattened(bundle.inputs).items():
         rows.append((name, _shape(value), str(value.dtype)) if isinstance(value, np.ndarray) else (name, str(value)))
@@ -298,13 +302,34 @@ def _show(bundle: Bundle, path: Path) -> Iterator[str]:
     rows = [("array", "shape", "largest", *(f"tolerance {dtype}" for dtype in dtypes))]
     for name, array in bundle.arrays.items():
         largest = f"{np.abs(array).max():.4g}" if array.size else ""
-        rows.append((name, _shape(array), largest, *(f"{bundle.tolerances[dtype][name]:.2e}" for dtype in dtypes)))
+        rows.append((name, _shape(array), largest, *(_tolerance(bundle, dtype, name) for dtype in dtypes)))
     yield format_table(rows, right=range(2, 3 + len(dtypes)))
     yield ""
-    yield (
-        f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients, "
-        f"{path.stat().st_size:,} bytes"
-    )
+    yield f"{_counts(bundle)}, {path.stat().st_size:,} bytes"
+
+
+def _counts(bundle: Bundle) -> str:
+    counts = f"{len(bundle.trace)} intermediates, {len(bundle.outputs)} outputs, {len(bundle.gradients)} gradients"
+    if bundle.training is None:
+        return counts
+    steps = f"{bundle.training.steps} training step{'s' if bundle.training.steps > 1 else ''}"
+    return f"{counts}, {len(bundle.steps)} arrays of {steps}"
+
+
+def _recipe(bundle: Bundle) -> Iterator[str]:
+    """List the numbers of the training steps."""
+    if bundle.training is None:
+        return
+    for key, value in bundle.training.to_dict().items():
+        if key == "decayed":
+            value = f"{len(value)} tensors"
+        yield f"training.{key}: {value}"
+    yield ""
+
+
+def _tolerance(bundle: Bundle, dtype: str, name: str) -> str:
+    found = bundle.tolerances[dtype].get(name)
+    return "by element" if found is None else f"{found:.2e}"
 
 
 def _shape(array: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from nezha_np.commands.exit_status import ERROR
 from nezha_np.commands.output import print_lines, print_message
+from nezha_np.commands.together import take_the_word
 
 # What functions of the package call the argument that is, or that comes with, the checkpoint of `--model`.
 OF_MODEL = ("path", "weights", "checkpoint", "tokenizer")
@@ -206,7 +207,8 @@ def fail(program: str, error: object, status: int = ERROR) -> int:
     int
         The exit status.
     """
-    print_message(f"{program}: {' '.join(str(error).split())}")
+    place = take_the_word(status)
+    print_message(f"{program}: {place}{' '.join(str(error).split())}")
     return status
 
 

@@ -45,6 +45,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--mixed-precision", action="store_true", help="compute in float16, for GPUs; on a CPU that is slower"
     )
+    parser.add_argument(
+        "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
     parser.add_argument("--measure-every", type=int, default=10, metavar="N", help="steps from line to line (10)")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="steps from save to save (100)")
@@ -55,6 +58,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, print what is measured on standard error, and the folder of the model at the end."""
     from nezha_np.families.config import read_config
+    from nezha_np.training.mpi import mpi_processes
     from nezha_np.training.pretrain import pretrain
 
     pretrain(
@@ -74,11 +78,13 @@ def run(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm,
         mixed_precision=options.mixed_precision,
+        checkpoint_layers=options.checkpoint_layers,
         seed=options.seed,
         measure_every=options.measure_every,
         save_every=options.save_every,
         keep=options.keep,
         report=_report,
+        processes=mpi_processes(),
     )
     print_lines([f"{options.output}: the model after {options.steps} steps"])
     return SUCCESS

@@ -170,3 +170,4 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
 }
 # A pass that a tape records and its walk back: BLAS is held to one thread, and each kernel divides its own work.
 WHOLE_PASS = BLAS_THREADS.held_to_one
+SWEEP = numpy_blocks.sweep_blocks

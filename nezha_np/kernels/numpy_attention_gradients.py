@@ -46,9 +46,7 @@ def share_heads(shape: tuple[int, ...], run: Callable[[list[Heads]], None]) -> N
     """
     batch, heads, queries, keys = shape
     step = max(1, numpy_blocks.BLOCK // max(1, queries * keys))
-    pieces = [
-        (text, slice(start, min(start + step, heads))) for text in range(batch) for start in range(0, heads, step)
-    ]
+    pieces = blocks_of_heads(batch, heads, step)
     most = min(len(pieces), math.prod(shape) // numpy_blocks.NUMBERS)
     share_out(most, lambda part, parts: run(pieces[part_of(len(pieces), part, parts)]))
 

@@ -9,18 +9,19 @@ holds them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from nezha_np.kernels.threads import Result, part_of, share_out
+from nezha_np.mechanism.layer import written
 
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances; one head may have more
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
 ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for
-NUMBERS = 262144  # the fewest numbers of a sweep that a thread is started for
+NUMBERS = 131072  # the fewest numbers of a sweep that a thread is started for
 PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
 
 
@@ -92,6 +93,49 @@ def share_rows(shape: tuple[int, ...], run: Callable[[slice], Result]) -> list[R
     """
     most = min(shape[0], math.prod(shape) // NUMBERS)
     return share_out(most, lambda part, parts: run(part_of(shape[0], part, parts)))
+
+
+def sweep_blocks(
+    function: Callable[..., tuple[np.ndarray, ...]],
+    *arrays: np.ndarray,
+    out: Sequence[np.ndarray | None] | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Apply a function of elements block by block, the blocks divided among threads.
+
+    Parameters
+    ----------
+    function, *arrays, out
+        As for `nezha_np.mechanism.layer.sweep`.
+
+    Returns
+    -------
+    tuple of array
+        What ``function(*arrays)`` returns.
+
+    Examples
+    --------
+    >>> sweep_blocks(lambda x: (x + x,), np.ones(2))
+    (array([2., 2.]),)
+    """
+    shape = arrays[0].shape
+    if math.prod(shape) <= BLOCK or any(array.shape != shape for array in arrays):
+        return written(function(*arrays), out)
+    flat = [array.reshape(-1) for array in arrays]
+    few = function(*(array[:1] for array in flat))
+    targets = [None] * len(few) if out is None else out
+    made = [
+        np.empty(shape, one.dtype) if target is None or not target.flags.c_contiguous else target
+        for one, target in zip(few, targets, strict=True)
+    ]
+    rows = [array.reshape(-1) for array in made]  # views: all of them are contiguous
+
+    def run(own: slice) -> None:
+        for piece in blocks_within(own, 1):
+            for row, block in zip(rows, function(*(array[piece] for array in flat)), strict=True):
+                row[piece] = block
+
+    share_rows(flat[0].shape, run)
+    return written(tuple(made), out)
 
 
 def parts_of_product(rows: int, inner: int, columns: int) -> int:

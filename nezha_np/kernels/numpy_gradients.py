@@ -17,7 +17,7 @@ from nezha_np.kernels.numpy_rows import rows_of_any
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.losses import IGNORE_INDEX
-from nezha_np.randomness import random_integers
+from nezha_np.randomness import stream
 
 # ------------------------------------------------------------------------------------------------------- linear, sums
 
@@ -189,18 +189,19 @@ def layer_norm_gradient_kernel(
         dweight, dbias = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
         for piece in blocks_within(own, size):
             block_dy, block_x, out = (array[piece] for array in rows)
+            ones = np.ones(len(out), x.dtype)
             normalised = block_x - block_x.mean(axis=-1, keepdims=True)
-            deviation = np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)
-            normalised /= deviation
-            dbias += block_dy.sum(axis=0)
-            g = block_dy * normalised
-            dweight += g.sum(axis=0)
-            np.multiply(block_dy, weight, out=g)
-            along = np.vecdot(g, normalised)[:, None] / size
+            scale = 1.0 / np.sqrt(np.vecdot(normalised, normalised)[:, None] / size + eps)  # 1 / deviation
+            normalised *= scale
+            np.multiply(block_dy, normalised, out=out)
+            dbias += ones @ block_dy  # sums by BLAS
+            dweight += ones @ out
+            along = (out @ weight)[:, None] / size
+            np.multiply(block_dy, weight, out=out)
+            out -= (block_dy @ weight)[:, None] / size
             normalised *= along
-            np.subtract(g, g.mean(axis=-1, keepdims=True), out=out)
             out -= normalised
-            out /= deviation
+            out *= scale
         return dweight, dbias
 
     parts = share_rows(rows[2].shape, run)
@@ -252,7 +253,7 @@ def cross_entropy_gradient_kernel(
 
 
 def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], start: int = 0) -> np.ndarray:
-    """Compare the integers that the uniform numbers are made of: the same mask, without making them.
+    """Compare the bits that the uniform numbers are made of, block by block: a thread begins anywhere in the stream.
 
     Parameters
     ----------
@@ -264,7 +265,14 @@ def dropout_mask_kernel(x: np.ndarray, *, rate: float, key: tuple[object, ...], 
     array of the shape of x
         The mask, the same bits as the definition's.
     """
-    keep = random_integers(math.prod(x.shape), *key, start=start) >= np.uint64(math.ceil(rate * 2.0**53))
-    mask = keep.reshape(x.shape).astype(x.dtype)
-    mask *= x.dtype.type(1.0 / (1.0 - rate))
-    return mask
+    mask = np.empty(math.prod(x.shape), x.dtype)
+    least = np.uint64(math.ceil(rate * 2.0**53) << 11)  # the integers are the upper 53 of 64 bits
+    factor = x.dtype.type(1.0 / (1.0 - rate))
+
+    def run(own: slice) -> None:
+        numbers = stream(*key, start=start + own.start)
+        for piece in blocks_within(own, 1):
+            np.multiply(numbers.random_raw(piece.stop - piece.start) >= least, factor, out=mask[piece])
+
+    share_rows(mask.shape, run)
+    return mask.reshape(x.shape)

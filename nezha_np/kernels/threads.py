@@ -2,7 +2,9 @@
 
 BLAS's own threads divide each product. While a single thread computes what lies between two products they wait by
 spinning, and occupy their cores. So a large pass holds BLAS to one thread and divides all of the work itself:
-`share_out` runs a part of it in each thread.
+`share_out` runs a part of it in each thread. The threads are started by the first work that needs them and wait for
+more until the pass ends: to start a thread takes several times as long as to wake one, and a pass divides hundreds of
+layers.
 
 How many threads BLAS may use is one number for the whole process. Two changes that overlap would restore it in the
 wrong order and leave BLAS at one thread for good: so passes that overlap share one change, and the last to leave undoes
@@ -18,11 +20,79 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 _free: ContextVar[int] = ContextVar("nezha_np_free_threads", default=1)  # that this thread may divide its work among
+
+
+class Workers:
+    """Threads that take work until they are closed.
+
+    Examples
+    --------
+    >>> workers = Workers()
+    >>> done = []
+    >>> ended = workers.run(lambda: done.append("work"))
+    >>> ended.get()
+    >>> done
+    ['work']
+    >>> workers.close()
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()  # a forked process has none of these threads
+        self.idle: list[SimpleQueue[Any]] = []  # where a thread waits that has nothing to do
+        self.started: list[tuple[SimpleQueue[Any], threading.Thread]] = []
+
+    def run(self, work: Callable[[], None]) -> SimpleQueue[None]:
+        """Have a thread do some work.
+
+        Parameters
+        ----------
+        work : callable
+            The work; it raises nothing.
+
+        Returns
+        -------
+        SimpleQueue
+            Gets None when the work has ended.
+
+        Raises
+        ------
+        RuntimeError
+            If no thread waits and none can be started.
+        """
+        try:
+            tasks = self.idle.pop()
+        except IndexError:
+            tasks = SimpleQueue()
+            thread = threading.Thread(target=self._wait_for_work, args=(tasks,), daemon=True)
+            thread.start()
+            self.started.append((tasks, thread))
+        ended: SimpleQueue[None] = SimpleQueue()
+        tasks.put((work, ended))
+        return ended
+
+    def _wait_for_work(self, tasks: SimpleQueue[Any]) -> None:
+        while (task := tasks.get()) is not None:
+            work, ended = task
+            work()
+            del task, work  # and the arrays that it holds
+            self.idle.append(tasks)
+            ended.put(None)
+
+    def close(self) -> None:
+        """End all threads, each after the work that it does."""
+        for tasks, _ in self.started:
+            tasks.put(None)
+        for _, thread in self.started:
+            thread.join()
+
+
+_workers: ContextVar[Workers | None] = ContextVar("nezha_np_workers", default=None)  # of the pass that is under way
 
 
 class BlasThreads:
@@ -53,11 +123,13 @@ class BlasThreads:
                 entered = True
                 threads = min((count for _, count in self._before), default=1)
                 share = max(1, threads // self._passes)
-            token = _free.set(share)
+            free, workers = _free.set(share), _workers.set(Workers())
             try:
                 yield share
             finally:
-                _free.reset(token)
+                _close_workers()
+                _workers.reset(workers)
+                _free.reset(free)
         finally:
             with self.lock:
                 self._passes = max(0, self._passes - entered)
@@ -72,6 +144,12 @@ class BlasThreads:
         """Undo the change in a forked process: the threads whose passes are under way do not exist there."""
         self.lock, self._passes = threading.Lock(), 0
         self._restore()
+
+
+def _close_workers() -> None:
+    workers = _workers.get()
+    if workers is not None and workers.process == os.getpid():
+        workers.close()
 
 
 @functools.cache
@@ -140,8 +218,8 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
     most : int
         How many parts are worth a thread.
     run : callable
-        ``run(part, parts)`` does one of them: the first one in this thread, the others in new threads and copies of its
-        context (np.errstate is in it), or in this one too where no thread can be started.
+        ``run(part, parts)`` does one of them: the first one in this thread, the others in other threads and copies
+        of its context (np.errstate is in it), or in this one too where no thread can be started.
 
     Returns
     -------
@@ -165,21 +243,22 @@ def share_out(most: int, run: Callable[[int, int], Result]) -> list[Result]:
         except BaseException as error:
             errors.append(error)
 
+    workers = _workers.get()
+    if workers is None or workers.process != os.getpid():
+        workers = Workers()
+        _workers.set(workers)
     token = _free.set(_free.get() // parts)
     try:
-        started, here = [], [0]
+        ended, here = [], [0]
         for part in range(1, parts):
-            thread = threading.Thread(target=contextvars.copy_context().run, args=(work, part))
             try:
-                thread.start()
+                ended.append(workers.run(functools.partial(contextvars.copy_context().run, work, part)))
             except RuntimeError:  # a limit of threads, or an interpreter that is about to end
                 here.append(part)
-            else:
-                started.append(thread)
         for part in here:
             work(part)
-        for thread in started:
-            thread.join()
+        for queue in ended:
+            queue.get()
     finally:
         _free.reset(token)
     if errors:

@@ -66,7 +66,7 @@ def merge_heads(x: Array) -> Array:
     return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (batch, length, heads * head_size))
 
 
-@gradient_of(split_heads)
+@gradient_of(split_heads, reads=())
 def split_heads_gradient(dy: Array, y: Array, x: Array, *, head_size: int) -> Array:
     """dx = dy in the order of x: `merge_heads`.
 
@@ -85,7 +85,7 @@ def split_heads_gradient(dy: Array, y: Array, x: Array, *, head_size: int) -> Ar
     return merge_heads.definition(dy)
 
 
-@gradient_of(merge_heads)
+@gradient_of(merge_heads, reads=())
 def merge_heads_gradient(dy: Array, y: Array, x: Array) -> Array:
     """dx = dy in the order of x: `split_heads`.
 
@@ -129,7 +129,7 @@ def append_keys(past: Array, new: Array) -> Array:
     return namespace(new).concat([past, new], axis=2)
 
 
-@gradient_of(append_keys)
+@gradient_of(append_keys, reads=())
 def append_keys_gradient(dy: Array, y: Array, past: Array, new: Array) -> tuple[Array, Array]:
     """dpast and dnew are the two parts of dy.
 
@@ -177,7 +177,7 @@ def content_scores(q: Array, k: Array) -> Array:
     return xp.matmul(q, xp.matrix_transpose(k))
 
 
-@gradient_of(content_scores)
+@gradient_of(content_scores, reads=("q", "k"))
 def content_scores_gradient(dy: Array, y: Array, q: Array, k: Array) -> tuple[Array, Array]:
     """dq = dy k, dk = dyᵀ q.
 
@@ -229,7 +229,7 @@ def attention_probs(scores: Array, mask: Array | None = None, *, scale: float) -
     return namespace(scores).astype(softmax(logits), scores.dtype, copy=False)
 
 
-@gradient_of(attention_probs)
+@gradient_of(attention_probs, reads=("y", "mask"))
 def attention_probs_gradient(dy: Array, y: Array, scores: Array, mask: Array | None = None, *, scale: float) -> Array:
     """With y = softmax(z), z = scale · scores + mask: dscores = scale · dz.
 
@@ -246,7 +246,7 @@ def attention_probs_gradient(dy: Array, y: Array, scores: Array, mask: Array | N
         The gradient with respect to `scores`; the mask is a constant.
     """
     dlogits = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
-    return namespace(scores).astype(dlogits * scale, scores.dtype, copy=False)
+    return namespace(y).astype(dlogits * scale, scores.dtype, copy=False)
 
 
 @primitive
@@ -274,7 +274,7 @@ def mask_heads(probs: Array, head_mask: Array) -> Array:
     return probs * head_mask[:, None, None]
 
 
-@gradient_of(mask_heads)
+@gradient_of(mask_heads, reads=("probs", "head_mask"))
 def mask_heads_gradient(dy: Array, y: Array, probs: Array, head_mask: Array) -> tuple[Array, Array]:
     """dprobs = dy · mask; the mask's own gradient measures how much a head matters (Michel et al. 2019).
 
@@ -322,7 +322,7 @@ def content_context(probs: Array, v: Array) -> Array:
     return namespace(probs).matmul(probs, v)
 
 
-@gradient_of(content_context)
+@gradient_of(content_context, reads=("probs", "v"))
 def content_context_gradient(dy: Array, y: Array, probs: Array, v: Array) -> tuple[Array, Array]:
     """dprobs = dy vᵀ, dv = probsᵀ dy.
 

@@ -124,7 +124,7 @@ def rescale(x: Array, factor: Array) -> Array:
     return x * factor
 
 
-@gradient_of(rescale)
+@gradient_of(rescale, reads=("factor",))
 def rescale_gradient(dy: Array, y: Array, x: Array, factor: Array) -> Array:
     """dx = dy · factor; the mask is a constant.
 

@@ -44,7 +44,7 @@ def grouped_linear(x: Array, weight: Array, bias: Array) -> Array:
     return xp.reshape(y + bias, (*x.shape[:-1], bias.shape[0]))  # (…, O)
 
 
-@gradient_of(grouped_linear)
+@gradient_of(grouped_linear, reads=("x", "weight", "bias"))
 def grouped_linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
     """For each group as for a linear layer: dx = dy Wᵀ, dW = xᵀ dy; db = Σ dy.
 

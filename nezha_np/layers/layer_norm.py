@@ -49,7 +49,7 @@ def _normalise(x: Array, eps: float) -> tuple[Array, Array]:
     return centred / deviation, deviation
 
 
-@gradient_of(layer_norm)
+@gradient_of(layer_norm, reads=("x", "weight", "bias"))
 def layer_norm_gradient(
     dy: Array, y: Array, x: Array, weight: Array, bias: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:

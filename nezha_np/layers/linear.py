@@ -42,7 +42,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return xp.reshape(y, (*x.shape[:-1], weight.shape[0]))  # (…, O)
 
 
-@gradient_of(linear)
+@gradient_of(linear, reads=("x", "weight", "bias"))
 def linear_gradient(dy: Array, y: Array, x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, ...]:
     """With y_no = Σ_i x_ni W_oi + b_o: dx = dy W, dW = dyᵀ x, db = Σ_n dy_n.
 

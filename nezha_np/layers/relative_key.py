@@ -56,7 +56,7 @@ def query_distance_scores(q: Array, weight: Array, *, keys: int, past: int = 0) 
     return spread(xp.matmul(q, xp.matrix_transpose(rows)), keys=keys, past=past)  # (B, N, Q, S)
 
 
-@gradient_of(query_distance_scores)
+@gradient_of(query_distance_scores, reads=("q", "weight"))
 def query_distance_scores_gradient(
     dy: Array, y: Array, q: Array, weight: Array, *, keys: int, past: int = 0
 ) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def key_distance_scores(k: Array, weight: Array, *, queries: int, past: int = 0)
     return xp.matrix_transpose(spread(by_row, keys=queries, past=-past))  # (B, N, S, Q) -> (B, N, Q, S)
 
 
-@gradient_of(key_distance_scores)
+@gradient_of(key_distance_scores, reads=("k", "weight"))
 def key_distance_scores_gradient(
     dy: Array, y: Array, k: Array, weight: Array, *, queries: int, past: int = 0
 ) -> tuple[Array, Array]:

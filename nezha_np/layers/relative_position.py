@@ -114,7 +114,7 @@ def position_scores(q: Array, table: Array, *, keys: int, past: int = 0) -> Arra
     return spread(by_row, keys=keys, past=past)  # (B, N, Q, S)
 
 
-@gradient_of(position_scores)
+@gradient_of(position_scores, reads=("table",))
 def position_scores_gradient(dy: Array, y: Array, q: Array, table: Array, *, keys: int, past: int = 0) -> Array:
     """dq = collect(dy) T: `spread` is linear, and `collect` is its transpose. T is fixed and has no gradient.
 
@@ -162,7 +162,7 @@ def position_context(probs: Array, table: Array, *, past: int = 0) -> Array:
     return namespace(probs).matmul(by_row, table)  # (B, N, Q, D)
 
 
-@gradient_of(position_context)
+@gradient_of(position_context, reads=("table",))
 def position_context_gradient(dy: Array, y: Array, probs: Array, table: Array, *, past: int = 0) -> Array:
     """dprobs = spread(dy Tᵀ): the transpose of collecting is spreading.
 

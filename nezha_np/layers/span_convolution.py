@@ -64,7 +64,7 @@ def separable_convolution(x: Array, depthwise: Array, pointwise: Array, bias: Ar
     return linear.definition(_depthwise(x, depthwise), pointwise[:, :, 0], bias[:, 0])
 
 
-@gradient_of(separable_convolution)
+@gradient_of(separable_convolution, reads=("x", "depthwise", "pointwise", "bias"))
 def separable_convolution_gradient(
     dy: Array, y: Array, x: Array, depthwise: Array, pointwise: Array, bias: Array
 ) -> tuple[Array, Array, Array, Array]:
@@ -137,7 +137,7 @@ def multiply(x: Array, y: Array) -> Array:
     return x * y
 
 
-@gradient_of(multiply)
+@gradient_of(multiply, reads=("x", "y"))
 def multiply_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """dx = dz ⊙ y, dy = dz ⊙ x.
 
@@ -185,7 +185,7 @@ def convolution_kernels(scores: Array, *, size: int) -> Array:
     return xp.astype(softmax(by_kernel), scores.dtype, copy=False)
 
 
-@gradient_of(convolution_kernels)
+@gradient_of(convolution_kernels, reads=("y",))
 def convolution_kernels_gradient(dy: Array, y: Array, scores: Array, *, size: int) -> Array:
     """As for attention: the gradient of softmax, over each kernel.
 
@@ -201,7 +201,7 @@ def convolution_kernels_gradient(dy: Array, y: Array, scores: Array, *, size: in
     dscores : (B, L, N·k) float array
         The gradient with respect to `scores`.
     """
-    xp = namespace(scores)
+    xp = namespace(y)
     dscores = softmax_gradient(in_statistics_dtype(dy), in_statistics_dtype(y))
     return xp.astype(xp.reshape(dscores, scores.shape), scores.dtype, copy=False)
 
@@ -235,7 +235,7 @@ def dynamic_convolution(values: Array, kernels: Array) -> Array:
     return xp.reshape(averages, values.shape)
 
 
-@gradient_of(dynamic_convolution)
+@gradient_of(dynamic_convolution, reads=("values", "kernels"))
 def dynamic_convolution_gradient(dy: Array, y: Array, values: Array, kernels: Array) -> tuple[Array, Array]:
     """dκ_ij = dy_i · v_{i+j−c}, and dv_m = Σ_j κ_ij dy_i with i = m − j + c, where c = (k − 1)/2.
 
@@ -291,7 +291,7 @@ def join_features(x: Array, y: Array) -> Array:
     return namespace(x).concat([x, y], axis=-1)
 
 
-@gradient_of(join_features)
+@gradient_of(join_features, reads=())
 def join_features_gradient(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """dx and dy are the two halves of dz.
 

@@ -21,25 +21,30 @@ makes arrays that no gradient is taken by: masks, tables, input arrays. A call o
     view        the weights below one prefix
     recorder    what every call of a layer is handed to while a pass is recorded
     trace       every intermediate array by its full name
-    tape        a trace that can be walked backwards: the gradients
+    tape        a trace that can be walked backwards
+    calls       what a tape keeps of a call
+    identities  numbers that tell arrays apart without holding them
+    gradients   `value_and_grad`: a pass on a tape, and the walk back
     patterns    the one language of patterns of names: ``*`` within a part of a name, ``**`` across parts
     summary     named arrays as a table of plain text
 
 The active recorder lives in a context variable, so that threads do not see each other's.
 """
 
+from nezha_np.mechanism.gradients import value_and_grad
 from nezha_np.mechanism.layer import (
     ArrayLayer,
     CompositeLayer,
     Kernel,
     Layer,
+    checkpointed,
     composite,
     constant,
     gradient_of,
     primitive,
 )
 from nezha_np.mechanism.recorder import Recorder, definitions, dropout_key, dropout_start, recording
-from nezha_np.mechanism.tape import Tape, value_and_grad
+from nezha_np.mechanism.tape import Tape
 from nezha_np.mechanism.trace import Trace, trace
 from nezha_np.mechanism.view import View
 
@@ -52,6 +57,7 @@ __all__ = [
     "Tape",
     "Trace",
     "View",
+    "checkpointed",
     "composite",
     "constant",
     "definitions",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -26,11 +27,17 @@ class Layer(Protocol):
         The function as it is written.
     gradient : callable or None
         The gradient of a primitive; None where it has none.
+    reads : tuple of bool, or None
+        Of the result and of each argument, whether the gradient reads its numbers; None: it may read all.
+    checkpointed : bool
+        Whether `checkpointed` marks it.
     """
 
     __name__: str
     definition: Function
     gradient: Function | None
+    reads: tuple[bool, ...] | None
+    checkpointed: bool
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Run the layer."""
@@ -61,6 +68,8 @@ _kernels: dict[type, Mapping[Layer, Kernel]] = {}
 _gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
 # array type -> the context in which the kernels want a pass and its walk back to run
 _whole_passes: dict[type, Callable[[], AbstractContextManager[Any]]] = {}
+# array type -> how the kernels apply a function of elements to arrays: sweep(function, *arrays)
+_sweeps: dict[type, Callable[..., tuple[Any, ...]]] = {}
 
 
 def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
@@ -73,6 +82,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
         kernels = None
     _gradient_kernels.setdefault(type(array), getattr(kernels, "GRADIENT_KERNELS", {}))
     _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
+    _sweeps.setdefault(type(array), getattr(kernels, "SWEEP", _sweep_at_once))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
@@ -93,7 +103,7 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
         return definition(*arguments, **options)
 
     layer = cast(Layer, call)
-    layer.definition, layer.gradient = definition, None
+    layer.definition, layer.gradient, layer.reads, layer.checkpointed = definition, None, None, False
     return layer
 
 
@@ -152,6 +162,74 @@ def whole_pass(weights: Any) -> AbstractContextManager[Any]:
     return _whole_passes[type(array)]()
 
 
+def _sweep_at_once(
+    function: Callable[..., tuple[Any, ...]], *arrays: Any, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    return written(function(*arrays), out)
+
+
+def written(values: tuple[Any, ...], out: Sequence[Any] | None) -> tuple[Any, ...]:
+    """Write arrays into others of the same shape and dtype, where there are any, and return those that hold them.
+
+    Parameters
+    ----------
+    values : tuple of array
+        The arrays.
+    out : sequence of (array or None), or None
+        Where to write each; None: nowhere.
+
+    Returns
+    -------
+    tuple of array
+        The arrays of `out`, and those of `values` that have none.
+    """
+    if out is None:
+        return values
+    for value, target in zip(values, out, strict=True):
+        if target is not None and target is not value:
+            target[...] = value
+    return tuple(value if target is None else target for value, target in zip(values, out, strict=True))
+
+
+def sweep(
+    function: Callable[..., tuple[Array, ...]], *arrays: Array, out: Sequence[Array | None] | None = None
+) -> tuple[Array, ...]:
+    """Apply a function of elements to large arrays, by the kernels of their library, where they have a faster way.
+
+    NumPy's go through the arrays block by block, so that what the function makes on its way stays in cache, and divide
+    the blocks among threads inside `whole_pass`. The numbers are the same, bit by bit. Nothing is recorded of it: it is
+    for what is computed outside of a pass, such as an optimiser's step.
+
+    Parameters
+    ----------
+    function : callable
+        Takes as many arrays, of one shape, and returns a tuple of arrays of this shape. Each element of them depends
+        on the elements in the same place alone.
+    *arrays : array
+        The arrays, one at least.
+    out : sequence of (array or None), optional
+        For each array of the result one to write it into, of its shape and dtype; it may be one of `arrays`. None: a
+        new array.
+
+    Returns
+    -------
+    tuple of array
+        What ``function(*arrays)`` returns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sweep(lambda x, y: (x + y, x * y), np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    (array([4., 6.]), array([3., 8.]))
+    """
+    if active_recorder() is not None:
+        return written(function(*arrays), out)
+    kind = type(arrays[0])
+    if kind not in _sweeps:
+        _kernels_for(arrays[0])
+    return _sweeps[kind](function, *arrays, out=out)
+
+
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:
     """Make a function a layer that returns one array; a trace or a tape records the result, and nothing inside.
 
@@ -194,6 +272,23 @@ def composite(definition: Callable[P, R]) -> CompositeLayer[P, R]:
     return cast("CompositeLayer[P, R]", _layer(definition, lambda recorder, *call: recorder.composite(*call)))
 
 
+def checkpointed(layer: CompositeLayer[P, R]) -> CompositeLayer[P, R]:
+    """Mark a composite as one that a tape may run again instead of keeping what its gradients need.
+
+    Parameters
+    ----------
+    layer : CompositeLayer
+        The composite, one of many in a row: a layer of the encoder.
+
+    Returns
+    -------
+    CompositeLayer
+        The same.
+    """
+    layer.checkpointed = True
+    return layer
+
+
 def constant(definition: Callable[..., Array]) -> ArrayLayer:
     """Make a function a layer whose result no gradient passes through: a mask, a table, an input array.
 
@@ -210,13 +305,16 @@ def constant(definition: Callable[..., Array]) -> ArrayLayer:
     return cast(ArrayLayer, _layer(definition, lambda recorder, *call: recorder.constant(*call)))
 
 
-def gradient_of(layer: Layer) -> Callable[[Function], Function]:
+def gradient_of(layer: Layer, *, reads: Sequence[str] | None = None) -> Callable[[Function], Function]:
     """Register the gradient of a primitive.
 
     Parameters
     ----------
     layer : Layer
         The primitive.
+    reads : sequence of str, optional
+        Which of its parameters, from the second on, the gradient reads the numbers of; of the others it may know only
+        shape and dtype, and a tape that is not looked at lets them go. It binds the gradient's kernels too. None: all.
 
     Returns
     -------
@@ -224,6 +322,11 @@ def gradient_of(layer: Layer) -> Callable[[Function], Function]:
         A decorator for the gradient, which is called as ``gradient(dy, y, *arguments, **options)`` and returns one
         array for each argument that has a gradient, None for an argument that has none; a single array is the first
         argument's.
+
+    Raises
+    ------
+    ValueError
+        When the gradient is registered, if `reads` has a name that is none of its parameters'.
 
     Examples
     --------
@@ -239,7 +342,11 @@ def gradient_of(layer: Layer) -> Callable[[Function], Function]:
     """
 
     def register(gradient: Function) -> Function:
+        names = list(inspect.signature(gradient).parameters)[1:]
+        if reads is not None and (unknown := [name for name in reads if name not in names]):
+            raise ValueError(f"reads: expected parameters of {gradient.__name__}, got {', '.join(unknown)}")
         layer.gradient = gradient
+        layer.reads = None if reads is None else tuple(name in reads for name in names)
         return gradient
 
     return register

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from numbers import Integral
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel, whole_pass
-from nezha_np.mechanism.recorder import definitions, kernels_run_here, nothing_recorded, recording
+from nezha_np.mechanism.calls import Call, Checkpoint, Unread
+from nezha_np.mechanism.identities import Identities
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel, sweep
+from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
-
-
-class WithLoss(Protocol):
-    """What a head returns: an object with a loss."""
-
-    @property
-    def loss(self) -> Array | None:
-        """The loss, an array without axes; None where the head got no labels."""
-
-
-P = ParamSpec("P")
-Output = TypeVar("Output", bound=WithLoss)
 
 
 class Tape(Trace):
     """A trace that also records the calls, which the walk back needs.
 
+    With `output` it is not there to be looked at: it keeps the numbers that gradients read, and lets each go when the
+    walk back has passed it. Then it can be walked back once.
+
     Parameters
     ----------
     dropout_seed : tuple of int or None
         Seed and step of the dropout masks, and whatever else is to tell them apart; None: no dropout.
+    output : tuple of str, optional
+        As for `Trace`.
     kernels : bool
         Whether layers and gradients run by their kernels, where they have one. What is read and recorded is made by
         definitions.
+    checkpoint_layers : bool
+        Whether composites that are `checkpointed` keep their arguments alone, and run again when the walk back comes
+        to them (Chen et al. 2016, "Training deep nets with sublinear memory cost"): one more forward pass, to the same
+        bits. It needs an `output`, which fits no name in them.
     dropout_rows : (int, int), optional
         For a pass over some rows of a batch: how many rows come before them, and how many they are. They have the
         dropout masks that they have in the whole batch.
@@ -44,17 +41,22 @@ class Tape(Trace):
     def __init__(
         self,
         dropout_seed: tuple[int, ...] | None,
+        output: tuple[str, ...] | None = None,
         *,
         kernels: bool = False,
+        checkpoint_layers: bool = False,
         dropout_rows: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(output)
         self.dropout_seed = dropout_seed
         self.dropout_rows = dropout_rows
         self.kernels = kernels
-        self.calls: list[tuple[Layer, tuple[Any, ...], dict[str, Any], Array]] = []
-        self.constants: dict[int, Array] = {}  # held, so that no other array can take their identity
-        self.made: set[int] = set()
+        self.checkpoint_layers = checkpoint_layers
+        self.calls: list[Call | Checkpoint] = []
+        self.identities = Identities()
+        self.constants: set[int] = set()  # numbers of arrays
+        self.within_checkpoint = False  # where nothing is recorded by name
+        self.keeps_calls = True
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
         """Run a primitive and record the call.
@@ -77,7 +79,9 @@ class Tape(Trace):
         where = f"{layer.__name__} in {self.scope or 'the model'}"
         if any(map(_is_float_array, options.values())):
             raise ValueError(f"{where} got a float array by keyword: its gradient would be lost. Pass it by position")
-        if not all(self._knows(argument) for argument in arguments if _is_float_array(argument)):
+        numbers = tuple(self.number_of(argument) for argument in arguments)
+        pairs = zip(arguments, numbers, strict=True)
+        if any(number is None and _is_float_array(argument) for argument, number in pairs):
             raise ValueError(
                 f"{where} got a float array that no layer made: its gradient would be lost. "
                 "Make it by a primitive or a constant layer"
@@ -85,9 +89,21 @@ class Tape(Trace):
         result = super().primitive(layer, arguments, options, name)
         # A layer that changes nothing returns its argument: the walk back has nothing to do for it.
         if not any(result is argument for argument in arguments):
-            self.calls.append((layer, arguments, options, result))
-            self.made.add(id(result))
+            number = self.identities.add(result)
+            if self.keeps_calls:
+                kept, *others = self._read(layer, (result, *arguments))
+                self.calls.append(Call(layer, tuple(others), options, kept, numbers, number))
         return result
+
+    def _read(self, layer: Layer, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Leave out the numbers of a layer's result and arguments that its gradient does not read."""
+        if self.output is None or layer.reads is None:
+            return arrays
+        reads = (*layer.reads, *[True] * len(arrays))
+        return tuple(
+            array if read or not _is_float_array(array) else Unread(tuple(array.shape), array.dtype)
+            for array, read in zip(arrays, reads, strict=False)
+        )
 
     def constant(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Array:
         """Run a constant layer and record its result.
@@ -104,14 +120,70 @@ class Tape(Trace):
         """
         full_name = self.full_name(layer, arguments, name)
         result = self.compute(full_name, layer, arguments, options)
-        if self._knows(result):  # one array was passed for two inputs: each name has a gradient of its own
+        if self.number_of(result) is not None:  # one array was passed for two inputs: each has a gradient of its own
             result = result[...]
         result = self.keep(full_name, result)
-        self.constants[id(result)] = result
+        self.constants.add(self.identities.add(result))
         return result
 
-    def _knows(self, array: Array) -> bool:
-        return id(array) in self.made or id(array) in self.parameters or id(array) in self.constants
+    def number_of(self, array: Any) -> int | None:
+        """Return the number of an array that a layer made, or of a weight.
+
+        Parameters
+        ----------
+        array : array
+            The array, or any other value.
+
+        Returns
+        -------
+        int or None
+            The number; None for any other value.
+        """
+        return self.identities.add(array) if id(array) in self.parameters else self.identities.find(array)
+
+    def keep(self, name: str, array: Array) -> Array:
+        """Record an array by its name; not in a composite that runs twice.
+
+        Parameters
+        ----------
+        name, array
+            As for `Trace.keep`.
+
+        Returns
+        -------
+        array
+            What the pass continues with: the array.
+        """
+        return array if self.within_checkpoint else super().keep(name, array)
+
+    def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make the result of a composite; of one that is a checkpoint keep the arguments alone.
+
+        Parameters
+        ----------
+        name, layer, arguments, options
+            As for `Trace.compose`.
+
+        Returns
+        -------
+        array or tuple
+            The result.
+        """
+        if not (self.checkpoint_layers and layer.checkpointed) or self.within_checkpoint:
+            return super().compose(name, layer, arguments, options)
+        with self._checkpoint(keeps_calls=False):
+            result = super().compose(name, layer, arguments, options)
+        numbers = tuple(self.number_of(array) for array in _flat(result))
+        self.calls.append(Checkpoint(layer, arguments, options, self.scope, numbers))
+        return result
+
+    @contextmanager
+    def _checkpoint(self, *, keeps_calls: bool) -> Iterator[None]:
+        self.within_checkpoint, self.keeps_calls = True, keeps_calls
+        try:
+            yield
+        finally:
+            self.within_checkpoint, self.keeps_calls = False, True
 
     def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make the result of a primitive or a constant layer, by its kernel where kernels are used.
@@ -212,7 +284,12 @@ class Tape(Trace):
         return dy
 
     def walk_back(
-        self, loss: Array, *, intermediates: bool = False, scales: Mapping[str, float] | None = None
+        self,
+        loss: Array,
+        *,
+        intermediates: bool = False,
+        scales: Mapping[str, float] | None = None,
+        unwanted: Collection[str] = (),
     ) -> dict[str, Array]:
         """Compute all gradients of a loss.
 
@@ -225,6 +302,8 @@ class Tape(Trace):
         scales : mapping of str to float, optional
             Factors by the names of results of this tape: the gradient of such a result is multiplied by its factor
             before the walk goes on. ``{"loss": 1024.0}`` scales all gradients.
+        unwanted : collection of str
+            Names of weights whose gradients are not returned. The walk ends where it would come to these alone.
 
         Returns
         -------
@@ -236,97 +315,80 @@ class Tape(Trace):
         ValueError
             If no layer made the loss, or a layer has no gradient.
         """
-        if id(loss) not in self.made:
+        first = self.identities.find(loss)
+        if first is None or first in self.constants or id(loss) in self.parameters:
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
-        gradients = {id(loss): namespace(loss).ones_like(loss)}
-        factors = {id(self.arrays[name]): factor for name, factor in (scales or {}).items()}
-        for layer, arguments, options, result in reversed(self.calls):
-            dy = gradients.get(id(result)) if intermediates else gradients.pop(id(result), None)
-            if dy is None:
-                continue
-            if id(result) in factors:
-                dy = dy * factors[id(result)]
-            dy = self.keep_gradient(dy, result)
-            parts = self.compute_gradient(dy, result, layer, arguments, options)
-            for argument, part in zip(arguments, parts if isinstance(parts, tuple) else (parts,), strict=False):
-                if part is not None and (intermediates or id(argument) not in self.constants):
-                    before = gradients.get(id(argument))
-                    gradients[id(argument)] = part if before is None else before + part
-        named = {name: gradients[key] for key, name in self.parameters.items() if key in gradients}
+        gradients: dict[int, Array] = {first: namespace(loss).ones_like(loss)}
+        factors = {self.identities.add(self.arrays[name]): factor for name, factor in (scales or {}).items()}
+        wanted = {name: array for name, array in self.held.items() if name not in unwanted}
+        last = self._first_call_with(map(self.identities.find, wanted.values())) if unwanted else 0
+        if self.output is None:
+            for call in reversed(self.calls[last:]):
+                self._step_back(call, gradients, factors, intermediates)
+        while self.output is not None and len(self.calls) > last:
+            self._step_back(self.calls.pop(), gradients, factors, intermediates)
+        numbers = {name: self.identities.find(array) for name, array in wanted.items()}
         if intermediates:
-            named |= {name: gradients[id(array)] for name, array in self.arrays.items() if id(array) in gradients}
-        return named
+            numbers |= {name: self.identities.find(array) for name, array in self.arrays.items()}
+        return {name: gradients[number] for name, number in numbers.items() if number in gradients}
+
+    def _first_call_with(self, numbers: Iterable[int | None]) -> int:
+        """Return the place of the first call that gets one of some weights; a checkpoint may get any."""
+        looked_for = {number for number in numbers if number is not None}
+        for place, call in enumerate(self.calls):
+            if isinstance(call, Checkpoint) or not looked_for.isdisjoint(call.numbers):
+                return place
+        return len(self.calls)
+
+    def _step_back(
+        self, call: Call | Checkpoint, gradients: dict[int, Array], factors: dict[int, float], intermediates: bool
+    ) -> None:
+        """Go back over a call: from the gradient of its result to those of its arguments."""
+        if isinstance(call, Checkpoint):
+            self._run_again(call, gradients)
+            return
+        dy = gradients.get(call.number) if intermediates else gradients.pop(call.number, None)
+        if dy is None:
+            return
+        if call.number in factors:
+            dy = dy * factors[call.number]
+        dy = self.keep_gradient(dy, call.result)
+        parts = self.compute_gradient(dy, call.result, call.layer, call.arguments, call.options)
+        for number, part in zip(call.numbers, parts if isinstance(parts, tuple) else (parts,), strict=False):
+            if part is not None and number is not None and (intermediates or number not in self.constants):
+                gradients[number] = self._sum(gradients[number], part) if number in gradients else part
+
+    def _sum(self, x: Array, y: Array) -> Array:
+        """Add two parts of a gradient, by kernels where they are used; neither may change, others may hold it."""
+        if not self.kernels:
+            return x + y
+        with nothing_recorded():
+            return sweep(lambda x, y: (x + y,), x, y)[0]
+
+    def _run_again(self, call: Checkpoint, gradients: dict[int, Array]) -> None:
+        """Run a composite again: its calls come onto the tape, and the gradients of its results go on to the new ones.
+
+        The walk back, which comes to these calls next, needs nothing else.
+        """
+        if gradients.keys().isdisjoint(call.numbers):
+            return
+        outer, self.scope = self.scope, call.scope
+        try:
+            with recording(self), self._checkpoint(keeps_calls=True):
+                result = call.layer.definition(*call.arguments, **call.options)
+        finally:
+            self.scope = outer
+        for number, array in zip(call.numbers, _flat(result), strict=True):
+            if number in gradients:
+                gradients[self.identities.add(array)] = gradients.pop(number)
+
+
+def _flat(result: Any) -> list[Any]:
+    """List the arrays in the result of a composite."""
+    if isinstance(result, tuple):
+        return [array for part in result for array in _flat(part)]
+    return [result]
 
 
 def _is_float_array(value: Any) -> bool:
     return is_array(value) and has_kind(value, "real floating")
-
-
-def value_and_grad(
-    head: Callable[P, Output],
-    dropout_seed: int | tuple[int, int] | None = None,
-    *,
-    intermediates: bool = False,
-) -> Callable[P, tuple[Output, dict[str, Array]]]:
-    """Turn a head into a function that also returns the gradients of its loss with respect to the weights.
-
-    Parameters
-    ----------
-    head : callable
-        A head with a loss, ``nz.masked_lm`` for example, or any function of weights whose result has a ``loss``.
-    dropout_seed : int or (int, int), optional
-        None: no dropout. A seed, or a seed and a step: dropout at the rates of the configuration. Each mask is sampled
-        with seed, step (0 by default) and the full name of its layer as the key, the same on every machine.
-    intermediates : bool, optional
-        Whether to return the gradients of the intermediates too, under their trace names.
-
-    Returns
-    -------
-    callable
-        Takes what the head takes; returns the head's output and a dict from names to gradients. The gradient of a
-        weight that is used twice (the decoder tied to the embeddings) is the sum of both. A weight that the loss does
-        not depend on has no entry. A tensor that a plain mapping holds under its second name, such as
-        ``cls.predictions.decoder.bias``, has its gradient under this name.
-
-    Raises
-    ------
-    TypeError
-        If `head` is not callable, `dropout_seed` is not an integer, a pair of integers or None, or `intermediates` is
-        not a bool.
-    ValueError
-        When the returned function is called, if the head returned no loss, because it got no labels.
-
-    Examples
-    --------
-    >>> import nezha_np as nz
-    >>> weights = nz.load()
-    >>> out, gradients = nz.value_and_grad(nz.masked_lm)(weights, [[2, 5, 3]], labels=[[-100, 7, -100]])
-    >>> gradients["encoder.layer.0.output.dense.bias"].shape
-    (256,)
-    """
-    if not callable(head):
-        raise TypeError(f"head: expected a function, got {type(head).__name__}")
-    seed_and_step = None
-    if dropout_seed is not None:
-        pair: tuple[Any, ...] = dropout_seed if isinstance(dropout_seed, tuple) else (dropout_seed, 0)
-        if len(pair) != 2 or not all(isinstance(part, Integral) and not isinstance(part, bool) for part in pair):
-            raise TypeError(f"dropout_seed: expected an integer, a pair of integers or None, got {dropout_seed!r}")
-        seed_and_step = (int(pair[0]), int(pair[1]))
-    if not isinstance(intermediates, bool):
-        raise TypeError(f"intermediates: expected True or False, got {intermediates!r}")
-
-    @functools.wraps(head)
-    def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
-        kernels = not intermediates and kernels_run_here()
-        weights: Any = arguments[0] if arguments else options.get("weights")
-        with whole_pass(weights) if kernels else nullcontext():
-            with recording(Tape(seed_and_step, kernels=kernels)) as tape:
-                out = head(*arguments, **options)
-            loss = getattr(out, "loss", None)
-            if loss is None:
-                raise ValueError(f"value_and_grad: {getattr(head, '__name__', head)} returned no loss: give it labels")
-            with definitions():
-                gradients = tape.walk_back(loss, intermediates=intermediates)
-        return out, {tape.given_names.get(name, name): gradient for name, gradient in gradients.items()}
-
-    return run

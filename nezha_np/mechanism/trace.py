@@ -41,6 +41,7 @@ class Trace(Mapping[str, Array]):
         self.arrays: dict[str, Array] = {}
         self.made_by: dict[str, int] = {}  # name -> identity of its array, also where it is not recorded
         self.parameters: dict[int, str] = {}  # identity of a weight -> its name
+        self.held: Mapping[str, Array] = {}  # the weights, held, so that no other array can take their identities
         self.given_names: Mapping[str, str] = {}  # name of a weight -> the one in the mapping that the caller gave
         self.scope = ""
 
@@ -183,6 +184,7 @@ class Trace(Mapping[str, Array]):
             return layer.definition(*arguments, **options)
         if not self.parameters:
             self.parameters = {id(array): parameter for parameter, array in view.weights.items()}
+            self.held = view.weights
             self.given_names = getattr(view.weights, "given_names", {})
         full_name = view.prefix.removesuffix(".")
         outer, self.scope = self.scope, view.prefix

@@ -37,7 +37,7 @@ from nezha_np.layers.linear import linear
 from nezha_np.layers.masks import as_constant
 from nezha_np.layers.selection import first_token
 from nezha_np.layers.span_convolution import join_features
-from nezha_np.mechanism import View, composite
+from nezha_np.mechanism import View, checkpointed, composite
 from nezha_np.model.arguments import Call, Inputs, KeysAndValues, check_call
 from nezha_np.model.outputs import ModelOutput
 from nezha_np.weights.weights import Weights, as_weights
@@ -272,6 +272,7 @@ def feed_forward(x: Array, w: View) -> Array:
     return residual_output(intermediate(x, w.at("intermediate")), x, w.at("output"))
 
 
+@checkpointed
 @composite
 def encoder_layer(
     x: Array, w: View, *, table: Array | None, call: Call, head_mask: Array | None, past: KeysAndValues | None

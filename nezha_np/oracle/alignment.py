@@ -14,10 +14,11 @@ from nezha_np.arrays import is_array, library, to_numpy
 from nezha_np.checks import check_path, listed
 from nezha_np.families.family import every_prefix, family_of
 from nezha_np.mechanism.patterns import compile_pattern, count_stars, fill_stars
-from nezha_np.oracle.bundle import Bundle, flattened, load_bundle
+from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.bundle_document import KEY, TOLERANCES
 from nezha_np.oracle.description import has_square_scores
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
+from nezha_np.oracle.nesting import flattened
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors

@@ -2,8 +2,8 @@
 
 The tensors of the file are named by groups: ``inputs/…`` the inputs of the model, ``weights/…`` its parameters where
 the file has them, ``trace/…`` every intermediate, ``outputs/…`` what the head returns, ``gradients/…`` the gradient of
-the loss by every parameter and intermediate. All else is one JSON document in the file's metadata. `docs/bundles.md`
-specifies the format for readers in other languages.
+the loss by every parameter and intermediate. Of training steps there are ``batches/…`` and ``steps/…``. All else is one
+JSON document in the file's metadata. `docs/bundles.md` specifies the format for readers in other languages.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
 from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
+from nezha_np.oracle.nesting import batches_of, by_step_and_part, flattened, nested
+from nezha_np.oracle.recipe import Recipe, recipe_from_dict
+from nezha_np.oracle.step_names import check_steps, is_derived
 from nezha_np.weights.base import hash_files
 from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
@@ -62,6 +65,12 @@ class Bundle:
         The weights where the file has them.
     tolerances_by : str or None
         How the tolerances were found: "measured", "quick", or None where there are none.
+    training : Recipe or None
+        The optimiser of the recorded training steps and its numbers; None where there are no steps.
+    batches : tuple of tuple of dict
+        Of each training step the parts of its batch, arguments of the head each.
+    steps : dict of str to array
+        The numbers of the training steps in the order in which they are made: ``1/loss``, ``1/gradients/NAME``, ….
 
     Examples
     --------
@@ -84,17 +93,21 @@ class Bundle:
     versions: dict[str, str]
     tensors: dict[str, np.ndarray] | None = None
     tolerances_by: str | None = "measured"
+    training: Recipe | None = None
+    batches: tuple[tuple[dict[str, Any], ...], ...] = ()
+    steps: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that an implementation can be compared with, in the order in which it is made.
 
-        A name of the trace stands for itself; the others are ``outputs/…`` and ``gradients/…``.
+        A name of the trace stands for itself; the others are ``outputs/…``, ``gradients/…`` and ``steps/…``.
         """
         return {
             **self.trace,
             **{f"outputs/{name}": array for name, array in self.outputs.items()},
             **{f"gradients/{name}": array for name, array in self.gradients.items()},
+            **{f"steps/{name}": array for name, array in self.steps.items()},
         }
 
     def weights(self, checkpoint: Weights | str | Path | None = None) -> Weights:
@@ -182,6 +195,8 @@ class Bundle:
                 for dtype, of_names in self.tolerances.items()
             },
         }
+        if self.training is not None:
+            document |= {"training": self.training.to_dict(), "steps": list(self.steps)}
         try:
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
@@ -198,6 +213,8 @@ class Bundle:
             ("trace", self.trace),
             ("outputs", self.outputs),
             ("gradients", self.gradients),
+            ("batches", by_step_and_part(self.batches)),
+            ("steps", self.steps),
         ):
             named |= {f"{group}/{name}": value for name, value in values.items()}
         return named
@@ -219,52 +236,13 @@ def bundle_path(path: str | Path) -> Path:
     return path
 
 
-def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Name each array of nested tuples by its place in them; what is None is left out.
-
-    Examples
-    --------
-    >>> flattened({"use_cache": True, "past_key_values": ((1, 2), (3, 4)), "labels": None})
-    {'use_cache': True, 'past_key_values.0.0': 1, 'past_key_values.0.1': 2, 'past_key_values.1.0': 3, \
-'past_key_values.1.1': 4}
-    """
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, (tuple, list)):
-            found |= flattened({f"{name}.{index}": part for index, part in enumerate(value)})
-        elif value is not None:
-            found[name] = value
-    return found
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put back into tuples what `flattened` named.
-
-    Examples
-    --------
-    >>> nested({"past_key_values.0.0": 1, "past_key_values.0.1": 2})
-    {'past_key_values': ((1, 2),)}
-    """
-    groups: dict[str, dict[str, Any]] = {}
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        head, dot, rest = name.partition(".")
-        if dot:
-            groups.setdefault(head, {})[rest] = value
-        else:
-            found[name] = value
-    for name, parts in groups.items():
-        found[name] = tuple(part for _, part in sorted(nested(parts).items(), key=lambda item: int(item[0])))
-    return found
-
-
 def checkpoint_hash(path: str | Path, *, name: str = "path") -> str:
     """Return the SHA-256 of a checkpoint's files of tensors, one after another; `name` is the argument's.
 
     Examples
     --------
     >>> checkpoint_hash(SHIPPED)[:8]
-    '9c316e05'
+    'e06ce70d'
     """
     return hash_files(list_files(path, name=name))
 
@@ -334,6 +312,7 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         inputs = nested(arguments)
     except ValueError:  # what should be a number in a tuple is none
         raise ValueError(f"expected inputs by the names of arguments, got {', '.join(arguments)}") from None
+    recipe = None if "training" not in document else recipe_from_dict(document["training"])
     bundle = Bundle(
         head=document["head"],
         config=config,
@@ -347,7 +326,14 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
         versions=document["versions"],
         tensors=weights,
         tolerances_by=document["tolerances_by"],
+        training=recipe,
+        batches=() if recipe is None else batches_of(held("batches"), recipe.steps),
+        steps={} if recipe is None else listed("steps"),
     )
+    if recipe is not None:
+        check_steps(bundle.steps, recipe.steps, with_ratios=recipe.optimizer == "lamb")
     for dtype in TOLERANCES if bundle.tolerances_by is not None else ():
-        bundle.tolerances[dtype] = {name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays}
+        bundle.tolerances[dtype] = {
+            name: tolerance_of(document, dtype, tensor_name(name)) for name in bundle.arrays if not is_derived(name)
+        }
     return bundle

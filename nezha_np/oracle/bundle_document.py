@@ -39,7 +39,7 @@ def tensor_name(name: str) -> str:
     >>> tensor_name("embeddings.sum"), tensor_name("outputs/logits")
     ('trace/embeddings.sum', 'outputs/logits')
     """
-    return name if name.startswith(("outputs/", "gradients/")) else f"trace/{name}"
+    return name if name.startswith(("outputs/", "gradients/", "steps/")) else f"trace/{name}"
 
 
 def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -66,6 +66,10 @@ def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"expected one of the heads {', '.join(TASKS)}, got {document['head']!r}")
     if document["dtype"] not in DTYPES:
         raise ValueError(f"expected one of {', '.join(DTYPES)} for dtype in the metadata, got {document['dtype']!r}")
+    if document.get("training") is None:
+        document.pop("training", None)
+    elif not isinstance(document.get("steps"), list):
+        raise ValueError(f"expected list under steps in the bundle's metadata, got {document.get('steps')!r}"[:200])
     recipe, tolerances = document["weights"], document["tolerances"]
     if recipe.get("kind") not in tuple(RECIPES) or not recipe.keys() >= set(RECIPES[recipe["kind"]]):
         raise ValueError(f"expected a recipe for the weights ({', '.join(RECIPES)}), got {recipe}")

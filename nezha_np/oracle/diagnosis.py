@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from nezha_np.oracle.step_names import STEPS
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -20,7 +22,8 @@ class Finding:
     only : str or None
         The one step at which it is made, or a pattern of several, where it is not made at all such steps.
     before, after : float
-        The largest difference of the step without and with the mistake; infinite where the shapes differ.
+        The largest difference of the step without and with the mistake; infinite where the shapes differ, NaN where
+        theirs are.
     unexplained : int
         How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
     """
@@ -66,10 +69,17 @@ class Diagnosis:
         """The names of the mistakes, each once."""
         return tuple(dict.fromkeys(finding.name for finding in self.findings))
 
+    @property
+    def together(self) -> bool:
+        """Whether several mistakes make the same numbers of training steps: the numbers do not tell which it is."""
+        return len(self.names) > 1 and self.step is not None and self.step.startswith(STEPS)
+
     def __str__(self) -> str:
         lines = []
         if self.step is not None:
             lines.append(f"{self.step} is the first that does not follow from your inputs to it")
+        if self.together:
+            lines.append(f"one of {len(self.names)} mistakes, which make the same numbers here:")
         for finding in self.findings:
             made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
             where = f" (in {finding.only} alone)" if finding.only else ""
@@ -85,6 +95,8 @@ class Diagnosis:
 
 
 def _falls(finding: Finding) -> str:
+    if np.isnan(finding.before):
+        return f"your NaN are made, and the other numbers to {finding.after:.2e}"
     if np.isinf(finding.before):  # nothing can be subtracted from an array of another shape
         return f"the shape is yours, and the difference {finding.after:.2e}"
     return f"the difference falls from {finding.before:.2e} to {finding.after:.2e}"

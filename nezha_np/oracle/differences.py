@@ -81,3 +81,20 @@ def largest_difference(name: str, right: np.ndarray | None, theirs: np.ndarray |
     if right is None or theirs is None or np.shape(right) != np.shape(theirs):
         return float("inf")
     return largest(difference(name, right, theirs))
+
+
+def worst_place(apart: np.ndarray, allowed: float | np.ndarray) -> int:
+    """Return where, in the flat order, a difference is largest; with a tolerance of each element, over its own.
+
+    Examples
+    --------
+    >>> worst_place(np.array([1.0, 2.0]), 0.5), worst_place(np.array([1.0, 2.0]), np.array([0.1, 9.0]))
+    (1, 0)
+    """
+    if not apart.size:
+        return 0
+    if isinstance(allowed, np.ndarray):
+        with np.errstate(all="ignore"):
+            part = np.where(apart == 0.0, 0.0, apart / allowed)
+        apart = np.where(np.isnan(part), np.where(np.isinf(allowed), 0.0, np.inf), part)
+    return int(apart.argmax())

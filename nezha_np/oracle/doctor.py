@@ -28,6 +28,7 @@ from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
+from nezha_np.oracle.step_doctor import diagnose_steps
 from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
 from nezha_np.weights.weights import Weights
 
@@ -123,7 +124,7 @@ class _Doctor:
     def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs, progress: Progress | None) -> None:
         self.bundle, self.aligned, self.count = bundle, theirs, Count(progress)
         self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
-        exact = ARITHMETICS["float64"]
+        exact, self.exact_weights = ARITHMETICS["float64"], weights
         # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
         fast = "float32" if theirs.dtype == "float16" else self.arithmetic.computed_in
         self.fast = dataclasses.replace(self.arithmetic, computed_in=fast)
@@ -209,7 +210,11 @@ class _Doctor:
             seen = tuple(self._seen(step, steps, evidence))
             return Diagnosis(step, findings, tuple(self.differing), seen, notes)
         exact = (self.weights, self.inputs)
-        return diagnose_gradients(self.bundle, *exact, self.aligned, notes, self.count) or self._all_right(notes)
+        return (
+            diagnose_gradients(self.bundle, *exact, self.aligned, notes, self.count)
+            or diagnose_steps(self.bundle, self.exact_weights, self.aligned, notes, self.count)
+            or self._all_right(notes)
+        )
 
     def _notes(self) -> list[str]:
         notes = []

@@ -11,7 +11,7 @@ import numpy as np
 from nezha_np.arrays import to_numpy
 from nezha_np.mechanism import Tape, definitions, recording
 from nezha_np.model.tasks import TASKS
-from nezha_np.oracle.bundle import flattened
+from nezha_np.oracle.nesting import flattened
 from nezha_np.weights.weights import Weights
 
 
@@ -49,14 +49,14 @@ def order_of_gradients(tape: Tape) -> list[str]:
     for name, array in tape.arrays.items():
         names.setdefault(id(array), []).append(name)
     first_use: dict[int, int] = {}
-    for index, (_, arguments, _, _) in enumerate(tape.calls):
-        for argument in arguments:
+    for index, call in enumerate(tape.calls):
+        for argument in call.arguments:
             if id(argument) in tape.parameters:
                 first_use.setdefault(id(argument), index)
     order: list[str] = []
     for index in range(len(tape.calls) - 1, -1, -1):
-        _, arguments, _, result = tape.calls[index]
-        order += names.get(id(result), [])
-        order += [tape.parameters[id(argument)] for argument in arguments if first_use.get(id(argument)) == index]
+        call = tape.calls[index]
+        order += names.get(id(call.result), [])
+        order += [tape.parameters[id(argument)] for argument in call.arguments if first_use.get(id(argument)) == index]
     made = set(order)
     return order + [name for name in tape.arrays if name not in made]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash
 from nezha_np.oracle.bundle_document import TOLERANCES_BY
 from nezha_np.oracle.passes import gradients_of, in_order, outputs_of, run
 from nezha_np.oracle.progress import Progress, check_progress
+from nezha_np.oracle.recipe import OPTIONS
+from nezha_np.oracle.rounding import ARITHMETICS
+from nezha_np.oracle.step_recording import kept_steps, plan_steps
+from nezha_np.oracle.step_tolerances import rerun_steps
 from nezha_np.oracle.tolerances import largest_logit, measure_tolerances, quick_tolerances
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.init import init
@@ -38,9 +43,18 @@ def record(
     tolerances: str | None = "measured",
     path: str | Path | None = None,
     progress: Progress | None = None,
+    step: Any = None,
+    steps: int = 1,
+    learning_rate: float | Sequence[float] | Callable[[int], float] | None = None,
+    clip_norm: float = 1.0,
+    accumulation_steps: int = 1,
+    loss_scale: float = 1.0,
+    dropout_seed: int | None = None,
+    batches: Sequence[Any] | None = None,
+    parameters: Any = None,
     **inputs: Any,
 ) -> Bundle:
-    """Record a pass as a golden bundle.
+    """Record a pass as a golden bundle, and training steps after it.
 
     Parameters
     ----------
@@ -49,7 +63,9 @@ def record(
         the same on any machine; or the path of a checkpoint, of which the bundle holds the hash; None: the model that
         ships with the package.
     input_ids, **inputs
-        What the task takes, labels among it, as lists or arrays; with a loss the gradients are recorded too.
+        What the task takes, labels among it, as lists or arrays; with a loss the gradients are recorded too. With
+        `step` the options of the optimiser stand among them: ``weight_decay``, ``beta1``, ``beta2``, ``eps``,
+        ``decays``, of LAMB ``variant``.
     head : str
         "forward", "masked_lm", "pretraining" …: a public function of `nezha_np`.
     seed : int
@@ -71,6 +87,26 @@ def record(
     progress : callable, optional
         Is told how far it is: called with the number of passes that are done and of all, ``progress=print`` for
         example.
+    step : module or str, optional
+        The optimiser of training steps, `lamb`, `adamw` or `bert_adam` of `nezha_np.training`, or its name; None: no
+        steps are recorded.
+    steps : int
+        How many training steps. Each takes about six times the bytes of the weights, all at most 2 GiB.
+    learning_rate : float, sequence of float, or callable
+        The learning rate: one, that of each step, or a function of how many steps were made.
+    clip_norm : float
+        The largest global norm of the gradients; they are clipped to it before the step.
+    accumulation_steps : int
+        Into how many parts a batch is divided, whose gradients are accumulated before a step.
+    loss_scale : float
+        What the loss is multiplied by before the walk back, and the gradients are divided by after it.
+    dropout_seed : int, optional
+        The seed of the dropout masks in training steps; None: no dropout.
+    batches : sequence, optional
+        Of each step the arguments of the head as a mapping, or a sequence of mappings, whose gradients are accumulated;
+        None: every step has those that are given here. Without `input_ids` the recorded pass is that of the first.
+    parameters : str or sequence of str, optional
+        Patterns of the tensors whose arrays are recorded at each step; None: all.
 
     Returns
     -------
@@ -89,6 +125,11 @@ def record(
     >>> bundle = nz.oracle.record(config, [[2, 3]], head="masked_lm", labels=[[-100, 4]])
     >>> list(bundle.gradients)[:3]
     ['loss', 'cls.predictions.decoder', 'cls.predictions']
+    >>> from nezha_np.training import lamb
+    >>> inputs = {"head": "masked_lm", "labels": [[-100, 4]]}
+    >>> bundle = nz.oracle.record(config, [[2, 3]], **inputs, step=lamb, steps=2, learning_rate=1e-3)
+    >>> list(bundle.steps)[:2]
+    ['1/loss', '1/gradients/cls.predictions.bias']
     """
     if head not in tuple(TASKS):
         raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {head!r}")
@@ -104,8 +145,17 @@ def record(
     if path is not None:
         path = bundle_path(path)
     weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
+    options = {key: inputs.pop(key) for key in OPTIONS if key in inputs}
     arguments = {"input_ids": input_ids, **inputs}
     inputs = {key: _as_input(key, value, name) for key, value in arguments.items() if value is not None}
+    asked = {"steps": steps, "learning_rate": learning_rate, "clip_norm": clip_norm, "loss_scale": loss_scale}
+    asked |= {"accumulation_steps": accumulation_steps, "dropout_seed": dropout_seed, "batches": batches}
+    plan = plan_steps(step, weights, head, inputs, options, parameters, asked)
+    of_steps = tuple(
+        tuple({key: _as_input(key, value, name) for key, value in part.items() if value is not None} for part in parts)
+        for parts in plan.batches
+    )
+    inputs = inputs or (dict(of_steps[0][0]) if of_steps else {})
     tape, out = run(Tape(None), head, weights, inputs)
     trace = {key: to_numpy(array) for key, array in tape.items()}
     outputs = in_order(outputs_of(out), trace)
@@ -126,7 +176,10 @@ def record(
         versions={"nezha_np": nezha_np.__version__, "numpy": np.__version__, "python": platform.python_version()},
         tensors={key: to_numpy(array) for key, array in weights.items()} if recipe["kind"] == "inside" else None,
         tolerances_by=tolerances,
+        training=plan.recipe,
+        batches=of_steps,
     )
+    bundle.steps.update(kept_steps(rerun_steps(bundle, weights, ARITHMETICS[name]), plan.patterns))
     if tolerances == "measured":
         bundle.tolerances.update(measure_tolerances(bundle, weights, largest_logit(tape), progress))
     elif tolerances == "quick":

@@ -242,8 +242,9 @@ class GradientReplay(Rounded):
         *,
         changes: Changes | None = None,
         nudge: int = 0,
+        dropout_seed: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__(arithmetic, nudge)
+        super().__init__(arithmetic, nudge, dropout_seed)
         self.weights, self.inputs, self.theirs, self.changes = weights, inputs, theirs, changes or {}
         self.made_gradients: dict[str, np.ndarray] = {}
 

@@ -111,8 +111,8 @@ class Rounded(Tape):
     An additive mask is not: its minimum means never, and is the minimum of whatever dtype it is in.
     """
 
-    def __init__(self, arithmetic: Arithmetic, nudge: int = 0) -> None:
-        super().__init__(None)
+    def __init__(self, arithmetic: Arithmetic, nudge: int = 0, dropout_seed: tuple[int, ...] | None = None) -> None:
+        super().__init__(dropout_seed)
         self.arithmetic, self.nudge = arithmetic, nudge
 
     def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

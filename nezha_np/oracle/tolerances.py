@@ -15,6 +15,8 @@ from nezha_np.oracle.differences import difference, is_additive_mask, largest, m
 from nezha_np.oracle.passes import gradients_of, outputs_of, run
 from nezha_np.oracle.progress import Count, Progress
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, Rounded, inputs_in, weights_in
+from nezha_np.oracle.step_names import STEPS, is_derived
+from nezha_np.oracle.step_tolerances import rerun_steps
 from nezha_np.weights.weights import Weights
 
 Tolerances = dict[str, dict[str, float]]  # by dtype and name
@@ -47,7 +49,7 @@ def measure_tolerances(bundle: Bundle, weights: Weights, logits: float, progress
     dict of str to dict of str to float
         For each dtype a tolerance for each of `Bundle.arrays`.
     """
-    golden = bundle.arrays
+    golden = {name: array for name, array in bundle.arrays.items() if not is_derived(name)}
     found, every = {}, {name: dict.fromkeys(map(id, golden.values()), 0.0) for name in ARITHMETICS}
     passes = [(name, nudge) for name in ARITHMETICS for nudge in (NUDGES if name != "float64" else (0,))]
     for name, nudge in Count(progress).each(passes):
@@ -102,6 +104,7 @@ def quick_tolerances(bundle: Bundle, weights: Weights) -> Tolerances:
             if is_additive_mask(key)
             else _short(QUICK_MARGIN * (max(to.epsilon, own) * units[id(array)] + to.smallest))
             for key, array in bundle.arrays.items()
+            if not is_derived(key)
         }
         for name, to in ARITHMETICS.items()
     }
@@ -115,11 +118,11 @@ def units_of_rounding(
     It is a unit of the array's largest number at least. Where an array has few numbers, a single pass may happen to be
     right in all of them: then it is also at least what most arrays have, in proportion to its largest number.
     """
-    golden = bundle.arrays
+    golden = {name: array for name, array in bundle.arrays.items() if not is_derived(name)}
     scales = {key: _scale(key, array, logits) for key, array in golden.items()}
     units: dict[int, float] = {}  # by array: one of several names has one tolerance
-    for group in ("", "gradients/"):  # of the pass, and of its walk back
-        keys = [key for key in golden if key.startswith("gradients/") == bool(group) and not is_additive_mask(key)]
+    for group in ("", "gradients/", STEPS):  # of the pass, of its walk back, and of the steps
+        keys = [key for key in golden if _group(key) == group and not is_additive_mask(key)]
         apart = {key: largest(difference(key, golden[key], rounded[key])) / arithmetic.epsilon for key in keys}
         parts = [apart[key] / scales[key] for key in keys if scales[key] > ALL_BUT_ZERO]
         most = float(np.quantile(parts, 0.75)) if parts else 1.0
@@ -134,14 +137,18 @@ def largest_logit(tape: Tape) -> float:
 
     The loss is a difference of logits: where it is much smaller than they are, their roundings are its roundings.
     """
-    logits = (arguments[0] for layer, arguments, _, _ in tape.calls if layer is losses.cross_entropy)
+    logits = (call.arguments[0] for call in tape.calls if call.layer is losses.cross_entropy)
     return max((largest(magnitude("logits", to_numpy(of_loss))) for of_loss in logits), default=0.0)
 
 
 def _scale(name: str, array: np.ndarray, logits: float) -> float:
     """Return the largest of the numbers that an array is made of by one step, where it is a loss, else its own."""
-    is_loss = array.shape == () and not name.startswith("gradients/")
+    is_loss = array.shape == () and (not _group(name) or name.endswith("/loss"))
     return max(largest(magnitude(name, array)), logits if is_loss else 0.0)
+
+
+def _group(name: str) -> str:
+    return next((group for group in ("gradients/", STEPS) if name.startswith(group)), "")
 
 
 def rounded_pass(
@@ -162,6 +169,7 @@ def rounded_pass(
         **{name: to_numpy(array) for name, array in tape.items()},
         **{f"outputs/{name}": array for name, array in outputs_of(out).items()},
         **{f"gradients/{name}": array for name, array in gradients.items()},
+        **rerun_steps(bundle, weights, arithmetic, nudge),
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nezha_np.arrays import kind_of
 from nezha_np.oracle.alignment import Rename, check_rename, renamed, without_prefix
-from nezha_np.oracle.bundle import flattened
+from nezha_np.oracle.nesting import flattened
 
 
 def capture_torch(

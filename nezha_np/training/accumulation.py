@@ -11,7 +11,7 @@ added. The loss of `nezha_np.pretraining` is a mean over masked tokens plus a me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -108,6 +108,8 @@ def gradient_shares(
     dropout_seed: tuple[int, ...] | None = None,
     dropout_rows: tuple[int, int] | None = None,
     loss_scale: float = 1.0,
+    checkpoint_layers: bool = False,
+    frozen: Collection[str] = (),
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a part of a batch, as shares of those of the whole batch.
 
@@ -128,6 +130,10 @@ def gradient_shares(
         are. They have the dropout masks that they have in the whole.
     loss_scale : float
         What the loss is multiplied by before the walk back, and the gradients are divided by after it.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`.
+    frozen : collection of str
+        Names of tensors that have no gradient. The walk back does not go down to them.
 
     Returns
     -------
@@ -147,14 +153,20 @@ def gradient_shares(
     whole = own if counts is None else counts
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
     kernels = kernels_run_here()
+    tape = Tape(
+        dropout_seed, tuple(own), kernels=kernels, checkpoint_layers=checkpoint_layers, dropout_rows=dropout_rows
+    )
     with whole_pass(weights) if kernels else nullcontext():
-        with recording(Tape(dropout_seed, kernels=kernels, dropout_rows=dropout_rows)) as tape:
-            out = head(weights, **batch)
+        with recording(tape):
+            loss = head(weights, **batch).loss  # and nothing else of what it returns: its logits may be large
         # The mean over no labels is NaN, its gradient is 0.
         losses = {name: share * float(tape[name]) if share else 0.0 for name, share in shares.items()}
         with definitions():
-            gradients = tape.walk_back(out.loss, scales={name: share * loss_scale for name, share in shares.items()})
-    return losses, {name: in_statistics_dtype(gradient) / loss_scale for name, gradient in gradients.items()}
+            scales = {name: share * loss_scale for name, share in shares.items()}
+            gradients = tape.walk_back(loss, scales=scales, unwanted=frozen)
+    for name in gradients if loss_scale != 1.0 else ():
+        gradients[name] = in_statistics_dtype(gradients[name]) / loss_scale
+    return losses, {name: in_statistics_dtype(gradient) for name, gradient in gradients.items()}
 
 
 def accumulate(
@@ -166,12 +178,14 @@ def accumulate(
     dropout_seeds: Sequence[tuple[int, ...]] | None = None,
     dropout_rows: Sequence[tuple[int, int]] | None = None,
     loss_scale: float = 1.0,
+    checkpoint_layers: bool = False,
+    frozen: Collection[str] = (),
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Compute loss and gradients of a batch, part by part; only the sum of their gradients is held.
 
     Parameters
     ----------
-    head, weights, counts, loss_scale
+    head, weights, counts, loss_scale, checkpoint_layers, frozen
         As for `gradient_shares`; without `counts` the parts are the whole batch.
     parts : sequence of mapping of str to array_like
         The parts of the batch; one at least. One without rows has nothing to add.
@@ -211,9 +225,18 @@ def accumulate(
         seed = None if dropout_seeds is None else dropout_seeds[index]
         rows = None if dropout_rows is None else dropout_rows[index]
         shares, gradients = gradient_shares(
-            head, weights, part, counts=counts, dropout_seed=seed, dropout_rows=rows, loss_scale=loss_scale
+            head,
+            weights,
+            part,
+            counts=counts,
+            dropout_seed=seed,
+            dropout_rows=rows,
+            loss_scale=loss_scale,
+            checkpoint_layers=checkpoint_layers,
+            frozen=frozen,
         )
         losses = {name: loss + shares[name] for name, loss in losses.items()}
-        for name, gradient in gradients.items():
+        for name in list(gradients):  # each is let go as soon as it is added
+            gradient = gradients.pop(name)
             total[name] = total[name] + gradient if name in total else gradient
     return losses, total

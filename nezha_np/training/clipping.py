@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nezha_np.arrays import Array, in_statistics_dtype, namespace
+from nezha_np.arrays import Array, in_statistics_dtype, namespace, own_memory
 from nezha_np.checks import check_finite
+from nezha_np.mechanism.layer import sweep
 
 
 def global_norm(gradients: Mapping[str, Array]) -> Array:
@@ -47,7 +48,9 @@ def global_norm(gradients: Mapping[str, Array]) -> Array:
     return xp.sqrt(xp.sum(xp.stack(squares)))
 
 
-def clip_by_global_norm(gradients: Mapping[str, Array], most: float = 1.0) -> tuple[dict[str, Array], Array]:
+def clip_by_global_norm(
+    gradients: Mapping[str, Array], most: float = 1.0, *, donate: bool = False
+) -> tuple[dict[str, Array], Array]:
     """Shorten all gradients by one factor, where their global norm is larger than `most`.
 
     Parameters
@@ -56,6 +59,8 @@ def clip_by_global_norm(gradients: Mapping[str, Array], most: float = 1.0) -> tu
         The gradients by name.
     most : float
         c, the largest norm.
+    donate : bool
+        Whether the caller gives the gradients away: they may be shortened in place, as by an optimiser's ``donate``.
 
     Returns
     -------
@@ -82,6 +87,14 @@ def clip_by_global_norm(gradients: Mapping[str, Array], most: float = 1.0) -> tu
     too_long = (norm > most) & xp.isfinite(norm)
     factor = xp.where(too_long, most / xp.where(too_long, norm, xp.ones_like(norm)), xp.ones_like(norm))
     clipped = {}
-    for name, gradient in gradients.items():
-        clipped[name] = xp.astype(in_statistics_dtype(gradient) * factor, gradient.dtype, copy=False)
+    own = own_memory(list(gradients.values())) if donate else [False] * len(gradients)
+    for (name, gradient), writable in zip(gradients.items(), own, strict=True):
+        clipped[name] = _shorten(gradient, factor, gradient if writable else None)
     return clipped, norm
+
+
+def _shorten(gradient: Array, factor: Array, out: Array | None) -> Array:
+    def shortened(g: Array) -> tuple[Array]:
+        return (namespace(g).astype(in_statistics_dtype(g) * factor, g.dtype, copy=False),)
+
+    return sweep(shortened, gradient, out=(out,))[0]

@@ -163,6 +163,7 @@ def make_batch(
     most: int = 20,
     cut: np.ndarray | None = None,
     order: np.ndarray | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Make the batch of one step, for `nezha_np.pretraining`.
 
@@ -188,6 +189,8 @@ def make_batch(
         ``passages(corpus, max_length)``, where they are needed again and again.
     order : (P,) int array, optional
         ``order_of(epoch, P, seed)`` of the epoch of this step.
+    rows : (int, int), optional
+        The first row to make, and the one after the last; None: all. They are what they are in the whole batch.
 
     Returns
     -------
@@ -218,17 +221,18 @@ def make_batch(
         raise ValueError(f"batch_size: expected at most {len(cut)}, the passages of the corpus, got {batch_size}")
     epoch, index = divmod(step, each_epoch)
     order = order_of(epoch, len(cut), seed) if order is None else order
-    rows = order[index * batch_size : (index + 1) * batch_size]
-    shape = (batch_size, max_length)
+    first_row, after_row = (0, batch_size) if rows is None else rows
+    numbers = order[index * batch_size + first_row : index * batch_size + after_row]
+    shape = (numbers.size, max_length)
     batch = {
         "input_ids": np.full(shape, special.pad, np.int64),
         "attention_mask": np.zeros(shape, np.int64),
         "token_type_ids": np.zeros(shape, np.int64),
         "labels": np.full(shape, NO_LABEL, np.int64),
-        "next_sentence_label": np.zeros(batch_size, np.int64),
+        "next_sentence_label": np.zeros(numbers.size, np.int64),
     }
     replacements = np.setdiff1d(np.arange(corpus.vocab_size), dataclasses.astuple(special))
-    for row, number in enumerate(rows.tolist()):
+    for row, number in enumerate(numbers.tolist()):
         key = (seed, epoch, number)
         first, after = cut[number].tolist()
         pair = draw_pair(corpus.sentences, corpus.documents, (first, after), room=max_length - 3, key=key)

@@ -16,9 +16,10 @@ What sums is an argument: MPI (`nezha_np.training.mpi`), or threads, or nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,83 @@ def share_of(rows: int, processes: Processes) -> tuple[int, int]:
     [(0, 2), (2, 5), (5, 8)]
     """
     return rows * processes.rank // processes.size, rows * (processes.rank + 1) // processes.size
+
+
+def rows_of_process(part: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
+    """Return the rows of a part of a batch that a process computes, padded as the whole part is.
+
+    Parameters
+    ----------
+    part : mapping of str to array
+        The part.
+    processes : Processes
+        The processes.
+
+    Returns
+    -------
+    dict of str to array
+        The share of each array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of_process({"labels": np.array([1, 0, 1])}, Processes(1, 2))
+    {'labels': array([0, 1])}
+    """
+    return {name: array[slice(*share_of(len(array), processes))] for name, array in part.items()}
+
+
+@contextlib.contextmanager
+def after_process_0(processes: Processes) -> Iterator[None]:
+    """Let process 0 run the block first, and the others when it has: it writes the files that they read.
+
+    Parameters
+    ----------
+    processes : Processes
+        The processes; all run the block.
+
+    Examples
+    --------
+    >>> with after_process_0(Processes()):
+    ...     print("files are written, or read")
+    files are written, or read
+    """
+    if processes.rank:
+        processes.broadcast(None)
+    yield
+    if not processes.rank:
+        processes.broadcast(None)
+
+
+def check_alike(values: Mapping[str, Any], processes: Processes) -> None:
+    """Check that what a run depends on is the same in all processes.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        What it depends on, by name.
+    processes : Processes
+        The processes; all call this.
+
+    Raises
+    ------
+    ValueError
+        If a value is not that of process 0.
+
+    Examples
+    --------
+    >>> check_alike({"step": 100}, Processes(1, 2, broadcast=lambda value: {"step": 200}))
+    Traceback (most recent call last):
+    ...
+    ValueError: step: expected 200, as process 0 has, got 100: all processes need the same files and the same folder
+    """
+    first = processes.broadcast(dict(values))
+    for name, value in values.items():
+        if value != first[name]:
+            raise ValueError(
+                f"{name}: expected {first[name]!r}, as process 0 has, got {value!r}: all processes need the same files "
+                "and the same folder"
+            )
 
 
 def count_together(

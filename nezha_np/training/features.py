@@ -19,7 +19,7 @@ from nezha_np.training.examples import Example
 from nezha_np.training.metrics import accuracy, answer_scores, entity_f1
 
 Arrays = dict[str, np.ndarray]
-LONGEST_ANSWER = 30  # tokens
+LONGEST_ANSWER = 50  # tokens
 TOGETHER = 1024  # texts that are encoded, and padded, at once
 
 
@@ -198,10 +198,15 @@ def tag_predictions(out: Any, features: Sequence[Feature], settings: Settings) -
 
 
 def answer_predictions(out: Any, features: Sequence[Feature], settings: Settings) -> list[Any]:
-    """Find the best span of each window: its score and its characters."""
+    """Find the best span of each window: its score and its characters.
+
+    The score is the logarithm of its probability in the window. Logits of two windows cannot be compared: in one
+    without the answer most of the probability is that of [CLS], however large the logits of its spans are.
+    """
     found: list[Any] = []
     for starts, ends, feature in zip(to_numpy(out.start_logits), to_numpy(out.end_logits), features, strict=True):
         characters = feature.characters or []
+        starts, ends = (logits - np.logaddexp.reduce(logits[: len(characters)]) for logits in (starts, ends))
         inside = np.array([stop > start for start, stop in characters])
         start = np.where(inside, starts[: inside.size], -np.inf)
         end = np.where(inside, ends[: inside.size], -np.inf)

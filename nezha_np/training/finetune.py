@@ -6,6 +6,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_finite, check_integer, check_path, check_switches
+from nezha_np.families.config import RATES
 from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
+from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
 from nezha_np.training.examples import Example, names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
@@ -24,6 +27,8 @@ from nezha_np.training.run_folder import Metrics, check_options, load_step, only
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
+
+TOGETHER = 16  # batches that are sorted by length together
 
 
 def finetune(
@@ -41,9 +46,12 @@ def finetune(
     learning_rate: float | None = None,
     weight_decay: float = 0.01,
     freeze: str | Sequence[str] = (),
+    checkpoint_layers: bool = False,
     save_changes: bool = False,
+    dropout: float | None = None,
     seed: int = 0,
     report: Callable[[Mapping[str, Any]], object] | None = None,
+    processes: Processes = ALONE,
 ) -> Weights:
     """Fine-tune a model for a task.
 
@@ -77,13 +85,20 @@ def finetune(
         λ.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, ``"embeddings.**"`` for example.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
         from the model that was fine-tuned, which has to stay where it is.
+    dropout : float, optional
+        The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
         New head, order of the examples and dropout depend on it.
     report : callable, optional
         Is called with what was measured after each epoch.
+    processes : Processes
+        The processes that train together, such as `nezha_np.training.mpi.mpi_processes`; all of them call this
+        function. Process 0 measures, writes into `folder`, which all read, and reports.
 
     Returns
     -------
@@ -130,6 +145,9 @@ def finetune(
     )
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
+    if dropout is not None:
+        rates = dict.fromkeys(RATES, check_finite("dropout", dropout, below=1.0))
+        weights = Weights(weights, weights.config.replace(**rates), source=weights.source)
     check_finite("learning_rate", learning_rate)
     check_finite("weight_decay", weight_decay)
     frozen_names(weights, freeze)
@@ -149,26 +167,33 @@ def finetune(
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
         "save_changes": save_changes,
+        "dropout": dropout,
         "seed": seed,
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
     batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
-    with only_run(target):
-        check_options(target, options)
-        saved = saved_steps(target)
-        start = load_step(saved[-1]) if saved else first_step(weights, module)
+    writes = processes.rank == 0
+    with only_run(target) if writes else contextlib.nullcontext():
+        with after_process_0(processes):
+            if writes:
+                check_options(target, options)
+            saved = saved_steps(target)
+            start = load_step(saved[-1]) if saved else first_step(weights, module)
+        check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
 
         def save(found: Weights) -> None:
             save_model(target, found, model, changes=save_changes)
 
-        best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
-        best.go_on(start, len(batches))
+        best = None
+        if writes:
+            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
+            best.go_on(start, len(batches))
         steps = train(
             start,
             what.head,
-            batches,
+            lambda number: [rows_of_process(part, processes) for part in batches(number)],
             module,
             steps=total,
             learning_rate=lambda number: warmup_polynomial_decay(
@@ -176,19 +201,25 @@ def finetune(
             ),
             dropout_seed=seed,
             freeze=freeze,
+            processes=processes,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
+            donate=True,  # nothing here keeps an earlier step
         )
         losses: list[float] = []
-        if not best.is_over():
+        if not processes.broadcast(best is not None and best.is_over()):
             for step in steps:
                 losses.append(sum(step.losses.values()) / len(step.losses))  # of start and end of answers the average
                 if step.number % len(batches) == 0:
-                    save_step(target, step, keep=1)
-                    best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                    if best is not None:
+                        save_step(target, step, keep=1)
+                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
                     losses = []
-                    if best.is_over():
+                    if processes.broadcast(best is not None and best.is_over()):
                         break
-        save_plot(target)
+        if writes:
+            save_plot(target)
+        processes.broadcast(None)  # the folder is complete where any process returns
         return load(target)
 
 
@@ -212,7 +243,10 @@ def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str])
 class ShuffledBatches:
     """The batches of features by the number of their step: each epoch has all features, in another order.
 
-    A batch is computed in parts of about one length, so that little time goes to padding.
+    Batches are made of features of about one length, so that little time goes to padding: the features of up to
+    `TOGETHER` batches, an eighth of the epoch at most, are sorted by length before they are divided, and then all
+    batches are shuffled. Where a batch has different lengths all the same, or questions with different numbers of
+    choices, it is computed in parts.
 
     Parameters
     ----------
@@ -235,7 +269,7 @@ class ShuffledBatches:
 
     def __init__(self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int) -> None:
         self._features, self._batch_size, self._pad_id, self._seed = features, batch_size, pad_id, seed
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._epoch, self._batches = -1, list[np.ndarray]()
 
     def __len__(self) -> int:
         return -(-len(self._features) // self._batch_size)
@@ -244,10 +278,23 @@ class ShuffledBatches:
         """Return the parts of the batch of a step."""
         epoch, index = divmod(step, len(self))
         if epoch != self._epoch:
-            count = len(self._features)  # all are in memory, so all are shuffled together: a file may be sorted
-            self._epoch, self._order = epoch, order_of(epoch, count, self._seed, window=count)
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return [stack(part, self._pad_id) for part in parts_of_one_length([self._features[i] for i in chosen])]
+            self._epoch, self._batches = epoch, self._of_epoch(epoch)
+        chosen = [self._features[number] for number in self._batches[index]]
+        return [stack(part, self._pad_id) for part in parts_of_one_length(chosen)]
+
+    def _of_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Divide the features among the batches of an epoch."""
+        count, size = len(self._features), self._batch_size
+        order = order_of(epoch, count, self._seed, window=count)  # all are in memory, and a file may be sorted
+        lengths = np.array([feature.length for feature in self._features])
+        together = size * max(1, min(TOGETHER, len(self) // 8))
+        batches: list[np.ndarray] = []
+        for first in range(0, count, together):
+            some = order[first : first + together]
+            some = some[np.argsort(lengths[some], kind="stable")]
+            batches += [some[start : start + size] for start in range(0, len(some), size)]
+        *full, last = batches  # which may have fewer
+        return [*(full[number] for number in order_of(epoch, len(full), self._seed, window=max(1, len(full)))), last]
 
 
 def parts_of_one_length(features: Sequence[Feature], most: int = 32) -> Iterator[list[Feature]]:

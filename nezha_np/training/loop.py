@@ -166,6 +166,7 @@ def train(
     learning_rate: float | Callable[[int], float],
     clip_norm: float = 1.0,
     dropout_seed: int | None = 0,
+    checkpoint_layers: bool = False,
     freeze: str | Sequence[str] = (),
     processes: Processes = ALONE,
     **options: Any,
@@ -191,13 +192,16 @@ def train(
         The largest global norm of the gradients.
     dropout_seed : int or None
         The seed of the dropout masks; None: no dropout.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     freeze : str or sequence of str
         Patterns of names: tensors that fit one stay as they are, and count in no norm of gradients.
     processes : Processes
         The processes that train together. `batches` returns the rows of this one then, of each part of the batch; they
         may be none. All other arguments are the same in every process, and so is what is yielded.
     **options
-        Options of the optimiser: ``weight_decay``, ``eps`` …
+        Options of the optimiser: ``weight_decay``, ``eps`` … With ``donate=True`` the caller gives away the arrays of
+        `start`, and those of each step once it asks for the next one; whoever keeps earlier steps must not.
 
     Yields
     ------
@@ -226,10 +230,21 @@ def train(
     check_integer("steps", steps, least=0)
     frozen = frozen_names(start.weights, freeze)
     step = start
+    del start  # its weights are not held any longer than its step is
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
             step = _next_step(
-                step, head, batches, optimizer, learning_rate, clip_norm, dropout_seed, frozen, processes, options
+                step,
+                head,
+                batches,
+                optimizer,
+                learning_rate,
+                clip_norm,
+                dropout_seed,
+                checkpoint_layers,
+                frozen,
+                processes,
+                options,
             )
         yield step
 
@@ -285,6 +300,7 @@ def _next_step(
     learning_rate: float | Callable[[int], float],
     clip_norm: float,
     dropout_seed: int | None,
+    checkpoint_layers: bool,
     frozen: frozenset[str],
     processes: Processes,
     options: dict[str, Any],
@@ -303,11 +319,12 @@ def _next_step(
         dropout_seeds=seeds,
         dropout_rows=places,
         loss_scale=1.0 if scale is None else scale.scale,
+        checkpoint_layers=checkpoint_layers,
+        frozen=frozen,
     )
-    gradients = {name: gradient for name, gradient in gradients.items() if name not in frozen}
     if processes.size > 1:
         losses, gradients = sum_shares(losses, gradients, step.weights, processes)
-    clipped, global_norm = clip_by_global_norm(gradients, clip_norm)
+    clipped, global_norm = clip_by_global_norm(gradients, clip_norm, donate=True)
     norm = float(global_norm)
     rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
     finite = math.isfinite(norm)

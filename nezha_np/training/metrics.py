@@ -5,10 +5,13 @@ F1 is the harmonic mean of precision P and recall R, 2 P R / (P + R).
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
 
 SAME_PREFIX = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "L": "E", "U": "S"}
+# What the script of CMRC 2018 removes, and what it counts as one: a Chinese character, or a word of another script.
+MARKS = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》…·、「」（）－～『』")
+PART = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+(?:[.,'][^\W\u4e00-\u9fa5]+)*|[^\w\s]")
 Entity = tuple[str, int, int]  # its kind, its first token, and the one after its last
 
 
@@ -78,10 +81,10 @@ def entity_f1(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]
 
 
 def answer_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Return exact match and F1 of answers, as CMRC 2018 measures them: by characters, without punctuation and spaces.
+    """Return exact match and F1 of answers, as the script of CMRC 2018 measures them, without Chinese punctuation.
 
-    F1 is that of the longest part that both have: consecutive characters. Where several answers are right, the one that
-    scores best counts.
+    F1 is that of the longest part that both have: consecutive characters, where a number or a word of another script
+    counts as one. Where several answers are right, the one that scores best counts.
 
     Examples
     --------
@@ -90,25 +93,25 @@ def answer_scores(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> t
     """
     exact, overlap = 0.0, 0.0
     for answer, answers in zip(predicted, right, strict=True):
-        ours, every = _characters(answer), [_characters(one) for one in answers]
+        ours, every = _without_marks(answer), [_without_marks(one) for one in answers]
         exact += ours in every
-        overlap += max(_overlap(ours, theirs) for theirs in every)
+        overlap += max(_overlap(PART.findall(ours), PART.findall(theirs)) for theirs in every)
     return exact / len(right), overlap / len(right)
 
 
-def _overlap(ours: str, theirs: str) -> float:
+def _overlap(ours: list[str], theirs: list[str]) -> float:
     common = _longest_common(ours, theirs)
     return 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
 
 
-def _characters(text: str) -> str:
-    return "".join(char for char in text.lower() if unicodedata.category(char)[0] not in "PZC")
+def _without_marks(text: str) -> str:
+    return text.lower().strip().translate(MARKS).strip()
 
 
-def _longest_common(one: str, other: str) -> int:
+def _longest_common(one: list[str], other: list[str]) -> int:
     best, before = 0, [0] * (len(other) + 1)
-    for char in one:
+    for part in one:
         row = [0]
-        row += [before[index] + 1 if char == theirs else 0 for index, theirs in enumerate(other)]
+        row += [before[index] + 1 if part == theirs else 0 for index, theirs in enumerate(other)]
         best, before = max(best, *row), row
     return best

@@ -6,6 +6,7 @@ steps are made, the folder itself is a model: `nezha_np.load` and transformers r
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nezha_np.model.heads import pretraining
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.corpus import Corpus, Segmenter, make_corpus, read_corpus
 from nezha_np.training.data import make_batch, order_of, passages, special_ids
+from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, share_of
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
@@ -49,11 +51,13 @@ def pretrain(
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
     mixed_precision: bool = False,
+    checkpoint_layers: bool = False,
     seed: int = 0,
     measure_every: int = 10,
     save_every: int = 100,
     keep: int = 2,
     report: Callable[[Mapping[str, Any]], object] | None = None,
+    processes: Processes = ALONE,
 ) -> Weights:
     """Train a model on text: masked tokens, and whether one text follows another.
 
@@ -88,6 +92,9 @@ def pretrain(
         λ, and the largest norm of the gradients.
     mixed_precision : bool
         Whether the passes are computed in float16. On a CPU that is slower, not faster.
+    checkpoint_layers : bool
+        As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits. A run may go on with
+        it or without it.
     seed : int
         Everything random depends on it: new weights, batches, masks, dropout.
     measure_every, save_every : int
@@ -96,6 +103,9 @@ def pretrain(
         How many saved steps to keep.
     report : callable, optional
         Is called with what was measured of each measured step.
+    processes : Processes
+        The processes that train together, such as `nezha_np.training.mpi.mpi_processes`; all of them call this
+        function. Process 0 writes into `folder`, which all read, and reports.
 
     Returns
     -------
@@ -156,23 +166,27 @@ def pretrain(
         "seed": seed,
         "config": None if config is None else config.to_dict(),
     }
-    with only_run(target):
-        check_options(target, options)
-        saved = saved_steps(target)
-        if saved:
-            start = load_step(saved[-1])
-        else:
-            weights = load(model) if config is None else init(config, seed=seed)
-            _check_model(weights, tokenizer)
-            start = first_step(weights, module, LossScale() if mixed_precision else None)
-        corpus = _corpus(texts, target / "corpus", tokenizer, segmenter)
-        held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter) if measured else None
-        metrics = Metrics(target / "metrics.jsonl", start.number)
-        batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None)
+    writes = processes.rank == 0
+    with only_run(target) if writes else contextlib.nullcontext():
+        with after_process_0(processes):
+            if writes:
+                check_options(target, options)
+            saved = saved_steps(target)
+            if saved:
+                step = load_step(saved[-1])
+            else:
+                scale = LossScale() if mixed_precision else None
+                step = first_step(_new(model, config, seed, tokenizer), module, scale)
+            corpus = _corpus(texts if writes else None, target / "corpus", tokenizer, segmenter)
+            held_out_corpus = None
+            if writes and measured:
+                held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter)
+        check_alike({**options, "step": step.number, "tokens": int(corpus.tokens.size)}, processes)
+        metrics = Metrics(target / "metrics.jsonl", step.number) if writes else None
+        batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None, processes)
         held_out_batches = None if held_out_corpus is None else batches.of(held_out_corpus)
-        step = start
-        for step in train(
-            start,
+        run = train(
+            step,
             pretraining,
             batches,
             module,
@@ -182,8 +196,14 @@ def pretrain(
             ),
             clip_norm=clip_norm,
             dropout_seed=seed,
+            processes=processes,
+            checkpoint_layers=checkpoint_layers,
             weight_decay=weight_decay,
-        ):
+            donate=True,  # nothing here keeps an earlier step
+        )
+        for step in run:
+            if metrics is None:
+                continue
             last = step.number == steps
             with_held_out = held_out_batches is not None and (last or step.number % save_every == 0)
             if last or with_held_out or step.number % measure_every == 0:
@@ -195,27 +215,31 @@ def pretrain(
                     report(values)
             if last or step.number % save_every == 0:
                 save_step(target, step, keep=keep)
-        save_model(target, step.weights, model)
-        save_plot(target)
+        if writes:
+            save_model(target, step.weights, model)
+            save_plot(target)
+        processes.broadcast(None)  # the folder is complete where any process returns
         return step.weights
 
 
-def _check_model(weights: Weights, tokenizer: Any) -> None:
-    """Check that a model can be pre-trained, before texts are cut into tokens for it."""
+def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any) -> Weights:
+    """Return the weights to begin with; they are checked before texts are cut into tokens for them."""
+    weights = load(model) if config is None else init(config, seed=seed)
     weights.require("pretraining")
     known, size = tokenizer.get_vocab_size(with_added_tokens=True), weights.config.vocab_size
     if size < known:
         raise ValueError(f"config: expected a vocab_size of {known} at least, as the tokenizer has, got {size}")
+    return weights
 
 
-def _corpus(files: Iterable[str | Path], folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
-    """Read the corpus that an earlier call made, or make it."""
-    if (folder / "corpus.json").is_file():
+def _corpus(files: Iterable[str | Path] | None, folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
+    """Read the corpus that an earlier call made, or make it of these files."""
+    if files is None or (folder / "corpus.json").is_file():
         corpus = read_corpus(folder)
     else:
         corpus = make_corpus(files, folder, tokenizer, segmenter=segmenter)
     if corpus.documents.size < 3:
-        found = ", ".join(map(str, files))
+        found = ", ".join(map(str, files or [folder]))
         raise ValueError(f"files: expected two documents at least, for pairs of two texts, found one in {found}")
     return corpus
 
@@ -229,6 +253,8 @@ class Batches:
         As for `nezha_np.training.data.make_batch`.
     parts : int
         How many parts a batch has, of equal size.
+    processes : Processes
+        The processes that train together: of each part only the rows of this one are made.
 
     Examples
     --------
@@ -248,8 +274,9 @@ class Batches:
         max_length: int,
         seed: int,
         whole_words: bool,
+        processes: Processes = ALONE,
     ) -> None:
-        self._corpus, self._special, self._parts = corpus, special, parts
+        self._corpus, self._special, self._parts, self._processes = corpus, special, parts, processes
         self._batch_size, self._max_length, self._seed, self._whole_words = batch_size, max_length, seed, whole_words
         self._cut = passages(corpus, max_length)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
@@ -269,21 +296,23 @@ class Batches:
         epoch = step // max(1, len(self))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, order_of(epoch, len(self._cut), self._seed)
-        batch = make_batch(
-            self._corpus,
-            step,
-            self._special,
-            batch_size=self._batch_size,
-            max_length=self._max_length,
-            seed=self._seed,
-            whole_words=self._whole_words,
-            cut=self._cut,
-            order=self._order,
-        )
         size = self._batch_size // self._parts
+        first, after = share_of(size, self._processes)
         return [
-            {name: array[first : first + size] for name, array in batch.items()} | {"labelled_only": True}
-            for first in range(0, self._batch_size, size)
+            make_batch(
+                self._corpus,
+                step,
+                self._special,
+                batch_size=self._batch_size,
+                max_length=self._max_length,
+                seed=self._seed,
+                whole_words=self._whole_words,
+                cut=self._cut,
+                order=self._order,
+                rows=(part + first, part + after),
+            )
+            | {"labelled_only": True}
+            for part in range(0, self._batch_size, size)
         ]
 
 

@@ -25,11 +25,24 @@ from nezha_np.oracle.mistakes.losses import LOSSES
 from nezha_np.oracle.mistakes.masks import MASKS
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
 from nezha_np.oracle.mistakes.norms import NORMS
+from nezha_np.oracle.mistakes.optimizers import OF_OPTIMIZERS
 from nezha_np.oracle.mistakes.position_table import POSITION_TABLE
 from nezha_np.oracle.mistakes.position_terms import POSITION_TERMS
+from nezha_np.oracle.mistakes.step_mistake import StepMistake
 from nezha_np.oracle.mistakes.task_heads import TASK_HEADS
+from nezha_np.oracle.mistakes.training import OF_TRAINING
+from nezha_np.oracle.mistakes.updates import OF_UPDATES
 
-__all__ = ["GRADIENT_MISTAKES", "MISTAKES", "PARTS", "Evidence", "Mistake", "too_few_rows"]
+__all__ = [
+    "GRADIENT_MISTAKES",
+    "MISTAKES",
+    "PARTS",
+    "STEP_MISTAKES",
+    "Evidence",
+    "Mistake",
+    "StepMistake",
+    "too_few_rows",
+]
 
 # Of mistakes that explain as much as one another, the first in this order is named first.
 PARTS: dict[str, list[Mistake]] = {
@@ -48,3 +61,5 @@ PARTS: dict[str, list[Mistake]] = {
 MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mistake in part)
 # Made walking back, where the forward pass is right.
 GRADIENT_MISTAKES: tuple[Mistake, ...] = (*GRADIENTS_OF_LAYERS, *GRADIENTS_OF_LOSSES)
+# Made in a training step, where the pass and its walk back are right.
+STEP_MISTAKES: tuple[StepMistake, ...] = (*OF_TRAINING, *OF_OPTIMIZERS, *OF_UPDATES)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism.layer import sweep
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -31,6 +32,7 @@ def step(
     beta2: float = 0.999,
     eps: float = 1e-6,
     decays: Callable[[str], bool] = decays_weight,
+    donate: bool = False,
 ) -> tuple[Any, OptimizerState]:
     """Make one step of BERT's Adam.
 
@@ -53,10 +55,16 @@ def step(
     decays : callable
         Says of a name whether its tensor is decayed. By default norms and biases are not.
 
+    donate : bool
+        Whether the caller gives away the arrays of `weights` and `state`, which get the new numbers in place then, with
+        the same bits. Afterwards only what is returned may be used: `weights`, `state`, and whatever shares memory with
+        them, hold other numbers; if the step is interrupted, some old and some new ones. Arrays that cannot be written
+        to, that are mapped from a file, or that share memory with another of them are copied instead (`moments`).
+
     Returns
     -------
     weights : Weights, or dict of str to float array
-        The new tensors; nothing is written into the old ones.
+        The new tensors; without `donate` nothing is written into the old ones.
     state : OptimizerState
         The new state.
 
@@ -75,9 +83,13 @@ def step(
     (array([ 0.6828, -1.998 ]), 1)
     """
 
-    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
+    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int, out: Array | None) -> Array:
         decay = weight_decay if decays(name) else 0.0
-        return x - learning_rate * (m / (namespace(v).sqrt(v) + eps) + decay * x)
+
+        def rule(x: Array, m: Array, v: Array) -> tuple[Array]:
+            return (x - learning_rate * (m / (namespace(v).sqrt(v) + eps) + decay * x),)
+
+        return sweep(rule, x, m, v, out=(out,))[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
-    return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)
+    return step_tensors(weights, gradients, state, new_tensor, donate=donate, beta1=beta1, beta2=beta2, **numbers)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nezha_np.arrays import Array, namespace
+from nezha_np.mechanism.layer import sweep
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -41,6 +42,7 @@ def step(
     eps: float = 1e-6,
     variant: str = "paper",
     decays: Callable[[str], bool] = decays_weight,
+    donate: bool = False,
 ) -> tuple[Any, OptimizerState]:
     """Make one step of LAMB.
 
@@ -65,10 +67,16 @@ def step(
     decays : callable
         Says of a name whether its tensor is decayed. By default norms and biases are not.
 
+    donate : bool
+        Whether the caller gives away the arrays of `weights` and `state`, which get the new numbers in place then, with
+        the same bits. Afterwards only what is returned may be used: `weights`, `state`, and whatever shares memory with
+        them, hold other numbers; if the step is interrupted, some old and some new ones. Arrays that cannot be written
+        to, that are mapped from a file, or that share memory with another of them are copied instead (`moments`).
+
     Returns
     -------
     weights : Weights, or dict of str to float array
-        The new tensors; nothing is written into the old ones.
+        The new tensors; without `donate` nothing is written into the old ones.
     state : OptimizerState
         The new state.
 
@@ -92,19 +100,26 @@ def step(
     if variant not in VARIANTS:
         raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
 
-    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int) -> Array:
+    def new_tensor(name: str, x: Array, m: Array, v: Array, steps: int, out: Array | None) -> Array:
         sqrt = namespace(v).sqrt
-        m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
         decay = weight_decay if decays(name) else 0.0
-        u = m_hat / (sqrt(v_hat) + eps) + decay * x
-        if variant == "paper":
-            ratio = trust_ratio(x, u)
-        else:
-            ratio = trust_ratio(x, m_hat / sqrt(v_hat + eps) + weight_decay * x, most=LARGEST_RATIO)
-        return x - learning_rate * ratio * u
+
+        def update(x: Array, m: Array, v: Array) -> tuple[Array]:
+            m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
+            return (m_hat / (sqrt(v_hat) + eps) + decay * x,)
+
+        def compared(x: Array, m: Array, v: Array) -> tuple[Array]:
+            m_hat, v_hat = m / (1.0 - beta1**steps), v / (1.0 - beta2**steps)
+            return (m_hat / sqrt(v_hat + eps) + weight_decay * x,)
+
+        (u,) = sweep(update, x, m, v)
+        ratio = (
+            trust_ratio(x, u) if variant == "paper" else trust_ratio(x, *sweep(compared, x, m, v), most=LARGEST_RATIO)
+        )
+        return sweep(lambda x, u: (x - learning_rate * ratio * u,), x, u, out=(out,))[0]
 
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
-    return step_tensors(weights, gradients, state, new_tensor, beta1=beta1, beta2=beta2, **numbers)
+    return step_tensors(weights, gradients, state, new_tensor, donate=donate, beta1=beta1, beta2=beta2, **numbers)
 
 
 def trust_ratio(x: Array, u: Array, *, most: float | None = None) -> Array:

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nezha_np.arrays import Array, in_statistics_dtype, namespace
+from nezha_np.arrays import Array, in_statistics_dtype, namespace, own_memory
 from nezha_np.checks import check_finite, listed
+from nezha_np.mechanism.layer import sweep, whole_pass, written
 from nezha_np.training.optimizers.state import OptimizerState, check_state
 from nezha_np.weights.weights import Weights
 
-# name, x, m and v after the step, how many steps were made with this one -> x after the step
-NewTensor = Callable[[str, Array, Array, Array, int], Array]
+# name, x, m and v after the step, how many steps were made with this one, where to write x after the step -> it
+NewTensor = Callable[[str, Array, Array, Array, int, Array | None], Array]
 
 
 def decays(name: str) -> bool:
@@ -53,11 +54,18 @@ def step_tensors(
     state: OptimizerState,
     new_tensor: NewTensor,
     *,
+    donate: bool = False,
     beta1: float,
     beta2: float,
     **options: float,
 ) -> tuple[Any, OptimizerState]:
     """Make one step: new moments of each tensor that has a gradient, and from them the new tensor.
+
+    With `donate` an array gets its new numbers in place where `nezha_np.arrays.own_memory` says that this changes
+    nothing else. A new one is made, as without it, for an array that cannot be written to, that is mapped from a file,
+    which the step must not change, that is another library's memory, or that shares memory with another of these
+    tensors, moments and gradients, as under two names. So weights that `load` mapped from a file are copied by the
+    first step and written in place by the next. JAX's arrays are always new: it writes into none.
 
     Parameters
     ----------
@@ -69,6 +77,8 @@ def step_tensors(
         The state.
     new_tensor : callable
         The rule of the optimiser.
+    donate : bool
+        Whether the arrays of `weights` and `state` may be written to.
     beta1, beta2 : float
         β₁ and β₂.
     **options : float
@@ -94,7 +104,7 @@ def step_tensors(
     >>> import numpy as np
     >>> from nezha_np.training.optimizers.state import zero_state
     >>> x = {"x": np.ones(2)}
-    >>> rule = lambda name, x, m, v, steps: x - m
+    >>> rule = lambda name, x, m, v, steps, out: x - m
     >>> step_tensors(x, x, zero_state(x), rule, beta1=0.9, beta2=0.999)[0]
     {'x': array([0.9, 0.9])}
     """
@@ -104,16 +114,39 @@ def step_tensors(
         check_finite(name, value)
     check_gradients(weights, gradients)
     check_state(state, weights)
+    if not isinstance(donate, bool):
+        raise TypeError(f"donate: expected True or False, got {donate!r}")
     steps = state.steps + 1
     tensors, first, second = dict(weights), dict(state.first_moments), dict(state.second_moments)
-    for name, gradient in gradients.items():
-        x, g = in_statistics_dtype(tensors[name]), in_statistics_dtype(gradient)
-        first[name] = beta1 * first[name] + (1.0 - beta1) * g
-        second[name] = beta2 * second[name] + (1.0 - beta2) * (g * g)
-        new = new_tensor(name, x, first[name], second[name], steps)
-        tensors[name] = namespace(new).astype(new, tensors[name].dtype, copy=False)
+
+    def new_moments(g: Array, m: Array, v: Array) -> tuple[Array, Array]:
+        return beta1 * m + (1.0 - beta1) * g, beta2 * v + (1.0 - beta2) * (g * g)
+
+    own = _own(tensors, first, second, gradients) if donate else [set()] * 3
+    with whole_pass(weights):
+        for name, gradient in gradients.items():
+            x, g = in_statistics_dtype(tensors[name]), in_statistics_dtype(gradient)
+            out = [
+                moments[name] if name in writable and moments[name].dtype == g.dtype else None
+                for moments, writable in zip((first, second), own[1:3], strict=True)
+            ]
+            first[name], second[name] = sweep(new_moments, g, first[name], second[name], out=out)
+            target = tensors[name] if name in own[0] else None
+            new = new_tensor(name, x, first[name], second[name], steps, target if x is target else None)
+            new = namespace(new).astype(new, tensors[name].dtype, copy=False)
+            (tensors[name],) = written((new,), (target,))
     made = Weights(tensors, weights.config, source=weights.source) if isinstance(weights, Weights) else tensors
     return made, OptimizerState(steps, first, second)
+
+
+def _own(*named: Mapping[str, Array]) -> list[set[str]]:
+    """List the names, in each mapping, of the arrays that may be written to."""
+    arrays = [(index, name, array) for index, mapping in enumerate(named) for name, array in mapping.items()]
+    found: list[set[str]] = [set() for _ in named]
+    for (index, name, _), own in zip(arrays, own_memory([array for *_, array in arrays]), strict=True):
+        if own:
+            found[index].add(name)
+    return found
 
 
 def check_gradients(weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
