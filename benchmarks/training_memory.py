@@ -86,8 +86,9 @@ def reference(config: Any, batch: dict[str, np.ndarray], who: str) -> tuple[Run,
 
 def ours(config: Any, batch: dict[str, np.ndarray], who: str) -> tuple[Run, Run, Run]:
     """Return nezha_np's forward and backward pass, its step, and what makes its moments."""
-    # Those of `init` cannot be written to: the weights that are trained can.
-    weights = nz.Weights({name: array.copy() for name, array in nz.init(config).items()}, config)
+    weights = nz.init(config)
+    for array in weights.values():
+        array.flags.writeable = True  # as the weights are after the first step; a copy would leave memory behind
     run = nz.value_and_grad(nz.masked_lm, dropout_seed=(0, 1), checkpoint_layers=who == CHECKPOINTED)
     options = {} if who == ALL_LOGITS else {"labelled_only": True}
     now: dict[str, Any] = {"weights": weights}
