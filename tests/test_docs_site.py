@@ -150,7 +150,7 @@ def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
     names = {}
     exec("".join(code for _, code in blocks(DOCS / "howto" / "classify.md", "python")), names)
     classify, tok, classifier = nz.sequence_classification, names["tok"], names["classifier"]
-    logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "隔音很差"])).logits
+    logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "房间很旧"])).logits
     assert [classifier.config.id2label[int(row.argmax())] for row in logits] == ["差", "好"]
     assert classifier.config.architectures == ("NezhaForSequenceClassification",)
 
