@@ -8,6 +8,10 @@ except in a region (from <!-- #region --> to <!-- #endregion -->), which is one 
 region. The code of their answers, inside <details>, stays text in the notebook and runs after the notebook, in the same
 kernel; what it prints must be the ```text block that follows it. `--answers` writes these ```text blocks into the
 sources.
+
+Notebooks 11 and 12 train models for some minutes. Their first cell has all sizes, and takes small ones where the
+variable NEZHA_NOTEBOOKS_SHORT is set: so the tests run every line in seconds (`--short` runs them so, and writes
+nothing). The outputs that are committed come from a run at full size.
 """
 
 from __future__ import annotations
@@ -78,20 +82,20 @@ def unrun_notebook(text: str) -> Any:
     return notebook
 
 
-def run(text: str) -> tuple[Any, list[str]]:
+def run(text: str, *, short: bool = False) -> tuple[Any, list[str]]:
     """Run a source top to bottom in a fresh kernel; return the notebook with outputs, and what each answer printed."""
     notebook = unrun_notebook(text)
     own = len(notebook.cells)
     notebook.cells += [new_code_cell(answer.code) for answer in answers_of(text)]
     client = nbclient.NotebookClient(
         notebook,
-        timeout=120,
+        timeout=120 if short else 3600,  # seconds for a cell: the full size trains for minutes
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,  # one output for all that a cell prints, whenever the kernel sends it
         resources={"metadata": {"path": str(FOLDER)}},
     )
-    client.execute(env={**os.environ, **ENVIRONMENT})
+    client.execute(env={**os.environ, **ENVIRONMENT, **({"NEZHA_NOTEBOOKS_SHORT": "1"} if short else {})})
     printed = [
         "".join(output.text for output in cell.outputs if output.output_type == "stream")
         for cell in notebook.cells[own:]
@@ -116,12 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the notebooks from their sources, and run them.")
     parser.add_argument("names", nargs="*", help="how the names start; default: all notebooks")
     parser.add_argument("--answers", action="store_true", help="write what the answers print into the sources")
+    parser.add_argument("--short", action="store_true", help="run at the small sizes of the tests, and write nothing")
     arguments = parser.parse_args()
     for source in sources():
         if arguments.names and not source.name.startswith(tuple(arguments.names)):
             continue
         text = source.read_text(encoding="utf-8")
-        notebook, printed = run(text)
+        notebook, printed = run(text, short=arguments.short)
         expected = [answer.printed for answer in answers_of(text)]
         if arguments.answers and printed != expected:
             text = write_answers(text, printed)
@@ -131,6 +136,9 @@ def main() -> None:
         elif printed != expected:
             raise SystemExit(f"{source.name}: the answers print {printed}, the source says {expected}")
         nbformat.validate(notebook)
+        if arguments.short:
+            print(f"{source.name}: runs")
+            continue
         written = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
         notebook_of(source).write_text(written + "\n", encoding="utf-8")
         print(f"{notebook_of(source).name}: {len(written.encode()) // 1000} KB")

@@ -120,7 +120,7 @@ def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_fold
     for kind, code in blocks(page, "python", "sh"):
         library = re.match(r"import (torch|jax)$", code, flags=re.MULTILINE)
         if kind == "sh":
-            for command in re.split(r"\n|&&", code.strip()):
+            for command in re.split(r"\n|&&", code.replace("\\\n", " ").strip()):
                 run_command(command.strip())
         elif library and importlib.util.find_spec(library[1]) is None:
             left_out.append(library[1])
@@ -140,9 +140,9 @@ def test_a_page_shows_what_its_first_command_prints(page, capsys):
 def test_what_the_start_page_says_in_comments_is_what_comes_out(a_folder_to_work_in):
     names = {}
     exec("".join(code for _, code in blocks(DOCS / "start.md", "python")), names)
-    assert names["out"].logits.shape == (1, 8, 7000) and names["content"].shape == (1, 4, 8, 8)
+    assert names["out"].logits.shape == (1, 8, 7000) and names["content"].shape == (1, 8, 8, 8)
     assert names["tok"].id_to_token(names["best"]) == "干"
-    assert f"{float(names['out'].loss):.2f}" == "0.19"
+    assert f"{float(names['out'].loss):.2f}" == "0.02"
 
 
 @pytest.mark.exhaustive
@@ -150,7 +150,7 @@ def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
     names = {}
     exec("".join(code for _, code in blocks(DOCS / "howto" / "classify.md", "python")), names)
     classify, tok, classifier = nz.sequence_classification, names["tok"], names["classifier"]
-    logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "隔音很差"])).logits
+    logits = classify(classifier, **nz.encode(tok, ["太脏了，非常失望。", "房间很旧"])).logits
     assert [classifier.config.id2label[int(row.argmax())] for row in logits] == ["差", "好"]
     assert classifier.config.architectures == ("NezhaForSequenceClassification",)
 
@@ -175,7 +175,7 @@ def test_the_chinese_page_has_the_code_and_the_commands_of_the_english_one(engli
 @pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
 def test_the_chinese_page_has_the_numbers_and_the_links_of_the_english_one(english, chinese):
     def numbers_of(page):
-        return set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose(page).replace("1.7 million", "")))
+        return set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose(page).replace("4 million", "")))
 
     def links_of(page):
         return set(re.findall(r"\]\(([^)\s]+)\)", text_of(REPOSITORY / page)))

@@ -26,6 +26,7 @@ from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
 from nezha_np.layers.dropout import dropout_mask, rescale
+from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
@@ -125,6 +126,18 @@ def test_the_gradient_of_linear_equals_its_definition(data, dtype, parts):
         for arguments in ((x, weight), (x, weight, bias)):
             assert_equal_to_its_definition(linear, *arguments)
             assert_gradient_equals_its_definition(linear, dy, linear.definition(*arguments), *arguments)
+
+
+@given(data=st.data(), dtype=DTYPES, parts=PARTS)
+def test_a_grouped_linear_layer_and_its_gradient_equal_their_definitions(data, dtype, parts):
+    groups, ins, outs = (data.draw(st.integers(1, 5)) for _ in range(3))
+    lead = data.draw(st.sampled_from([(), (4,), (2, 9), (0,)]))
+    x, dy = data.draw(arrays((*lead, groups * ins), dtype)), data.draw(arrays((*lead, groups * outs), dtype))
+    weight, bias = data.draw(arrays((groups, ins, outs), dtype)), data.draw(arrays((groups * outs,), dtype))
+    with parts:
+        assert_equal_to_its_definition(grouped_linear, x, weight, bias)
+        y = grouped_linear.definition(x, weight, bias)
+        assert_gradient_equals_its_definition(grouped_linear, dy, y, x, weight, bias)
 
 
 @given(data=st.data(), dtype=DTYPES, parts=PARTS, shape=st.sampled_from([(), (0,), (7,), (3, 4, 5)]))

@@ -116,6 +116,11 @@ def test_processes_pretrain_as_one_does_and_process_0_alone_prints(mpiexec, fold
     assert [line.partition(":")[0] for line in err] == ["step 3", "step 6"], err
     assert_same_model(folder / "of 2", folder / "alone")
     assert not (folder / "of 2" / "run.lock").exists()
+    # Killed and started again in as many processes, the run ends with the same bits.
+    assert ended(failing(2, 0, 3, "kill", *pretrain(folder, "again")))[0] != 0
+    assert run(2, "-m", "nezha_np", *pretrain(folder, "again"))[0] == 0
+    model, again = ((folder / name / "model.safetensors").read_bytes() for name in ("of 2", "again"))
+    assert again == model
 
 
 def test_a_run_whose_processes_die_and_raise_goes_on_with_another_number_of_them(mpiexec, folder):

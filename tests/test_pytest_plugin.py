@@ -216,6 +216,34 @@ BAD_INPUT = {
 }  # fmt: skip
 
 
+def test_training_steps_are_checked_by_a_function_of_the_bundle(run_pytest, pytester):
+    result = run_pytest(
+        """
+from nezha_np.training import lamb
+
+RECIPE = {"head": "masked_lm", "labels": [[-100, 5, -100, -100]] * 2, "tolerances": "quick", "step": lamb, "steps": 2}
+
+def steps(bundle):
+    return {f"steps/{name}": array for name, array in bundle.steps.items()}
+
+def wrong_steps(bundle):
+    return {name: array + name.startswith("steps/2/weights/") for name, array in steps(bundle).items()}
+
+def test_right(nezha_golden):
+    nezha_golden(steps, CONFIG, IDS, learning_rate=lambda number: 1e-3 * number, **RECIPE)
+
+def test_wrong(nezha_golden):
+    nezha_golden(wrong_steps, CONFIG, IDS, learning_rate=lambda number: 1e-3 * number, **RECIPE)
+
+def test_another_schedule(nezha_golden):
+    nezha_golden(steps, CONFIG, IDS, learning_rate=lambda number: 1e-4 * number, **RECIPE)
+"""
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*steps/2/weights/*"])
+    assert len(list(kept(pytester))) == 2  # one for each schedule
+
+
 def test_bad_input_is_an_error_that_names_the_argument(run_pytest):
     calls = [f"def test_{number}(nezha_golden):\n    {call}\n" for number, call in enumerate(BAD_INPUT)]
     result = run_pytest("\n".join(calls), "--tb=short")

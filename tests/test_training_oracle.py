@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.oracle.bounded import Bounded
 from nezha_np.oracle.bundle_document import KEY
+from nezha_np.oracle.standard import STANDARD
+from nezha_np.oracle.standard_inputs import lively_weights
 from nezha_np.oracle.step_tolerances import derived_tolerances
 from nezha_np.training import first_step, train
 from nezha_np.training.loop import OPTIMIZERS as MODULES
@@ -58,6 +61,22 @@ def test_the_recorded_steps_are_those_of_the_training_loop(name, options):
             ):
                 np.testing.assert_allclose(bundle.steps[f"{number}/{stage}/{key}"], arrays[key], rtol=1e-9, atol=1e-15)
         assert int(bundle.steps[f"{number}/step"]) == number
+
+
+@pytest.mark.parametrize("name", ["nezha-pretraining", "nezha-question_answering", "bert-token_classification"])
+def test_steps_of_every_kind_of_loss_are_those_of_the_loop(name):
+    one = next(standard for standard in STANDARD if standard.name == name)
+    weights, head = lively_weights(one.config, one.head), getattr(nz, one.head)
+    recipe = {"step": "adamw", "learning_rate": 1e-3, "accumulation_steps": 2, "tolerances": "quick"}
+    bundle = nz.oracle.record(weights, head=one.head, **recipe, **one.inputs)
+    parts, start = list(bundle.batches[0]), first_step(weights, MODULES["adamw"])
+    own = {"steps": 1, "learning_rate": 1e-3, "dropout_seed": None}
+    (step,) = train(start, head, lambda number: parts, MODULES["adamw"], **own)
+    assert float(bundle.steps["1/loss"]) == pytest.approx(float(bundle.outputs["loss"]), rel=1e-12)
+    for key in (key for key in bundle.steps if key.startswith("1/weights/")):
+        trained = step.weights[key.removeprefix("1/weights/")]
+        np.testing.assert_allclose(bundle.steps[key], trained, rtol=1e-9, atol=1e-11)
+    assert nz.oracle.diagnose(bundle, bundle).agrees
 
 
 def test_a_file_keeps_steps_batches_and_recipe(tmp_path):
@@ -229,3 +248,8 @@ def test_a_pass_in_half_precision_with_an_optimiser_in_float32_agrees():
 def test_a_port_of_steps_is_a_function_of_the_bundle():
     bundle = record()
     assert nz.oracle.compare(bundle, lambda given: {f"steps/{name}": array for name, array in given.steps.items()})
+
+
+def test_the_example_of_the_page_runs():
+    names = run_examples("howto/use_as_oracle.md", "A training step")
+    assert names["diagnosis"].names == ("decay coupled into the gradient",)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,13 @@ def set_size(window: Any, width: int, height: int, *, dark: bool = False, scale:
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preferred})
 
 
+def capture(window: Any, clip: dict[str, float]) -> bytes:
+    """Return a PNG of a part of the page, after a second in which it may be painted."""
+    time.sleep(1)
+    shot = window.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    return base64.b64decode(shot["data"])
+
+
 def main() -> None:
     """Write the picture."""
     import nezha_np as nz
@@ -79,8 +87,10 @@ def main() -> None:
             "return [of('attention-title').top, of('readout').bottom]"
         )
         clip = {"x": 0, "y": top - 16, "width": 1200, "height": bottom - top + 28, "scale": 1}
-        shot = window.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-        PICTURE.write_bytes(base64.b64decode(shot["data"]))
+        shot, before = capture(window, clip), b""
+        while shot != before:  # a busy machine has not painted all of the page at once
+            shot, before = capture(window, clip), shot
+        PICTURE.write_bytes(shot)
     print(f"wrote {PICTURE}: {PICTURE.stat().st_size:,} bytes")
 
 

@@ -43,6 +43,8 @@ from nezha_np.kernels.numpy_gradients import (
     cross_entropy_gradient_kernel,
     dropout_mask_kernel,
     gelu_gradient_kernel,
+    grouped_linear_gradient_kernel,
+    grouped_linear_kernel,
     layer_norm_gradient_kernel,
     linear_gradient_kernel,
     rescale_gradient_kernel,
@@ -61,6 +63,7 @@ from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
 from nezha_np.layers.dropout import dropout_mask, rescale
+from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
@@ -149,6 +152,7 @@ KERNELS: dict[Layer, Kernel] = {
     model.encoder: (either(encoder_kernel, numpy_half.encoder_kernel), (*FLOATS, HALF)),
     attention_probs: (attention_probs_kernel, FLOATS),
     add: (add_kernel, FLOATS),
+    grouped_linear: (grouped_linear_kernel, FLOATS),
     content_scores: (content_scores_kernel, FLOATS),
     content_context: (content_context_kernel, FLOATS),
     position_scores: (position_scores_kernel, FLOATS),
@@ -162,6 +166,7 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
     gelu: (gelu_gradient_kernel, FLOATS[:1]),
     layer_norm: (layer_norm_gradient_kernel, FLOATS),
     linear: (linear_gradient_kernel, FLOATS),
+    grouped_linear: (grouped_linear_gradient_kernel, FLOATS),
     content_scores: (content_scores_gradient_kernel, FLOATS),
     content_context: (content_context_gradient_kernel, FLOATS),
     position_scores: (position_scores_gradient_kernel, FLOATS),

@@ -54,6 +54,75 @@ def linear_gradient_kernel(
     return (dx.reshape(x.shape), dweight) if dbias is None else (dx.reshape(x.shape), dweight, dbias)
 
 
+def grouped_linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Any:
+    """Divide the product of each group among threads.
+
+    Parameters
+    ----------
+    x, weight, bias
+        As for `grouped_linear`.
+
+    Returns
+    -------
+    (…, O) array, or NotImplemented
+        The mapped vectors. Declined where dtypes differ.
+    """
+    if not same_dtype(x, weight, bias):
+        return NotImplemented
+    rows = np.asarray(flat_rows(x))
+    y = np.empty((len(rows), len(bias)), x.dtype)
+    groups = columns_of_groups(weight)
+
+    def run(part: int, parts: int) -> None:
+        for matrix, ins, outs in groups:
+            own, columns = multiply_part(rows[:, ins], matrix, y[:, outs], part, parts)
+            y[:, outs][own, columns] += bias[outs][columns]
+
+    share_out(parts_of_product(len(rows), weight.shape[1], len(bias)), run)
+    return y.reshape(*x.shape[:-1], len(bias))
+
+
+def grouped_linear_gradient_kernel(
+    dy: np.ndarray, y: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray
+) -> Any:
+    """Divide the products of each group, and the sum, among threads.
+
+    Parameters
+    ----------
+    dy, y, x, weight, bias
+        As for `grouped_linear_gradient`.
+
+    Returns
+    -------
+    tuple of array, or NotImplemented
+        dx, dweight and dbias. Declined where dtypes differ.
+    """
+    if not same_dtype(dy, x, weight, bias):
+        return NotImplemented
+    rows_dy, rows_x = np.asarray(flat_rows(dy)), np.asarray(flat_rows(x))
+    dx, dweight, dbias = (np.empty(array.shape, x.dtype) for array in (rows_x, weight, bias))
+    groups = columns_of_groups(weight)
+
+    def run(part: int, parts: int) -> None:
+        for group, (matrix, ins, outs) in enumerate(groups):
+            multiply_part(rows_dy[:, outs], matrix.T, dx[:, ins], part, parts)
+            multiply_part(rows_x[:, ins].T, rows_dy[:, outs], dweight[group], part, parts)
+        own = part_of(len(dbias), part, parts)
+        rows_dy[:, own].sum(axis=0, out=dbias[own])
+
+    share_out(parts_of_product(len(rows_x), weight.shape[1], len(bias)), run)
+    return dx.reshape(x.shape), dweight, dbias
+
+
+def columns_of_groups(weight: np.ndarray) -> list[tuple[np.ndarray, slice, slice]]:
+    """List each group's matrix, and the features that go into it and come out of it."""
+    _, ins, outs = weight.shape
+    return [
+        (matrix, slice(group * ins, (group + 1) * ins), slice(group * outs, (group + 1) * outs))
+        for group, matrix in enumerate(weight)
+    ]
+
+
 def add_kernel(x: np.ndarray, y: np.ndarray) -> Any:
     """Divide the sweep among threads.
 
