@@ -85,3 +85,15 @@ def test_a_gap_may_go_by_another_name(tmp_path):
     assert nz.fill_mask("房间很<gap>净。", weights, mask_token="<gap>") == nz.fill_mask("房间很[MASK]净。")
     with pytest.raises(ValueError, match=r"^tokenizer: expected \[MASK\] and ids from 0 to 6999, got one without"):
         nz.fill_mask("房间很[MASK]净。", weights)
+
+
+def test_what_ships_beside_it_tells_praise_from_complaint():
+    folder = SHIPPED / "sentiment"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
+    weights, tokenizer = nz.load(folder), nz.load_tokenizer(folder)
+    texts = ["房间很干净，早餐也好吃。", "太脏了，再也不来了。", "这本书很无聊，浪费时间。", "物流很快，质量不错"]
+    logits = nz.sequence_classification(weights, **nz.encode(tokenizer, texts)).logits
+    found = [weights.config.id2label[int(row.argmax())] for row in logits]
+    assert found == ["positive", "negative", "negative", "positive"]
+    shared = "embeddings.word_embeddings.weight"
+    assert np.array_equal(weights[shared], nz.load()[shared])
