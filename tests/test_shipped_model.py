@@ -87,13 +87,29 @@ def test_a_gap_may_go_by_another_name(tmp_path):
         nz.fill_mask("房间很[MASK]净。", weights)
 
 
-def test_what_ships_beside_it_tells_praise_from_complaint():
-    folder = SHIPPED / "sentiment"
+def loaded_beside(name):
+    """Load what ships beside the model, which is small and leaves the embeddings as they are."""
+    folder = SHIPPED / name
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
-    weights, tokenizer = nz.load(folder), nz.load_tokenizer(folder)
+    weights, shared = nz.load(folder), "embeddings.word_embeddings.weight"
+    assert np.array_equal(weights[shared], nz.load()[shared])
+    return weights, nz.load_tokenizer(folder)
+
+
+def test_sentiment_ships_beside_it_and_tells_praise_from_complaint():
+    weights, tokenizer = loaded_beside("sentiment")
     texts = ["房间很干净，早餐也好吃。", "太脏了，再也不来了。", "这本书很无聊，浪费时间。", "物流很快，质量不错"]
     logits = nz.sequence_classification(weights, **nz.encode(tokenizer, texts)).logits
     found = [weights.config.id2label[int(row.argmax())] for row in logits]
     assert found == ["positive", "negative", "negative", "positive"]
-    shared = "embeddings.word_embeddings.weight"
-    assert np.array_equal(weights[shared], nz.load()[shared])
+
+
+def test_names_ship_beside_it_and_people_and_places_are_found():
+    weights, tokenizer = loaded_beside("names")
+    batch = nz.encode(tokenizer, ["江泽民主席在北京会见了美国总统克林顿。"])
+    tags = [weights.config.id2label[int(row.argmax())] for row in nz.token_classification(weights, **batch).logits[0]]
+    tokens = [tokenizer.id_to_token(int(token)) for token in batch["input_ids"][0]]
+    found = [(token, tag) for token, tag in zip(tokens[1:-1], tags[1:-1], strict=True) if tag != "O"]
+    assert "".join(token for token, _ in found) == "江泽民北京美国克林顿"
+    people, places = ["B-PER", "I-PER", "I-PER"], ["B-LOC", "I-LOC"]
+    assert [tag for _, tag in found] == [*people, *places, *places, *people]
