@@ -139,7 +139,7 @@ def test_sizes_count_requirements_of_requirements():
 
     sizes = installed_sizes(our_requirements())
     assert {"nezha-np", "numpy", "safetensors", "tokenizers"} <= set(sizes)
-    assert 1 < sizes["nezha-np"] < 10  # the shipped model is most of it
+    assert 1 < sizes["nezha-np"] < 20  # the shipped model is most of it
     assert not {"torch", "transformers", "hypothesis"} & set(sizes)
 
 
