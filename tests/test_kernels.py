@@ -612,7 +612,7 @@ def test_an_error_in_one_part_is_raised_and_leaves_blas_its_threads():
     ):
         nz.forward(nz.load(), BATCH)
     assert blas.num_threads == 2
-    assert threads.BLAS_THREADS._passes == 0
+    assert not threads.BLAS_THREADS._passes
 
 
 def test_an_error_in_a_part_of_another_thread_is_raised_when_all_have_ended():
@@ -644,6 +644,42 @@ def test_the_threads_of_a_pass_wait_for_more_work_and_end_with_it():
     assert threads._workers.get() is None
 
 
+def test_an_interruption_while_the_threads_of_a_pass_end_leaves_none_for_the_next_work():
+    blas = Blas(2)
+    with mock.patch.object(threads, "_blas", lambda: blas):
+        with (
+            mock.patch.object(threads.Workers, "close", side_effect=KeyboardInterrupt),
+            pytest.raises(KeyboardInterrupt),
+            threads.BLAS_THREADS.held_to_one(),
+        ):
+            pass
+        assert (blas.num_threads, threads._free.get(), threads._workers.get()) == (2, 1, None)
+        assert threads.share_out(2, lambda part, parts: (part, parts)) == [(0, 1)]
+
+
+@pytest.mark.parametrize("moment", ["hold", "restore"])
+def test_the_next_pass_does_what_an_interrupted_one_has_left(moment):
+    blas, guard, set_threads = Blas(2), threads.BlasThreads(), threads._set_threads
+
+    def interrupted(counts):
+        if moment == "hold" or blas.num_threads == 1:
+            if moment == "hold":
+                set_threads(counts)
+            raise KeyboardInterrupt
+        set_threads(counts)
+
+    with mock.patch.object(threads, "_blas", lambda: blas):
+        with (
+            mock.patch.object(threads, "_set_threads", interrupted),
+            pytest.raises(KeyboardInterrupt),
+            guard.held_to_one(),
+        ):
+            pass
+        with guard.held_to_one() as share:
+            assert (share, blas.num_threads) == (2, 1)
+        assert blas.num_threads == 2
+
+
 def test_the_callers_error_state_holds_in_every_thread():
     with threads_of_blas(2), threads.BLAS_THREADS.held_to_one(), np.errstate(under="raise"):
         states = threads.share_out(2, lambda part, parts: np.geterr())
@@ -651,7 +687,7 @@ def test_the_callers_error_state_holds_in_every_thread():
 
 
 def _forked(guard, blas, answer):
-    before = guard._passes, blas.num_threads
+    before = len(guard._passes), blas.num_threads
     with guard.held_to_one() as share:
         answer.put((*before, share, blas.num_threads))
 

@@ -18,7 +18,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -98,6 +98,9 @@ _workers: ContextVar[Workers | None] = ContextVar("nezha_np_workers", default=No
 class BlasThreads:
     """The one change of BLAS's threads that all passes share.
 
+    A pass may be interrupted at any moment. So what undoes a change is noted before the change and dropped after it is
+    undone, and the next pass does what an interrupted one has left.
+
     Examples
     --------
     >>> threads = BlasThreads()
@@ -108,46 +111,54 @@ class BlasThreads:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._passes = 0  # that are under way
+        self._passes: set[object] = set()  # that are under way
         self._before: list[tuple[Any, int]] = []  # the libraries that are held, and their threads before
 
     @contextmanager
     def held_to_one(self) -> Iterator[int]:
         """Hold BLAS to one thread, if that can be done; the value is the caller's share of the threads that it had."""
-        entered = False
+        this = object()
         try:
             with self.lock:
                 if not self._passes:
-                    self._before = _hold()
-                self._passes += 1
-                entered = True
+                    self._restore()  # what an interrupted pass has left
+                    self._hold()
+                self._passes.add(this)
                 threads = min((count for _, count in self._before), default=1)
-                share = max(1, threads // self._passes)
+                share = max(1, threads // len(self._passes))
             free, workers = _free.set(share), _workers.set(Workers())
             try:
                 yield share
             finally:
-                _close_workers()
+                ended = _workers.get()
                 _workers.reset(workers)
                 _free.reset(free)
+                _close(ended)  # last: it waits, and may be interrupted
         finally:
             with self.lock:
-                self._passes = max(0, self._passes - entered)
+                self._passes.discard(this)
                 if not self._passes:
                     self._restore()
 
+    def _hold(self) -> None:
+        """Hold all libraries to one thread, where it can be done."""
+        self._before = _counts()
+        if min((count for _, count in self._before), default=1) > 1:
+            _set_threads([(library, 1) for library, _ in self._before])
+            if any(library.num_threads != 1 for library, _ in self._before):  # another owner has them
+                self._restore()
+
     def _restore(self) -> None:
-        before, self._before = self._before, []
-        _set_threads(before)
+        _set_threads(self._before)
+        self._before = []  # now, so that what was interrupted is done again
 
     def start_anew(self) -> None:
         """Undo the change in a forked process: the threads whose passes are under way do not exist there."""
-        self.lock, self._passes = threading.Lock(), 0
+        self.lock, self._passes = threading.Lock(), set()
         self._restore()
 
 
-def _close_workers() -> None:
-    workers = _workers.get()
+def _close(workers: Workers | None) -> None:
     if workers is not None and workers.process == os.getpid():
         workers.close()
 
@@ -162,19 +173,14 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _hold() -> list[tuple[Any, int]]:
-    """Hold all libraries to one thread; return them with their threads before, or nothing where it cannot be done."""
+def _counts() -> list[tuple[Any, int]]:
+    """Return all libraries with their threads, or nothing where those cannot be changed."""
     libraries = [] if _blas() is None else _blas().lib_controllers
-    before = [(library, library.num_threads) for library in libraries]
+    counts = [(library, library.num_threads) for library in libraries]
     # OpenMP's number is each thread's own: it would not hold in the threads that are started.
-    if any(count is None or getattr(library, "threading_layer", "") == "openmp" for library, count in before):
+    if any(count is None or getattr(library, "threading_layer", "") == "openmp" for library, count in counts):
         return []
-    if min((count for _, count in before), default=1) > 1:
-        _set_threads([(library, 1) for library, _ in before])
-        if any(library.num_threads != 1 for library, _ in before):  # another owner has them
-            _set_threads(before)
-            return []
-    return before
+    return counts
 
 
 def _set_threads(counts: list[tuple[Any, int]]) -> None:
@@ -195,10 +201,14 @@ def _set_threads(counts: list[tuple[Any, int]]) -> None:
         setter = threading.Thread(target=change)
         try:
             setter.start()
+            setter.join()
         except RuntimeError:  # no thread can be started: then nothing is divided, and to own the number does no harm
             change()
-        else:
-            setter.join()
+        except BaseException:  # interrupted: a later change must not overtake this one
+            changes.clear()
+            with suppress(RuntimeError):  # it has not begun
+                setter.join()
+            raise
 
 
 BLAS_THREADS = BlasThreads()
