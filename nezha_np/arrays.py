@@ -493,7 +493,8 @@ def _span(array: Any) -> tuple[int, int] | None:
 
 def _is_own(array: Any) -> bool:
     if library(array) == "torch":
-        return not array.requires_grad
+        # A tensor that was made of another library's array has memory that PyTorch cannot resize.
+        return not array.requires_grad and array.untyped_storage().resizable()
     if library(array) == "cupy":
         return True
     whole = array

@@ -118,9 +118,11 @@ def test_a_writable_map_and_anothers_memory_are_not_ours_to_write(tmp_path):
     assert own_memory([x, x[3], x[1:2], np.ones(1)]) == [False, False, False, True]
     torch = pytest.importorskip("torch", reason="its memory is another library's")
     tensor = torch.zeros(4)
-    assert own_memory([tensor.numpy()]) == [False]
     assert own_memory([tensor, torch.ones(2), torch.ones(2, requires_grad=True)]) == [True, True, False]
+    numpys = np.zeros(2, "float32")  # perhaps mapped from a file, where writing ends the process
+    assert own_memory([torch.as_tensor(numpys), torch.from_numpy(numpys)]) == [False, False]
     assert own_memory([tensor[:2], tensor[2:]]) == [False, False]
+    assert own_memory([tensor.numpy(), tensor]) == [False, False]  # it is both libraries' now
 
 
 def test_pytorchs_tensors_are_written_in_place_and_jaxs_never():

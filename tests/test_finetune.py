@@ -186,6 +186,21 @@ def test_layers_that_are_computed_twice_change_no_bit(tmp_path):
         np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
+def test_options_may_be_numbers_of_numpy_and_switches_are_checked(tmp_path):
+    file = write(tmp_path, "classify", 20)
+    numbers = {
+        "epochs": np.int64(1),
+        "learning_rate": np.float32(1e-3),
+        "dropout": np.float32(0.5),
+        "seed": np.int64(2),
+    }
+    finetune("classify", file, tmp_path / "run", max_length=16, **numbers)
+    options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert (options["epochs"], options["seed"], options["dropout"]) == (1, 2, 0.5)
+    with pytest.raises(TypeError, match=r"^checkpoint_layers: expected True, False or None, got 'no'$"):
+        finetune("classify", file, tmp_path / "run", checkpoint_layers="no")
+
+
 def test_a_run_on_another_file_is_refused(tmp_path):
     options = {"epochs": 1, "max_length": 16}
     finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
@@ -408,6 +423,7 @@ def test_entities_are_those_of_conlleval():
 
 def test_answers_are_measured_by_characters_and_foreign_words_without_punctuation():
     assert answer_scores(["“北京”"], [["北京。"]]) == (1.0, 1.0)
+    assert answer_scores(["他说…好"], [["他说好"]])[0] == 0.0  # the script has "……" in its list, and tests characters
     assert answer_scores(["北京", "上海"], [["在北京", "北京"], ["广州", "海"]]) == (
         0.5,
         pytest.approx((1 + 2 / 3) / 2),

@@ -171,6 +171,15 @@ def test_a_model_that_the_text_cannot_train_is_named_before_it_is_cut_into_token
     assert not (text / "run" / "corpus").exists()
 
 
+def test_options_may_be_numbers_of_numpy_and_switches_are_checked(text):
+    numbers = {"learning_rate": np.float32(1e-3), "seed": np.int64(1), "save_every": np.int64(1)}
+    pretrain([text / "text.txt"], text / "run", steps=1, batch_size=2, max_length=16, **numbers)
+    assert json.loads((text / "run" / "run.json").read_text(encoding="utf-8"))["seed"] == 1
+    for name in ("mixed_precision", "checkpoint_layers"):
+        with pytest.raises(TypeError, match=f"^{name}: expected True, False or None, got 'no'$"):
+            pretrain([text / "text.txt"], text / "other", steps=1, **{name: "no"})
+
+
 def test_a_run_with_other_options_is_not_gone_on_with(text, capsys):
     assert main(command(text, "run")) == 0
     assert main(command(text, "run", "--seed", "1")) == 2

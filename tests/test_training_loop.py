@@ -221,3 +221,18 @@ def test_the_walk_back_ends_above_frozen_layers_and_changes_no_other_gradient(ch
         np.testing.assert_array_equal(gradient, every[name], err_msg=name)
     assert "embedding" in whole and "embedding" not in passed
     assert checkpoint_layers or len(passed) < len(whole) / 2
+
+
+def test_what_a_run_is_given_is_checked_before_its_first_step():
+    start = first_step(nz.load(), lamb)
+    for wrong, error, message in (
+        ({"clip_norm": -1.0}, ValueError, "clip_norm: expected a finite number from 0 on, got -1.0"),
+        ({"dropout_seed": 1.5}, TypeError, "dropout_seed: expected an integer, got 1.5"),
+        ({"checkpoint_layers": "no"}, TypeError, "checkpoint_layers: expected True, False or None, got 'no'"),
+    ):
+        with pytest.raises(error, match=f"^{message}$"):
+            next(
+                train(
+                    start, nz.masked_lm, lambda number: pytest.fail("a step"), lamb, steps=1, learning_rate=0.1, **wrong
+                )
+            )

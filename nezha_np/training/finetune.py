@@ -126,10 +126,12 @@ def finetune(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     target = check_path(folder, "folder")
-    check_switches(save_changes=save_changes)
-    for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
-        check_integer(name, value, least=1)
-    check_integer("max_length", max_length, least=8)
+    check_switches(save_changes=save_changes, checkpoint_layers=checkpoint_layers)
+    epochs = check_integer("epochs", epochs, least=1)
+    patience = check_integer("patience", patience, least=1)
+    batch_size = check_integer("batch_size", batch_size, least=1)
+    max_length = check_integer("max_length", max_length, least=8)
+    seed = check_integer("seed", seed)
     module = optimizer_named(optimizer)
     what = TASKS[task]
     trained_on, measured_on = _split(task, examples, held_out)
@@ -137,19 +139,15 @@ def finetune(
     if len(labels) == 1:  # a head of one label would be trained as a regression
         raise ValueError(f"{examples}: expected two classes at least, found only {labels[0]}")
     _check_labels(measured_on, task, labels)
-    weights = load(
-        model,
-        head=what.head.__name__,
-        id2label=labels or None,
-        seed=check_integer("seed", seed),
-    )
+    weights = load(model, head=what.head.__name__, id2label=labels or None, seed=seed)
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
     if dropout is not None:
-        rates = dict.fromkeys(RATES, check_finite("dropout", dropout, below=1.0))
+        dropout = check_finite("dropout", dropout, below=1.0)
+        rates = dict.fromkeys(RATES, dropout)
         weights = Weights(weights, weights.config.replace(**rates), source=weights.source)
-    check_finite("learning_rate", learning_rate)
-    check_finite("weight_decay", weight_decay)
+    learning_rate = check_finite("learning_rate", learning_rate)
+    weight_decay = check_finite("weight_decay", weight_decay)
     frozen_names(weights, freeze)
     options = {
         "task": task,
@@ -166,7 +164,7 @@ def finetune(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "freeze": list(check_patterns("freeze", freeze)),
-        "save_changes": save_changes,
+        "save_changes": bool(save_changes),
         "dropout": dropout,
         "seed": seed,
     }

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nezha_np.arrays import Array
-from nezha_np.checks import check_integer, listed
+from nezha_np.checks import check_finite, check_integer, check_switches, listed
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.training.accumulation import Batch, accumulate
 from nezha_np.training.clipping import clip_by_global_norm
@@ -228,6 +228,10 @@ def train(
     True
     """
     check_integer("steps", steps, least=0)
+    check_switches(checkpoint_layers=checkpoint_layers)
+    check_finite("clip_norm", clip_norm)
+    if dropout_seed is not None:
+        check_integer("dropout_seed", dropout_seed)
     frozen = frozen_names(start.weights, freeze)
     step = start
     del start  # its weights are not held any longer than its step is

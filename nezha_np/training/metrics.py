@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 SAME_PREFIX = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "L": "E", "U": "S"}
 # What the script of CMRC 2018 removes, and what it counts as one: a Chinese character, or a word of another script.
-MARKS = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》…·、「」（）－～『』")
+MARKS = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 PART = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+(?:[.,'][^\W\u4e00-\u9fa5]+)*|[^\w\s]")
 Entity = tuple[str, int, int]  # its kind, its first token, and the one after its last
 

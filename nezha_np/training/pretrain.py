@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches
 from nezha_np.families.config import Config
 from nezha_np.model.heads import pretraining
 from nezha_np.text.tokenizer import load_tokenizer
@@ -132,16 +132,20 @@ def pretrain(
     steps = check_integer("steps", steps, least=1)
     parts = check_integer("parts", parts, least=1)
     batch_size = check_integer("batch_size", batch_size, least=1)
-    for name, value in (("measure_every", measure_every), ("save_every", save_every), ("keep", keep)):
-        check_integer(name, value, least=1)
+    measure_every = check_integer("measure_every", measure_every, least=1)
+    save_every = check_integer("save_every", save_every, least=1)
+    keep = check_integer("keep", keep, least=1)
+    seed = check_integer("seed", seed)
+    check_switches(mixed_precision=mixed_precision, checkpoint_layers=checkpoint_layers)
     if batch_size % parts:
         raise ValueError(f"parts: expected a divisor of the batch size, {batch_size}, got {parts}")
     module = optimizer_named(optimizer)
     warmup_steps = steps // 10 if warmup_steps is None else warmup_steps
     warmup = check_integer("warmup_steps", warmup_steps, least=0, most=steps - 1)
-    check_integer("max_length", max_length, least=5)
-    for name, number in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("clip_norm", clip_norm)):
-        check_finite(name, number)
+    max_length = check_integer("max_length", max_length, least=5)
+    learning_rate = check_finite("learning_rate", learning_rate)
+    weight_decay = check_finite("weight_decay", weight_decay)
+    clip_norm = check_finite("clip_norm", clip_norm)
     for name, files in (("texts", texts), ("held_out", held_out)):
         if isinstance(files, (str, bytes)) or not isinstance(files, Iterable):
             raise TypeError(f"{name}: expected a list of files, got {files!r}")
@@ -161,7 +165,7 @@ def pretrain(
         "warmup_steps": warmup,
         "weight_decay": weight_decay,
         "clip_norm": clip_norm,
-        "mixed_precision": mixed_precision,
+        "mixed_precision": bool(mixed_precision),
         "whole_words": segmenter is not None,
         "seed": seed,
         "config": None if config is None else config.to_dict(),
