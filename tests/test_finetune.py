@@ -201,6 +201,26 @@ def test_options_may_be_numbers_of_numpy_and_switches_are_checked(tmp_path):
         finetune("classify", file, tmp_path / "run", checkpoint_layers="no")
 
 
+def test_a_model_that_stands_in_the_folder_is_not_replaced(tmp_path):
+    file = write(tmp_path, "classify", 20)
+    nz.load().save(tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for save_changes in (False, True):
+        with pytest.raises(
+            FileExistsError, match=r"model: expected a new folder, .*, found model\.safetensors of a model"
+        ):
+            finetune("classify", file, tmp_path / "model", epochs=1, max_length=16, save_changes=save_changes)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_changes_of_changes_are_refused_before_the_training(tmp_path):
+    file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16, "save_changes": True}
+    finetune("classify", file, tmp_path / "changes", freeze="embeddings.**", **options)
+    with pytest.raises(ValueError, match=r"^model: expected a whole model, got changes of one: .*; nezha-np convert"):
+        finetune("classify", file, tmp_path / "more", model=tmp_path / "changes", **options)
+    assert not (tmp_path / "more").exists()
+
+
 def test_a_run_on_another_file_is_refused(tmp_path):
     options = {"epochs": 1, "max_length": 16}
     finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)

@@ -74,6 +74,9 @@ def main() -> None:
         used = OPTIONS[MADE_OF[name]] | {"freeze": frozen(nz.load()), "save_changes": True}
         used |= {"epochs": options.epochs} if options.epochs else {}
         found = run_network(MADE_OF[name], data, "pretrained", 0, None, options.runs, used)
+        if options.limit:
+            print(f"{name}: not copied, for it is a trial: {found['scores']}")
+            continue
         total = ship(options.runs / f"{MADE_OF[name]}-pretrained-0" / "run", SHIPPED / name)
         nz.load(SHIPPED / name)
         print(f"{name}: {total:,} bytes, {len(data.train):,} examples, scored {len(data.scored):,}: {found}")

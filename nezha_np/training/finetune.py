@@ -25,6 +25,7 @@ from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_nam
 from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
+from nezha_np.weights.changes import files_of_whole_model
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
@@ -132,6 +133,8 @@ def finetune(
     batch_size = check_integer("batch_size", batch_size, least=1)
     max_length = check_integer("max_length", max_length, least=8)
     seed = check_integer("seed", seed)
+    if save_changes:
+        files_of_whole_model("model", model)
     module = optimizer_named(optimizer)
     what = TASKS[task]
     trained_on, measured_on = _split(task, examples, held_out)

@@ -36,6 +36,7 @@ from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.convert import TOKENIZER_FILES
 from nezha_np.weights.weights import Weights
 
+MODELS = ("model.safetensors", CHANGES, "model.safetensors.index.json", "pytorch_model.bin")
 STEP = re.compile(r"step-(\d{8,})")
 LOCK = "run.lock"
 CORPORA = ("corpus", "held_out")  # the folders of the texts in tokens, which depend on the options
@@ -251,6 +252,8 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
 
     Raises
     ------
+    FileExistsError
+        If no run was started in the folder, and there is a model in it, which the run would replace.
     ValueError
         If the run was started with other options; the message names them.
 
@@ -266,13 +269,17 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     ValueError: ...: expected the options that this run was started with, got others: seed 1 instead of 0
     """
     file = folder / "run.json"
+    saved = [name for name in MODELS if (folder / name).exists()]
     if not file.is_file():
+        if saved:
+            raise FileExistsError(
+                f"{folder}: expected a new folder, or that of a run, found {saved[0]} of a model in it"
+            )
         _write_json(file, dict(options))
         return
     before = _read_json(file)
     now = json.loads(json.dumps(dict(options)))
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    saved = any((folder / name).exists() for name in ("model.safetensors", CHANGES))
     if different and not saved_steps(folder) and not saved:
         for name in CORPORA:
             shutil.rmtree(folder / name, ignore_errors=True)

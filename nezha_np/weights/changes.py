@@ -63,9 +63,7 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
     'good'
     """
     folder, origin = check_path(path), SHIPPED if base is None else check_path(base, "base")
-    files = list_files(origin, name="base")
-    if files[0].name == CHANGES:
-        raise ValueError(f"base: expected a whole model, got changes of one: {files[0]}")
+    files = files_of_whole_model("base", origin)
     if file_to_write(folder).parent != folder:
         raise ValueError(f"path: expected a folder, got {folder}")
     dtypes = {entry.dtype for header in read_headers(files).values() for entry in header.values()} & set(FLOATS)
@@ -84,6 +82,41 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
 
     write_atomically(folder, write)
     return list(changed)
+
+
+def files_of_whole_model(name: str, path: str | Path | None) -> list[Path]:
+    """Find the files of tensors of a model to which changes can belong.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for an error.
+    path : str, Path or None
+        The model; None: the shipped one.
+
+    Returns
+    -------
+    list of Path
+        Its files.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If these are changes of another model themselves.
+
+    Examples
+    --------
+    >>> [file.name for file in files_of_whole_model("base", SHIPPED)]
+    ['model.safetensors']
+    """
+    files = list_files(path, name=name)
+    if files[0].name == CHANGES:
+        raise ValueError(
+            f"{name}: expected a whole model, got changes of one: {files[0]}; nezha-np convert makes it whole"
+        )
+    return files
 
 
 def _is_same(name: str, array: np.ndarray, before: Mapping[str, Array]) -> bool:
