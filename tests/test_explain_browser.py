@@ -168,11 +168,11 @@ def test_the_page_opens_at_the_sharpest_head_and_the_first_gap_or_where_the_link
     browser = show("short")
     probs = nz.forward(nz.load(), **nz.encode(nz.load_tokenizer(), TEXT), output_attentions=True).attentions
     sharpest = max(
-        ((layer, head) for layer in range(4) for head in range(4)), key=lambda at: probs[at[0]][0, at[1]].max(-1).mean()
+        ((layer, head) for layer in range(4) for head in range(8)), key=lambda at: probs[at[0]][0, at[1]].max(-1).mean()
     )
     assert chosen(browser) == (*map(str, sharpest), "[MASK]")
     assert chosen(show("short", "#layer=1&head=2&token=3")) == ("1", "2", "很")
-    assert chosen(show("short", "#layer=99&head=99&token=99")) == ("3", "3", "[SEP]")
+    assert chosen(show("short", "#layer=99&head=99&token=99")) == ("3", "7", "[SEP]")
     assert chosen(show("short", "#layer=-1&head=x&token=")) == chosen(show("short", "#<script>"))
 
 
@@ -218,16 +218,16 @@ def test_the_arrow_keys_walk_through_all_layers_and_heads(show):
     focus(browser, "#head-0-0")
     seen = {focused(browser)}
     for layer in range(4):
-        for _ in range(3):
+        for _ in range(7):
             press(browser, Keys.ARROW_RIGHT if layer % 2 == 0 else Keys.ARROW_LEFT)
             seen.add(focused(browser))
         press(browser, Keys.ARROW_DOWN)
         seen.add(focused(browser))
-    assert seen == {f"head-{layer}-{head}" for layer in range(4) for head in range(4)}
+    assert seen == {f"head-{layer}-{head}" for layer in range(4) for head in range(8)}
     press(browser, Keys.END)
-    assert chosen(browser)[:2] == ("3", "3")
+    assert chosen(browser)[:2] == ("3", "7")
     press(browser, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)  # at the edge nothing moves
-    assert chosen(browser)[:2] == ("3", "3") and focused(browser) == "head-3-3"
+    assert chosen(browser)[:2] == ("3", "7") and focused(browser) == "head-3-7"
     press(browser, Keys.HOME)
     assert chosen(browser)[:2] == ("3", "0")
 
@@ -395,7 +395,7 @@ def test_the_tab_key_stops_once_at_each_group_and_the_focus_is_seen(show):
             break
         assert stop[1], f"{stop[0]} has the focus, and nothing shows it"
         stops.append(stop[0])
-    expected = ["theme", *["bar"] * 6, "chips", "parts", "head-2-0", "map-content", "map-position", "map-probs", "lens"]
+    expected = ["theme", *["bar"] * 6, "chips", "parts", "head-2-4", "map-content", "map-position", "map-probs", "lens"]
     assert stops == expected
 
 
