@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import functools
+import signal
 import threading
 import time
 import tracemalloc
@@ -170,6 +171,15 @@ def test_a_line_of_millions_of_characters_is_cut_in_little_time_and_memory():
     assert counted.shape == (1, 100_002) and set(counted[0, 1:-1]) == {tokenizer().token_to_id("好")}
 
 
+@pytest.fixture
+def interruptible():
+    """Have SIGINT raise KeyboardInterrupt, also where a shell started the tests in its background, and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_is_answered_while_a_long_text_is_tokenised():
     text = "好" * 3_000_000
     start = time.process_time()
