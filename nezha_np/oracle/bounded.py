@@ -102,9 +102,8 @@ class Bounded:
         """‖x‖: a loop over n squares rounds by about √n units."""
         value, size = np.sqrt(np.sum(self.value * self.value)), np.size(self.value)
         error = np.sqrt(np.sum(np.square(self.error + np.zeros_like(self.value))))
-        if self.unit >= SINGLE and np.any(
-            self.value
-        ):  # the squares of numbers below 1e-19 are 0, as those of zeros are
+        # In float32 the squares of numbers below 1e-19 are 0; those of zeros are so rightly.
+        if self.unit >= SINGLE and np.any(self.value):
             error = error + (np.sqrt(np.square(value, dtype=np.float64) + size * SMALLEST) - value)
         return self._made(value, error + self.unit * np.sqrt(size) * value)
 
