@@ -20,3 +20,5 @@ from typing import TypeAlias
 
 # What `add` is given, the result of `add_subparsers`: argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+OPTIMIZERS = ("lamb", "adamw", "bert_adam")  # those of `nezha_np.training.loop`, which takes long to import

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
+from nezha_np.commands.document import output_file, write_document
 from nezha_np.commands.exit_status import SUCCESS
-from nezha_np.commands.output import print_lines, write_text
 from nezha_np.commands.parser import typed_text
-from nezha_np.files.atomic import resolve_target, write_atomically
 
 
 def add(commands: Subparsers) -> None:
@@ -35,13 +33,8 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, to a file or to standard output."""
-    path = None if options.output == "-" else resolve_target(Path(options.output), force=options.force)
+    path = output_file(options)
     weights = None if options.model is None else nz.load(options.model)
     page = nz.explain(options.text, weights, pair=options.pair)
-    if path is None:
-        write_text(page.removesuffix("\n"))
-        return SUCCESS
-    name, data = path.name, page.encode()
-    write_atomically(path.parent, lambda folder: (folder / name).write_bytes(data))
-    print_lines([f"wrote {path}: {len(data):,} bytes"])
+    write_document(page, path)
     return SUCCESS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nezha_np.commands import Subparsers
+from nezha_np.commands import OPTIMIZERS, Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines, print_message
 
@@ -34,9 +34,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples of a batch (32)")
     parser.add_argument("--max-length", type=int, default=128, metavar="N", help="tokens of a sequence (128)")
-    parser.add_argument(
-        "--optimizer", choices=("lamb", "adamw", "bert_adam"), default="adamw", help="the optimiser (adamw)"
-    )
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw", help="the optimiser (adamw)")
     parser.add_argument("--learning-rate", type=float, metavar="X", help="the largest one; by the model's width")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(0.01)")
     parser.add_argument("--dropout", type=float, metavar="X", help="the rate of every dropout; the configuration's")

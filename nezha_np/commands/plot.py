@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from nezha_np.commands import Subparsers
+from nezha_np.commands.document import output_file, write_document
 from nezha_np.commands.exit_status import SUCCESS
-from nezha_np.commands.output import print_lines, write_text
-from nezha_np.files.atomic import resolve_target, write_atomically
 
 
 def add(commands: Subparsers) -> None:
@@ -30,12 +28,6 @@ def run(options: argparse.Namespace) -> int:
     """Write the picture, to a file or to standard output."""
     from nezha_np.training.plot import plot_run
 
-    path = None if options.output == "-" else resolve_target(Path(options.output), force=options.force)
-    picture = plot_run(options.folder)
-    if path is None:
-        write_text(picture.removesuffix("\n"))
-        return SUCCESS
-    name = path.name
-    write_atomically(path.parent, lambda new: (new / name).write_text(picture, encoding="utf-8", newline="\n"))
-    print_lines([f"wrote {path}: {len(picture.encode()):,} bytes"])
+    path = output_file(options)
+    write_document(plot_run(options.folder), path)
     return SUCCESS

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from nezha_np.commands import Subparsers
+from nezha_np.commands import OPTIMIZERS, Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines, print_message
 
@@ -35,9 +35,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sequences of a batch (32)")
     parser.add_argument("--parts", type=int, default=1, metavar="N", help="compute a batch in N parts (1)")
     parser.add_argument("--max-length", type=int, default=128, metavar="N", help="tokens of a sequence (128)")
-    parser.add_argument(
-        "--optimizer", choices=("lamb", "adamw", "bert_adam"), default="lamb", help="the optimiser (lamb)"
-    )
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="lamb", help="the optimiser (lamb)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="the largest one (0.001)")
     parser.add_argument("--warmup-steps", type=int, metavar="N", help="how long it grows; a tenth of all steps")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(0.01)")

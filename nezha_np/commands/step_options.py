@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from nezha_np.commands import OPTIMIZERS
+
 # The options that are passed on as they are, by their names in the parsed options.
 STEP_OPTIONS = (
     "step",
@@ -36,7 +38,7 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
     {'step': 'adamw', 'learning_rate': 0.001}
     """
     group = parser.add_argument_group("training steps after the pass, with --labels or labels in --inputs")
-    group.add_argument("--step", choices=("lamb", "adamw", "bert_adam"), help="the optimiser; without it no steps")
+    group.add_argument("--step", choices=OPTIMIZERS, help="the optimiser; without it no steps")
     group.add_argument("--steps", type=int, metavar="N", help="how many (1)")
     group.add_argument("--learning-rate", type=float, nargs="+", metavar="X", help="of all steps, or of each")
     group.add_argument("--weight-decay", type=float, metavar="X", help="of all but norms and biases (0.01)")

@@ -25,28 +25,6 @@ NUMBERS = 131072  # the fewest numbers of a sweep that a thread is started for
 PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
 
 
-def blocks(rows: int, width: int) -> list[slice]:
-    """Cut rows of `width` numbers into blocks.
-
-    Parameters
-    ----------
-    rows, width : int
-        The shape of an array.
-
-    Returns
-    -------
-    list of slice
-        The blocks, of whole rows.
-
-    Examples
-    --------
-    >>> blocks(3, BLOCK // 2)
-    [slice(0, 2, None), slice(2, 4, None)]
-    """
-    step = max(1, BLOCK // max(1, width))
-    return [slice(start, start + step) for start in range(0, rows, step)]
-
-
 def blocks_within(own: slice, width: int) -> list[slice]:
     """Cut some of the rows of an array into blocks.
 

@@ -172,7 +172,10 @@ def rescale_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray, factor
 
 
 def sweep(function: np.ufunc, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Apply a function of two numbers to arrays of one shape, some rows in each thread."""
+    """Apply a function of two numbers to arrays of one shape, some rows in each thread.
+
+    A ufunc writes into its result itself: `sweep_blocks`, for any function, copies each block once more.
+    """
     out = np.empty(x.shape, x.dtype)
     if not x.ndim:
         return np.asarray(function(x, y, out=out))

@@ -11,7 +11,7 @@ import numpy as np
 
 from nezha_np.arrays import same_dtype
 from nezha_np.kernels import numpy_blocks
-from nezha_np.kernels.numpy_blocks import blocks, blocks_within, multiply_part, parts_of_product, share_rows
+from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.linear import flat_rows
@@ -82,7 +82,7 @@ def gelu_in_place(x: np.ndarray, s: np.ndarray, p: np.ndarray) -> None:
 def activate_in_place(x: np.ndarray, bias: Any, function: Layer) -> None:
     """Add a bias, if there is one, to (rows, F) and apply an activation, block by block."""
     fast = function is gelu and x.dtype == np.float32
-    pieces = blocks(*x.shape)
+    pieces = blocks_within(slice(0, len(x)), x.shape[1])
     room = np.empty((2, *x[pieces[0]].shape), x.dtype) if fast and pieces else None
     for rows in pieces:
         block = x[rows]
@@ -178,7 +178,7 @@ def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, ep
 
 def finish_in_place(y: np.ndarray, residual: np.ndarray, w: View) -> None:
     """Finish a residual output, of which `y` (rows, H) is the product: add bias and residual, and normalise."""
-    for rows in blocks(*y.shape):
+    for rows in blocks_within(slice(0, len(y)), y.shape[1]):
         block = y[rows]
         block += w["dense.bias"]
         block += residual[rows]
