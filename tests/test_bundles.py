@@ -419,6 +419,7 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
     for family in ("nezha", "bert"):
         for what in ("causal_lm-cache", "forward-cache_step", "causal_lm-cross", "forward-cross_cache"):
             assert f"{family}-{what}" in names
+    assert {one.steps["step"] for one in standard.STANDARD if one.steps} == {"lamb", "adamw", "bert_adam"}
 
 
 @pytest.mark.exhaustive
