@@ -158,7 +158,7 @@ def test_a_run_with_other_options_is_refused(tmp_path):
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
     (tmp_path / "step-00000001").mkdir()
-    with pytest.raises(ValueError, match="seed 1 instead of 0"):
+    with pytest.raises(ValueError, match="seed: 0 in the run, 1 now"):
         check_options(tmp_path, {"seed": 1, "betas": (0.9, 0.999)})
 
 

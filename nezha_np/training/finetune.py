@@ -19,8 +19,9 @@ from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
-from nezha_np.training.examples import Example, names_of_labels, read_examples
+from nezha_np.training.examples import Example, names_of_labels, read_and_hold_out
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
+from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
 from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
@@ -137,11 +138,8 @@ def finetune(
         files_of_whole_model("model", model)
     module = optimizer_named(optimizer)
     what = TASKS[task]
-    trained_on, measured_on = _split(task, examples, held_out)
+    trained_on, measured_on = read_and_hold_out(task, examples, held_out)
     labels = names_of_labels(trained_on, task)
-    if len(labels) == 1:  # a head of one label would be trained as a regression
-        raise ValueError(f"{examples}: expected two classes at least, found only {labels[0]}")
-    _check_labels(measured_on, task, labels)
     weights = load(model, head=what.head.__name__, id2label=labels or None, seed=seed)
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
@@ -154,8 +152,8 @@ def finetune(
     frozen_names(weights, freeze)
     options = {
         "task": task,
-        "files": [None if file is None else Path(file).name for file in (examples, held_out)],
-        "model": None if model is None else Path(model).resolve().name,
+        "files": [None if file is None else known_file(file) for file in (examples, held_out)],
+        "model": known_model(model),
         "examples": len(trained_on),
         "held_out": len(measured_on),
         "labels": labels,
@@ -222,23 +220,6 @@ def finetune(
             save_plot(target)
         processes.broadcast(None)  # the folder is complete where any process returns
         return load(target)
-
-
-def _split(task: str, examples: str | Path, held_out: str | Path | None) -> tuple[list[Example], list[Example]]:
-    """Read what is trained on and what is measured on: a file of its own, or every tenth example."""
-    found = read_examples(examples, task)
-    if held_out is not None:
-        return found, read_examples(held_out, task)
-    if len(found) < 10:
-        raise ValueError(f"{examples}: expected ten examples at least, to hold out one, found {len(found)}")
-    return [one for number, one in enumerate(found) if number % 10 != 9], found[9::10]
-
-
-def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str]) -> None:
-    """Check that no held-out example has a class that none of the others has."""
-    for name in names_of_labels(examples, task):
-        if name not in labels:
-            raise ValueError(f"held_out: expected labels that are trained ({', '.join(labels)}), got {name}")
 
 
 class ShuffledBatches:

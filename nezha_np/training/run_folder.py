@@ -27,6 +27,7 @@ from typing import Any
 from nezha_np.checks import parse_json
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.lock import try_lock
+from nezha_np.training.known_files import differences
 from nezha_np.training.loop import Step
 from nezha_np.training.loss_scale import LossScale
 from nezha_np.training.optimizers.state import load_state, save_state
@@ -34,9 +35,11 @@ from nezha_np.weights.base import CHANGES
 from nezha_np.weights.changes import save_changes
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.convert import TOKENIZER_FILES
+from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.weights import Weights
 
 MODELS = ("model.safetensors", CHANGES, "model.safetensors.index.json", "pytorch_model.bin")
+STEP_FILES = ("step.json", "optimizer.safetensors", "config.json", "model.safetensors")
 STEP = re.compile(r"step-(\d{8,})")
 LOCK = "run.lock"
 CORPORA = ("corpus", "held_out")  # the folders of the texts in tokens, which depend on the options
@@ -167,7 +170,7 @@ def save_model(folder: Path, weights: Weights, source: str | Path | None, *, cha
     4
     """
     origin = SHIPPED if source is None else Path(source)
-    origin = origin if origin.is_dir() else origin.parent
+    origin = transformer_folder(origin) if origin.is_dir() else origin.parent
     for name in TOKENIZER_FILES:
         if (origin / name).is_file() and not (folder / name).is_file():
             shutil.copyfile(origin / name, folder / name)
@@ -231,6 +234,11 @@ def load_step(path: Path, dtype: str = "float32") -> Step:
     >>> load_step(save_step(folder, first_step(nz.load(), lamb), keep=1)).number
     0
     """
+    if missing := [name for name in STEP_FILES if not (path / name).is_file()]:
+        raise FileNotFoundError(
+            f"{path}: expected a saved step of a run, found no {missing[0]} in it; remove the folder, and the run "
+            "goes on from the step before it"
+        )
     values = _read_json(path / "step.json")
     weights = load(path, dtype=dtype)
     scale = None if values["loss_scale"] is None else LossScale(**values["loss_scale"])
@@ -248,12 +256,14 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     folder : Path
         The folder of the run.
     options : mapping of str to object
-        What the numbers of the run depend on, as JSON holds it.
+        What the numbers of the run depend on, as JSON holds it; files as `known_file` and `known_model` note them.
 
     Raises
     ------
     FileExistsError
         If no run was started in the folder, and there is a model in it, which the run would replace.
+    FileNotFoundError
+        If there are steps of a run, and no options.
     ValueError
         If the run was started with other options; the message names them.
 
@@ -266,7 +276,7 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     >>> check_options(folder, {"seed": 1})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: ...: expected the options that this run was started with, got others: seed 1 instead of 0
+    ValueError: ...seed: 0 in the run, 1 now. Start it with those again, or begin a new run in another folder
     """
     file = folder / "run.json"
     saved = [name for name in MODELS if (folder / name).exists()]
@@ -275,18 +285,25 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
             raise FileExistsError(
                 f"{folder}: expected a new folder, or that of a run, found {saved[0]} of a model in it"
             )
+        if steps := saved_steps(folder):
+            raise FileNotFoundError(
+                f"{file}: expected the options of the run whose {steps[-1].name} is there, found no such file: nothing "
+                "says what the run was started with; begin a new run in another folder"
+            )
         _write_json(file, dict(options))
         return
     before = _read_json(file)
     now = json.loads(json.dumps(dict(options)))
-    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    different = [f"{name}: {then} in the run, {given} now" for name, then, given in differences(before, now)]
     if different and not saved_steps(folder) and not saved:
         for name in CORPORA:
             shutil.rmtree(folder / name, ignore_errors=True)
         _write_json(file, dict(options))
     elif different:
-        changes = ", ".join(f"{name} {now.get(name)!r} instead of {before.get(name)!r}" for name in different)
-        raise ValueError(f"{folder}: expected the options that this run was started with, got others: {changes}")
+        raise ValueError(
+            f"{folder}: expected the options that this run was started with, got others: {'; '.join(different)}. "
+            "Start it with those again, or begin a new run in another folder"
+        )
 
 
 class Metrics:
