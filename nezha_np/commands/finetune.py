@@ -42,7 +42,10 @@ def add(commands: Subparsers) -> None:
         "--freeze", nargs="+", default=[], metavar="PATTERN", help="names of tensors to leave as they are"
     )
     parser.add_argument(
-        "--save-changes", action="store_true", help="save only the tensors that were changed, to go with the model"
+        "--save-changes",
+        action="store_true",
+        help="save only the tensors that were changed, to go with the model, in the dtype of its file: of a model in "
+        "float16 they are rounded to it",
     )
     parser.add_argument(
         "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"

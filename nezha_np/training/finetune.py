@@ -90,8 +90,9 @@ def finetune(
     checkpoint_layers : bool
         As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
-        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
-        from the model that was fine-tuned, which has to stay where it is.
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`), in the dtype of the
+        model's file: of one in float16 they are rounded to it, after they were measured. `load` takes the others from
+        the model that was fine-tuned, which has to stay where it is.
     dropout : float, optional
         The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
