@@ -50,7 +50,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="any integer; everything random depends on it (0)"
+    )
     parser.set_defaults(run=run, aliases={"folder": "--output"})
 
 
