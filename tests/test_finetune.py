@@ -263,6 +263,20 @@ def test_a_run_knows_its_model_by_weights_configuration_and_tokenizer_wherever_t
         finetune("classify", file, tmp_path / "run", **options)
 
 
+def test_of_a_folder_of_sentence_transformers_the_tokenizer_of_its_transformer_is_known_and_copied(tmp_path):
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    small_model(tmp_path / "model" / "0_Transformer")
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    options = {"model": tmp_path / "model", "epochs": 1, "max_length": 16}
+    file = write(tmp_path, "classify", 20)
+    finetune("classify", file, tmp_path / "run", **options)
+    assert nz.load_tokenizer(tmp_path / "run").token_to_id("[MASK]") == 4
+    vocabulary = tmp_path / "model" / "0_Transformer" / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace("\n好\n", "\n𠀀\n"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got others: model: model with SHA-256"):
+        finetune("classify", file, tmp_path / "run", **options)
+
+
 def small_model(folder, seed=0):
     config = nz.NezhaConfig(7000, 16, 1, 2, 24, max_position_embeddings=32, max_relative_position=4)
     folder.mkdir(parents=True, exist_ok=True)
@@ -304,6 +318,14 @@ def test_a_file_in_the_place_of_the_run_is_named(tmp_path, capsys):
     file = write(tmp_path, "classify", 20)
     assert main(["finetune", str(file), "-o", str(file), "--task", "classify"]) == 2
     assert f"--output: expected a folder, found a file: {file}" in capsys.readouterr().err
+
+
+def test_measurements_of_another_task_are_named_with_their_line(tmp_path):
+    file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16}
+    finetune("classify", file, tmp_path / "run", **options)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "f1": 0.5}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: expected accuracy, a number, found none"):
+        finetune("classify", file, tmp_path / "run", **options)
 
 
 def test_a_label_that_only_the_tenth_examples_have_is_named_with_what_to_do(tmp_path):

@@ -14,7 +14,8 @@ from nezha_np.mechanism.tape import Tape
 from nezha_np.training import LossScale, adamw, bert_adam, lamb
 from nezha_np.training.accumulation import accumulate
 from nezha_np.training.loop import Step, first_step, train
-from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.measurements import Metrics
+from nezha_np.training.run_folder import check_options, load_step, save_step, saved_steps
 
 CONFIG = nz.NezhaConfig(
     vocab_size=30,

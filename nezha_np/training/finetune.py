@@ -23,8 +23,9 @@ from nezha_np.training.examples import Example, names_of_labels, read_and_hold_o
 from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
 from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
+from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.changes import files_of_whole_model
 from nezha_np.weights.checkpoint import load
@@ -358,6 +359,9 @@ class Best:
         file = self._folder / "metrics.jsonl"
         self._metrics = Metrics(file, start.number)
         self._measured = Metrics.read(file)
+        for number, line in enumerate(self._measured, 1):
+            if not isinstance(line.get(self._what.metric), float | int):
+                raise ValueError(f"{file}, line {number}: expected {self._what.metric}, a number, found none")
         if start.number and (not self._measured or self._measured[-1]["step"] < start.number):
             self.measure(start, start.number // steps_of_an_epoch, None)
 

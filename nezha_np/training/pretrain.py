@@ -24,8 +24,9 @@ from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
+from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
