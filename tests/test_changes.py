@@ -149,7 +149,7 @@ def test_a_fine_tuned_top_is_small_and_belongs_to_the_shipped_model(tmp_path):
     assert nz.sequence_classification(weights, **batch).logits.shape == (1, 2)
     shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "run")  # the shipped model is found by its name
     assert_same(nz.load(tmp_path / "elsewhere" / "run"), weights)
-    with pytest.raises(ValueError, match="save_changes False instead of True"):
+    with pytest.raises(ValueError, match="save_changes: True in the run, False now"):
         main_options = {"epochs": 1, "max_length": 16, "freeze": ["embeddings.**", *layers]}
         finetune("classify", tmp_path / "train.tsv", tmp_path / "elsewhere" / "run", **main_options)
     settings = json.loads((tmp_path / "elsewhere" / "run" / "config.json").read_text(encoding="utf-8"))

