@@ -45,7 +45,7 @@ def add(commands: Subparsers) -> None:
         "--save-changes",
         action="store_true",
         help="save only the tensors that were changed, to go with the model, in the dtype of its file: of a model in "
-        "float16 they are rounded to it",
+        "float16 they are rounded to it before they are measured",
     )
     parser.add_argument(
         "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"

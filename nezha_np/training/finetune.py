@@ -7,6 +7,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
 from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
-from nezha_np.weights.changes import files_of_whole_model
+from nezha_np.weights.changes import dtype_of_changes, files_of_whole_model
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
@@ -92,7 +93,7 @@ def finetune(
         As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
         Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`), in the dtype of the
-        model's file: of one in float16 they are rounded to it, after they were measured. `load` takes the others from
+        model's file: of one in float16 they are rounded to it, before they are measured. `load` takes the others from
         the model that was fine-tuned, which has to stay where it is.
     dropout : float, optional
         The rate of every dropout. None: the rates of the model's configuration, which may be 0.
@@ -136,8 +137,7 @@ def finetune(
     batch_size = check_integer("batch_size", batch_size, least=1)
     max_length = check_integer("max_length", max_length, least=8)
     seed = check_integer("seed", seed)
-    if save_changes:
-        files_of_whole_model("model", model)
+    dtype = dtype_of_changes(files_of_whole_model("model", model)) if save_changes else "float32"
     module = optimizer_named(optimizer)
     what = TASKS[task]
     trained_on, measured_on = read_and_hold_out(task, examples, held_out)
@@ -184,13 +184,17 @@ def finetune(
         check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
 
+        def as_saved(step: Step) -> Step:
+            """Round the weights as the folder gets them, so that what is measured is what is saved."""
+            return dataclasses.replace(step, weights=step.weights.to(dtype=dtype).to(dtype="float32"))
+
         def save(found: Weights) -> None:
             save_model(target, found, model, changes=save_changes)
 
         best = None
         if writes:
             best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
-            best.go_on(start, len(batches))
+            best.go_on(as_saved(start), len(batches))
         steps = train(
             start,
             what.head,
@@ -214,7 +218,7 @@ def finetune(
                 if step.number % len(batches) == 0:
                     if best is not None:
                         save_step(target, step, keep=1)
-                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                        best.measure(as_saved(step), step.number // len(batches), float(np.mean(losses)))
                     losses = []
                     if processes.broadcast(best is not None and best.is_over()):
                         break
