@@ -138,7 +138,9 @@ def dtype_of_changes(files: Sequence[Path]) -> str:
     """
     headers = read_headers(list(files)).values()
     dtypes = {entry.dtype for header in headers for entry in header.values()} & set(FLOATS)
-    return {("F16",): "float16", ("F64",): "float64"}.get(tuple(dtypes), "float32")
+    if len(dtypes) != 1:
+        return "float32"
+    return {"F16": "float16", "F64": "float64"}.get(dtypes.pop(), "float32")
 
 
 def _is_same(name: str, array: np.ndarray, before: Mapping[str, Array]) -> bool:
