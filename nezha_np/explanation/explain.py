@@ -41,7 +41,8 @@ from nezha_np.mechanism import View, trace
 from nezha_np.model.model import forward
 from nezha_np.model.outputs import ModelOutput
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_text, encode, without_truncation_and_padding
+from nezha_np.text.encode import check_text, encode
+from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:

@@ -80,7 +80,8 @@ def text_features(examples: Sequence[Example], settings: Settings) -> list[Featu
     for first in range(0, len(examples), TOGETHER):
         some = examples[first : first + TOGETHER]
         pairs = [example["text_pair"] for example in some] if "text_pair" in some[0] else None
-        batch = encode(settings.tokenizer, [one["text"] for one in some], pairs, max_length=settings.max_length)
+        texts = [one["text"] for one in some]
+        batch: dict[str, Any] = dict(encode(settings.tokenizer, texts, pairs, max_length=settings.max_length))
         lengths = batch["attention_mask"].sum(axis=1)
         for row, (example, length) in enumerate(zip(some, lengths.tolist(), strict=True)):
             arrays = {name: array[row, :length].copy() for name, array in batch.items()}
@@ -162,7 +163,8 @@ def choice_features(examples: Sequence[Example], settings: Settings) -> list[Fea
     found = []
     for number, example in enumerate(examples):
         asked = [f"{example['question']}{choice}" for choice in example["choices"]]
-        row = encode(settings.tokenizer, [example["context"]] * len(asked), asked, max_length=settings.max_length)
+        contexts = [example["context"]] * len(asked)
+        row: dict[str, Any] = dict(encode(settings.tokenizer, contexts, asked, max_length=settings.max_length))
         found.append(Feature({**row, "labels": np.array(example["label"])}, number))
     return found
 
