@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, processors
 
 import nezha_np as nz
 from nezha_np.text.tokenizer import load_tokenizer
+from nezha_np.training.features import Settings, answer_features, choice_features, tag_features, text_features
 
 SHIPPED = Path(__file__).parents[1] / "nezha_np" / "checkpoints" / "nezha-tiny-zh"
 ARGUMENTS = r"^(stride|truncation|max_length|padding|pad_to_multiple_of): "
@@ -175,7 +176,7 @@ def test_windows_of_a_long_text_cover_it_and_share_the_stride(shipped):
 def test_offsets_are_characters_and_those_of_words_count_within_the_word(shipped):
     text = "房间 😀 ok"
     batch = nz.encode(shipped, text, return_offsets_mapping=True, return_word_ids=True, add_special_tokens=False)
-    assert [text[start:stop] for start, stop in batch["offset_mapping"][0]]== ["房", "间", "😀", "ok"]
+    assert [text[start:stop] for start, stop in batch["offset_mapping"][0]] == ["房", "间", "😀", "ok"]
     assert batch["word_ids"][0].tolist() == [0, 1, 2, 3]
     words = nz.encode(
         shipped,
@@ -340,3 +341,21 @@ def test_a_max_length_that_has_no_effect_gives_a_warning(shipped):
     with pytest.warns(UserWarning, match="^max_length has no effect"):
         batch = nz.encode(shipped, "房间净", max_length=3, truncation=False)
     assert batch["input_ids"].shape == (1, 5)
+
+
+def test_what_reads_texts_by_itself_has_the_same_result_whatever_side_a_tokenizer_pads_on(shipped):
+    tokenizer = Tokenizer.from_str(shipped.to_str())
+    tokenizer.enable_padding(length=24, direction="left", pad_to_multiple_of=8)
+    texts, weights = ["房间很干净，", "好"], nz.load()
+    assert np.array_equal(nz.embed(texts, weights, tokenizer), nz.embed(texts, weights, shipped))
+    assert nz.explain("房间很干净。", weights, tokenizer) == nz.explain("房间很干净。", weights, shipped)
+    settings = [Settings(one, 16, ("no", "yes")) for one in (tokenizer, shipped)]
+    for features, example in (
+        (text_features, {"text": "房间", "label": "no"}),
+        (tag_features, {"tokens": ["房", "间"], "labels": ["no", "yes"]}),
+        (answer_features, {"question": "房？", "context": "房间很干净", "answer": "干净", "start": 3}),
+        (choice_features, {"question": "房？", "context": "间", "choices": ["净", "干净"], "label": 1}),
+    ):
+        (found,), (expected,) = ([*features([example], one)] for one in settings)
+        for name, array in expected.arrays.items():
+            assert found.arrays[name].tolist() == array.tolist()

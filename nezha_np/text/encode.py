@@ -10,7 +10,7 @@ import numpy as np
 from nezha_np.arrays import is_array, to_numpy
 from nezha_np.checks import check_switches
 from nezha_np.text.batch import Batch, DescribedBatch, Settings, SettingsOfMore, Texts
-from nezha_np.text.padding import PaddingStrategy, choose_padding
+from nezha_np.text.padding import Padding, PaddingStrategy, choose_padding
 from nezha_np.text.rows import encode_rows
 from nezha_np.text.truncation import Side, Strategy, choose_truncation
 
@@ -183,7 +183,9 @@ def encode(
 def encode_and_cut(
     tokenizer: Tokenizer, inputs: list[Any], max_length: int | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Turn texts into arrays, and say which of them are cut; `encode` describes the arguments and checks them.
+    """Turn texts into arrays that are padded on the right, and say which of them are cut.
+
+    `encode` describes the arguments and checks them.
 
     Parameters
     ----------
@@ -209,8 +211,8 @@ def encode_and_cut(
     ((2, 3), array([ True, False]))
     """
     pair = isinstance(inputs[0], tuple)
-    truncation = choose_truncation(tokenizer, pair, True, max_length=max_length)
-    arrays, _, cut = encode_rows(tokenizer, inputs, truncation, choose_padding(tokenizer, truncation))
+    truncation = choose_truncation(tokenizer, pair, True, max_length=max_length, stride=0)
+    arrays, _, cut = encode_rows(tokenizer, inputs, truncation, Padding())
     return arrays, cut
 
 
