@@ -40,8 +40,9 @@ from nezha_np.model.outputs import (
 )
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
-from nezha_np.text.encode import encode, get_special_tokens_mask
+from nezha_np.text.encode import encode
 from nezha_np.text.fill_mask import fill_mask
+from nezha_np.text.special_tokens import get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
