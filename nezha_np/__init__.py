@@ -42,8 +42,9 @@ from nezha_np.text.choose import Choice, choose
 from nezha_np.text.classify import Label, classify
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
-from nezha_np.text.encode import encode, get_special_tokens_mask
+from nezha_np.text.encode import encode
 from nezha_np.text.fill_mask import Filling, fill_mask
+from nezha_np.text.special_tokens import get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.checkpoint import load

@@ -15,8 +15,8 @@ from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.layers.softmax import softmax
 from nezha_np.model.heads import masked_lm
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
-from nezha_np.text.sorted_batches import Row, check_texts, make_rows, run_in_batches
+from nezha_np.text.encode import check_tokenizer
+from nezha_np.text.sorted_batches import check_texts, make_rows, run_in_batches
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def fill_mask(
         How many texts go through the model together. Texts are sorted by length first.
     max_length : int, optional
         The largest number of tokens of a text, special tokens included; longer texts are cut, and a mask behind the cut
-        gets no word pieces. None: no text is cut.
+        counts as none. None: no text is cut.
 
     Returns
     -------
@@ -149,16 +149,12 @@ def fill_mask(
     batch_size = check_integer("batch_size", batch_size, least=1)
     asked = check_texts("texts", texts)
     mask_id = _mask_id(tokenizer, mask_token)
-    plain = without_truncation_and_padding(tokenizer)
-    places = [
-        [span for id, span in zip(encoding.ids, encoding.offsets, strict=True) if id == mask_id]
-        for encoding in plain.encode_batch(asked)
-    ]
+    rows = make_rows(tokenizer, asked, max_length=max_length, offsets=True)
+    places = [row.pop("offset_mapping")[row["input_ids"] == mask_id] for row in rows]  # (masks, 2) each
     names = ["texts"] if isinstance(texts, str) else [f"texts[{index}]" for index in range(len(asked))]
     for name, text, spans in zip(names, asked, places, strict=True):
-        if not spans:
+        if not len(spans):
             raise ValueError(f"{name}: expected at least one {mask_token}, got {text!r}")
-    rows = make_rows(tokenizer, asked, max_length=max_length)
     for row in rows:  # the head computes the logits of labelled tokens alone; what the labels are does not matter
         row["labels"] = np.where(row["input_ids"] == mask_id, mask_id, IGNORE_INDEX)
     found: dict[int, list[list[Filling]]] = {}
@@ -167,13 +163,12 @@ def fill_mask(
         logits = to_numpy(out.logits).astype(np.float64)  # (masks, V), of the first text, then of the second …
         first = 0
         for index in chosen:
-            count = _count(rows[index], mask_id)
-            spans = places[index][:count]
+            spans = places[index].tolist()
             found[index] = [
                 _best(tokenizer, asked[index], span, scores, top_k, mask_token)
-                for span, scores in zip(spans, to_numpy(softmax(logits[first : first + count])), strict=True)
+                for span, scores in zip(spans, to_numpy(softmax(logits[first : first + len(spans)])), strict=True)
             ]
-            first += count
+            first += len(spans)
     return found[0] if isinstance(texts, str) else [found[index] for index in range(len(asked))]
 
 
@@ -190,12 +185,8 @@ def _mask_id(tokenizer: Tokenizer, mask_token: str) -> int:
     return mask_id
 
 
-def _count(row: Row, mask_id: int) -> int:
-    return int((row["input_ids"] == mask_id).sum())
-
-
 def _best(
-    tokenizer: Tokenizer, text: str, span: tuple[int, int], scores: np.ndarray, top_k: int, mask_token: str
+    tokenizer: Tokenizer, text: str, span: Sequence[int], scores: np.ndarray, top_k: int, mask_token: str
 ) -> list[Filling]:
     order: Sequence[int] = np.argsort(-scores, kind="stable")[:top_k].tolist()
     tokens = [tokenizer.id_to_token(index) or "" for index in order]
@@ -205,7 +196,7 @@ def _best(
     ]
 
 
-def _finished(tokenizer: Tokenizer, text: str, span: tuple[int, int], token: str, mask_token: str) -> str:
+def _finished(tokenizer: Tokenizer, text: str, span: Sequence[int], token: str, mask_token: str) -> str:
     """Put a word piece in the place of a mask; one that continues a word is joined to the text before it."""
     start, end = span
     before, inside = text[:start], text[start:end]

@@ -19,6 +19,7 @@ from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.text.encode import check_text, encode
+from nezha_np.text.truncation import Strategy
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -80,7 +81,13 @@ def check_as_many(name: str, values: Sequence[Any], wanted: Sequence[Any], what:
 
 
 def make_rows(
-    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    truncation: Strategy | None = None,
+    offsets: bool = False,
 ) -> list[Row]:
     """Turn texts into rows without padding.
 
@@ -92,8 +99,10 @@ def make_rows(
         Texts that were checked.
     pairs : sequence of str, optional
         A second text for each.
-    max_length : int, optional
+    max_length, truncation
         As for `nezha_np.encode`.
+    offsets : bool
+        Whether the rows have an ``offset_mapping``.
 
     Returns
     -------
@@ -115,9 +124,16 @@ def make_rows(
     order = sorted(range(len(texts)), key=lengths.__getitem__)
     for start in range(0, len(order), TOGETHER):
         chosen = order[start : start + TOGETHER]
-        seconds = None if pairs is None else [pairs[index] for index in chosen]
         batch: dict[str, Any] = dict(
-            encode(tokenizer, [texts[index] for index in chosen], seconds, max_length=max_length)
+            encode(
+                tokenizer,
+                [texts[index] for index in chosen],
+                None if pairs is None else [pairs[index] for index in chosen],
+                max_length=max_length,
+                truncation=truncation,
+                padding=True,
+                return_offsets_mapping=offsets,
+            )
         )
         for index, *arrays in zip(chosen, *batch.values(), strict=True):
             one = dict(zip(batch, arrays, strict=True))

@@ -21,6 +21,7 @@ from nezha_np.model.heads import sequence_classification
 from nezha_np.text.classify import Label
 from nezha_np.text.defaults import choose_trained_model
 from nezha_np.text.sorted_batches import check_texts, make_rows, run_in_batches
+from nezha_np.text.truncation import Strategy
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def classify_by_description(
     batch_size : int
         How many pairs of a text and a label go through the model together. They are sorted by length first.
     max_length : int, optional
-        The largest number of tokens of a pair, special tokens included; longer pairs are cut. None: none is cut.
+        The largest number of tokens of a pair, special tokens included; of longer ones the text is cut. None: none
+        is cut.
 
     Returns
     -------
@@ -109,7 +111,8 @@ def classify_by_description(
 
     hypotheses = [template.replace("{}", label) for label in wanted]
     pairs = [(text, hypothesis) for text in firsts for hypothesis in hypotheses]
-    rows = make_rows(tokenizer, *map(list, zip(*pairs, strict=True)), max_length=max_length) if pairs else []
+    cut: Strategy | None = None if max_length is None else "only_first"
+    rows = make_rows(tokenizer, *zip(*pairs, strict=True), max_length=max_length, truncation=cut) if pairs else []
     names = [f"texts[{index}] with {label!r}" for index in range(len(firsts)) for label in wanted]
     logits = np.zeros((len(pairs), 2))
     for chosen, out in run_in_batches(sequence_classification, weights, rows, names, batch_size=batch_size):
