@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.training.finetune import finetune
+from nezha_np.training.finetune import finetune, predict
 from nezha_np.weights.base import CHECKPOINTS
 from nezha_np.weights.changes import save_changes
 
@@ -149,11 +150,34 @@ def test_a_fine_tuned_top_is_small_and_belongs_to_the_shipped_model(tmp_path):
     assert nz.sequence_classification(weights, **batch).logits.shape == (1, 2)
     shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "run")  # the shipped model is found by its name
     assert_same(nz.load(tmp_path / "elsewhere" / "run"), weights)
-    with pytest.raises(ValueError, match="save_changes False instead of True"):
+    with pytest.raises(ValueError, match="save_changes: True in the run, False now"):
         main_options = {"epochs": 1, "max_length": 16, "freeze": ["embeddings.**", *layers]}
         finetune("classify", tmp_path / "train.tsv", tmp_path / "elsewhere" / "run", **main_options)
     settings = json.loads((tmp_path / "elsewhere" / "run" / "config.json").read_text(encoding="utf-8"))
     assert settings["architectures"] == ["NezhaForSequenceClassification"]
+
+
+def test_what_is_measured_is_the_rounded_model_that_is_saved_and_training_goes_on_without_rounding(tmp_path):
+    lines = [f"房间很{'干净' if number % 2 else '脏'}\t{number % 2}\n" for number in range(20)]
+    (tmp_path / "train.tsv").write_text("".join(lines), encoding="utf-8")
+    options = {"epochs": 1, "max_length": 16, "batch_size": 4, "freeze": "embeddings.**"}
+    seen = []
+
+    def predict_and_note(weights, *arguments):
+        seen.append({name: array.copy() for name, array in weights.items()})
+        return predict(weights, *arguments)
+
+    with mock.patch("nezha_np.training.finetune.predict", predict_and_note):
+        for save_changes in (True, False):
+            finetune(
+                "classify", tmp_path / "train.tsv", tmp_path / str(save_changes), save_changes=save_changes, **options
+            )
+    rounded, exact = seen
+    assert_same(nz.load(tmp_path / "True"), rounded)
+    assert_same(nz.load(tmp_path / "False"), exact)
+    assert any((rounded[name] != array).any() for name, array in exact.items())
+    (last,) = (tmp_path / "True").glob("step-*")
+    assert_same(nz.load(last), exact)
 
 
 def test_what_ships_beside_the_model_is_small_and_belongs_to_it():

@@ -263,6 +263,20 @@ def test_a_run_knows_its_model_by_weights_configuration_and_tokenizer_wherever_t
         finetune("classify", file, tmp_path / "run", **options)
 
 
+def test_of_a_folder_of_sentence_transformers_the_tokenizer_of_its_transformer_is_known_and_copied(tmp_path):
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    small_model(tmp_path / "model" / "0_Transformer")
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    options = {"model": tmp_path / "model", "epochs": 1, "max_length": 16}
+    file = write(tmp_path, "classify", 20)
+    finetune("classify", file, tmp_path / "run", **options)
+    assert nz.load_tokenizer(tmp_path / "run").token_to_id("[MASK]") == 4
+    vocabulary = tmp_path / "model" / "0_Transformer" / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace("\n好\n", "\n𠀀\n"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got others: model: model with SHA-256"):
+        finetune("classify", file, tmp_path / "run", **options)
+
+
 def small_model(folder, seed=0):
     config = nz.NezhaConfig(7000, 16, 1, 2, 24, max_position_embeddings=32, max_relative_position=4)
     folder.mkdir(parents=True, exist_ok=True)
@@ -300,10 +314,37 @@ def test_what_is_no_file_of_examples_is_named_by_its_argument(place, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_texts_that_are_longer_than_the_model_takes_are_refused_before_the_training(held_out, tmp_path, capsys):
+    config = nz.BertConfig(7000, 8, 1, 2, 12, max_position_embeddings=16)
+    model, short = tmp_path / "model", write(tmp_path, "classify", 20)
+    model.mkdir()
+    save_model(model, nz.init(config), None)
+    shutil.copy(SHIPPED / "vocab.txt", model)
+    assert main(["finetune", str(short), "-o", str(tmp_path / "ok"), "--task", "classify", "--model", str(model)]) == 0
+    long = tmp_path / "long.tsv"
+    long.write_text(short.read_text(encoding="utf-8") + f"{'好' * 20}\tgood\n", encoding="utf-8")
+    files = [str(short), "--held-out", str(long)] if held_out else [str(long)]
+    capsys.readouterr()
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), "--task", "classify", "--model", str(model)]) == 2
+    message = "--max-length: expected at most 16, the positions of the model, got 128, and a text of 22 tokens\n"
+    assert capsys.readouterr().err.endswith(message)
+    words = ["--task", "classify", "--model", str(model), "--max-length", "16"]
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), *words]) == 0
+
+
 def test_a_file_in_the_place_of_the_run_is_named(tmp_path, capsys):
     file = write(tmp_path, "classify", 20)
     assert main(["finetune", str(file), "-o", str(file), "--task", "classify"]) == 2
     assert f"--output: expected a folder, found a file: {file}" in capsys.readouterr().err
+
+
+def test_measurements_of_another_task_are_named_with_their_line(tmp_path):
+    file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16}
+    finetune("classify", file, tmp_path / "run", **options)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "f1": 0.5}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: expected accuracy, a number, found none"):
+        finetune("classify", file, tmp_path / "run", **options)
 
 
 def test_a_label_that_only_the_tenth_examples_have_is_named_with_what_to_do(tmp_path):
@@ -423,6 +464,21 @@ def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, m
             "answer",
             '{"question": "谁", "context": "他", "answer": "他", "start": 1e999}',
             "integer as start, got inf",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": -1}',
+            "a start from 0 to 0, in the .* got -1",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": 1}',
+            "a start from 0 to 0, in the .* got 1",
+        ),
+        (
+            "classify",
+            '[\n{"text": "好", "label": "x"}]',
+            "line 1: expected JSON, .*; each example stands in a line of its",
         ),
         ("answer", '{"question": "谁", "context": "他", "answer": "他", "start": 0.5}', "integer as start, got 0.5"),
         ("choose", '{"question": "谁", "context": "他", "choices": ["甲", "乙"], "label": 0.9}', "as label, got 0.9"),

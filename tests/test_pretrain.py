@@ -164,6 +164,10 @@ def test_a_wrong_number_is_named_before_texts_are_cut_into_tokens(text, more, me
             nz.ConvBertConfig(vocab_size=7000, hidden_size=32, num_attention_heads=2),
             "pretraining: expected a model with",
         ),
+        (
+            nz.BertConfig(vocab_size=7000, hidden_size=8, num_attention_heads=1, max_position_embeddings=64),
+            "^max_length: expected at most 64, the positions of the model, got 128$",
+        ),
     ],
 )
 def test_a_model_that_the_text_cannot_train_is_named_before_it_is_cut_into_tokens(config, message, text):
@@ -346,15 +350,26 @@ def test_two_runs_do_not_write_to_one_folder(text, capsys):
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "corpus/corpus.json", "step-00000012/step.json"])
 def test_a_damaged_file_of_a_run_is_named(name, text, capsys):
     assert main(command(text, "run")) == 0
-    for damaged in ("{\n", "[]\n", "[" * 100_000 + "\n"):
+    for damaged in ("{\n", "[]\n", "[" * 100_000 + "\n", *(["{}\n"] if name == "metrics.jsonl" else [])):
         (text / "run" / name).write_text(damaged, encoding="utf-8")
         assert main(command(text, "run")) == 2
-        assert f"{(text / 'run' / name)}: expected" in capsys.readouterr().err
+        error = capsys.readouterr().err.replace(", line 1: ", ": ")
+        assert f"{(text / 'run' / name)}: expected" in error
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):
-    assert main(command(text, "text.txt")) == 2
-    assert "--output: expected a folder, found a file: " in capsys.readouterr().err
+    for name in ("text.txt", "text.txt/run", "text.txt/runs/first"):
+        assert main(command(text, name)) == 2
+        assert f"--output: expected a folder, found a file: {text / 'text.txt'}\n" in capsys.readouterr().err
+
+
+def test_of_many_options_that_differ_the_first_are_told(text, capsys):
+    assert main(command(text, "run")) == 0
+    (text / "train.tsv").write_text("好\tgood\n差\tbad\n" * 5, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["finetune", str(text / "train.tsv"), "-o", str(text / "run"), "--task", "classify"]) == 2
+    error = capsys.readouterr().err
+    assert "got others: texts: " in error and " more. Start it with those again" in error and error.count(" now; ") == 5
 
 
 @pytest.mark.parametrize("more", [[], ["--held-out"]])

