@@ -38,11 +38,15 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
+from nezha_np.text.choose import Choice, choose
+from nezha_np.text.classify import Label, classify
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
-from nezha_np.text.encode import encode, get_special_tokens_mask
-from nezha_np.text.fill_mask import fill_mask
+from nezha_np.text.encode import encode
+from nezha_np.text.fill_mask import Filling, fill_mask
+from nezha_np.text.special_tokens import get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
+from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
@@ -56,10 +60,13 @@ __version__ = "0.1.0"
 __all__ = [
     "BertConfig",
     "CausalLMOutput",
+    "Choice",
     "Config",
     "ConvBertConfig",
+    "Filling",
     "HeadOutput",
     "HeadWarning",
+    "Label",
     "ModelOutput",
     "NezhaConfig",
     "PretrainingOutput",
@@ -68,6 +75,9 @@ __all__ = [
     "Weights",
     "batch_decode",
     "causal_lm",
+    "choose",
+    "classify",
+    "classify_by_description",
     "decode",
     "definitions",
     "embed",
