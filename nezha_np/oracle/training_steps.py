@@ -212,7 +212,7 @@ def largest_part(step: StepNumbers) -> float:
     most = math.sqrt(sum(a * a / b for a, b in zip(of_first, of_second, strict=True)))
     if recipe.optimizer != "bert_adam":
         most *= math.sqrt(1.0 - recipe.beta2**step.t) / (1.0 - recipe.beta1**step.t)
-    return most * (1.0 + step.constant(recipe.beta2).error / (1.0 - recipe.beta2))
+    return float(most * (1.0 + step.constant(recipe.beta2).error / (1.0 - recipe.beta2)))
 
 
 def right_update(step: StepNumbers, name: str) -> Bounded:
