@@ -38,6 +38,7 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
+from nezha_np.text.answer import Answer, answer
 from nezha_np.text.choose import Choice, choose
 from nezha_np.text.classify import Label, classify
 from nezha_np.text.decode import batch_decode, decode
@@ -45,6 +46,7 @@ from nezha_np.text.embed import embed
 from nezha_np.text.encode import encode
 from nezha_np.text.fill_mask import Filling, fill_mask
 from nezha_np.text.special_tokens import get_special_tokens_mask
+from nezha_np.text.tag import Entity, tag
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.checkpoint import load
@@ -58,11 +60,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "BertConfig",
     "CausalLMOutput",
     "Choice",
     "Config",
     "ConvBertConfig",
+    "Entity",
     "Filling",
     "HeadOutput",
     "HeadWarning",
@@ -73,6 +77,7 @@ __all__ = [
     "QuestionAnsweringOutput",
     "Trace",
     "Weights",
+    "answer",
     "batch_decode",
     "causal_lm",
     "choose",
@@ -98,6 +103,7 @@ __all__ = [
     "save_vocabulary",
     "sequence_classification",
     "softmax",
+    "tag",
     "token_classification",
     "trace",
     "value_and_grad",
