@@ -105,17 +105,8 @@ def embed(
     check_options(tokenizer, model, batch_size=batch_size)
     texts = check_texts("texts", texts)
 
-    order = list(range(len(texts)))
-    if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
-        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
-    dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
-    vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
-    cut = np.zeros(len(texts), bool)
-    for start in range(0, len(texts), int(batch_size)):
-        chosen = order[start : start + int(batch_size)]
-        names = [f"texts[{index}]" for index in chosen]
-        batch = [texts[index] for index in chosen]
-        vectors[chosen], cut[chosen] = embed_batch(batch, names, weights, tokenizer, model)
+    names = [f"texts[{index}]" for index in range(len(texts))]
+    vectors, cut = embed_sorted(texts, names, weights, tokenizer, model, int(batch_size))
     if model.cut_by and cut.any():
         warnings.warn(
             f"texts are cut after {model.max_length} tokens, {model.cut_by}: max_length sets another", stacklevel=2
@@ -152,6 +143,52 @@ def check_options(tokenizer: Tokenizer, model: SentenceModel, *, batch_size: int
     """
     check_integer("batch_size", batch_size, least=1)
     encode(tokenizer, "", max_length=model.max_length)
+
+
+def embed_sorted(
+    texts: Sequence[str],
+    names: Sequence[str],
+    weights: Weights,
+    tokenizer: Tokenizer,
+    model: SentenceModel,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn texts into vectors, in batches of texts of similar length; the options were checked before.
+
+    Parameters
+    ----------
+    texts, names, weights, tokenizer, model
+        As for `embed_batch`.
+    batch_size : int
+        How many texts go through the model together.
+
+    Returns
+    -------
+    vectors : (n, H) NumPy array
+        A vector for each text, in the order of the texts.
+    cut : (n,) bool NumPy array
+        Which texts have more tokens than the model's `max_length`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> model = SentenceModel(pooling=("cls",), max_length=4)
+    >>> names = ["line 1", "line 2", "line 3"]
+    >>> vectors, cut = embed_sorted(["房间", "很干净。", "好"], names, nz.load(), nz.load_tokenizer(), model, 2)
+    >>> vectors.shape, cut
+    ((3, 256), array([False,  True, False]))
+    """
+    order = list(range(len(texts)))
+    if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
+        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
+    dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
+    vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
+    cut = np.zeros(len(texts), bool)
+    for start in range(0, len(texts), batch_size):
+        chosen = order[start : start + batch_size]
+        batch, called = [texts[index] for index in chosen], [names[index] for index in chosen]
+        vectors[chosen], cut[chosen] = embed_batch(batch, called, weights, tokenizer, model)
+    return vectors, cut
 
 
 def embed_batch(
