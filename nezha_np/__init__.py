@@ -42,7 +42,12 @@ from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
 from nezha_np.text.encode import encode
 from nezha_np.text.fill_mask import fill_mask
-from nezha_np.text.special_tokens import get_special_tokens_mask
+from nezha_np.text.special_tokens import (
+    build_inputs_with_special_tokens,
+    create_token_type_ids_from_sequences,
+    get_special_tokens_mask,
+)
+from nezha_np.text.tokenize import tokenize
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
@@ -68,7 +73,9 @@ __all__ = [
     "Trace",
     "Weights",
     "batch_decode",
+    "build_inputs_with_special_tokens",
     "causal_lm",
+    "create_token_type_ids_from_sequences",
     "decode",
     "definitions",
     "embed",
@@ -90,6 +97,7 @@ __all__ = [
     "sequence_classification",
     "softmax",
     "token_classification",
+    "tokenize",
     "trace",
     "value_and_grad",
 ]
