@@ -38,6 +38,7 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
+from nezha_np.text.batch import Batch, DescribedBatch
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
 from nezha_np.text.encode import encode
@@ -60,10 +61,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "BertConfig",
     "CausalLMOutput",
     "Config",
     "ConvBertConfig",
+    "DescribedBatch",
     "HeadOutput",
     "HeadWarning",
     "ModelOutput",
