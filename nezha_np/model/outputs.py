@@ -35,7 +35,20 @@ class Output:
         register_pytree(type(self))
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are not None."""
+        """Return the fields that are not None.
+
+        Returns
+        -------
+        tuple of array, or of tuple of arrays
+            The fields, in their order.
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> last, pooled = nz.forward(nz.load(), [[2, 318, 3]]).to_tuple()
+        >>> last.shape, pooled.shape
+        ((1, 3, 256), (1, 256))
+        """
         return tuple(value for value in vars(self).values() if value is not None)
 
     def __getitem__(self, index: int | slice | str) -> Any:
