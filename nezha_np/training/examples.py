@@ -215,7 +215,9 @@ def _of_json(line: Line, task: str) -> Example:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+        raise ValueError(
+            f"{line.name}: expected JSON, got something else: {error}; each example stands in a line of its own"
+        ) from None
     if not isinstance(record, dict):
         raise ValueError(f"{line.name}: expected an object, got {type(record).__name__}")
     named = dict(record)
@@ -284,8 +286,10 @@ def _start(name: str, example: Example) -> int:
     place = _integer(start)
     if place is None:
         raise ValueError(f"{name}: expected an integer as start, got {start!r}")
-    if place < 0 or not context.startswith(answer, place):
-        found = context[place : place + len(answer)] if place >= 0 else "a place before it"
+    if not 0 <= place < len(context):
+        raise ValueError(f"{name}: expected a start from 0 to {len(context) - 1}, in the context, got {place}")
+    if not context.startswith(answer, place):
+        found = context[place : place + len(answer)]
         raise ValueError(
             f"{name}: expected the answer {answer!r:.40} at character {place} of the context, got {found!r:.40}"
         )

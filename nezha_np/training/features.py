@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.families.config import Config
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.model import heads
 from nezha_np.text.encode import encode
@@ -301,3 +302,49 @@ TASKS = {
     "answer": FinetuneTask(heads.question_answering, answer_features, answer_predictions, span_scores, "f1"),
     "choose": FinetuneTask(heads.multiple_choice, choice_features, choice_predictions, class_scores, "accuracy"),
 }
+
+
+def features_that_fit(
+    what: FinetuneTask, examples: Sequence[Example], settings: Settings, config: Config
+) -> list[Feature]:
+    """Turn examples into features, none of which is longer than the model takes.
+
+    Parameters
+    ----------
+    what : FinetuneTask
+        The task.
+    examples : sequence of dict
+        The examples.
+    settings : Settings
+        What they are turned into arrays with.
+    config : NezhaConfig, BertConfig or ConvBertConfig
+        The configuration of the model.
+
+    Returns
+    -------
+    list of Feature
+        The features.
+
+    Raises
+    ------
+    ValueError
+        If one is longer than the model has positions.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> settings = Settings(nz.load_tokenizer(), 64, ("x",))
+    >>> config = nz.BertConfig(max_position_embeddings=4)
+    >>> features_that_fit(TASKS["classify"], [{"text": "很干净", "label": "x"}], settings, config)
+    Traceback (most recent call last):
+    ...
+    ValueError: max_length: expected at most 4, the positions of the model, got 64, and a text of 5 tokens
+    """
+    found = what.features(examples, settings)
+    longest = max((feature.length for feature in found), default=0)
+    if config.longest_text is not None and longest > config.longest_text:
+        raise ValueError(
+            f"max_length: expected at most {config.longest_text}, the positions of the model, got "
+            f"{settings.max_length}, and a text of {longest} tokens"
+        )
+    return found

@@ -21,7 +21,7 @@ from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
 from nezha_np.training.examples import Example, names_of_labels, read_and_hold_out
-from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
+from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, features_that_fit, stack
 from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
 from nezha_np.training.measurements import Metrics
@@ -173,7 +173,7 @@ def finetune(
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
-    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
+    batches = ShuffledBatches(features_that_fit(what, trained_on, settings, weights.config), batch_size, pad_id, seed)
     writes = processes.rank == 0
     with only_run(target) if writes else contextlib.nullcontext():
         with after_process_0(processes):
@@ -193,7 +193,8 @@ def finetune(
 
         best = None
         if writes:
-            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
+            features = features_that_fit(what, measured_on, settings, weights.config)
+            best = Best(target, save, what, settings, measured_on, features, pad_id, patience, report)
             best.go_on(as_saved(start), len(batches))
         steps = train(
             start,
@@ -333,7 +334,7 @@ class Best:
         The folder of the run.
     save : callable
         Saves the best model.
-    what, settings, examples, pad_id
+    what, settings, examples, features, pad_id
         The task, and what it is measured with.
     patience : int
         After how many epochs without a better one the run is over.
@@ -348,13 +349,14 @@ class Best:
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
+        features: Sequence[Feature],
         pad_id: int,
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
         self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
-        self._features = what.features(examples, settings)
+        self._features = features
         self._measured: list[dict[str, Any]] = []
         self._metrics: Metrics | None = None
 

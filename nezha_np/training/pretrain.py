@@ -178,7 +178,7 @@ def pretrain(
                 step = load_step(saved[-1])
             else:
                 scale = LossScale() if mixed_precision else None
-                step = first_step(_new(model, config, seed, tokenizer), module, scale)
+                step = first_step(_new(model, config, seed, tokenizer, max_length), module, scale)
             corpus = _corpus("texts", read, target / "corpus", tokenizer, segmenter, make=writes)
             held_out_corpus = None
             if writes and read["held_out"]:
@@ -224,13 +224,16 @@ def pretrain(
         return step.weights
 
 
-def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any) -> Weights:
+def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any, max_length: int) -> Weights:
     """Return the weights to begin with; they are checked before texts are cut into tokens for them."""
     weights = load(model) if config is None else init(config, seed=seed)
     weights.require("pretraining")
     known, size = tokenizer.get_vocab_size(with_added_tokens=True), weights.config.vocab_size
     if size < known:
         raise ValueError(f"config: expected a vocab_size of {known} at least, as the tokenizer has, got {size}")
+    longest = weights.config.longest_text
+    if longest is not None and max_length > longest:
+        raise ValueError(f"max_length: expected at most {longest}, the positions of the model, got {max_length}")
     return weights
 
 
