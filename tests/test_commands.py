@@ -229,7 +229,7 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     if command in ("convert", "golden record"):
         monkeypatch.setattr("safetensors.numpy.save_file", stop_writing)
     elif command == "plot":
-        monkeypatch.setattr("nezha_np.training.run_folder.Metrics.read", stop)
+        monkeypatch.setattr("nezha_np.training.measurements.Metrics.read", stop)
     else:
         monkeypatch.setattr("safetensors.safe_open", stop)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
