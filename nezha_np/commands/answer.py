@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
-from nezha_np.commands.task_lines import Record, TaskOfLines, add_options, load_model, run_task
+from nezha_np.commands.task_options import add_options
 
 
 def add(commands: Subparsers) -> None:
@@ -42,9 +43,11 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Answer the questions."""
+    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+
     weights = load_model(options.model)
 
-    def answered(records: Sequence[Record]) -> list[list[nz.Answer]]:
+    def answered(records: Sequence[dict[str, Any]]) -> list[list[nz.Answer]]:
         return nz.answer(
             [record[options.question_field] for record in records],
             [record[options.context_field] for record in records],

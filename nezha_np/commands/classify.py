@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
-from nezha_np.commands.task_lines import Record, TaskOfLines, add_options, load_model, run_task
+from nezha_np.commands.task_options import add_options
 
 
 def add(commands: Subparsers) -> None:
@@ -39,9 +40,11 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Classify the texts."""
+    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+
     weights = load_model(options.model)
 
-    def classified(records: Sequence[Record]) -> list[list[nz.Label]]:
+    def classified(records: Sequence[dict[str, Any]]) -> list[list[nz.Label]]:
         return nz.classify(
             [record[options.field] for record in records],
             weights,

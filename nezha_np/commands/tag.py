@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
-from nezha_np.commands.task_lines import Record, TaskOfLines, add_options, load_model, run_task
+from nezha_np.commands.task_options import add_options
 from nezha_np.text.tag import AGGREGATIONS
 
 
@@ -43,9 +44,11 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Tag the texts."""
+    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+
     weights = load_model(options.model)
 
-    def tagged(records: Sequence[Record]) -> list[list[nz.Entity]]:
+    def tagged(records: Sequence[dict[str, Any]]) -> list[list[nz.Entity]]:
         return nz.tag(
             [record[options.field] for record in records],
             weights,

@@ -20,13 +20,10 @@ import nezha_np as nz
 from nezha_np.checks import check_integer
 from nezha_np.commands.embed_lines import open_input
 from nezha_np.commands.output import write_bytes
-from nezha_np.commands.parser import typed_text
 from nezha_np.commands.progress import Progress
-from nezha_np.files import text_lines
 from nezha_np.files.atomic import resolve_target, write_atomically
 from nezha_np.files.text_lines import Line, parse_record, read_lines
 
-FORMATS = ("jsonl", "lines")
 TOGETHER = 32  # batches that are read, and sorted by length, together
 Record = dict[str, Any]
 PART = re.compile(r"\A(texts|pairs|questions|contexts|choices)\[(?P<number>\d+)\]")
@@ -57,25 +54,6 @@ class TaskOfLines:
     several: bool = False
 
 
-def add_options(parser: argparse.ArgumentParser, *, input: str, result: str, model: str) -> None:
-    """Add the options that these commands have in common."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help=f"{input}; standard input if left out")
-    parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; standard output if left out")
-    parser.add_argument("--model", metavar="PATH", help=model)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that go through the model (32)")
-    parser.add_argument(
-        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="of OUT: jsonl, each record with its result, if left out; or results alone"
-    )
-    parser.add_argument(
-        "--result", type=typed_text, default=result, metavar="NAME", help=f"the field of the result ({result})"
-    )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
-
-
 def load_model(path: str | None) -> nz.Weights | None:
     """Load the model of ``--model``; None: the task's own."""
     return None if path is None else nz.load(path)
@@ -89,7 +67,7 @@ def run_task(task: TaskOfLines, options: argparse.Namespace) -> None:
     task : TaskOfLines
         What is done.
     options : argparse.Namespace
-        Those of `add_options`.
+        Those of `nezha_np.commands.task_options`.
 
     Raises
     ------
