@@ -213,6 +213,44 @@ def test_other_post_processors_have_the_library_s_windows():
             assert found["input_ids"].tolist() == expected
 
 
+# Tokens, and rows of ids
+
+
+@given(first=any_text, second=st.none() | any_text.filter(bool), special=st.booleans())
+@examples(200, quick=30)
+def test_tokens_and_rows_of_ids_are_those_of_the_reference(reference, shipped, first, second, special):
+    expected = reference.tokenize(first, second, add_special_tokens=special)
+    assert nz.tokenize(shipped, first, second, add_special_tokens=special) == expected
+    ids = [reference.encode(text, add_special_tokens=False) for text in (first, second) if text is not None]
+    for name in ("build_inputs_with_special_tokens", "create_token_type_ids_from_sequences"):
+        found = getattr(nz, name)(shipped, *ids)
+        assert found.dtype == np.int64
+        assert found.tolist() == getattr(reference, name)(*ids)
+
+
+def test_tokens_and_rows_of_ids_take_what_encode_takes_and_refuse_the_rest_by_name(shipped):
+    assert nz.tokenize(shipped, "房间好") == ["房", "间", "好"]
+    assert nz.tokenize(shipped, "房间好", max_length=2, truncation_side="left") == ["间", "好"]
+    assert nz.tokenize(shipped, ["房间", "好"], is_split_into_words=True) == ["房", "间", "好"]
+    with pytest.raises(TypeError, match=r"^text: expected a str, got list"):
+        nz.tokenize(shipped, ["房间"])
+    with pytest.raises(TypeError, match=r"^pair: expected a str, got int"):
+        nz.tokenize(shipped, "房间", 3)
+    set_up = Tokenizer.from_str(shipped.to_str())
+    set_up.enable_padding(length=9)
+    bare = Tokenizer.from_str(shipped.to_str())
+    bare.post_processor = processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2))
+    for function in (nz.build_inputs_with_special_tokens, nz.create_token_type_ids_from_sequences):
+        assert function(set_up, np.array([5, 6])).tolist() == function(shipped, [5, 6]).tolist()
+        assert function(shipped, [], []).shape == (3,)
+        with pytest.raises(ValueError, match=r"^token_ids_1: expected shape \(L,\), got \(1, 1\)"):
+            function(shipped, [5], [[6]])
+        with pytest.raises(TypeError, match=r"^token_ids_0: expected integers, got float64"):
+            function(shipped, [0.5])
+        with pytest.raises(ValueError, match=r"^tokenizer: expected one that adds \[CLS\] A \[SEP\] B \[SEP\]"):
+            function(bare, [5], [6])
+
+
 # What the tokenizer is set to
 
 

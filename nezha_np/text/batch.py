@@ -16,7 +16,20 @@ Integers = npt.NDArray[np.int64]
 
 
 class Batch(TypedDict):
-    """What `encode` returns: the arguments of `forward` and of most task heads, all (B, L)."""
+    """What `encode` returns: the arguments of `forward` and of most task heads, all (B, L).
+
+    Attributes
+    ----------
+    input_ids, attention_mask, token_type_ids : (B, L) int64 array
+        The tokens, 1 for tokens and 0 for padding, and the types of the tokens.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> batch: nz.Batch = nz.encode(nz.load_tokenizer(), "房间")
+    >>> nz.forward(nz.load(), **batch).last_hidden_state.shape
+    (1, 4, 256)
+    """
 
     input_ids: Integers
     attention_mask: Integers
@@ -24,7 +37,24 @@ class Batch(TypedDict):
 
 
 class DescribedBatch(Batch):
-    """What `encode` returns where more is asked for; each of these is there if its argument is True."""
+    """What `encode` returns where more is asked for; each of these is there if its argument is True.
+
+    Attributes
+    ----------
+    offset_mapping : (B, L, 2) int64 array
+        Where the characters of a token begin and end.
+    special_tokens_mask, word_ids, sequence_ids : (B, L) int64 array
+        1 for tokens that were added; the word and the text of a token, or -1.
+    overflow_to_sample_mapping : (B,) int64 array
+        The text that each row is a part of.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> batch: nz.DescribedBatch = nz.encode(nz.load_tokenizer(), "房间", return_word_ids=True)
+    >>> batch.pop("word_ids")
+    array([[-1,  0,  1, -1]])
+    """
 
     offset_mapping: NotRequired[Integers]
     special_tokens_mask: NotRequired[Integers]
