@@ -179,7 +179,8 @@ def count_tokens(parts: Iterable[Part], *, attended: bool) -> int:
     total = 0
     for part in parts:
         mask = part.get("attention_mask") if attended else np.ones_like(part["input_ids"])
-        if mask is None or np.shape(part.get("labels")) != np.shape(mask):
+        labels = part.get("labels")
+        if mask is None or labels is None or np.shape(labels) != np.shape(mask):
             raise ValueError("expected labels, and a mask, of every token")
         total += int(np.asarray(mask).sum())
     return total
