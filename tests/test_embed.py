@@ -187,11 +187,14 @@ def test_an_array_library_of_another_device_is_read_back_once_for_each_batch(mon
         np.testing.assert_allclose(found, embed(TEXTS, pooling=pooling, normalize=True), rtol=0, atol=1e-12)
 
 
-def test_a_tokenizer_that_is_set_to_cut_and_to_pad_is_not_obeyed():
+def test_a_tokenizer_that_is_set_to_cut_is_obeyed_and_padding_changes_nothing():
     set_up = nz.load_tokenizer()
     set_up.enable_truncation(4)
     set_up.enable_padding(length=20)
-    np.testing.assert_allclose(nz.embed(TEXTS, model(), set_up), embed(TEXTS), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(nz.embed(TEXTS, model(), set_up), embed(TEXTS, max_length=4), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        nz.embed(TEXTS, model(), set_up, max_length=6), embed(TEXTS, max_length=6), rtol=0, atol=1e-12
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -10,6 +10,7 @@ Dimension letters: n texts, B batch, L length, H hidden size.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from nezha_np.text.encode import encode, encode_and_cut
 from nezha_np.text.pooling import pool
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, apply_steps, vector_size
-from nezha_np.text.sorted_batches import check_row, check_texts
+from nezha_np.text.sorted_batches import check_row, check_texts, group_by_length
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -178,14 +179,16 @@ def embed_sorted(
     >>> vectors.shape, cut
     ((3, 256), array([False,  True, False]))
     """
-    order = list(range(len(texts)))
-    if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
-        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
+    batches: Iterable[list[int]]
+    if family_of(weights.config).reads_padding:  # sorting would change the vectors
+        batches = ([*range(len(texts))[start : start + batch_size]] for start in range(0, len(texts), batch_size))
+    else:
+        most = model.max_length or sys.maxsize
+        batches = group_by_length([min(len(text), most) for text in texts], batch_size, same=False)
     dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
     vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
     cut = np.zeros(len(texts), bool)
-    for start in range(0, len(texts), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches:
         batch, called = [texts[index] for index in chosen], [names[index] for index in chosen]
         vectors[chosen], cut[chosen] = embed_batch(batch, called, weights, tokenizer, model)
     return vectors, cut

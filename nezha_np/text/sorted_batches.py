@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, np.ndarray]  # the arguments of a model for one text, (L,) each
 TOGETHER = 64  # texts that are encoded, and so padded, at once
+MOST_PADDING = 0.1  # of a batch that has enough tokens to keep products fast
+ENOUGH_TOKENS = 1024
 
 
 def check_texts(name: str, value: Any) -> list[str]:
@@ -131,6 +133,7 @@ def make_rows(
                 None if pairs is None else [pairs[index] for index in chosen],
                 max_length=max_length,
                 truncation=truncation,
+                stride=0,
                 padding=True,
                 return_offsets_mapping=offsets,
             )
@@ -269,7 +272,8 @@ def group_by_length(lengths: Sequence[int], batch_size: int, *, same: bool) -> I
     lengths : sequence of int
         The lengths of the rows.
     batch_size : int
-        The largest number of rows of a batch.
+        The largest number of rows of a batch. A batch with enough tokens ends earlier, where with a further row more
+        than `MOST_PADDING` of it would be padding.
     same : bool
         Whether all rows of a batch must have one length.
 
@@ -282,13 +286,20 @@ def group_by_length(lengths: Sequence[int], batch_size: int, *, same: bool) -> I
     --------
     >>> list(group_by_length([3, 9, 3, 4], 2, same=False)), list(group_by_length([3, 9, 3, 4], 2, same=True))
     ([[1, 3], [0, 2]], [[1], [3], [0, 2]])
+    >>> [len(batch) for batch in group_by_length([100] * 20 + [30] * 100, 120, same=False)]
+    [23, 97]
     """
     batch: list[int] = []
+    tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if len(batch) == batch_size or (batch and same and lengths[index] != lengths[batch[0]]):
-            yield batch
-            batch = []
+        if batch:
+            longest, whole = lengths[batch[0]], (len(batch) + 1) * lengths[batch[0]]
+            padded = tokens >= ENOUGH_TOKENS and whole - tokens - lengths[index] > MOST_PADDING * whole
+            if len(batch) == batch_size or padded or (same and lengths[index] != longest):
+                yield batch
+                batch, tokens = [], 0
         batch.append(index)
+        tokens += lengths[index]
     if batch:
         yield batch
 
