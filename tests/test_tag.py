@@ -100,6 +100,22 @@ def test_every_scheme_of_tags_makes_whole_entities_which_the_pipeline_splits(sch
     assert [(entity.label, entity.text) for entity in found] == [("PER", "周恩来"), ("PER", "王"), ("PER", "周来")]
 
 
+def test_what_the_pipeline_makes_of_other_schemes_kinds_with_hyphens_and_invisible_characters(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the reference is transformers 4.37.2")
+    names = ["O", "B-PER", "E-PER", "date-time"]
+    weights = hand_made({"周": "B-PER", "来": "E-PER", "年": "date-time", "a": "B-PER", "the": "B-PER"}, names)
+    weights.save(tmp_path)
+    model = transformers.BertForTokenClassification.from_pretrained(tmp_path).double().eval()
+    theirs = pipeline("TokenClassificationPipeline", model, aggregation_strategy="first")
+    for text, expected, found in [
+        ("周来", [("PER", "周"), ("PER", "来")], [("PER", "周来")]),
+        ("年", [("time", "年")], [("date-time", "年")]),
+        ("a t\u200bhe", [("PER", "a t\u200bhe")], [("PER", "a"), ("PER", "t\u200bhe")]),
+    ]:
+        assert [(one["entity_group"], text[one["start"] : one["end"]]) for one in theirs(text)] == expected
+        assert [(one.label, one.text) for one in nz.tag(text, weights, tokenizer())[0]] == found
+
+
 def test_a_word_with_an_invisible_character_is_a_word_of_its_own():
     weights = hand_made({"a": "B-PER", "the": "B-LOC"}, ["O", "B-PER", "B-LOC"])
     text = "a t\u200bhe"  # which the pipeline takes for a part of the word before, because it is longer than its token
