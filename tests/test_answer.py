@@ -38,12 +38,10 @@ def expected_answers(theirs, question, context, **options):
     found = theirs(question=question, context=context, **options)
     best = {}
     for one in [found] if isinstance(found, dict) else found:
-        if one["answer"] == "" and one["start"] == one["end"] == 0:
-            place = (0, 0)
-        elif one["score"] == 0 or one["end"] <= one["start"]:
+        if one["score"] == 0:
             continue
-        else:
-            place = whole_words(context, one["start"], one["end"])
+        impossible = one["start"] == one["end"] == 0
+        place = (0, 0) if impossible else whole_words(context, one["start"], one["end"])
         best[place] = max(best.get(place, 0.0), one["score"])
     return best
 
