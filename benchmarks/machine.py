@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +101,19 @@ def target_table(targets: Sequence[Target]) -> str:
         bound = f"{'at least' if target.at_least else 'at most'} {target.limit:g}"
         rows.append([target.name, found, bound, target.verdict])
     return table(["target", "found", "wanted", ""], rows)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads an integer that is not smaller."""
+
+    def read(word: str) -> int:
+        number = int(word)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {word}")
+        return number
+
+    read.__name__ = "integer"  # for the message where it is none
+    return read
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

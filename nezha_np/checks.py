@@ -270,6 +270,29 @@ def check_path(path: Any, name: str = "path") -> Path:
     return Path(path)
 
 
+def what_stands_at(path: Path) -> str:
+    """Say what stands in a place where a file is missing, for an error: ``found …``.
+
+    Parameters
+    ----------
+    path : Path
+        The place.
+
+    Returns
+    -------
+    str
+        The words.
+
+    Examples
+    --------
+    >>> what_stands_at(Path("no_such_file"))
+    'none at no_such_file'
+    """
+    if path.is_dir():
+        return f"a folder: {path}"
+    return f"something else: {path}" if path.exists() else f"none at {path}"
+
+
 def check_fetched(path: Path, start: bytes | None = None) -> None:
     """Check that a file is what its name says, and not something that was downloaded in its place.
 

@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         status = begin_together(arguments)
         if status is not None:
             return status
-        options = parse(_parser(), arguments)
+        options = _parsed(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         status = run(options)
         end_together()
@@ -69,6 +69,15 @@ def _run(arguments: Sequence[str]) -> int:
         take_the_word(ERROR)
         print_message(traceback.format_exc().rstrip())
         return fail(PROGRAM, f"{type(error).__name__}: {error}; this is a mistake in nezha-np, please report it")
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parse(_parser(), arguments)
+    except SystemExit as end:
+        if not end.code:  # after the help all processes end well, as after a command
+            end_together()
+        raise
 
 
 def _show_warning(message: Warning | str, *place: Any) -> None:

@@ -1,7 +1,8 @@
 """Random numbers that are the same on every machine: each key has a stream of its own.
 
 The bits come from Philox (Salmon et al. 2011), whose key is a hash of a seed and a name; everything after them is
-+ − × ÷ in float64, which IEEE 754 fixes to the last bit.
++ − × ÷ in float64, which IEEE 754 fixes to the last bit. As the key is hashed, a seed may be any integer, also a
+negative one.
 """
 
 from __future__ import annotations

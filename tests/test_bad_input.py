@@ -1339,11 +1339,11 @@ def bare_tokenizer(*tokens):
 TEXT = "房间很[MASK]净。"
 
 FILLS = [
-    bad("none", TypeError, "a str", "NoneType", text=None),
-    bad("bytes", TypeError, "a str", "bytes", text=TEXT.encode()),
-    bad("a list", TypeError, "a str", "list", text=[TEXT]),
-    bad("no gap", ValueError, "at least one [MASK]", "'房间很干净。'", text="房间很干净。"),
-    bad("empty", ValueError, "at least one [MASK]", "''", text=""),
+    bad("none", TypeError, "a str or a list of str", "NoneType", texts=None),
+    bad("bytes", TypeError, "a str or a list of str", "bytes", texts=TEXT.encode()),
+    bad("a number in a list", TypeError, "a str or a list of str", "int", texts=5),
+    bad("no gap", ValueError, "at least one [MASK]", "'房间很干净。'", texts="房间很干净。"),
+    bad("empty", ValueError, "at least one [MASK]", "''", texts=""),
     bad("a dict", TypeError, "Weights or None", "dict", weights=dict(shipped()[0])),
     bad("a path", TypeError, "Weights or None", "str", weights="nezha-tiny-zh"),
     bad("a text", TypeError, "a tokenizers.Tokenizer", "str", tokenizer="vocab.txt"),
@@ -1359,11 +1359,13 @@ FILLS = [
     bad(
         "no [MASK]",
         ValueError,
-        "[MASK] and ids from 0 to 6999",
+        "one with [MASK]",
         "one without [MASK]",
         tokenizer=bare_tokenizer("[UNK]"),
     ),
-    bad("an empty text has no gap", ValueError, "[MASK]", "without [MASK]", tokenizer=bare_tokenizer("[UNK]"), text=""),
+    bad(
+        "an empty text has no gap", ValueError, "[MASK]", "without [MASK]", tokenizer=bare_tokenizer("[UNK]"), texts=""
+    ),
     bad("another's", ValueError, "ids from 0 to 10", "id ", tokenizer=shipped()[1], weights=weights_for()),
     bad("0", ValueError, "a number from 1 to 7000", "0", top_k=0),
     bad("below 0", ValueError, "a number from 1 to 7000", "-1", top_k=-1),
@@ -1378,7 +1380,7 @@ FILLS = [
 @pytest.mark.parametrize(("error", "expected", "got", "arguments"), FILLS)
 def test_filling_gaps_is_refused(error, expected, got, arguments):
     with refuses(error, expected, got, next(iter(arguments))):
-        nz.fill_mask(**{"text": TEXT} | arguments)
+        nz.fill_mask(**{"texts": TEXT} | arguments)
 
 
 def test_filling_gaps_needs_a_language_model_and_a_tokenizer(tmp_path):

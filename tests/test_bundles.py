@@ -419,13 +419,14 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
     for family in ("nezha", "bert"):
         for what in ("causal_lm-cache", "forward-cache_step", "causal_lm-cross", "forward-cross_cache"):
             assert f"{family}-{what}" in names
+    assert {one.steps["step"] for one in standard.STANDARD if one.steps} == {"lamb", "adamw", "bert_adam"}
 
 
 @pytest.mark.exhaustive
-def test_the_standard_set_is_under_20_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
+def test_the_standard_set_is_under_23_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
     files = list(standard_set[0].iterdir())
     assert sorted(file.stem for file in files) == sorted(standard.names())
-    assert sum(file.stat().st_size for file in files) < 20e6
+    assert sum(file.stat().st_size for file in files) < 23e6
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.training.finetune import finetune
+from nezha_np.training.finetune import finetune, predict
 from nezha_np.weights.base import CHECKPOINTS
 from nezha_np.weights.changes import save_changes
 
@@ -149,11 +150,34 @@ def test_a_fine_tuned_top_is_small_and_belongs_to_the_shipped_model(tmp_path):
     assert nz.sequence_classification(weights, **batch).logits.shape == (1, 2)
     shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "run")  # the shipped model is found by its name
     assert_same(nz.load(tmp_path / "elsewhere" / "run"), weights)
-    with pytest.raises(ValueError, match="save_changes False instead of True"):
+    with pytest.raises(ValueError, match="save_changes: True in the run, False now"):
         main_options = {"epochs": 1, "max_length": 16, "freeze": ["embeddings.**", *layers]}
         finetune("classify", tmp_path / "train.tsv", tmp_path / "elsewhere" / "run", **main_options)
     settings = json.loads((tmp_path / "elsewhere" / "run" / "config.json").read_text(encoding="utf-8"))
     assert settings["architectures"] == ["NezhaForSequenceClassification"]
+
+
+def test_what_is_measured_is_the_rounded_model_that_is_saved_and_training_goes_on_without_rounding(tmp_path):
+    lines = [f"房间很{'干净' if number % 2 else '脏'}\t{number % 2}\n" for number in range(20)]
+    (tmp_path / "train.tsv").write_text("".join(lines), encoding="utf-8")
+    options = {"epochs": 1, "max_length": 16, "batch_size": 4, "freeze": "embeddings.**"}
+    seen = []
+
+    def predict_and_note(weights, *arguments):
+        seen.append({name: array.copy() for name, array in weights.items()})
+        return predict(weights, *arguments)
+
+    with mock.patch("nezha_np.training.finetune.predict", predict_and_note):
+        for save_changes in (True, False):
+            finetune(
+                "classify", tmp_path / "train.tsv", tmp_path / str(save_changes), save_changes=save_changes, **options
+            )
+    rounded, exact = seen
+    assert_same(nz.load(tmp_path / "True"), rounded)
+    assert_same(nz.load(tmp_path / "False"), exact)
+    assert any((rounded[name] != array).any() for name, array in exact.items())
+    (last,) = (tmp_path / "True").glob("step-*")
+    assert_same(nz.load(last), exact)
 
 
 def test_what_ships_beside_the_model_is_small_and_belongs_to_it():
@@ -165,11 +189,16 @@ def test_what_ships_beside_the_model_is_small_and_belongs_to_it():
         assert logits.shape[-1] == len(weights.config.id2label)
 
 
-def test_embeddings_and_as_many_layers_as_must_be_are_frozen():
-    from make_shipped_tasks import frozen
+def test_embeddings_and_as_much_of_the_lowest_layers_as_must_be_are_frozen():
+    from make_shipped_tasks import PARTS, frozen
 
     weights = nz.init(CONFIGS["nezha"], "pretraining")
-    layer = 2 * sum(array.size for name, array in weights.items() if name.startswith("encoder.layer.0."))
-    pooler = 2 * sum(array.size for name, array in weights.items() if name.startswith("pooler."))
-    assert frozen(weights, 2 * layer + pooler) == ["embeddings.**"]
-    assert frozen(weights, 2 * layer + pooler - 1) == ["embeddings.**", "encoder.layer.0.**"]
+
+    def size(prefix):
+        return 2 * sum(array.size for name, array in weights.items() if name.startswith(prefix))
+
+    everything = size("encoder.") + size("pooler.")
+    lowest = [f"encoder.layer.0.{part}.**" for part in PARTS]
+    assert frozen(weights, everything) == ["embeddings.**"]
+    assert frozen(weights, everything - 1) == ["embeddings.**", lowest[0]]
+    assert frozen(weights, everything - size("encoder.layer.0.")) == ["embeddings.**", *lowest]

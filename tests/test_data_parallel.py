@@ -202,6 +202,18 @@ def test_processes_finetune_as_one(task, tmp_path):
                 np.testing.assert_allclose(weights[name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("family", [nz.NezhaConfig, nz.BertConfig])
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_the_gradient_of_the_bias_of_the_keys_is_rounding_alone(family, dtype, rounding):
+    config = family(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
+    tensors = {name: array + 0.1 for name, array in nz.init(config, head="masked_lm", dtype=dtype).items()}
+    _, gradients = nz.value_and_grad(nz.masked_lm)(nz.Weights(tensors, config), IDS, labels=LABELS)
+    for layer in range(2):
+        key, query = (gradients[f"encoder.layer.{layer}.attention.self.{name}.bias"] for name in ("key", "query"))
+        assert np.abs(key).max() < rounding * max(float(np.abs(array).max()) for array in gradients.values())
+        assert np.abs(query).max() > 10 * np.abs(key).max()
+
+
 def test_processes_that_read_other_files_are_told_so():
     def check(processes):
         check_alike({"seed": 0, "tokens": 50 + (processes.rank == 2)}, processes)

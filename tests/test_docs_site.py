@@ -106,6 +106,11 @@ def run_command(command):
         assert program in ("pip", "pytest"), command  # `.ci/run` runs these
 
 
+def run_commands(code):
+    for command in re.split(r"\n|&&", code.replace("\\\n", " ").strip()):
+        run_command(command.strip())
+
+
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.exhaustive] * records_a_bundle(page)) for page in RUN_HERE],
@@ -120,8 +125,7 @@ def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_fold
     for kind, code in blocks(page, "python", "sh"):
         library = re.match(r"import (torch|jax)$", code, flags=re.MULTILINE)
         if kind == "sh":
-            for command in re.split(r"\n|&&", code.replace("\\\n", " ").strip()):
-                run_command(command.strip())
+            run_commands(code)
         elif library and importlib.util.find_spec(library[1]) is None:
             left_out.append(library[1])
         else:
@@ -143,6 +147,21 @@ def test_what_the_start_page_says_in_comments_is_what_comes_out(a_folder_to_work
     assert names["out"].logits.shape == (1, 8, 7000) and names["content"].shape == (1, 8, 8, 8)
     assert names["tok"].id_to_token(names["best"]) == "干"
     assert f"{float(names['out'].loss):.2f}" == "0.02"
+
+
+def test_what_the_page_on_fine_tuning_says_comes_out(a_folder_to_work_in, capsys):
+    page = DOCS / "howto" / "fine_tune.md"
+    names = {}
+    (making, using, *_), commands = blocks(page, "python"), [code for _, code in blocks(page, "sh")]
+    exec(making[1], names)
+    run_commands(commands[0])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("accuracy 1")
+    exec(using[1], names)
+    assert names["weights"].config.id2label[int(names["logits"][0].argmax())] == "good"
+    run_commands(commands[2])
+    size = sum(file.stat().st_size for file in Path("changes").iterdir() if file.is_file())
+    step = sum(file.stat().st_size for folder in Path("changes").glob("step-*") for file in folder.iterdir())
+    assert f"{size / 1e6:.1f} MB of 8" in text_of(page) and f"shipped model {step / 1e6:.0f} MB" in text_of(page)
 
 
 @pytest.mark.exhaustive

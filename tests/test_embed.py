@@ -103,6 +103,8 @@ def test_one_text_is_one_row_and_no_text_is_no_row():
         nothing = embed([], model(dtype=dtype))
         assert nothing.shape == (0, 8) and nothing.dtype == dtype
     assert embed(tuple(TEXTS)).shape == (len(TEXTS), 8)
+    for texts in (iter(TEXTS), np.array(TEXTS), np.array(TEXTS, object), dict.fromkeys(TEXTS).keys()):
+        assert np.array_equal(embed(texts), embed(TEXTS))
 
 
 def test_the_shipped_model_and_its_tokenizer_are_what_is_left_out():
@@ -185,11 +187,14 @@ def test_an_array_library_of_another_device_is_read_back_once_for_each_batch(mon
         np.testing.assert_allclose(found, embed(TEXTS, pooling=pooling, normalize=True), rtol=0, atol=1e-12)
 
 
-def test_a_tokenizer_that_is_set_to_cut_and_to_pad_is_not_obeyed():
+def test_a_tokenizer_that_is_set_to_cut_is_obeyed_and_padding_changes_nothing():
     set_up = nz.load_tokenizer()
     set_up.enable_truncation(4)
     set_up.enable_padding(length=20)
-    np.testing.assert_allclose(nz.embed(TEXTS, model(), set_up), embed(TEXTS), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(nz.embed(TEXTS, model(), set_up), embed(TEXTS, max_length=4), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        nz.embed(TEXTS, model(), set_up, max_length=6), embed(TEXTS, max_length=6), rtol=0, atol=1e-12
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -201,8 +206,9 @@ def test_a_tokenizer_that_is_set_to_cut_and_to_pad_is_not_obeyed():
         (None, TypeError, "texts: expected a str or a list of str, got NoneType"),
         (b"bytes", TypeError, "texts: expected a str or a list of str, got bytes"),
         ({"a": 1}, TypeError, "texts: expected a str or a list of str, got dict"),
-        (iter(["a"]), TypeError, "texts: expected a str or a list of str, got list_iterator"),
-        (np.array(["a"]), TypeError, "texts: expected a str or a list of str, got ndarray"),
+        (iter(["a", 5]), TypeError, r"texts\[1\]: expected a str, got int"),
+        (np.array([["a"]]), TypeError, r"texts\[0\]: expected a str, got ndarray"),
+        (np.array("a"), TypeError, r"texts: expected a str or a list of str, got ndarray"),
         (["a", None], TypeError, r"texts\[1\]: expected a str, got NoneType"),
         ([["a", "b"]], TypeError, r"texts\[0\]: expected a str, got list"),
         (["a", "b", "\ud800"], ValueError, r"texts\[2\]: expected valid Unicode"),

@@ -121,16 +121,16 @@ def type_in(monkeypatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def break_at(monkeypatch, batch: int, error: BaseException) -> None:
-    """Have something happen before a batch is embedded."""
+def break_at(monkeypatch, window: int, error: BaseException) -> None:
+    """Have something happen before a window of lines is embedded."""
     count = iter(range(10**9))
 
-    def embed_batch(*arguments, original=nz.text.embed.embed_batch, **options):
-        if next(count) == batch:
+    def embed_sorted(*arguments, original=nz.text.embed.embed_sorted, **options):
+        if next(count) == window:
             raise error
         return original(*arguments, **options)
 
-    monkeypatch.setattr(engine, "embed_batch", embed_batch)
+    monkeypatch.setattr(engine, "embed_sorted", embed_sorted)
 
 
 # ------------------------------------------------------------------------------------------------- reading and writing
@@ -393,10 +393,10 @@ def test_an_existing_file_is_replaced_by_force_alone_and_only_by_a_complete_one(
 ):
     out = tmp_path / "v.npy"
     out.write_bytes(b"mine")
-    run = [texts, "-o", out, "--model", model, "--batch-size", 2]
+    run = [texts, "-o", out, "--model", model, "--batch-size", 4]
     assert "v.npy: expected a new file, found one; --force replaces it" in fail(capsysbinary, *run)
     with monkeypatch.context() as patch:
-        break_at(patch, 2, MemoryError("no more"))
+        break_at(patch, 1, MemoryError("no more"))
         fail(capsysbinary, *run, "--force")
     assert out.read_bytes() == b"mine" and "v.npy.partial" in files(tmp_path)
     go_on(capsysbinary, 4, *run, "--force")  # which does not throw away what is done
@@ -407,12 +407,12 @@ def test_a_file_that_comes_in_the_meantime_is_not_lost(capsysbinary, tmp_path, m
     out = tmp_path / "v.npy"
     run = [texts, "-o", out, "--model", model, "--batch-size", 2]
 
-    def embed_batch(*arguments, original=nz.text.embed.embed_batch, **options):
+    def embed_sorted(*arguments, original=nz.text.embed.embed_sorted, **options):
         out.write_bytes(b"mine")
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "embed_batch", embed_batch)
+        patch.setattr(engine, "embed_sorted", embed_sorted)
         error = fail(capsysbinary, *run)
     assert "--force replaces it; 9 lines are done" in error and out.read_bytes() == b"mine"
     go_on(capsysbinary, 9, *run, "--force")
@@ -449,11 +449,11 @@ def test_a_run_that_stops_and_goes_on_writes_the_same_file_byte_for_byte(
     run = [texts, "--model", model, "--batch-size", 2]
     succeed(capsysbinary, *run, "-o", whole)
     done = 0
-    for batch in (1, 0, 2, 1):  # after one batch, at once, after two more, after one more: one is left
+    for window, rows in (1, 2), (0, 0), (1, 4):  # after one window, at once, after one more: one is left
         with monkeypatch.context() as patch:
-            break_at(patch, batch, stop)
+            break_at(patch, window, stop)
             error = fail(capsysbinary, *run, "-o", out, status=status) if not done else stopped(capsysbinary, run, out)
-        done += 2 * batch
+        done += rows
         assert message in error and f"{done} lines are done, in {out}.partial: the same command goes on" in error
         assert not out.exists()
     go_on(capsysbinary, done, *run, "-o", out)
@@ -473,9 +473,9 @@ def stopped(capsysbinary, run: list[object], out: Path) -> str:
 @pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothing(tmp_path, monkeypatch, model, texts):
-    monkeypatch.setattr(partial_file, "SECONDS", 0.0)  # it saves after every batch
+    monkeypatch.setattr(partial_file, "SECONDS", 0.0)  # it saves after every window
     whole, out = tmp_path / "whole.jsonl", tmp_path / "v.jsonl"
-    run = {"model": model, "batch_size": 4}
+    run = {"model": model, "batch_size": 2}
     engine.embed_lines(str(texts), str(whole), **run)
 
     def interrupted_after(steps: int) -> bool:
@@ -515,9 +515,9 @@ def test_an_interruption_between_any_two_steps_of_writing_loses_and_mixes_nothin
 @pytest.fixture
 def partial(capsysbinary, tmp_path, monkeypatch, model, texts):
     """Leave a partial file of four rows; return the command that made it."""
-    run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2]
+    run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 4]
     with monkeypatch.context() as patch:
-        break_at(patch, 2, KeyboardInterrupt())
+        break_at(patch, 1, KeyboardInterrupt())
         fail(capsysbinary, *run, status=130)
     return run
 
@@ -537,7 +537,7 @@ def test_what_was_written_and_not_saved_is_written_again(capsysbinary, tmp_path,
         (["--pooling", "cls"], "made with pooling 'cls', got 4 made with 'mean'"),
         (["--normalize"], "made with normalize True, got 4 made with False"),
         (["--max-length", "5"], "made with --max-length 5, got 4 made with None"),
-        (["--batch-size", "3"], "made with --batch-size 3, got 4 made with 2"),
+        (["--batch-size", "3"], "made with --batch-size 3, got 4 made with 4"),
         (["--input-format", "jsonl"], "made with --input-format 'jsonl', got 4 made with 'lines'"),
         (["--format", "safetensors"], "made with --format 'safetensors', got 4 made with 'npy'"),
         (["--field", "review"], "made with field 'review', got 4 made with 'text'"),
@@ -767,7 +767,7 @@ def states(shown: str) -> list[tuple[str, str]]:
 
 
 def test_progress_is_shown_where_it_is_wanted(capsysbinary, monkeypatch, tmp_path, model, texts):
-    run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 4, "--force"]
+    run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2, "--force"]
     assert main(["embed", *map(str, run), "--progress"]) == 0
     (line,) = capsysbinary.readouterr().err.decode().splitlines()  # a short run: its end alone
     assert line.startswith("100%|") and states(line) == [("100", "9")]
@@ -776,7 +776,7 @@ def test_progress_is_shown_where_it_is_wanted(capsysbinary, monkeypatch, tmp_pat
     assert main(["embed", *map(str, run), "--progress"]) == 0
     begin, *found = capsysbinary.readouterr().err.decode().splitlines()
     assert begin.startswith("0%|")
-    assert [states(line) for line in found] == [[("56", "4")], [("94", "8")], [("100", "9")], [("100", "9")]]
+    assert [states(line) for line in found] == [[("22", "2")], [("88", "6")], [("100", "9")], [("100", "9")]]
     succeed(capsysbinary, *run)
 
 
@@ -795,7 +795,7 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_progress_stays_in_one_line_and_a_short_run_shows_none(
     capsysbinary, monkeypatch, tmp_path, model, texts
 ):
-    run = ["embed", str(texts), "-o", str(tmp_path / "v.npy"), "--model", model, "--batch-size", "4", "--force"]
+    run = ["embed", str(texts), "-o", str(tmp_path / "v.npy"), "--model", model, "--batch-size", "2", "--force"]
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(progress, "QUIET_SECONDS", 1e9)
     assert main(run) == 0 and sys.stderr.getvalue() == ""
@@ -804,7 +804,7 @@ def test_on_a_terminal_progress_stays_in_one_line_and_a_short_run_shows_none(
     assert main(run) == 0
     shown = sys.stderr.getvalue()
     assert shown.count("\n") == 1 and shown.endswith("\n") and shown.startswith("\r")
-    assert [done for _, done in states(shown)] == ["4", "8", "9", "9"]
+    assert [done for _, done in states(shown)] == ["2", "6", "9", "9"]
     type_in(monkeypatch, texts.read_bytes())  # nobody knows how much of it there is
     assert main(["embed", *run[2:]]) == 0 and "%" not in sys.stderr.getvalue().removeprefix(shown)
 
@@ -820,7 +820,7 @@ def test_a_run_that_stops_ends_its_bar_before_its_error(capsysbinary, monkeypatc
     run = [texts, "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2]
     assert main(["embed", *map(str, run), "--progress"]) == 130
     bar, error = capsysbinary.readouterr().err.decode().splitlines()
-    assert [done for _, done in states(bar)] == ["4"] and error.startswith("nezha-np: interrupted; 4 lines are done")
+    assert [done for _, done in states(bar)] == ["6"] and error.startswith("nezha-np: interrupted; 6 lines are done")
 
 
 def test_tqdm_is_imported_only_where_a_bar_may_be_shown(tmp_path, texts):
@@ -846,6 +846,41 @@ def test_signals_are_answered_as_before_once_it_is_done(capsysbinary, tmp_path, 
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_texts_of_one_length_go_through_the_model_together_and_come_back_in_order(
+    capsysbinary, tmp_path, monkeypatch, model
+):
+    shapes = []
+
+    def embed_batch(texts, *arguments, original=nz.text.embed.embed_batch):
+        shapes.append({len(text) for text in texts})
+        return original(texts, *arguments)
+
+    lines = ["好" * length for length in (3, 1, *[1, 5, 9, 5, 9, 1] * 8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(nz.text.embed, "embed_batch", embed_batch)
+        succeed(
+            capsysbinary, written(tmp_path / "t", lines), "-o", tmp_path / "v.npy", "--model", model, "--batch-size", 2
+        )
+    assert len(shapes) == 25 and sum(len(lengths) > 1 for lengths in shapes) <= 1 + 2 * 5  # of windows of 2, 4, 8, …
+    expected = nz.embed(lines, nz.load(model))
+    np.testing.assert_allclose(read(tmp_path / "v.npy"), expected, rtol=0, atol=1e-6)
+
+
+def test_windows_begin_at_multiples_of_one_number_of_rows_and_the_first_are_small():
+    begins = [0]
+    while begins[-1] < 2000:
+        begins.append(begins[-1] + engine.window_size(begins[-1], 20))
+    assert begins == [0, 20, 60, 140, 300, 620, 640, 1280, 1920, 2560]
+    assert engine.window_size(700, 20) == 580  # after a window that ended early because its lines are long
+    assert engine.window_size(0, 1) == engine.window_size(999, 1) == 1  # where a line is answered at once
+
+
+def test_a_window_of_long_lines_ends_early(monkeypatch):
+    monkeypatch.setattr(engine, "LONGEST_WINDOW", 10)
+    lines = iter([engine.Line(f"line {number}", b"12345") for number in range(5)])
+    assert [len(engine._next_window(lines, 4)) for _ in range(4)] == [2, 2, 1, 0]
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("format", FORMATS)
 def test_memory_does_not_grow_with_the_input(capsysbinary, tmp_path, model, format):
@@ -859,7 +894,7 @@ def test_memory_does_not_grow_with_the_input(capsysbinary, tmp_path, model, form
         assert (tmp_path / "v").stat().st_size > count * 4 * SIZE
         return largest
 
-    rest = ["--model", model, "--batch-size", 500, "--force"]
+    rest = ["--model", model, "--batch-size", 20, "--force"]
     peak(1000)  # what is made once
-    few, many = peak(2000), peak(20_000)
-    assert many < few + 100_000  # bytes; the vectors of 18,000 more lines alone would be 576,000
+    few, many = peak(2500), peak(12_000)  # some windows of the largest size, and many
+    assert many < few + 150_000  # bytes; the vectors of 9,500 more lines alone would be 304,000

@@ -229,7 +229,8 @@ def test_each_token_says_which_piece_of_the_text_it_stands_for(tokenizer):
     assert shown["unknown"] == "[UNK]"
     tokenizer = nz.load_tokenizer()
     tokenizer.enable_truncation(max_length=4)
-    assert len(read(nz.explain("龘" * 9, tokenizer=tokenizer))["written"]) == 11
+    shown = read(nz.explain("龘" * 9, tokenizer=tokenizer))
+    assert (shown["tokens"], shown["written"]) == (["[CLS]", "[UNK]", "[UNK]", "[SEP]"], [None, "龘", "龘", None])
 
 
 def test_the_guesses_after_a_layer_are_those_of_a_model_that_ends_there(pass_and_page, tokenizer):

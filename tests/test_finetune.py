@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -16,7 +17,9 @@ from nezha_np.training.examples import names_of_labels, read_examples
 from nezha_np.training.features import TASKS, Settings, stack
 from nezha_np.training.finetune import finetune, parts_of_one_length, predict
 from nezha_np.training.metrics import answer_scores, entities, entity_f1
+from nezha_np.training.run_folder import save_model
 from nezha_np.training.schedule import warmup_polynomial_decay
+from nezha_np.weights.checkpoint import SHIPPED
 
 GOOD, BAD = ["房间很干净", "早餐很好吃", "服务热情"], ["房间很脏", "早餐难吃", "服务太差"]
 
@@ -154,7 +157,7 @@ def test_frozen_tensors_are_those_of_the_model_and_a_run_with_others_is_refused(
         if name.startswith(("embeddings.", "encoder.")):
             stays = name.startswith(("embeddings.", "encoder.layer.0."))
             assert np.array_equal(array, after[name]) == stays, name
-    with pytest.raises(ValueError, match=r"freeze \[\] instead of \['embeddings\.\*\*', 'encoder\.layer\.0\.\*\*'\]"):
+    with pytest.raises(ValueError, match=r"freeze: 'embeddings\.\*\*', 'encoder\.layer\.0\.\*\*' in the run, none now"):
         finetune("classify", file, tmp_path / "run", **options)
 
 
@@ -221,12 +224,164 @@ def test_changes_of_changes_are_refused_before_the_training(tmp_path):
     assert not (tmp_path / "more").exists()
 
 
-def test_a_run_on_another_file_is_refused(tmp_path):
+def test_a_run_knows_its_examples_by_what_is_in_them(tmp_path):
+    options = {"epochs": 1, "max_length": 16}
+    file = write(tmp_path, "classify", 20)
+    weights = finetune("classify", file, tmp_path / "run", **options)
+    moved = file.rename(tmp_path / "other.tsv")
+    again = finetune("classify", moved, tmp_path / "run", **options)
+    assert all(np.array_equal(array, again[name]) for name, array in weights.items())
+    write(tmp_path, "classify", 20).write_text(classify_lines(20).replace("房间很脏", "房间很小"), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"got others: files: train\.tsv with SHA-256 \w{12}… in the run, train\.tsv with"
+    ):
+        finetune("classify", file, tmp_path / "run", **options)
+    with pytest.raises(ValueError, match=r"got others: files: none in the run, other\.tsv with SHA-256 \w{12}… now"):
+        finetune("classify", moved, tmp_path / "run", held_out=moved, **options)
+
+
+def test_a_run_knows_its_model_by_weights_configuration_and_tokenizer_wherever_they_are(tmp_path):
+    options = {"epochs": 1, "max_length": 16, "freeze": "embeddings.**"}
+    file = write(tmp_path, "classify", 20)
+    model = tmp_path / "here" / "model"
+    small_model(model)
+    finetune("classify", file, tmp_path / "run", model=model, **options)
+    moved = shutil.move(model, tmp_path / "moved")
+    assert finetune("classify", file, tmp_path / "run", model=moved, **options)
+    for changed in ("weights", "config.json", "vocab.txt"):
+        small_model(model, seed=int(changed == "weights"))
+        if changed != "weights":
+            text = (model / changed).read_text(encoding="utf-8")
+            (model / changed).write_text(text.replace("0.1", "0.2").replace("\n好\n", "\n𠀀\n"), encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=r"got others: model: model with SHA-256 \w{12}… in the run, model with SHA"
+        ):
+            finetune("classify", file, tmp_path / "run", model=model, **options)
+    with pytest.raises(
+        ValueError, match=r"got others: model: model with SHA-256 .* in the run, nezha-tiny-zh with SHA-256"
+    ):
+        finetune("classify", file, tmp_path / "run", **options)
+
+
+def test_of_a_folder_of_sentence_transformers_the_tokenizer_of_its_transformer_is_known_and_copied(tmp_path):
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    small_model(tmp_path / "model" / "0_Transformer")
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    options = {"model": tmp_path / "model", "epochs": 1, "max_length": 16}
+    file = write(tmp_path, "classify", 20)
+    finetune("classify", file, tmp_path / "run", **options)
+    assert nz.load_tokenizer(tmp_path / "run").token_to_id("[MASK]") == 4
+    vocabulary = tmp_path / "model" / "0_Transformer" / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace("\n好\n", "\n𠀀\n"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got others: model: model with SHA-256"):
+        finetune("classify", file, tmp_path / "run", **options)
+
+
+def small_model(folder, seed=0):
+    config = nz.NezhaConfig(7000, 16, 1, 2, 24, max_position_embeddings=32, max_relative_position=4)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder, nz.init(config, seed=seed), None)
+    shutil.copy(SHIPPED / "vocab.txt", folder)
+
+
+def test_a_run_of_an_earlier_version_which_noted_names_goes_on_by_names(tmp_path):
     options = {"epochs": 1, "max_length": 16}
     finetune("classify", write(tmp_path, "classify", 20), tmp_path / "run", **options)
+    noted = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert noted["files"][0]["name"] == "train.tsv" and noted["model"]["name"] == "nezha-tiny-zh"
+    earlier = noted | {"files": ["train.tsv", None], "model": None}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(earlier), encoding="utf-8")
+    assert finetune("classify", tmp_path / "train.tsv", tmp_path / "run", **options)
     other = write(tmp_path, "classify", 20).rename(tmp_path / "other.tsv")
-    with pytest.raises(ValueError, match=r"got others: files \['other.tsv', None\] instead of \['train.tsv', None\]"):
+    with pytest.raises(ValueError, match=r"got others: files: 'train\.tsv' in the run, other\.tsv with SHA-256"):
         finetune("classify", other, tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize("place", ["FILE", "--held-out"])
+def test_what_is_no_file_of_examples_is_named_by_its_argument(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "classify", 20)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.tsv").touch()
+    for file, message in (
+        ("folder", "expected a file of examples, found a folder: folder"),
+        ("missing", "expected a file of examples, found none at missing"),
+        ("empty.tsv", "expected one example at least, found none in empty.tsv"),
+    ):
+        files = [file] if place == "FILE" else ["train.tsv", place, file]
+        assert main(["finetune", *files, "-o", "run", "--task", "classify"]) == 2
+        assert capsys.readouterr().err == f"nezha-np: {place}: {message}\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_texts_that_are_longer_than_the_model_takes_are_refused_before_the_training(held_out, tmp_path, capsys):
+    config = nz.BertConfig(7000, 8, 1, 2, 12, max_position_embeddings=16)
+    model, short = tmp_path / "model", write(tmp_path, "classify", 20)
+    model.mkdir()
+    save_model(model, nz.init(config), None)
+    shutil.copy(SHIPPED / "vocab.txt", model)
+    assert main(["finetune", str(short), "-o", str(tmp_path / "ok"), "--task", "classify", "--model", str(model)]) == 0
+    long = tmp_path / "long.tsv"
+    long.write_text(short.read_text(encoding="utf-8") + f"{'好' * 20}\tgood\n", encoding="utf-8")
+    files = [str(short), "--held-out", str(long)] if held_out else [str(long)]
+    capsys.readouterr()
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), "--task", "classify", "--model", str(model)]) == 2
+    message = "--max-length: expected at most 16, the positions of the model, got 128, and a text of 22 tokens\n"
+    assert capsys.readouterr().err.endswith(message)
+    words = ["--task", "classify", "--model", str(model), "--max-length", "16"]
+    assert main(["finetune", *files, "-o", str(tmp_path / "run"), *words]) == 0
+
+
+def test_a_file_in_the_place_of_the_run_is_named(tmp_path, capsys):
+    file = write(tmp_path, "classify", 20)
+    assert main(["finetune", str(file), "-o", str(file), "--task", "classify"]) == 2
+    assert f"--output: expected a folder, found a file: {file}" in capsys.readouterr().err
+
+
+def test_measurements_of_another_task_are_named_with_their_line(tmp_path):
+    file, options = write(tmp_path, "classify", 20), {"epochs": 1, "max_length": 16}
+    finetune("classify", file, tmp_path / "run", **options)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "f1": 0.5}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: expected accuracy, a number, found none"):
+        finetune("classify", file, tmp_path / "run", **options)
+
+
+def test_a_label_that_only_the_tenth_examples_have_is_named_with_what_to_do(tmp_path):
+    lines = [f"房间{number}\t{'rare' if number == 9 else 'ab'[number % 2]}\n" for number in range(10)]
+    (tmp_path / "train.tsv").write_text("".join(lines), encoding="utf-8")
+    message = r"^examples, every tenth of which is held out: expected labels that are trained \(a, b\), got rare$"
+    with pytest.raises(ValueError, match=message):
+        finetune("classify", tmp_path / "train.tsv", tmp_path / "run")
+
+
+@pytest.mark.parametrize("form", ["tsv", "jsonl", "squad"])
+def test_an_answer_that_stands_twice_needs_a_start_which_says_which_one_is_meant(form, tmp_path):
+    asked = {"question": "谁？", "context": "他在家，她在家。"}
+    record = asked | {"answer": "在家"}
+    row = {
+        "tsv": "\t".join(record.values()),
+        "jsonl": json.dumps(record),
+        "squad": json.dumps(asked | {"answers": [{"text": "在家"}]}),
+    }[form]
+    file = tmp_path / f"train.{'tsv' if form == 'tsv' else 'jsonl'}"
+    file.write_text(f"{row}\n", encoding="utf-8")
+    message = r"line 1: expected a start, because the answer '在家' .* more than once, at characters 1 and 5, got none"
+    with pytest.raises(ValueError, match=message):
+        read_examples(file, "answer")
+    with_start = {
+        "tsv": f"{row}\t5",
+        "jsonl": json.dumps(record | {"start": 5}),
+        "squad": json.dumps(asked | {"answers": [{"text": "在家", "answer_start": 5}]}),
+    }[form]
+    file.write_text(f"{with_start}\n", encoding="utf-8")
+    assert [one["start"] for one in read_examples(file, "answer")] == [5]
+
+
+def test_places_of_an_answer_may_overlap(tmp_path):
+    (tmp_path / "train.tsv").write_text("几个？\t哈哈哈\t哈哈\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 1: .* more than once, at characters 0 and 1"):
+        read_examples(tmp_path / "train.tsv", "answer")
 
 
 def test_every_tenth_example_is_held_out_and_the_rate_grows_for_a_tenth_of_the_steps(tmp_path):
@@ -267,7 +422,11 @@ def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same
         ("classify", "好\tgood\n\tbad\n", r"train\.tsv, line 2: expected text, label, found no text"),
         ("pairs", "好\t坏\n", r"train\.tsv, line 1: expected 3 fields \(text, text_pair, label\), got 2"),
         ("tag", "好\tO\n坏 O\n", r"train\.tsv, line 2: expected a token, a tab and a label, or an empty line"),
-        ("answer", "谁？\t他在家。\t她\n", r"train\.tsv, line 1: expected the answer '她' at character -1"),
+        (
+            "answer",
+            "谁？\t他在家。\t她\n",
+            r"train\.tsv, line 1: expected an answer that stands in the context, got '她'",
+        ),
         (
             "answer",
             "谁？\t他在家。\t他\t2\n",
@@ -279,7 +438,7 @@ def test_a_run_that_is_killed_goes_on_by_the_same_command_and_ends_with_the_same
             r"line 1: expected question, text, label and two choices at least, got 4",
         ),
         ("choose", "谁？\t他在家。\t2\t他\t她\n", r"line 1: expected a choice from 0 to 1 as label, got '2'"),
-        ("classify", "\n\n", r"train\.tsv: expected an example at least, found none"),
+        ("classify", "\n\n", r"^examples: expected one example at least, found none in .*train\.tsv$"),
     ],
 )
 def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, message, tmp_path):
@@ -305,6 +464,21 @@ def test_a_line_that_is_no_example_is_named_and_nothing_is_written(task, text, m
             "answer",
             '{"question": "谁", "context": "他", "answer": "他", "start": 1e999}',
             "integer as start, got inf",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": -1}',
+            "a start from 0 to 0, in the .* got -1",
+        ),
+        (
+            "answer",
+            '{"question": "谁", "context": "他", "answer": "他", "start": 1}',
+            "a start from 0 to 0, in the .* got 1",
+        ),
+        (
+            "classify",
+            '[\n{"text": "好", "label": "x"}]',
+            "line 1: expected JSON, .*; each example stands in a line of its",
         ),
         ("answer", '{"question": "谁", "context": "他", "answer": "他", "start": 0.5}', "integer as start, got 0.5"),
         ("choose", '{"question": "谁", "context": "他", "choices": ["甲", "乙"], "label": 0.9}', "as label, got 0.9"),
@@ -346,7 +520,7 @@ def test_labels_have_one_order_whatever_they_look_like():
 
 def test_a_single_class_is_refused_for_its_head_would_be_a_regression(tmp_path):
     (tmp_path / "train.tsv").write_text("好\tgood\n" * 20, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"train\.tsv: expected two classes at least, found only good"):
+    with pytest.raises(ValueError, match=r"^examples: expected two classes at least, found only good in .*train\.tsv$"):
         finetune("classify", tmp_path / "train.tsv", tmp_path / "run")
 
 

@@ -158,6 +158,29 @@ def test_record_passes_tolerances_on_only_where_they_are_asked_for(monkeypatch, 
     assert main(["golden", "record", "--text", "你好", "-o", out, *options]) == 0 and passed == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--step", "adamw"], "--learning-rate: expected with --step adamw: a number, or one for each step, got none"),
+        (["--steps", "2"], "--steps: expected with --step for the optimiser of training steps, got it without"),
+        (
+            ["--step", "lamb", "--learning-rate", "0.1"],
+            "--step: expected a head that has a loss, such as masked_lm, got forward",
+        ),
+        (["--step", "lamb", "--learning-rate", "-1"], "--learning-rate: expected a finite number from 0 on, got -1.0"),
+        (["--dropout-seed", "1"], "--dropout-seed: expected with --step for the optimiser"),
+        (["--clipnorm", "1"], "did you mean --clip-norm?"),
+    ],
+)
+def test_a_wrong_option_of_training_steps_is_named_as_it_is_typed(words, message, capsys, tmp_path):
+    try:
+        status = main(["golden", "record", "--text", "好", "-o", str(tmp_path / "bundle.safetensors"), *words])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and error.count("\n") == 1 and message in error
+
+
 def test_record_makes_training_steps_and_show_and_doctor_know_them(capsys, tmp_path):
     inputs, model, out = tmp_path / "inputs.json", tmp_path / "config.json", tmp_path / "steps.safetensors"
     inputs.write_text('{"input_ids": [[2, 5, 7, 3]], "labels": [[-100, 6, -100, -100]]}', encoding="utf-8")

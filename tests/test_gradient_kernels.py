@@ -26,11 +26,13 @@ from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
 from nezha_np.layers.dropout import dropout_mask, rescale
+from nezha_np.layers.embedding import embedding
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
+from nezha_np.mechanism.gradient_sums import RowSums
 from nezha_np.training import adamw, bert_adam, lamb
 from nezha_np.training.accumulation import gradient_shares
 
@@ -45,17 +47,37 @@ def in_parts(blocks, count):
 PARTS = st.builds(in_parts, small_blocks(), st.integers(1, 3))
 
 
+def assert_new(found, given):
+    """The walk back writes sums into what a kernel returns: nothing else may hold it."""
+    own = [part.rows if isinstance(part, RowSums) else part for part in found if part is not None]
+    for index, one in enumerate(own):
+        assert one.flags.writeable
+        others = own[:index] + [array for array in given if isinstance(array, np.ndarray)]
+        assert not any(np.shares_memory(one, other) for other in others)
+
+
 def assert_gradient_equals_its_definition(layer, dy, y, *arguments, **options):
     """Run the gradient of a layer by its kernel and by its definition, on arrays that cannot be written to."""
     for array in (dy, y, *arguments):
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
-    found = kernels.GRADIENT_KERNELS[layer][0](dy, y, *arguments, **options)
+    kernel = kernels.GRADIENT_KERNELS[layer][0]
+    found = kernel(dy, y, *arguments, **options)
     expected = layer.gradient(dy, y, *arguments, **options)
     if not isinstance(expected, tuple):
         found, expected = (found,), (expected,)
+    assert_new(found, (dy, y, *arguments))
+    if layer in kernels.OVER_DY and isinstance(dy, np.ndarray):
+        over = dy.copy()
+        beside = kernel(over, y, *arguments, **options)
+        assert kernel(over, y, *arguments, **options, out=over) is over
+        np.testing.assert_array_equal(over, beside)
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
+        if theirs is None:
+            assert ours is None
+            continue
+        ours = ours.dense() if isinstance(ours, RowSums) else ours
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
         atol = TOLERANCES[dy.dtype.name] * max(largest(dy, theirs), 1e-30)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
@@ -93,6 +115,20 @@ def test_the_gradient_of_gelu_is_right_at_zero_at_the_smallest_and_at_the_larges
     x = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-29, 20.0, -20.0, 1e30, -1e30], "float32")
     found = numpy_gradients.gelu_gradient_kernel(np.ones_like(x), kernels.gelu_kernel(x), x)
     np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 0.0, 1.0, 0.0], atol=1e-6)
+
+
+@given(data=st.data(), dtype=DTYPES, padding_idx=st.sampled_from([None, 0, 3]))
+def test_the_gradient_of_embedding_has_the_bits_of_its_definition(data, dtype, padding_idx):
+    rows, columns = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 4))
+    shape = data.draw(st.sampled_from([(0,), (1, 1), (1, 5), (3, 40)]))
+    ids = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, rows, shape)
+    dy, weight = data.draw(arrays((*shape, columns), dtype)), data.draw(arrays((rows, columns), dtype))
+    y = embedding.definition(ids, weight, padding_idx=padding_idx)
+    assert_gradient_equals_its_definition(embedding, dy, y, ids, weight, padding_idx=padding_idx)
+    _, part = kernels.GRADIENT_KERNELS[embedding][0](dy, y, ids, weight, padding_idx=padding_idx)
+    _, expected = embedding.gradient(dy, y, ids, weight, padding_idx=padding_idx)
+    np.testing.assert_array_equal(part.dense(), expected)
+    assert len(part.rows) == len({*ids.flat} - {padding_idx})
 
 
 @given(data=st.data(), dtype=DTYPES, parts=PARTS)

@@ -113,6 +113,27 @@ def test_every_head_computes_what_it_computes_in_numpy(family, head):
     assert_same(found, expected)
 
 
+def test_a_result_is_a_pytree_that_compiled_functions_return_and_others_take():
+    config = config_for("nezha", "masked_lm")
+    weights, inputs = to_jax(weights_for("masked_lm", config)), arguments_for("masked_lm", config)
+    out = jax.jit(lambda weights: nz.masked_lm(weights, config=config, output_attentions=True, **inputs))(weights)
+    assert isinstance(out, nz.HeadOutput)
+    loss, logits, attentions = out
+    leaves = jax.tree.leaves(out)
+    assert [id(leaf) for leaf in leaves] == [id(array) for array in (loss, logits, *attentions)]
+    doubled = jax.jit(lambda out: jax.tree.map(lambda array: 2 * array, out))(out)
+    assert isinstance(doubled, nz.HeadOutput)
+    assert doubled.hidden_states is None
+    np.testing.assert_array_equal(doubled.logits, 2 * logits)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(out)]
+    assert paths == [".loss", ".logits", ".attentions[0]"]
+    for head in ("forward", "pretraining", "question_answering", "causal_lm"):
+        config = config_for("nezha", head)
+        weights, inputs = to_jax(weights_for(head, config)), arguments_for(head, config)
+        out = getattr(nz, head)(weights, config=config, **inputs)
+        assert [id(leaf) for leaf in jax.tree.leaves(out)] == [id(leaf) for leaf in jax.tree.leaves(tuple(out))]
+
+
 @pytest.mark.parametrize(("family", "head"), EVERY_LABELLED_HEAD)
 def test_compiled_too_and_so_are_our_gradients_and_those_that_jax_finds_by_itself(family, head):
     config = config_for(family, head)

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 import nezha_np as nz
 from nezha_np.text import encode as encoding
-from nezha_np.text import long_texts
+from nezha_np.text import long_texts, rows
 from nezha_np.text.long_texts import find_boundaries
 
 ADDED = {  # none is in the vocabulary
@@ -77,7 +77,7 @@ def check(text, settings, added, piece, max_length):
     tok = tokenizer(settings, added)
     expected, was_cut = encoding.encode_and_cut(tok, [text], max_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "PIECE", 0)
+        patch.setattr(rows, "PIECE", 0)
         patch.setattr(long_texts, "PIECE", piece)
         found, is_cut = encoding.encode_and_cut(tok, [text], max_length)
     for name in expected:
@@ -151,7 +151,7 @@ def test_where_a_text_may_be_split_depends_on_the_tokenizer():
 def test_a_tokenizer_without_special_tokens_is_served_too(monkeypatch):
     bare = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
     bare.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    monkeypatch.setattr(encoding, "PIECE", 2)
+    monkeypatch.setattr(rows, "PIECE", 2)
     monkeypatch.setattr(long_texts, "PIECE", 2)
     assert nz.encode(bare, ["a b a b", "b"], max_length=3)["input_ids"].tolist() == [[2, 3, 2], [3, 1, 1]]
     assert nz.encode(bare, "    a", max_length=3)["input_ids"].tolist() == [[2]]

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import nezha_np as nz
 from nezha_np.weights.init import init
@@ -45,6 +46,62 @@ def test_a_grown_model_keeps_the_inner_units_with_the_largest_weights():
     assert wide[name].shape == (11, 16)
     expected, found = nz.pretraining(small, [[2, 7, 3]]), nz.pretraining(wide, [[2, 7, 3]])
     np.testing.assert_allclose(found.prediction_logits, expected.prediction_logits, atol=1e-5)
+
+
+SMALL = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+
+
+@pytest.mark.parametrize("family", [nz.NezhaConfig, nz.BertConfig])
+@pytest.mark.parametrize(
+    "head", ["sequence_classification", "token_classification", "question_answering", "multiple_choice", "masked_lm"]
+)
+def test_a_grown_model_with_the_head_of_a_task_computes_the_same(head, family):
+    small = init(family(**SMALL, num_labels=3), head=head, seed=0)
+    wide = tool("grow_model").grown(small, 12, seed=-1)
+    ids = [[[2, 7, 9, 3], [2, 8, 9, 3]]] if head == "multiple_choice" else [[2, 7, 9, 11, 3]]
+    expected, found = getattr(nz, head)(small, ids), getattr(nz, head)(wide, ids)
+    for name in ("start_logits", "end_logits") if head == "question_answering" else ("logits",):
+        assert getattr(found, name).shape == getattr(expected, name).shape
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
+    assert wide.config.id2label == small.config.id2label
+
+
+def test_a_decoder_with_a_matrix_of_its_own_is_grown_too():
+    config = nz.BertConfig(**SMALL, tie_word_embeddings=False)
+    small = init(config, head="pretraining", seed=0)
+    wide = tool("grow_model").grown(small, 12, seed=0)
+    expected, found = nz.pretraining(small, [[2, 7, 9, 3]]), nz.pretraining(wide, [[2, 7, 9, 3]])
+    np.testing.assert_allclose(found.prediction_logits, expected.prediction_logits, atol=1e-5)
+
+
+def test_what_cannot_be_grown_is_named():
+    grown = tool("grow_model").grown
+    small = init(nz.NezhaConfig(**SMALL), seed=0)
+    with pytest.raises(ValueError, match=r"^FROM: .* known heads, got reward\.weight$"):
+        grown(nz.Weights({**small, "reward.weight": np.zeros((1, 8), np.float32)}, small.config), 12, 0)
+    with pytest.raises(ValueError, match=r"^FROM: expected a NEZHA or a BERT with all its heads, got convbert$"):
+        grown(init(nz.ConvBertConfig(**SMALL, embedding_size=8), seed=0), 12, 0)
+    with pytest.raises(ValueError, match=r"^FROM: expected a NEZHA or a BERT with all its heads, got pruned heads$"):
+        grown(init(nz.NezhaConfig(**SMALL, pruned_heads={0: [1]}), seed=0), 12, 0)
+
+
+def test_the_command_names_a_wrong_folder_or_number_and_replaces_no_model(tmp_path, capsys):
+    main = tool("grow_model").main
+    init(nz.NezhaConfig(**SMALL), seed=0).save(tmp_path / "small")
+    (tmp_path / "file").touch()
+    small, wide = str(tmp_path / "small"), str(tmp_path / "wide")
+    for words, message in (
+        ([str(tmp_path / "missing"), wide], "^FROM: expected a folder or a file .*missing"),
+        ([small, wide, "--feed-forward", "5000"], "^--feed-forward: expected a number from 1 to 12, got 5000$"),
+        ([small, wide, "--feed-forward", "0"], "^--feed-forward: expected a number from 1 to 12, got 0$"),
+        ([small, small], r"^TO: expected a new folder, found model\.safetensors of a model in"),
+        ([small, str(tmp_path / "file")], "^TO: expected a new folder, found a file: "),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(words)
+    assert not (tmp_path / "wide").exists()
+    main([small, wide, "--feed-forward", "11"])
+    assert nz.load(wide).config.intermediate_size == 11 and "wide" in capsys.readouterr().out
 
 
 def test_every_tenth_line_and_what_begins_like_it_is_held_out():

@@ -202,3 +202,17 @@ def test_in_float64_processes_equal_one_to_1e_12(mpiexec, size, tmp_path):
     (tmp_path / "equal.py").write_text(code, encoding="utf-8")
     status, _, err = run(size, str(tmp_path / "equal.py"), str(HERE), str(size))
     assert status == 0, err
+
+
+def test_after_the_help_all_processes_end_well_and_mpi_has_nothing_to_warn_of(mpiexec):
+    status, out, err = run(2, "-m", "nezha_np", "pretrain", "--help")
+    assert status == 0 and err == [] and len([line for line in out if line.startswith("usage: nezha-np pretrain")]) == 1
+
+
+def test_what_was_prepared_for_several_processes_is_ended_after_the_help_and_not_after_an_error(monkeypatch):
+    ended_well = []
+    monkeypatch.setattr("nezha_np.cli.end_together", lambda: ended_well.append(True))
+    for words, status, calls in ((["finetune", "--help"], 0, 1), (["finetune", "--task", "guess"], 2, 1)):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert (stop.value.code or 0) == status and len(ended_well) == calls

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import nezha_np as nz
 from nezha_np.cli import main
 from nezha_np.training.finetune import finetune
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import WIDTH, plot_metrics, plot_run
 from nezha_np.training.pretrain import pretrain
-from nezha_np.training.run_folder import Metrics
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -152,6 +152,12 @@ def test_the_command_writes_a_picture_and_replaces_none(tmp_path, capsys):
     assert capsys.readouterr().out == f"wrote {out}: {out.stat().st_size:,} bytes\n"
     assert main(["plot", str(tmp_path), "-o", str(out)]) == 2 and "--force replaces it" in capsys.readouterr().err
     assert main(["plot", str(tmp_path), "-o", str(out), "--force"]) == 0
+
+
+def test_an_output_without_a_name_is_refused(tmp_path, capsys):
+    for command in (["plot", str(tmp_path)], ["explain", "好"]):
+        assert main([*command, "-o", ""]) == 2
+        assert "--output: expected a path, got an empty text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from nezha_np.training.data import make_batch, special_ids
 from nezha_np.training.evaluation import masked_accuracy
 from nezha_np.training.pretrain import Batches, pretrain
 from nezha_np.training.run_folder import only_run
+from nezha_np.weights.convert import TOKENIZER_FILES
 
 SENTENCES = ["房间很干净。", "早餐也很好吃。", "服务员态度非常差!", "交通方便。", "总理会见外宾。", "下次还会再来。"]
 CONFIG = {
@@ -163,6 +164,10 @@ def test_a_wrong_number_is_named_before_texts_are_cut_into_tokens(text, more, me
             nz.ConvBertConfig(vocab_size=7000, hidden_size=32, num_attention_heads=2),
             "pretraining: expected a model with",
         ),
+        (
+            nz.BertConfig(vocab_size=7000, hidden_size=8, num_attention_heads=1, max_position_embeddings=64),
+            "^max_length: expected at most 64, the positions of the model, got 128$",
+        ),
     ],
 )
 def test_a_model_that_the_text_cannot_train_is_named_before_it_is_cut_into_tokens(config, message, text):
@@ -183,10 +188,80 @@ def test_options_may_be_numbers_of_numpy_and_switches_are_checked(text):
 def test_a_run_with_other_options_is_not_gone_on_with(text, capsys):
     assert main(command(text, "run")) == 0
     assert main(command(text, "run", "--seed", "1")) == 2
-    assert (
-        "expected the options that this run was started with, got others: seed 1 instead of 0"
-        in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "run: expected the options that this run was started with, got others: seed: 0 in the run, 1 now. " in error
+
+
+def test_of_another_configuration_only_what_differs_is_told(text, capsys):
+    assert main([*command(text, "run"), "--steps", "2", "--warmup-steps", "0"]) == 0
+    (text / "config.json").write_text(json.dumps(CONFIG | {"hidden_size": 16}), encoding="utf-8")
+    capsys.readouterr()
+    assert main([*command(text, "run"), "--steps", "2", "--warmup-steps", "1"]) == 2
+    assert "got others: --warmup-steps: 0 in the run, 1 now; config.hidden_size: 8 in the run, 16 now. Start it" in (
+        capsys.readouterr().err
     )
+
+
+def test_a_run_knows_its_texts_and_its_model_by_what_is_in_them(text, capsys):
+    short = ["--steps", "2", "--warmup-steps", "0", "--held-out", str(text / "held_out.txt")]
+    shutil.copy(text / "text.txt", text / "held_out.txt")
+    words = command(text, "run", *short)
+    assert main(words) == 0
+    before = bits(text / "run")
+    moved = (text / "text.txt").rename(text / "moved.txt")
+    assert main([str(moved) if word.endswith("/text.txt") else word for word in words]) == 0
+    assert bits(text / "run") == before
+    for name, option in (("text.txt", "texts"), ("held_out.txt", "--held-out")):
+        (text / "text.txt").write_bytes(moved.read_bytes())
+        (text / name).write_text("交通方便。\n\n" * 9, encoding="utf-8")
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert f"got others: {option}: {name} with SHA-256 " in error and error.count("SHA-256") == 2
+        (text / "held_out.txt").write_bytes(moved.read_bytes())
+    (text / "tokenizer").mkdir()
+    for name in TOKENIZER_FILES:
+        if (text / "run" / name).is_file():
+            shutil.copy(text / "run" / name, text / "tokenizer")
+    (text / "text.txt").write_bytes(moved.read_bytes())
+    assert main([*words, "--model", str(text / "tokenizer")]) == 0  # the same one, and the weights are new
+    vocabulary = (text / "tokenizer" / "vocab.txt").read_text(encoding="utf-8")
+    (text / "tokenizer" / "vocab.txt").write_text(vocabulary.replace("\n好\n", "\n𠀀\n"), encoding="utf-8")
+    assert main([*words, "--model", str(text / "tokenizer")]) == 2
+    assert "got others: model: nezha-tiny-zh with SHA-256 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["TEXT", "--held-out"])
+def test_what_is_no_text_file_is_named_by_its_argument(option, text, capsys):
+    (text / "folder").mkdir()
+    for name, message in (("folder", "found a folder: "), ("missing", "found none at ")):
+        files = [str(text / name)] if option == "TEXT" else [str(text / "text.txt"), option, str(text / name)]
+        assert main(["pretrain", *files, "-o", str(text / "run")]) == 2
+        assert f"{option}: expected a text file, {message}{text / name}\n" in capsys.readouterr().err
+    assert not (text / "run").exists()
+
+
+def test_a_file_that_a_run_lacks_is_named_with_what_to_do(text, capsys):
+    assert main(command(text, "run")) == 0
+    for name in ("tokens", "sentences"):
+        file = text / "run" / "corpus" / f"{name}.bin"
+        file.rename(text / "away")
+        capsys.readouterr()
+        assert main(command(text, "run")) == 2
+        error = capsys.readouterr().err
+        assert f"{file}: expected what corpus.json tells of, found no such file; remove {file.parent}" in error
+        (text / "away").rename(file)
+    for name in ("step.json", "optimizer.safetensors", "model.safetensors", "config.json"):
+        file = text / "run" / "step-00000012" / name
+        file.rename(text / "away")
+        assert main(command(text, "run")) == 2
+        error = capsys.readouterr().err
+        assert f"{file.parent}: expected a saved step of a run, found no {name} in it; remove the folder, and" in error
+        (text / "away").rename(file)
+    for model in (*(text / "run").glob("model.*"), text / "run" / "run.json"):
+        model.unlink()
+    assert main(command(text, "run")) == 2
+    error = capsys.readouterr().err
+    assert "run.json: expected the options of the run whose step-00000012 is there, found no such file" in error
 
 
 def test_a_text_that_cannot_be_read_is_named_by_its_line(text, capsys):
@@ -256,7 +331,7 @@ def test_a_run_that_has_saved_nothing_begins_anew_with_other_options_and_texts(t
     assert bits(text / "run") == bits(text / "alone")
     capsys.readouterr()
     assert main(command(text, "run")) == 2
-    assert "['text.txt'] instead of ['other.txt']" in capsys.readouterr().err
+    assert "texts: other.txt with SHA-256 " in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_says_so_in_one_line(text, capsys):
@@ -275,15 +350,26 @@ def test_two_runs_do_not_write_to_one_folder(text, capsys):
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "corpus/corpus.json", "step-00000012/step.json"])
 def test_a_damaged_file_of_a_run_is_named(name, text, capsys):
     assert main(command(text, "run")) == 0
-    for damaged in ("{\n", "[]\n", "[" * 100_000 + "\n"):
+    for damaged in ("{\n", "[]\n", "[" * 100_000 + "\n", *(["{}\n"] if name == "metrics.jsonl" else [])):
         (text / "run" / name).write_text(damaged, encoding="utf-8")
         assert main(command(text, "run")) == 2
-        assert f"{(text / 'run' / name)}: expected" in capsys.readouterr().err
+        error = capsys.readouterr().err.replace(", line 1: ", ": ")
+        assert f"{(text / 'run' / name)}: expected" in error
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(text, capsys):
-    assert main(command(text, "text.txt")) == 2
-    assert "--output: expected a folder, found a file: " in capsys.readouterr().err
+    for name in ("text.txt", "text.txt/run", "text.txt/runs/first"):
+        assert main(command(text, name)) == 2
+        assert f"--output: expected a folder, found a file: {text / 'text.txt'}\n" in capsys.readouterr().err
+
+
+def test_of_many_options_that_differ_the_first_are_told(text, capsys):
+    assert main(command(text, "run")) == 0
+    (text / "train.tsv").write_text("好\tgood\n差\tbad\n" * 5, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["finetune", str(text / "train.tsv"), "-o", str(text / "run"), "--task", "classify"]) == 2
+    error = capsys.readouterr().err
+    assert "got others: texts: " in error and " more. Start it with those again" in error and error.count(" now; ") == 5
 
 
 @pytest.mark.parametrize("more", [[], ["--held-out"]])
@@ -301,4 +387,5 @@ def test_a_text_without_a_sentence_is_named(more, text, capsys):
     (text / "empty.txt").write_text("\n", encoding="utf-8")
     texts = [str(text / "text.txt")] if more else []
     assert main(["pretrain", *texts, *more, str(text / "empty.txt"), "-o", str(text / "run")]) == 2
-    assert f"TEXT: expected one sentence at least, found none in {text / 'empty.txt'}" in capsys.readouterr().err
+    name = more[0] if more else "TEXT"
+    assert f"{name}: expected one sentence at least, found none in {text / 'empty.txt'}" in capsys.readouterr().err

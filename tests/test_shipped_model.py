@@ -83,7 +83,7 @@ def test_a_gap_may_go_by_another_name(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"mask_token": "<gap>"}', encoding="utf-8")
     weights = nz.load(tmp_path)
     assert nz.fill_mask("房间很<gap>净。", weights, mask_token="<gap>") == nz.fill_mask("房间很[MASK]净。")
-    with pytest.raises(ValueError, match=r"^tokenizer: expected \[MASK\] and ids from 0 to 6999, got one without"):
+    with pytest.raises(ValueError, match=r"^tokenizer: expected one with \[MASK\], got one without"):
         nz.fill_mask("房间很[MASK]净。", weights)
 
 

@@ -19,7 +19,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tiers import examples
 
-from nezha_np.text.encode import encode, get_special_tokens_mask
+from nezha_np.text.encode import encode
+from nezha_np.text.special_tokens import get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.text.tokenizer_config import SPECIAL_TOKENS
 

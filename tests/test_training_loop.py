@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import nezha_np as nz
+from nezha_np.cli import main
 from nezha_np.mechanism.tape import Tape
 from nezha_np.training import LossScale, adamw, bert_adam, lamb
 from nezha_np.training.accumulation import accumulate
 from nezha_np.training.loop import Step, first_step, train
-from nezha_np.training.run_folder import Metrics, check_options, load_step, save_step, saved_steps
+from nezha_np.training.measurements import Metrics
+from nezha_np.training.run_folder import check_options, load_step, save_step, saved_steps
 
 CONFIG = nz.NezhaConfig(
     vocab_size=30,
@@ -154,11 +156,33 @@ def test_the_last_steps_are_kept_and_a_half_written_one_is_none(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
+def test_a_seed_is_any_integer_wherever_there_is_one(tmp_path):
+    batch = {"input_ids": [[2, 7, 9, 3]], "labels": [[-100, 8, -100, -100]]}
+    weights = nz.init(CONFIG.replace(hidden_dropout_prob=0.5), seed=-1)
+
+    def loss(seed):
+        (step,) = train(first_step(weights, lamb), nz.masked_lm, lambda _: [batch], lamb, steps=1, learning_rate=0.1,
+                        dropout_seed=seed)  # fmt: skip
+        return step.losses["loss"]
+
+    assert len({loss(seed) for seed in (-1, 0, 1)}) == 3
+    out, _ = nz.value_and_grad(nz.masked_lm, dropout_seed=-1)(weights, **batch)
+    assert float(out.loss) == pytest.approx(loss(-1), rel=1e-6)
+    (tmp_path / "train.tsv").write_text("好\tgood\n差\tbad\n" * 5, encoding="utf-8")
+    words = [str(tmp_path / "train.tsv"), "-o", str(tmp_path / "run"), "--task", "classify", "--epochs", "1"]
+    assert main(["finetune", *words, "--seed", "-1", "--max-length", "8"]) == 0
+    bundle = str(tmp_path / "bundle.safetensors")
+    steps = ["--head", "masked_lm", "--labels", "[[-100, 8, -100]]", "--step", "lamb", "--learning-rate", "0.1"]
+    options = ["--text", "好", "--tolerances", "none", "--dropout-seed", "-2", "--parameters", "cls.predictions.bias"]
+    assert main(["golden", "record", "-o", bundle, *options, *steps]) == 0
+    assert nz.oracle.load(bundle).training.dropout_seed == -2
+
+
 def test_a_run_with_other_options_is_refused(tmp_path):
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
     check_options(tmp_path, {"seed": 0, "betas": (0.9, 0.999)})
     (tmp_path / "step-00000001").mkdir()
-    with pytest.raises(ValueError, match="seed 1 instead of 0"):
+    with pytest.raises(ValueError, match="seed: 0 in the run, 1 now"):
         check_options(tmp_path, {"seed": 1, "betas": (0.9, 0.999)})
 
 

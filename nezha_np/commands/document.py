@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nezha_np.checks import check_path
 from nezha_np.commands.output import print_lines, write_text
 from nezha_np.files.atomic import resolve_target, write_atomically
 
@@ -26,13 +27,15 @@ def output_file(options: argparse.Namespace) -> Path | None:
     ------
     FileNotFoundError, FileExistsError
         As `nezha_np.files.atomic.resolve_target` does.
+    ValueError
+        If the name is empty.
 
     Examples
     --------
     >>> output_file(argparse.Namespace(output="-", force=False)) is None
     True
     """
-    return None if options.output == "-" else resolve_target(Path(options.output), force=options.force)
+    return None if options.output == "-" else resolve_target(check_path(options.output, "output"), force=options.force)
 
 
 def write_document(text: str, path: Path | None) -> None:

@@ -1,8 +1,9 @@
 """The engine of ``nezha-np embed``: it reads texts from a stream and writes their vectors, however many there are.
 
-Texts go through the model batch by batch, so memory does not grow with the input. Only complete batches are written,
-and a run that resumes a partial file makes the same batches as an uninterrupted run: the file is the same, byte for
-byte.
+Lines are read window by window. The texts of a window are sorted by length and go through the model batch by batch, so
+that little time goes to padding; their vectors are written in the order of the lines. So memory does not grow with the
+input. Only complete windows are written, and a run that resumes a partial file makes the same windows as an
+uninterrupted run: the file is the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.text_lines import Line, parse_line, read_lines
 from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.embed import check_options, embed_batch
+from nezha_np.text.embed import check_options, embed_sorted
 from nezha_np.text.encode import check_text
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, vector_size
@@ -41,7 +42,9 @@ from nezha_np.weights.weights import Weights
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Batches = Iterator[tuple[list[Line], bytes]]  # the lines of each batch, and their vectors as they are written
+Windows = Iterator[tuple[list[Line], bytes]]  # the lines of each window, and their vectors as they are written
+WINDOW = 32  # batches of a window
+LONGEST_WINDOW = 1 << 22  # bytes of the lines of a window, after which it ends
 
 
 def embed_lines(
@@ -123,11 +126,11 @@ def embed_lines(
                 "output_format": output_format,
             }
             lines = read_lines(stream, name, format=input_format)
-            batches = _embed_batches(lines, weights, tokenizer, how, settings)
             if path is None:
-                _write_to_stdout(batches, Progress(stream, wanted=progress))
+                windows = _embed_windows(lines, weights, tokenizer, how, settings)
+                _write_to_stdout(windows, Progress(stream, wanted=progress))
                 return
-            made_with = _identify(weights, tokenizer, how) | settings
+            made_with = _identify(weights, tokenizer, how) | settings | {"window": WINDOW}
             width = vector_size(how, weights.config.hidden_size)
             header = file_header(output_format, 0, width)
 
@@ -139,25 +142,33 @@ def embed_lines(
             with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
                 digest = _skip_done_lines(lines, file)
                 shown = Progress(stream, wanted=progress, lines=file.rows)
-                _write_to_file(batches, file, digest, shown, last_header)
+                windows = _embed_windows(lines, weights, tokenizer, how, settings, row=file.rows)
+                _write_to_file(windows, file, digest, shown, last_header)
     except KeyboardInterrupt as interrupt:
         raise Stopped("interrupted", status_of(interrupt)) from None
 
 
-def _embed_batches(
-    lines: Iterator[Line], weights: Weights, tokenizer: Tokenizer, how: SentenceModel, settings: dict[str, Any]
-) -> Batches:
-    """Yield batch after batch; say once that the folder of the model lets texts be cut."""
+def _embed_windows(
+    lines: Iterator[Line],
+    weights: Weights,
+    tokenizer: Tokenizer,
+    how: SentenceModel,
+    settings: dict[str, Any],
+    row: int = 0,
+) -> Windows:
+    """Yield window after window, from that which begins with a row; say once that the folder lets texts be cut."""
     said = not how.cut_by
-    while batch := list(itertools.islice(lines, min(settings["batch_size"], sys.maxsize))):
+    batch_size = min(settings["batch_size"], sys.maxsize)
+    while window := _next_window(lines, window_size(row, batch_size)):
+        row += len(window)
         texts, records = [], []
-        for line in batch:
+        for line in window:
             text, record = parse_line(line, format=settings["input_format"], field=settings["field"])
             check_text(line.name, text)
             texts.append(text)
             records.append(record)
-        names = [line.name for line in batch]
-        vectors, cut = embed_batch(texts, names, weights, tokenizer, how)
+        names = [line.name for line in window]
+        vectors, cut = embed_sorted(texts, names, weights, tokenizer, how, batch_size)
         if cut.any() and not said:
             first = names[int(cut.argmax())]
             print_message(
@@ -165,30 +176,57 @@ def _embed_batches(
                 "--max-length sets another"
             )
             said = True
-        yield batch, rows_as_bytes(settings["output_format"], vectors, records)
+        yield window, rows_as_bytes(settings["output_format"], vectors, records)
 
 
-def _write_to_stdout(batches: Batches, progress: Progress) -> None:
+def window_size(row: int, batch_size: int) -> int:
+    """Return how many lines the window that begins with a row may have.
+
+    The first windows are smaller, so that the first vectors come soon. From then on windows begin at multiples of one
+    number of rows. With batches of one text nothing is sorted.
+
+    Examples
+    --------
+    >>> [window_size(row, 10) for row in (0, 10, 30, 70, 150, 310, 320, 640)]
+    [10, 20, 40, 80, 160, 10, 320, 320]
+    """
+    if batch_size == 1:
+        return 1
+    whole = batch_size * WINDOW
+    return min(row + batch_size, whole - row % whole)
+
+
+def _next_window(lines: Iterator[Line], most: int) -> list[Line]:
+    """Read the lines of the next window."""
+    window: list[Line] = []
+    size = 0
+    while len(window) < most and size < LONGEST_WINDOW and (line := next(lines, None)) is not None:
+        window.append(line)
+        size += len(line.raw)
+    return window
+
+
+def _write_to_stdout(windows: Windows, progress: Progress) -> None:
     if sys.stdout is None:
         raise ValueError("output: expected a file, because standard output is closed, got none")
     with progress:
-        for batch, data in batches:
+        for window, data in windows:
             if not write_bytes(data):
                 return  # nobody reads what would follow
-            progress.add(len(batch))
+            progress.add(len(window))
 
 
 def _write_to_file(
-    batches: Batches, file: PartialFile, digest: Any, progress: Progress, header: Callable[[int], bytes]
+    windows: Windows, file: PartialFile, digest: Any, progress: Progress, header: Callable[[int], bytes]
 ) -> None:
-    """Append the batches and finish the file; `digest` is the hash of the lines before them."""
+    """Append the windows and finish the file; `digest` is the hash of the lines before them."""
     try:
         with progress:
-            for batch, data in batches:
-                for line in batch:
+            for window, data in windows:
+                for line in window:
                     digest.update(line.raw)
-                file.append(data, rows=len(batch), digest=digest.hexdigest())
-                progress.add(len(batch))
+                file.append(data, rows=len(window), digest=digest.hexdigest())
+                progress.add(len(window))
         # All rows are written: an interruption now would only keep them from their place.
         with ignored_signals():
             file.finish(header(file.rows))

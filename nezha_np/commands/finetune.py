@@ -42,12 +42,17 @@ def add(commands: Subparsers) -> None:
         "--freeze", nargs="+", default=[], metavar="PATTERN", help="names of tensors to leave as they are"
     )
     parser.add_argument(
-        "--save-changes", action="store_true", help="save only the tensors that were changed, to go with the model"
+        "--save-changes",
+        action="store_true",
+        help="save only the tensors that were changed, to go with the model, in the dtype of its file: of a model in "
+        "float16 they are rounded to it before they are measured",
     )
     parser.add_argument(
         "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="any integer; everything random depends on it (0)"
+    )
     parser.set_defaults(run=run, aliases={"folder": "--output"})
 
 

@@ -94,7 +94,7 @@ def _add_record(kinds: Subparsers) -> None:
         "--inputs", metavar="FILE", help="the head's arguments by name: a .json, .npz or .safetensors file"
     )
     parser.add_argument("--labels", metavar="JSON", help="labels, with which the gradients are recorded too")
-    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the random weights (0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the random weights, any integer (0)")
     parser.add_argument("--dtype", choices=DTYPES, help="what to compute in (float64)")
     parser.add_argument("--output", action="append", metavar="PATTERN", help="intermediates to keep, all if left out")
     parser.add_argument(

@@ -39,14 +39,6 @@ class Parser(argparse.ArgumentParser):
         self._commands: Iterable[str] = ()
         super().__init__(*arguments, **options)
 
-    def add_argument(self, *arguments: Any, **options: Any) -> argparse.Action:
-        """Add an argument, and note how it is typed: by its long option, where it has one."""
-        action = super().add_argument(*arguments, **options)
-        typed = action.option_strings
-        self._typed += typed
-        self.names[action.dest] = max(typed, key=len) if typed else str(action.metavar or action.dest)
-        return action
-
     def add_subparsers(self, **options: Any) -> Any:
         """Add commands, and note them: an error lists them where none is typed."""
         commands = super().add_subparsers(**options)
@@ -58,7 +50,14 @@ class Parser(argparse.ArgumentParser):
         super().set_defaults(**{"parser": self, "names": self.names, "aliases": {}, **defaults})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and note the words: an error names the option that a wrong one is nearest to."""
+        """Parse, and note how each argument is typed, by its long option if it has one, and the words of this call.
+
+        An error names the option that a wrong word is nearest to.
+        """
+        for action in self._actions:  # those of groups too
+            typed = action.option_strings
+            self.names[action.dest] = max(typed, key=len) if typed else str(action.metavar or action.dest)
+        self._typed = [option for action in self._actions for option in action.option_strings]
         self._words = list(args or [])
         return super().parse_known_args(args, namespace)
 

@@ -46,7 +46,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--checkpoint-layers", action="store_true", help="compute layers twice, for less memory; the same numbers"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="everything random depends on it (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="any integer; everything random depends on it (0)"
+    )
     parser.add_argument("--measure-every", type=int, default=10, metavar="N", help="steps from line to line (10)")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="steps from save to save (100)")
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="how many saved steps to keep (2)")

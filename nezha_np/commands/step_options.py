@@ -46,7 +46,9 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--clip-norm", type=float, metavar="X", help="the largest global norm of the gradients (1)")
     group.add_argument("--accumulation-steps", type=int, metavar="N", help="parts that a batch is divided into (1)")
     group.add_argument("--loss-scale", type=float, metavar="X", help="a factor of the loss, divided out again (1)")
-    group.add_argument("--dropout-seed", type=int, metavar="N", help="the seed of dropout masks; none if left out")
+    group.add_argument(
+        "--dropout-seed", type=int, metavar="N", help="any integer, the seed of dropout masks; none if left out"
+    )
     group.add_argument("--parameters", action="append", metavar="PATTERN", help="tensors to keep, all if left out")
 
 

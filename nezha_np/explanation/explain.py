@@ -41,7 +41,7 @@ from nezha_np.mechanism import View, trace
 from nezha_np.model.model import forward
 from nezha_np.model.outputs import ModelOutput
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_text, encode, without_truncation_and_padding
+from nezha_np.text.encode import check_text, encode
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -141,7 +141,17 @@ def compute(
     if pair is not None:
         check_text("pair", pair)
     weights, tokenizer = choose_model(weights, tokenizer)
-    batch: dict[str, Any] = dict(encode(tokenizer, [text], None if pair is None else [pair]))
+    batch: dict[str, Any] = dict(
+        encode(
+            tokenizer,
+            [text],
+            None if pair is None else [pair],
+            padding=False,
+            return_offsets_mapping=True,
+            return_sequence_ids=True,
+        )
+    )
+    written = _written(batch.pop("sequence_ids")[0], batch.pop("offset_mapping")[0], text, pair or "")
     _check_tokens({"text": text, "pair": pair}, batch["input_ids"], tokenizer, weights.config)
     with trace() as t:
         out = forward(weights, **batch, output_hidden_states=True)
@@ -156,7 +166,7 @@ def compute(
         "ids": ids,
         "types": batch["token_type_ids"][0].tolist(),
         "tokens": [tokenizer.id_to_token(index) for index in ids],
-        "written": _written(tokenizer, text, pair),
+        "written": written,
         "unknown": getattr(tokenizer.model, "unk_token", None),
         "pieces": {str(index): tokenizer.id_to_token(index) or f"#{index}" for index in sorted(named)},
         **arrays,
@@ -244,7 +254,7 @@ def pack(array: np.ndarray, bits: int) -> dict[str, Any]:
 def _check_tokens(texts: dict[str, str | None], ids: np.ndarray, tokenizer: Tokenizer, config: Config) -> None:
     special = tokenizer.num_special_tokens_to_add(False)
     for name, text in texts.items():
-        if text is not None and encode(tokenizer, [text])["input_ids"].size <= special:
+        if text is not None and encode(tokenizer, [text], padding=False)["input_ids"].size <= special:
             raise ValueError(f"{name}: expected at least one token, got none in {text!r}")
     most, why = LONGEST, "maps of more tokens are too fine to read"
     if config.longest_text is not None and config.longest_text < most:
@@ -309,11 +319,10 @@ def _attention(t: Mapping[str, Array], config: Config) -> dict[str, Any]:
     return {"bits": bits, "layers": [{key: pack(array, bits) for key, array in layer.items()} for layer in layers]}
 
 
-def _written(tokenizer: Tokenizer, text: str, pair: str | None) -> list[str | None]:
+def _written(sequence_ids: np.ndarray, offsets: np.ndarray, *texts: str) -> list[str | None]:
     """Return for each token the piece of the text that it stands for; None: the tokenizer has added the token."""
-    encoding = without_truncation_and_padding(tokenizer).encode(text, pair)
-    places = zip(encoding.sequence_ids, encoding.offsets, strict=True)
-    return [None if which is None else (text, pair or "")[which][start:end] for which, (start, end) in places]
+    places = zip(sequence_ids.tolist(), offsets.tolist(), strict=True)
+    return [None if which < 0 else texts[which][start:end] for which, (start, end) in places]
 
 
 def _changes(out: ModelOutput) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from nezha_np.kernels.numpy_gradients import (
     add_kernel,
     cross_entropy_gradient_kernel,
     dropout_mask_kernel,
+    embedding_gradient_kernel,
     gelu_gradient_kernel,
     grouped_linear_gradient_kernel,
     grouped_linear_kernel,
@@ -63,6 +64,7 @@ from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
 from nezha_np.layers.dropout import dropout_mask, rescale
+from nezha_np.layers.embedding import embedding
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -163,6 +165,7 @@ KERNELS: dict[Layer, Kernel] = {
 GRADIENT_KERNELS: dict[Layer, Kernel] = {
     attention_probs: (attention_probs_gradient_kernel, FLOATS),
     cross_entropy: (cross_entropy_gradient_kernel, FLOATS),
+    embedding: (embedding_gradient_kernel, FLOATS),
     gelu: (gelu_gradient_kernel, FLOATS[:1]),
     layer_norm: (layer_norm_gradient_kernel, FLOATS),
     linear: (linear_gradient_kernel, FLOATS),
@@ -173,6 +176,8 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
     position_context: (position_context_gradient_kernel, FLOATS),
     rescale: (rescale_gradient_kernel, FLOATS),
 }
+# These take ``out=``, which may be dy.
+OVER_DY = frozenset({attention_probs, gelu, rescale})
 # A pass that a tape records and its walk back: BLAS is held to one thread, and each kernel divides its own work.
 WHOLE_PASS = BLAS_THREADS.held_to_one
 SWEEP = numpy_blocks.sweep_blocks

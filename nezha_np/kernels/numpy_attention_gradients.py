@@ -179,7 +179,13 @@ def attention_probs_kernel(scores: np.ndarray, mask: np.ndarray | None = None, *
 
 
 def attention_probs_gradient_kernel(
-    dy: np.ndarray, y: np.ndarray, scores: np.ndarray, mask: np.ndarray | None = None, *, scale: float
+    dy: np.ndarray,
+    y: np.ndarray,
+    scores: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    scale: float,
+    out: np.ndarray | None = None,
 ) -> Any:
     """y (dy − Σ y dy) scale, block by block.
 
@@ -187,6 +193,8 @@ def attention_probs_gradient_kernel(
     ----------
     dy, y, scores, mask, scale
         As for `attention_probs_gradient`.
+    out : (B, N, Q, S) array, optional
+        Gets the gradient; it may be `dy`.
 
     Returns
     -------
@@ -195,7 +203,7 @@ def attention_probs_gradient_kernel(
     """
     if not same_dtype(dy, y):
         return NotImplemented
-    dx = np.empty(y.shape, y.dtype)
+    dx = np.empty(y.shape, y.dtype) if out is None else out
 
     def run(pieces: list[Heads]) -> None:
         for piece in pieces:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import same_dtype
+from nezha_np.arrays import same_dtype, sum_rows
 from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
 from nezha_np.kernels.numpy_rows import rows_of_any
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.losses import IGNORE_INDEX
+from nezha_np.mechanism.gradient_sums import RowSums
 from nezha_np.randomness import stream
 
 # ------------------------------------------------------------------------------------------------------- linear, sums
@@ -155,28 +156,34 @@ def rescale_kernel(x: np.ndarray, factor: np.ndarray) -> Any:
     return sweep(np.multiply, x, factor) if same_dtype(x, factor) and x.shape == factor.shape else NotImplemented
 
 
-def rescale_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray, factor: np.ndarray) -> Any:
+def rescale_gradient_kernel(
+    dy: np.ndarray, y: np.ndarray, x: np.ndarray, factor: np.ndarray, *, out: np.ndarray | None = None
+) -> Any:
     """Divide the sweep among threads.
 
     Parameters
     ----------
     dy, y, x, factor
         As for `rescale_gradient`.
+    out : array of the shape of x, optional
+        Gets the gradient; it may be `dy`.
 
     Returns
     -------
     array of the shape of x, or NotImplemented
         ``dy * factor``. Declined where dtypes or shapes differ.
     """
-    return rescale_kernel(dy, factor)
+    return (
+        sweep(np.multiply, dy, factor, out) if same_dtype(dy, factor) and dy.shape == factor.shape else NotImplemented
+    )
 
 
-def sweep(function: np.ufunc, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def sweep(function: np.ufunc, x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Apply a function of two numbers to arrays of one shape, some rows in each thread.
 
     A ufunc writes into its result itself: `sweep_blocks`, for any function, copies each block once more.
     """
-    out = np.empty(x.shape, x.dtype)
+    out = np.empty(x.shape, x.dtype) if out is None else out
     if not x.ndim:
         return np.asarray(function(x, y, out=out))
 
@@ -192,13 +199,15 @@ def sweep(function: np.ufunc, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 SMALL = 1e-30  # below it y / x has lost digits to the smallest numbers; there Φ(x) is ½
 
 
-def gelu_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray) -> Any:
+def gelu_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray, *, out: np.ndarray | None = None) -> Any:
     """Φ(x) + x φ(x), where Φ(x) is y / x: the result has it already.
 
     Parameters
     ----------
     dy, y, x
         As for `gelu_gradient`.
+    out : array of the shape of x, optional
+        Gets the gradient; it may be `dy`.
 
     Returns
     -------
@@ -207,27 +216,27 @@ def gelu_gradient_kernel(dy: np.ndarray, y: np.ndarray, x: np.ndarray) -> Any:
     """
     if not same_dtype(dy, y, x):
         return NotImplemented
-    dx = np.empty(x.shape, x.dtype)
+    dx = np.empty(x.shape, x.dtype) if out is None else out
     rows = [rows_of_any(array) for array in (dy, y, x, dx)]
 
     def run(own: slice) -> None:
         pieces = blocks_within(own, rows[3].shape[1])
-        room: Any = np.empty(rows[3][pieces[0]].shape, x.dtype) if pieces else None
+        room: Any = np.empty((2, *rows[3][pieces[0]].shape), x.dtype) if pieces else None
         for piece in pieces:
-            block_dy, block_y, block_x, out = (array[piece] for array in rows)
-            density = room[: len(out)]
+            block_dy, block_y, block_x, block = (array[piece] for array in rows)
+            density, factor = room[:, : len(block)]
             with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
                 np.multiply(block_x, block_x, out=density)
                 density *= -0.5
                 np.exp(density, out=density)
                 density *= block_x
                 density *= 1.0 / math.sqrt(2.0 * math.pi)
-                np.divide(block_y, block_x, out=out)
+                np.divide(block_y, block_x, out=factor)
             small = np.abs(block_x) < SMALL
             if small.any():
-                out[small] = 0.5
-            out += density
-            out *= block_dy
+                factor[small] = 0.5
+            factor += density
+            np.multiply(factor, block_dy, out=block)
 
     share_rows(rows[3].shape, run)
     return dx
@@ -279,6 +288,34 @@ def layer_norm_gradient_kernel(
     parts = share_rows(rows[2].shape, run)
     dweight, dbias = (sum(sums[1:], start=sums[0]) for sums in zip(*parts, strict=True))
     return dx, dweight, dbias
+
+
+# ----------------------------------------------------------------------------------------------------------- embedding
+
+
+def embedding_gradient_kernel(
+    dy: np.ndarray, y: np.ndarray, ids: np.ndarray, weight: np.ndarray, *, padding_idx: int | None = None
+) -> Any:
+    """Add up the rows of the ids that are there, and make no array of the size of the table.
+
+    Parameters
+    ----------
+    dy, y, ids, weight, padding_idx
+        As for `embedding_gradient`.
+
+    Returns
+    -------
+    tuple of (None, RowSums), or NotImplemented
+        The sums, the same bits as the definition's. Declined where dtypes differ.
+    """
+    if not same_dtype(dy, weight):
+        return NotImplemented
+    flat, rows = ids.reshape(-1), np.asarray(flat_rows(dy))
+    if padding_idx is not None:
+        counts = flat != padding_idx
+        flat, rows = flat[counts], rows[counts]
+    numbers, places = np.unique(flat, return_inverse=True)
+    return None, RowSums(numbers, sum_rows(places, rows, len(numbers)), len(weight))
 
 
 # ---------------------------------------------------------------------------------------------------------------- loss

@@ -17,16 +17,17 @@ makes arrays that no gradient is taken by: masks, tables, input arrays. A call o
 4. under `value_and_grad`: record the call on a tape, which is then walked backwards through the gradients; layers and
    gradients run by kernels there too, where there are any.
 
-    layer       the decorators, and the choice between kernel and definition
-    view        the weights below one prefix
-    recorder    what every call of a layer is handed to while a pass is recorded
-    trace       every intermediate array by its full name
-    tape        a trace that can be walked backwards
-    calls       what a tape keeps of a call
-    identities  numbers that tell arrays apart without holding them
-    gradients   `value_and_grad`: a pass on a tape, and the walk back
-    patterns    the one language of patterns of names: ``*`` within a part of a name, ``**`` across parts
-    summary     named arrays as a table of plain text
+    layer          the decorators, and the choice between kernel and definition
+    view           the weights below one prefix
+    recorder       what every call of a layer is handed to while a pass is recorded
+    trace          every intermediate array by its full name
+    tape           a trace that can be walked backwards
+    calls          what a tape keeps of a call
+    identities     numbers that tell arrays apart without holding them
+    gradient_sums  the gradients that a walk back has come to, their parts added up in place
+    gradients      `value_and_grad`: a pass on a tape, and the walk back
+    patterns       the one language of patterns of names: ``*`` within a part of a name, ``**`` across parts
+    summary        named arrays as a table of plain text
 
 The active recorder lives in a context variable, so that threads do not see each other's.
 """

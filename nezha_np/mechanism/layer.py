@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -66,6 +66,8 @@ _Ask: TypeAlias = Callable[[Recorder, Layer, tuple[Any, ...], dict[str, Any], st
 # array type -> layer -> kernel, and the same for gradients
 _kernels: dict[type, Mapping[Layer, Kernel]] = {}
 _gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
+# array type -> the layers whose gradient's kernel takes ``out=``, which may be dy
+_over_dy: dict[type, Set[Layer]] = {}
 # array type -> the context in which the kernels want a pass and its walk back to run
 _whole_passes: dict[type, Callable[[], AbstractContextManager[Any]]] = {}
 # array type -> how the kernels apply a function of elements to arrays: sweep(function, *arrays)
@@ -81,6 +83,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
             raise
         kernels = None
     _gradient_kernels.setdefault(type(array), getattr(kernels, "GRADIENT_KERNELS", {}))
+    _over_dy.setdefault(type(array), getattr(kernels, "OVER_DY", frozenset()))
     _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
     _sweeps.setdefault(type(array), getattr(kernels, "SWEEP", _sweep_at_once))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
@@ -108,37 +111,40 @@ def _layer(definition: Function, ask: _Ask) -> Layer:
 
 
 def gradient_by_kernel(
-    layer: Layer, gradient: Function, dy: Array, result: Array, arguments: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
-    """Run the gradient of a layer by its kernel, where there is one that accepts the call, else by its definition.
+    layer: Layer, dy: Array, result: Array, arguments: tuple[Any, ...], options: dict[str, Any], *, spare: bool = False
+) -> tuple[Any, ...] | None:
+    """Run the gradient of a layer by its kernel, where there is one that accepts the call.
 
     Parameters
     ----------
     layer : Layer
         The layer.
-    gradient : callable
-        Its gradient.
     dy, result : array
         The gradient of the loss with respect to the layer's result, and the result.
     arguments : tuple
         What the layer was called with by position.
     options : dict of str to object
         What it was called with by keyword.
+    spare : bool
+        Whether nothing needs `dy` afterwards: a kernel that can will write its result over it.
 
     Returns
     -------
-    array or tuple
-        What `gradient` returns.
+    tuple or None
+        What the gradient returns, as a tuple: arrays that nothing else holds. None where no kernel made it.
     """
-    kernels = _gradient_kernels.get(type(dy))
-    if kernels is None:
+    kind = type(dy)
+    if kind not in _gradient_kernels:
         _kernels_for(dy)
-        kernels = _gradient_kernels[type(dy)]
-    if layer in kernels:
-        kernel, dtypes = kernels[layer]
-        if dy.dtype in dtypes and (found := kernel(dy, result, *arguments, **options)) is not NotImplemented:
-            return found
-    return gradient(dy, result, *arguments, **options)
+    kernel, dtypes = _gradient_kernels[kind].get(layer, (None, ()))
+    if kernel is None or dy.dtype not in dtypes:
+        return None
+    if spare and layer in _over_dy[kind]:
+        options = {**options, "out": dy}
+    found = kernel(dy, result, *arguments, **options)
+    if found is NotImplemented:
+        return None
+    return found if isinstance(found, tuple) else (found,)
 
 
 def whole_pass(weights: Any) -> AbstractContextManager[Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.calls import Call, Checkpoint, Unread
+from nezha_np.mechanism.gradient_sums import GradientSums
 from nezha_np.mechanism.identities import Identities
-from nezha_np.mechanism.layer import Layer, gradient_by_kernel, sweep
+from nezha_np.mechanism.layer import Layer, gradient_by_kernel
 from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
 
@@ -239,7 +240,7 @@ class Tape(Trace):
     def compute_gradient(
         self, dy: Array, result: Array, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
-        """Compute the gradients of a layer's arguments.
+        """Compute the gradients of a layer's arguments by their definition.
 
         Parameters
         ----------
@@ -262,8 +263,6 @@ class Tape(Trace):
         """
         if layer.gradient is None:
             raise ValueError(f"{layer.__name__} has no gradient: register one with mechanism.gradient_of")
-        if self.kernels:
-            return gradient_by_kernel(layer, layer.gradient, dy, result, arguments, options)
         return layer.gradient(dy, result, *arguments, **options)
 
     def keep_gradient(self, dy: Array, result: Array) -> Array:
@@ -318,7 +317,7 @@ class Tape(Trace):
         first = self.identities.find(loss)
         if first is None or first in self.constants or id(loss) in self.parameters:
             raise ValueError("value_and_grad: expected a loss that a layer made, got another array")
-        gradients: dict[int, Array] = {first: namespace(loss).ones_like(loss)}
+        gradients = GradientSums(first, namespace(loss).ones_like(loss), keeps=intermediates)
         factors = {self.identities.add(self.arrays[name]): factor for name, factor in (scales or {}).items()}
         wanted = {name: array for name, array in self.held.items() if name not in unwanted}
         last = self._first_call_with(map(self.identities.find, wanted.values())) if unwanted else 0
@@ -330,7 +329,7 @@ class Tape(Trace):
         numbers = {name: self.identities.find(array) for name, array in wanted.items()}
         if intermediates:
             numbers |= {name: self.identities.find(array) for name, array in self.arrays.items()}
-        return {name: gradients[number] for name, number in numbers.items() if number in gradients}
+        return {name: gradients.found[number] for name, number in numbers.items() if number in gradients.found}
 
     def _first_call_with(self, numbers: Iterable[int | None]) -> int:
         """Return the place of the first call that gets one of some weights; a checkpoint may get any."""
@@ -341,36 +340,34 @@ class Tape(Trace):
         return len(self.calls)
 
     def _step_back(
-        self, call: Call | Checkpoint, gradients: dict[int, Array], factors: dict[int, float], intermediates: bool
+        self, call: Call | Checkpoint, gradients: GradientSums, factors: dict[int, float], intermediates: bool
     ) -> None:
         """Go back over a call: from the gradient of its result to those of its arguments."""
         if isinstance(call, Checkpoint):
             self._run_again(call, gradients)
             return
-        dy = gradients.get(call.number) if intermediates else gradients.pop(call.number, None)
+        dy, own = gradients.take(call.number)
         if dy is None:
             return
         if call.number in factors:
-            dy = dy * factors[call.number]
+            dy, own = dy * factors[call.number], False
         dy = self.keep_gradient(dy, call.result)
-        parts = self.compute_gradient(dy, call.result, call.layer, call.arguments, call.options)
+        parts = None
+        if self.kernels:
+            parts = gradient_by_kernel(call.layer, dy, call.result, call.arguments, call.options, spare=own)
+        new = parts is not None
+        if parts is None:
+            parts = self.compute_gradient(dy, call.result, call.layer, call.arguments, call.options)
         for number, part in zip(call.numbers, parts if isinstance(parts, tuple) else (parts,), strict=False):
             if part is not None and number is not None and (intermediates or number not in self.constants):
-                gradients[number] = self._sum(gradients[number], part) if number in gradients else part
+                gradients.add(number, part, new=new)
 
-    def _sum(self, x: Array, y: Array) -> Array:
-        """Add two parts of a gradient, by kernels where they are used; neither may change, others may hold it."""
-        if not self.kernels:
-            return x + y
-        with nothing_recorded():
-            return sweep(lambda x, y: (x + y,), x, y)[0]
-
-    def _run_again(self, call: Checkpoint, gradients: dict[int, Array]) -> None:
+    def _run_again(self, call: Checkpoint, gradients: GradientSums) -> None:
         """Run a composite again: its calls come onto the tape, and the gradients of its results go on to the new ones.
 
         The walk back, which comes to these calls next, needs nothing else.
         """
-        if gradients.keys().isdisjoint(call.numbers):
+        if gradients.found.keys().isdisjoint(call.numbers):
             return
         outer, self.scope = self.scope, call.scope
         try:
@@ -379,8 +376,8 @@ class Tape(Trace):
         finally:
             self.scope = outer
         for number, array in zip(call.numbers, _flat(result), strict=True):
-            if number in gradients:
-                gradients[self.identities.add(array)] = gradients.pop(number)
+            if number in gradients.found:
+                gradients.rename(number, self.identities.add(array))
 
 
 def _flat(result: Any) -> list[Any]:

@@ -7,13 +7,73 @@ C classes or choices.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
-from nezha_np.arrays import Array
+from nezha_np.arrays import Array, register_pytree
 from nezha_np.model.arguments import KeysAndValues
 
 
+class Output:
+    """What the results of the model and of all heads can do.
+
+    The fields that are not None stand in the order of the reference's ``to_tuple()``. They are reached by name, by
+    number, and by unpacking. (To unpack the reference's own output gives the names, not the arrays.) JAX takes a result
+    apart, a pytree: ``jax.jit`` may return one.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> out = nz.masked_lm(nz.load(), [[2, 318, 3]], labels=[[-100, 318, -100]])
+    >>> loss, logits = out
+    >>> out[0] is loss, out["logits"] is logits, "attentions" in out, len(out)
+    (True, True, False, 2)
+    """
+
+    def __post_init__(self) -> None:
+        """Tell JAX what this is, where it is imported."""
+        register_pytree(type(self))
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the fields that are not None.
+
+        Returns
+        -------
+        tuple of array, or of tuple of arrays
+            The fields, in their order.
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> last, pooled = nz.forward(nz.load(), [[2, 318, 3]]).to_tuple()
+        >>> last.shape, pooled.shape
+        ((1, 3, 256), (1, 256))
+        """
+        return tuple(value for value in vars(self).values() if value is not None)
+
+    def __getitem__(self, index: int | slice | str) -> Any:
+        """Return a field by its name, or by its number among those that are not None."""
+        if not isinstance(index, str):
+            return self.to_tuple()[index]
+        if index not in self:
+            raise KeyError(index)
+        return getattr(self, index)
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is a field of this name that is not None."""
+        return isinstance(name, str) and vars(self).get(name) is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the fields that are not None."""
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        """Return the number of fields that are not None."""
+        return len(self.to_tuple())
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class ModelOutput:
+class ModelOutput(Output):
     """What `nezha_np.forward` returns; a field that was not asked for is None.
 
     Attributes
@@ -22,10 +82,10 @@ class ModelOutput:
         The hidden states of the last layer.
     pooler_output : (B, H) array or None
         The first token's hidden state after the pooler, a linear layer and tanh; None where the weights have no pooler.
-    past_key_values : tuple or None
-        A decoder's cache: for each layer keys and values, (B, N, S, D) each, and those of the cross-attention.
     hidden_states : tuple of (B, L, H) arrays or None
         The embeddings, and the output of each layer.
+    past_key_values : tuple or None
+        A decoder's cache: for each layer keys and values, (B, N, S, D) each, and those of the cross-attention.
     attentions, cross_attentions : tuple of (B, N, Q, S) arrays or None
         The attention probabilities of each layer.
 
@@ -39,14 +99,14 @@ class ModelOutput:
 
     last_hidden_state: Array
     pooler_output: Array | None = None
-    past_key_values: tuple[KeysAndValues, ...] | None = None
     hidden_states: tuple[Array, ...] | None = None
+    past_key_values: tuple[KeysAndValues, ...] | None = None
     attentions: tuple[Array, ...] | None = None
     cross_attentions: tuple[Array, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HeadOutput:
+class HeadOutput(Output):
     """What most task heads return.
 
     Attributes
@@ -73,7 +133,7 @@ class HeadOutput:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PretrainingOutput:
+class PretrainingOutput(Output):
     """What `nezha_np.pretraining` returns.
 
     Attributes
@@ -103,7 +163,7 @@ class PretrainingOutput:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class QuestionAnsweringOutput:
+class QuestionAnsweringOutput(Output):
     """What `nezha_np.question_answering` returns.
 
     Attributes
@@ -132,7 +192,7 @@ class QuestionAnsweringOutput:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CausalLMOutput:
+class CausalLMOutput(Output):
     """What `nezha_np.causal_lm` returns.
 
     Attributes

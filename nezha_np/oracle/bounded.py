@@ -94,6 +94,10 @@ class Bounded:
         root = np.sqrt(self.value)
         return self._made(root, root - np.sqrt(np.maximum(self.value - self.error, 0.0)))
 
+    def of_size(self, most: float) -> Bounded:
+        """Give x, of which it is known that |x| is at most a number: it is off by that and |x| at most."""
+        return Bounded(self.value, np.minimum(self.error, np.abs(self.value) + most), self.unit)
+
     def at_most(self, most: float) -> Bounded:
         """The smaller of x and a number."""
         return Bounded(np.minimum(self.value, most), self.error, self.unit)

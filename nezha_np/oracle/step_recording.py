@@ -11,7 +11,7 @@ import numpy as np
 from nezha_np.checks import check_integer, listed
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.model.tasks import TASKS
-from nezha_np.oracle.recipe import Recipe, make_recipe
+from nezha_np.oracle.recipe import Recipe, make_recipe, optimizer_name
 from nezha_np.oracle.step_names import stage_of
 from nezha_np.oracle.step_passes import divided
 
@@ -81,7 +81,7 @@ def plan_steps(
     >>> plan_steps(None, {}, "masked_lm", {}, {"eps": 1e-6}, None, {})
     Traceback (most recent call last):
     ...
-    TypeError: eps: expected with step=, the optimiser of training steps, got it without
+    TypeError: eps: expected with step= for the optimiser of training steps, got it without
     """
     given = {**options, **{key: value for key, value in asked.items() if value != ALONE[key]}}
     if parameters is not None:
@@ -89,11 +89,13 @@ def plan_steps(
     if step is None:
         if given:
             raise TypeError(
-                f"{next(iter(given))}: expected with step=, the optimiser of training steps, got it without"
+                f"{next(iter(given))}: expected with step= for the optimiser of training steps, got it without"
             )
         return Plan()
     if asked["learning_rate"] is None:
-        raise TypeError("learning_rate: expected a number, a sequence or a function with step=, got none")
+        raise TypeError(
+            f"learning_rate: expected with step='{optimizer_name(step)}': a number, or one for each step, got none"
+        )
     recipe_of = {key: asked[key] for key in ("learning_rate", "clip_norm", "loss_scale", "dropout_seed")}
     recipe = make_recipe(step, asked["steps"], options, list(weights), **recipe_of)
     batches = make_batches(asked["batches"], inputs, recipe.steps, asked["accumulation_steps"])
@@ -156,10 +158,12 @@ def check_batches(batches: Sequence[Sequence[Mapping[str, Any]]], head: str) -> 
                 raise ValueError(
                     f"batches: expected arguments of {head} in that of step {number}, got {listed(unknown)}"
                 )
-            if not task.labels or any(name not in part for name in task.labels):
-                wanted = " and ".join(task.labels) or "another head, with labels,"
+            if not task.labels:
+                raise ValueError(f"step: expected a head that has a loss, such as masked_lm, got {head}")
+            if any(name not in part for name in task.labels):
                 raise ValueError(
-                    f"step: expected {wanted} for {head}, whose loss is trained, got none in the batch of step {number}"
+                    f"step: expected {' and '.join(task.labels)} for {head}, whose loss is trained, got none in the "
+                    f"batch of step {number}"
                 )
 
 

@@ -19,11 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.oracle.bounded import Bounded
+from nezha_np.oracle.differences import largest
 from nezha_np.oracle.recipe import NUMBERS
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic
-from nezha_np.oracle.step_names import is_derived
+from nezha_np.oracle.step_names import is_derived, stage_of
 from nezha_np.oracle.step_passes import Passes
-from nezha_np.oracle.training_steps import Stage, StepNumbers, right_norm, right_ratio, run_steps
+from nezha_np.oracle.training_steps import (
+    Stage,
+    StepNumbers,
+    largest_part,
+    right_norm,
+    right_ratio,
+    right_update,
+    run_steps,
+)
 from nezha_np.randomness import uniform
 from nezha_np.weights.weights import Weights
 
@@ -44,19 +53,25 @@ def unit_of(dtype: str) -> float:
     return min(ARITHMETICS[dtype].epsilon, ARITHMETICS["float32"].epsilon)
 
 
-def rerun_steps(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0) -> dict[str, np.ndarray]:
+def rerun_steps(
+    bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0, *, margin: float = 0.0
+) -> dict[str, np.ndarray]:
     """Make the steps of a bundle again in a dtype: every array of them by its name.
 
     Parameters
     ----------
     bundle : Bundle
-        The bundle; its arrays are not read.
+        The bundle; of its arrays the clipped gradients are read, and those where there is a margin.
     weights : Weights
         Its weights.
     arithmetic : Arithmetic
         The dtype.
     nudge : int
         The number of the nudge.
+    margin : float
+        Of a nudged pass, how many times its differences from the golden gradients those of others may be. An element
+        of the first moment that may be 0 as far as these go gets any update that is possible: eight passes may
+        all have the same sign there, and another implementation the other one.
 
     Returns
     -------
@@ -75,12 +90,38 @@ def rerun_steps(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge:
     if nudge:
         changes = {"norm": _summed_otherwise("norm", right_norm, nudge)}
         changes["trust_ratio"] = _summed_otherwise("trust_ratio", right_ratio, nudge)
+    if nudge and margin:
+        changes["update"] = _any_where_unknown(nudge)
     if nudge % 2 and own is np.float32:  # others have float32's 0.999, and from it 1 − 0.999
         numbers: dict[str, Any] = {name: np.float32(getattr(recipe, name)) for name in NUMBERS}
         recipe = dataclasses.replace(recipe, **numbers)
+
+    def settle(name: str, value: Bounded) -> Bounded:
+        if not (nudge and margin and stage_of(name) in ("clipped", "weights")):
+            return value
+        if stage_of(name) == "weights":  # from which the next step begins
+            return Bounded(value.value, 0.0, unit)
+        golden = bundle.steps.get(name.removeprefix("steps/"), value.value)
+        least = arithmetic.epsilon * largest(np.abs(golden))
+        return Bounded(value.value, margin * max(largest(np.abs(value.value - golden)), least), unit)
+
     with np.errstate(all="ignore"):
-        made = run_steps(recipe, start, passes, unit=unit, changes=changes)
+        made = run_steps(recipe, start, passes, unit=unit, settle=settle, changes=changes)
     return {name: np.asarray(value.value, own) for name, value in made.items()}
+
+
+def _any_where_unknown(nudge: int) -> Stage:
+    """Give the elements of an update whose sign is that of a rounding any number that they may be."""
+
+    def update(step: StepNumbers, name: str) -> Bounded:
+        right, m = right_update(step, name), step.first[name]
+        drawn = 2.0 * uniform(np.size(m.value), 1, nudge, step.t, "update", name).reshape(np.shape(m.value)) - 1.0
+        most, decayed = largest_part(step), step.weights[name].value * step.decay(name)
+        other = decayed + np.clip(right.value - decayed + drawn * right.error, -most, most)
+        unknown = (np.abs(m.value) <= m.error) & (m.value != 0.0)  # nothing is looked up: 0 in every dtype
+        return Bounded(np.where(unknown, other, right.value).astype(right.value.dtype), right.error, right.unit)
+
+    return update
 
 
 def _summed_otherwise(stage: str, right: Stage, nudge: int) -> Stage:

@@ -152,12 +152,13 @@ def _group(name: str) -> str:
 
 
 def rounded_pass(
-    bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0
+    bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0, margin: float = 0.0
 ) -> tuple[Tape, dict[str, np.ndarray]]:
     """Run a bundle's pass with results rounded to a dtype: its tape, and everything that `Bundle.arrays` has.
 
     A pass in float16 is one in float32 whose results are rounded to float16: NumPy's own products of float16 matrices
     take minutes for a large model, and round no more.
+    `margin` is that of `rerun_steps`.
     """
     if arithmetic.computed_in == "float16":
         arithmetic = dataclasses.replace(arithmetic, computed_in="float32")
@@ -169,13 +170,13 @@ def rounded_pass(
         **{name: to_numpy(array) for name, array in tape.items()},
         **{f"outputs/{name}": array for name, array in outputs_of(out).items()},
         **{f"gradients/{name}": array for name, array in gradients.items()},
-        **rerun_steps(bundle, weights, arithmetic, nudge),
+        **rerun_steps(bundle, weights, arithmetic, nudge, margin=margin),
     }
 
 
 def rerun(bundle: Bundle, weights: Weights, arithmetic: Arithmetic, nudge: int = 0) -> dict[str, np.ndarray]:
     """Run a bundle's pass with results rounded to a dtype, and return everything that `Bundle.arrays` has."""
-    return rounded_pass(bundle, weights, arithmetic, nudge)[1]
+    return rounded_pass(bundle, weights, arithmetic, nudge, MARGIN)[1]
 
 
 def _short(number: float) -> float:

@@ -21,6 +21,7 @@ function in its place. All run on `Bounded` numbers: each result says how far an
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -192,8 +193,26 @@ def make_update(
     if corrects if second is None else second:
         v = correct(step, v, recipe.beta2, t)
     u = m / root(v, step.constant(recipe.eps if eps is None else eps))
+    if first is None and second is None and t == step.t:
+        u = u.of_size(largest_part(step))
     decay = step.decay(name) if decay is None else decay
     return u + step.weights[name] * decay if decay else u
+
+
+def largest_part(step: StepNumbers) -> float:
+    """Return the most that |m̂| / √v̂ can be, whatever the gradients were.
+
+    m = Σ aᵢ gᵢ and v = Σ bᵢ gᵢ², so m² ≤ v Σ aᵢ² / bᵢ (Cauchy–Schwarz). Of an element whose gradient is 0 but for
+    roundings, nothing else is known.
+    """
+    recipe = step.recipe
+    of_first, of_second = ([(1.0 - beta) * beta**k for k in range(step.t)] for beta in (recipe.beta1, recipe.beta2))
+    if not all(of_second):
+        return math.inf
+    most = math.sqrt(sum(a * a / b for a, b in zip(of_first, of_second, strict=True)))
+    if recipe.optimizer != "bert_adam":
+        most *= math.sqrt(1.0 - recipe.beta2**step.t) / (1.0 - recipe.beta1**step.t)
+    return float(most * (1.0 + step.constant(recipe.beta2).error / (1.0 - recipe.beta2)))
 
 
 def right_update(step: StepNumbers, name: str) -> Bounded:

@@ -1,1 +1,1 @@
-"""From text to arrays and to results: tokenizers, `encode`, `fill_mask`, `embed`."""
+"""From text to arrays and to results: tokenizers, `encode`, the tasks, `embed`."""

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nezha_np.text.tokenizer import load_tokenizer
-from nezha_np.weights.checkpoint import load
+from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def shipped_weights() -> Weights:
+def shipped_weights(head: str = "") -> Weights:
     """Load the model that ships with the package; later calls return the same weights.
+
+    Parameters
+    ----------
+    head : str
+        The task head that ships beside it: "sentiment" or "names"; "": the model itself.
 
     Returns
     -------
@@ -28,10 +33,10 @@ def shipped_weights() -> Weights:
     >>> shipped_weights()
     Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
-    return load()
+    return load(SHIPPED / head) if head else load()
 
 
-def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[Weights, Tokenizer]:
+def choose_model(weights: Weights | None, tokenizer: Tokenizer | None, *, head: str = "") -> tuple[Weights, Tokenizer]:
     """Fill in the defaults: the shipped model, and the tokenizer in the folder that the weights were loaded from.
 
     Parameters
@@ -40,6 +45,8 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
         The weights; None: the model that ships with the package.
     tokenizer : tokenizers.Tokenizer or None
         Its tokenizer; None: the one in the folder that the weights were loaded from.
+    head : str
+        The task head beside the shipped model that is the default; "": the model itself.
 
     Returns
     -------
@@ -62,7 +69,7 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
     True
     """
     if weights is None:
-        weights = shipped_weights()
+        weights = shipped_weights(head)
     if not isinstance(weights, Weights):
         raise TypeError(f"weights: expected Weights or None, got {type(weights).__name__}")
     if tokenizer is None:
@@ -75,3 +82,45 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None) -> tuple[
 @functools.lru_cache(maxsize=4)
 def _load_tokenizer_once(folder: str | os.PathLike[str]) -> Tokenizer:
     return load_tokenizer(folder)
+
+
+def choose_trained_model(
+    weights: Weights | None, tokenizer: Tokenizer | None, *, task: str, trained_by: str
+) -> tuple[Weights, Tokenizer]:
+    """Fill in the default of the tokenizer for a task that no shipped model was trained for.
+
+    Parameters
+    ----------
+    weights, tokenizer
+        As for `choose_model`.
+    task : str
+        The task, such as "question_answering".
+    trained_by : str
+        What trains a model for it.
+
+    Returns
+    -------
+    tuple of (Weights, tokenizers.Tokenizer)
+        The arguments, or the default.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        As in `choose_model`; and a ValueError without weights, or if they lack a tensor of the head.
+
+    Examples
+    --------
+    >>> choose_trained_model(None, None, task="question_answering", trained_by="nezha-np finetune --task answer")
+    Traceback (most recent call last):
+    ...
+    ValueError: weights: expected a model that was trained for question_answering, got None, and none ships with the \
+package; nezha-np finetune --task answer trains one
+    """
+    if weights is None:
+        raise ValueError(
+            f"weights: expected a model that was trained for {task}, got None, and none ships with the package; "
+            f"{trained_by} trains one"
+        )
+    weights, tokenizer = choose_model(weights, tokenizer)
+    weights.require(task)
+    return weights, tokenizer

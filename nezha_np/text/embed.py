@@ -10,8 +10,9 @@ Dimension letters: n texts, B batch, L length, H hidden size.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of
 from nezha_np.model.model import forward
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_text, encode, encode_and_cut
+from nezha_np.text.encode import encode, encode_and_cut
 from nezha_np.text.pooling import pool
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, apply_steps, vector_size
+from nezha_np.text.sorted_batches import check_row, check_texts, group_by_length
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def embed(
-    texts: str | Sequence[str],
+    texts: str | Iterable[str],
     weights: Weights | None = None,
     tokenizer: Tokenizer | None = None,
     *,
@@ -49,8 +51,8 @@ def embed(
 
     Parameters
     ----------
-    texts : str or list of str
-        n texts; one str is one text.
+    texts : str or iterable of str
+        n texts: a list, an array of texts, a generator; one str is one text.
     weights : Weights, optional
         The model; None: the one that ships with the package.
     tokenizer : tokenizers.Tokenizer, optional
@@ -102,24 +104,10 @@ def embed(
     weights, tokenizer = choose_model(weights, tokenizer)
     model = choose_sentence_model(weights, pooling=pooling, normalize=normalize, max_length=max_length, prompt=prompt)
     check_options(tokenizer, model, batch_size=batch_size)
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, (list, tuple)):
-        raise TypeError(f"texts: expected a str or a list of str, got {type(texts).__name__}")
-    for index, text in enumerate(texts):
-        check_text(f"texts[{index}]", text)
+    texts = check_texts("texts", texts)
 
-    order = list(range(len(texts)))
-    if not family_of(weights.config).reads_padding:  # else sorting would change the vectors
-        order.sort(key=lambda index: len(texts[index]), reverse=True)  # the longest first: errors come early
-    dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
-    vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
-    cut = np.zeros(len(texts), bool)
-    for start in range(0, len(texts), int(batch_size)):
-        chosen = order[start : start + int(batch_size)]
-        names = [f"texts[{index}]" for index in chosen]
-        batch = [texts[index] for index in chosen]
-        vectors[chosen], cut[chosen] = embed_batch(batch, names, weights, tokenizer, model)
+    names = [f"texts[{index}]" for index in range(len(texts))]
+    vectors, cut = embed_sorted(texts, names, weights, tokenizer, model, int(batch_size))
     if model.cut_by and cut.any():
         warnings.warn(
             f"texts are cut after {model.max_length} tokens, {model.cut_by}: max_length sets another", stacklevel=2
@@ -156,6 +144,54 @@ def check_options(tokenizer: Tokenizer, model: SentenceModel, *, batch_size: int
     """
     check_integer("batch_size", batch_size, least=1)
     encode(tokenizer, "", max_length=model.max_length)
+
+
+def embed_sorted(
+    texts: Sequence[str],
+    names: Sequence[str],
+    weights: Weights,
+    tokenizer: Tokenizer,
+    model: SentenceModel,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn texts into vectors, in batches of texts of similar length; the options were checked before.
+
+    Parameters
+    ----------
+    texts, names, weights, tokenizer, model
+        As for `embed_batch`.
+    batch_size : int
+        How many texts go through the model together.
+
+    Returns
+    -------
+    vectors : (n, H) NumPy array
+        A vector for each text, in the order of the texts.
+    cut : (n,) bool NumPy array
+        Which texts have more tokens than the model's `max_length`.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> model = SentenceModel(pooling=("cls",), max_length=4)
+    >>> names = ["line 1", "line 2", "line 3"]
+    >>> vectors, cut = embed_sorted(["房间", "很干净。", "好"], names, nz.load(), nz.load_tokenizer(), model, 2)
+    >>> vectors.shape, cut
+    ((3, 256), array([False,  True, False]))
+    """
+    batches: Iterable[list[int]]
+    if family_of(weights.config).reads_padding:  # sorting would change the vectors
+        batches = ([*range(len(texts))[start : start + batch_size]] for start in range(0, len(texts), batch_size))
+    else:
+        most = model.max_length or sys.maxsize
+        batches = group_by_length([min(len(text), most) for text in texts], batch_size, same=False)
+    dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
+    vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
+    cut = np.zeros(len(texts), bool)
+    for chosen in batches:
+        batch, called = [texts[index] for index in chosen], [names[index] for index in chosen]
+        vectors[chosen], cut[chosen] = embed_batch(batch, called, weights, tokenizer, model)
+    return vectors, cut
 
 
 def embed_batch(
@@ -199,13 +235,8 @@ def embed_batch(
     arrays, cut = encode_and_cut(tokenizer, [model.prepare(text) for text in texts], model.max_length)
     batch: dict[str, Any] = dict(arrays)
     mask = batch["attention_mask"]  # (B, L)
-    _check_lengths(names, mask.sum(axis=1), weights.config.longest_text)
-    highest = batch["input_ids"].max()
-    if highest >= weights.config.vocab_size:
-        raise ValueError(
-            f"tokenizer: expected ids from 0 to {weights.config.vocab_size - 1}, got id {highest}: this vocabulary "
-            "belongs to another model"
-        )
+    for name, ids, real in zip(names, batch["input_ids"], mask == 1, strict=True):
+        check_row(name, ids[real], weights.config)
     out = forward(weights, **batch)
     if model.prompt is not None and not model.include_prompt:
         # [CLS] and the prompt; the reference counts its tokens where it stands alone
@@ -214,14 +245,3 @@ def embed_batch(
         mask = mask * (np.arange(mask.shape[1]) >= counted["input_ids"].shape[1] - 1)
     # Pooling runs on the device of the weights, so that a GPU sends back one vector for each text.
     return apply_steps(model.steps, to_numpy(pool(out, mask, model.pooling))), cut
-
-
-def _check_lengths(names: Sequence[str], lengths: np.ndarray, most: int | None) -> None:
-    for name, length in zip(names, lengths, strict=True):
-        if length == 0:
-            raise ValueError(f"{name}: expected at least one token, got none")
-        if most is not None and length > most:
-            raise ValueError(
-                f"{name}: expected at most {most} tokens, because the model has no more positions, got {length}; "
-                f"max_length cuts longer texts"
-            )

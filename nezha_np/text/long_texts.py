@@ -113,8 +113,8 @@ def _contents(tokenizer: Tokenizer) -> list[str]:
 
 
 def encode_in_pieces(
-    tokenizer: Tokenizer, text: str, boundaries: re.Pattern[str], max_length: int | None
-) -> tuple[np.ndarray, np.ndarray, bool]:
+    tokenizer: Tokenizer, text: str, boundaries: re.Pattern[str], max_length: int | None, special: bool = True
+) -> dict[str, np.ndarray]:
     """Tokenise a long text, no further than it is needed.
 
     Parameters
@@ -126,27 +126,29 @@ def encode_in_pieces(
     boundaries : re.Pattern
         What `find_boundaries` found for the tokenizer.
     max_length : int or None
-        The largest number of tokens, special tokens included; None: all of them.
+        The largest number of tokens that are needed, special tokens included; None: all of them. A text that has more
+        has more here too.
+    special : bool
+        Whether special tokens are added.
 
     Returns
     -------
-    ids, type_ids : (L,) int64 arrays
-        Those of the tokens that remain.
-    cut : bool
-        Whether there are more.
+    dict of str to (L,) int64 array
+        For each token: ``input_ids``; ``token_type_ids``; ``sequence_ids``, -1 for a token that was added, else 0;
+        ``special_tokens_mask``, 1 for a token that was added, else 0.
 
     Examples
     --------
     >>> from nezha_np.text.tokenizer import load_tokenizer
     >>> tokenizer = load_tokenizer()
-    >>> ids, _, cut = encode_in_pieces(tokenizer, "好" * 1_000_000, find_boundaries(tokenizer), 4)
-    >>> tokenizer.decode(ids, skip_special_tokens=False), cut
-    ('[CLS] 好 好 [SEP]', True)
+    >>> row = encode_in_pieces(tokenizer, "好" * 1_000_000, find_boundaries(tokenizer), 4)
+    >>> 4 < len(row["input_ids"]) < 5000
+    True
     """
-    room = None if max_length is None else max_length - tokenizer.num_special_tokens_to_add(False)
+    room = None if max_length is None else max_length - (tokenizer.num_special_tokens_to_add(False) if special else 0)
     text = shorten_words(tokenizer, text)
     found, count = [np.empty(0, np.int64)], 0
-    framed = tokenizer.encode("")  # the special tokens
+    framed = tokenizer.encode("", add_special_tokens=special)  # the special tokens
     before = len(framed)
     for pieces in _pieces(text, boundaries):
         for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False):
@@ -154,18 +156,21 @@ def encode_in_pieces(
             count += len(encoding)
             if len(encoding) and 0 not in framed.sequence_ids:
                 encoding.truncate(1)
-                framed = tokenizer.post_process(encoding)  # one token of the text, and the special tokens around it
+                # one token of the text, and the special tokens around it
+                framed = tokenizer.post_process(encoding, add_special_tokens=special)
                 before = framed.sequence_ids.index(0)
         if room is not None and count > room:
             break
-    ids = np.concatenate(found)[:room]
+    ids = np.concatenate(found)
     frame, types = np.array(framed.ids, np.int64), np.array(framed.type_ids, np.int64)
-    inner = np.full(len(ids), types[before] if count else 0)
-    return (
-        np.concatenate([frame[:before], ids, frame[before + 1 :]]),
-        np.concatenate([types[:before], inner, types[before + 1 :]]),
-        count > len(ids),
-    )
+    own = np.full(len(ids), types[before] if count else 0)
+    added = np.array([1] * before + [0] * len(ids) + [1] * (len(frame) - before - 1), np.int64)
+    return {
+        "input_ids": np.concatenate([frame[:before], ids, frame[before + 1 :]]),
+        "token_type_ids": np.concatenate([types[:before], own, types[before + 1 :]]),
+        "sequence_ids": -added,
+        "special_tokens_mask": added,
+    }
 
 
 def _pieces(text: str, boundaries: re.Pattern[str]) -> Iterator[list[str]]:

@@ -12,7 +12,8 @@ from nezha_np.files.atomic import write_atomically
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.added_tokens import add_tokens, check_special_tokens, read_tokens
 from nezha_np.text.decode import keep_spaces
-from nezha_np.text.encode import check_tokenizer, without_truncation_and_padding
+from nezha_np.text.encode import check_tokenizer
+from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.text.tokenizer_class import find_class
 from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, read_object
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines

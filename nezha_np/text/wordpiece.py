@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.added_tokens import Tokens, add_tokens, check_special_tokens
 from nezha_np.text.decode import cleans_up
-from nezha_np.text.encode import without_truncation_and_padding
+from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.text.tokenizer_config import get_never_split, get_setting
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from nezha_np.checks import check_path
+from nezha_np.checks import check_path, what_stands_at
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.text_lines import parse_line, read_lines
 from nezha_np.weights.sentence_files import read_settings
@@ -68,7 +68,12 @@ class Corpus:
 
 
 def make_corpus(
-    files: Iterable[str | Path], folder: str | Path, tokenizer: Any, *, segmenter: Segmenter | None = None
+    files: Iterable[str | Path],
+    folder: str | Path,
+    tokenizer: Any,
+    *,
+    segmenter: Segmenter | None = None,
+    name: str = "files",
 ) -> Corpus:
     """Cut text files into tokens and write them as a corpus.
 
@@ -86,6 +91,8 @@ def make_corpus(
     segmenter : callable, optional
         Cuts a text into its words, such as ``jieba.lcut``: what whole-word masking masks together. Put together, they
         are the text. None: each token is a word, but pieces that continue a word, ``##ing``, belong to it.
+    name : str
+        How errors name the files.
 
     Returns
     -------
@@ -109,10 +116,10 @@ def make_corpus(
     >>> make_corpus([folder / "text.txt"], folder / "corpus", nz.load_tokenizer())
     Corpus(2 documents, 3 sentences, 18 tokens)
     """
-    paths = [check_path(file, "files") for file in files]
+    paths = [check_path(file, name) for file in files]
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"files: expected a text file, found none at {path}")
+            raise FileNotFoundError(f"{name}: expected a text file, found {what_stands_at(path)}")
     target = check_path(folder, "folder")
     vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
     counts: dict[str, int] = {}
@@ -126,7 +133,7 @@ def make_corpus(
         ):
             counts.update(_write_documents(paths, tokenizer, segmenter, tokens, begins, sentences, documents))
         if not counts["sentences"]:
-            raise ValueError(f"files: expected one sentence at least, found none in {', '.join(map(str, paths))}")
+            raise ValueError(f"{name}: expected one sentence at least, found none in {', '.join(map(str, paths))}")
 
     def write_counts(temporary: Path) -> None:
         text = json.dumps({**counts, "vocab_size": vocab_size}, indent=2) + "\n"
@@ -245,6 +252,11 @@ def read_corpus(folder: str | Path) -> Corpus:
         ("documents", np.int64, counts["documents"] + 1),
     ):
         file = path / f"{name}.bin"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file}: expected what corpus.json tells of, found no such file; remove {path}, and the same call "
+                "makes the corpus anew"
+            )
         wanted, size = count * np.dtype(dtype).itemsize, file.stat().st_size
         if size != wanted:
             raise ValueError(f"{file}: expected {wanted:,} bytes, as corpus.json says, found {size:,}")

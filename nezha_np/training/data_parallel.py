@@ -26,6 +26,7 @@ import numpy as np
 
 from nezha_np.arrays import Array, device_of, namespace
 from nezha_np.training.accumulation import Batch, count_labels, rows_of
+from nezha_np.training.known_files import differences
 
 
 def _nothing_to_add(buffer: Any) -> None:
@@ -159,13 +160,11 @@ def check_alike(values: Mapping[str, Any], processes: Processes) -> None:
     ...
     ValueError: step: expected 200, as process 0 has, got 100: all processes need the same files and the same folder
     """
-    first = processes.broadcast(dict(values))
-    for name, value in values.items():
-        if value != first[name]:
-            raise ValueError(
-                f"{name}: expected {first[name]!r}, as process 0 has, got {value!r}: all processes need the same files "
-                "and the same folder"
-            )
+    for name, first, value in differences(processes.broadcast(dict(values)), dict(values)):
+        raise ValueError(
+            f"{name}: expected {first}, as process 0 has, got {value}: all processes need the same files and the same "
+            "folder"
+        )
 
 
 def count_together(

@@ -7,7 +7,7 @@
     answer     question, context, answer, start        the same; start may be left out
     choose     question, context, choices, label       question, context, label, choice, choice …
 
-``start`` is the character of the context where the answer begins; where it is left out, the answer's first occurrence.
+``start`` is the character of the context where the answer begins. It may be left out where the answer occurs once.
 Of several answers, as SQuAD has them, the first is trained on, and the example has all of them as ``right``.
 The label of `choose` counts from 0. In a tab-separated file without a header the label of `classify` and `pairs` is the
 first or the last column: that which has fewer different values.
@@ -22,7 +22,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checks import check_path
+from nezha_np.checks import check_path, listed, what_stands_at
 from nezha_np.files.text_lines import Line, parse_line, read_lines
 
 Example = dict[str, Any]
@@ -47,7 +47,7 @@ OTHER_NAMES = {
 }
 
 
-def read_examples(path: str | Path, task: str) -> list[Example]:
+def read_examples(path: str | Path, task: str, *, name: str = "path") -> list[Example]:
     """Read the examples of a task.
 
     Parameters
@@ -56,6 +56,8 @@ def read_examples(path: str | Path, task: str) -> list[Example]:
         A file whose name ends in ``.jsonl`` or ``.json``: JSON Lines. Any other: tab-separated.
     task : str
         One of `FIELDS`.
+    name : str
+        How errors name the argument `path`.
 
     Returns
     -------
@@ -79,9 +81,9 @@ def read_examples(path: str | Path, task: str) -> list[Example]:
     """
     if task not in FIELDS:
         raise ValueError(f"task: expected one of {', '.join(FIELDS)}, got {task!r}")
-    file = check_path(path)
+    file = check_path(path, name)
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: expected a file of examples, found none")
+        raise FileNotFoundError(f"{name}: expected a file of examples, found {what_stands_at(file)}")
     with file.open("rb") as stream:
         if file.suffix in (".jsonl", ".json"):
             found = [_of_json(line, task) for line in read_lines(stream, str(file), format="jsonl") if line.raw.strip()]
@@ -91,8 +93,61 @@ def read_examples(path: str | Path, task: str) -> list[Example]:
             rows = [(line.name, _fields(line)) for line in read_lines(stream, str(file), format="lines")]
             found = _of_rows([(name, row) for name, row in rows if row != [""]], task)
     if not found:
-        raise ValueError(f"{file}: expected an example at least, found none")
+        raise ValueError(f"{name}: expected one example at least, found none in {file}")
     return found
+
+
+def read_and_hold_out(
+    task: str, examples: str | Path, held_out: str | Path | None
+) -> tuple[list[Example], list[Example]]:
+    """Read what is trained on and what is measured on: a file of its own, or every tenth example.
+
+    Parameters
+    ----------
+    task : str
+        One of `FIELDS`.
+    examples : str or Path
+        The file of the examples.
+    held_out : str, Path or None
+        The file to measure on; None: every tenth example of the other one, which is then not trained on.
+
+    Returns
+    -------
+    trained, held_out : list of dict
+        The examples of both.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If a line is not an example, there are too few, all have one class, or a held-out class is not trained.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "train.tsv"
+    >>> _ = file.write_text("很好\\tgood\\n很差\\tbad\\n" * 10, encoding="utf-8")
+    >>> [len(part) for part in read_and_hold_out("classify", file, None)]
+    [18, 2]
+    """
+    found = read_examples(examples, task, name="examples")
+    if held_out is not None:
+        trained, measured = found, read_examples(held_out, task, name="held_out")
+    elif len(found) < 10:
+        raise ValueError(
+            f"examples: expected ten at least, so that every tenth is held out, found {len(found)} in {examples}; "
+            "held_out may name a file to measure on"
+        )
+    else:
+        trained, measured = [one for number, one in enumerate(found) if number % 10 != 9], found[9::10]
+    labels = names_of_labels(trained, task)
+    if len(labels) == 1:  # a head of one label would be trained as a regression
+        raise ValueError(f"examples: expected two classes at least, found only {labels[0]} in {examples}")
+    if others := [name for name in names_of_labels(measured, task) if name not in labels]:
+        where = "held_out" if held_out is not None else "examples, every tenth of which is held out"
+        raise ValueError(f"{where}: expected labels that are trained ({listed(labels)}), got {listed(others)}")
+    return trained, measured
 
 
 def _fields(line: Line) -> list[str]:
@@ -160,7 +215,9 @@ def _of_json(line: Line, task: str) -> Example:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+        raise ValueError(
+            f"{line.name}: expected JSON, got something else: {error}; each example stands in a line of its own"
+        ) from None
     if not isinstance(record, dict):
         raise ValueError(f"{line.name}: expected an object, got {type(record).__name__}")
     named = dict(record)
@@ -224,16 +281,35 @@ def _check_tags(name: str, example: Example) -> None:
 
 def _start(name: str, example: Example) -> int:
     context, answer, start = example["context"], example["answer"], example.get("start")
-    found_at = context.find(answer) if start in (None, "") else _integer(start)
-    if found_at is None:
+    if start in (None, ""):
+        return _only_place(name, context, answer)
+    place = _integer(start)
+    if place is None:
         raise ValueError(f"{name}: expected an integer as start, got {start!r}")
-    start = found_at
-    if start < 0 or context[start : start + len(answer)] != answer:
-        found = context[start : start + len(answer)] if start >= 0 else "another text"
+    if not 0 <= place < len(context):
+        raise ValueError(f"{name}: expected a start from 0 to {len(context) - 1}, in the context, got {place}")
+    if not context.startswith(answer, place):
+        found = context[place : place + len(answer)]
         raise ValueError(
-            f"{name}: expected the answer {answer!r:.40} at character {start} of the context, got {found!r:.40}"
+            f"{name}: expected the answer {answer!r:.40} at character {place} of the context, got {found!r:.40}"
         )
-    return start
+    return place
+
+
+def _only_place(name: str, context: str, answer: str) -> int:
+    """Find where an answer stands that has no start: it is there once, else nobody knows which place is meant."""
+    first = context.find(answer)
+    if first < 0:
+        raise ValueError(
+            f"{name}: expected an answer that stands in the context, got {answer!r:.40}, which does not: it has to be "
+            "there letter by letter"
+        )
+    if (second := context.find(answer, first + 1)) >= 0:
+        raise ValueError(
+            f"{name}: expected a start, because the answer {answer!r:.40} stands in the context more than once, at "
+            f"characters {first} and {second}, got none: start says which of them is meant, counted from 0"
+        )
+    return first
 
 
 def _integer(value: Any) -> int | None:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.families.config import Config
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.model import heads
 from nezha_np.text.encode import encode
+from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.training.examples import Example
 from nezha_np.training.metrics import accuracy, answer_scores, entity_f1
 
@@ -74,13 +76,33 @@ class Feature:
         return int(self.arrays["input_ids"].shape[0]) if self.arrays["input_ids"].ndim == 2 else 0
 
 
+def _encode(settings: Settings, texts: list[str], pairs: list[str] | None) -> Arrays:
+    """Turn texts into arrays that are padded on the right, as `stack` pads, whatever the tokenizer is set to."""
+    batch: dict[str, Any] = dict(
+        encode(
+            settings.tokenizer,
+            texts,
+            pairs,
+            max_length=settings.max_length,
+            truncation="longest_first",
+            truncation_side="right",
+            stride=0,
+            padding="longest",
+            padding_side="right",
+            pad_to_multiple_of=1,
+        )
+    )
+    return batch
+
+
 def text_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
     """Turn texts, or pairs of texts, with their classes into arrays."""
     found: list[Feature] = []
     for first in range(0, len(examples), TOGETHER):
         some = examples[first : first + TOGETHER]
         pairs = [example["text_pair"] for example in some] if "text_pair" in some[0] else None
-        batch = encode(settings.tokenizer, [one["text"] for one in some], pairs, max_length=settings.max_length)
+        texts = [one["text"] for one in some]
+        batch = _encode(settings, texts, pairs)
         lengths = batch["attention_mask"].sum(axis=1)
         for row, (example, length) in enumerate(zip(some, lengths.tolist(), strict=True)):
             arrays = {name: array[row, :length].copy() for name, array in batch.items()}
@@ -95,7 +117,7 @@ def tag_features(examples: Sequence[Example], settings: Settings) -> list[Featur
     A token that the tokenizer drops, such as a space, becomes the unknown token. A text is cut at the end.
     """
     found = []
-    tokenizer = settings.tokenizer
+    tokenizer = without_truncation_and_padding(settings.tokenizer)
     empty = encode(tokenizer, "")["input_ids"][0].tolist()  # [CLS] [SEP]
     unknown = tokenizer.token_to_id("[UNK]")
     for number, example in enumerate(examples):
@@ -120,10 +142,11 @@ def tag_features(examples: Sequence[Example], settings: Settings) -> list[Featur
 def answer_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
     """Turn questions with their answers into windows of the context; a window without the answer has [CLS] for it."""
     found = []
+    tokenizer = without_truncation_and_padding(settings.tokenizer)
     for number, example in enumerate(examples):
-        question = settings.tokenizer.encode(example["question"], add_special_tokens=False)
-        context = settings.tokenizer.encode(example["context"], add_special_tokens=False)
-        special = encode(settings.tokenizer, "")["input_ids"][0].tolist()  # [CLS] [SEP]
+        question = tokenizer.encode(example["question"], add_special_tokens=False)
+        context = tokenizer.encode(example["context"], add_special_tokens=False)
+        special = encode(tokenizer, "")["input_ids"][0].tolist()  # [CLS] [SEP]
         asked = question.ids[: settings.max_length // 2]
         room = settings.max_length - len(asked) - 3
         step = room - min(settings.stride, room // 2)  # a short window shares half of its tokens at most
@@ -162,7 +185,8 @@ def choice_features(examples: Sequence[Example], settings: Settings) -> list[Fea
     found = []
     for number, example in enumerate(examples):
         asked = [f"{example['question']}{choice}" for choice in example["choices"]]
-        row = encode(settings.tokenizer, [example["context"]] * len(asked), asked, max_length=settings.max_length)
+        contexts = [example["context"]] * len(asked)
+        row = _encode(settings, contexts, asked)
         found.append(Feature({**row, "labels": np.array(example["label"])}, number))
     return found
 
@@ -278,3 +302,49 @@ TASKS = {
     "answer": FinetuneTask(heads.question_answering, answer_features, answer_predictions, span_scores, "f1"),
     "choose": FinetuneTask(heads.multiple_choice, choice_features, choice_predictions, class_scores, "accuracy"),
 }
+
+
+def features_that_fit(
+    what: FinetuneTask, examples: Sequence[Example], settings: Settings, config: Config
+) -> list[Feature]:
+    """Turn examples into features, none of which is longer than the model takes.
+
+    Parameters
+    ----------
+    what : FinetuneTask
+        The task.
+    examples : sequence of dict
+        The examples.
+    settings : Settings
+        What they are turned into arrays with.
+    config : NezhaConfig, BertConfig or ConvBertConfig
+        The configuration of the model.
+
+    Returns
+    -------
+    list of Feature
+        The features.
+
+    Raises
+    ------
+    ValueError
+        If one is longer than the model has positions.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> settings = Settings(nz.load_tokenizer(), 64, ("x",))
+    >>> config = nz.BertConfig(max_position_embeddings=4)
+    >>> features_that_fit(TASKS["classify"], [{"text": "很干净", "label": "x"}], settings, config)
+    Traceback (most recent call last):
+    ...
+    ValueError: max_length: expected at most 4, the positions of the model, got 64, and a text of 5 tokens
+    """
+    found = what.features(examples, settings)
+    longest = max((feature.length for feature in found), default=0)
+    if config.longest_text is not None and longest > config.longest_text:
+        raise ValueError(
+            f"max_length: expected at most {config.longest_text}, the positions of the model, got "
+            f"{settings.max_length}, and a text of {longest} tokens"
+        )
+    return found

@@ -7,6 +7,7 @@ best one so far is saved in the folder itself; the run ends when it has not beco
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from nezha_np.mechanism.patterns import check_patterns
 from nezha_np.text.tokenizer import load_tokenizer
 from nezha_np.training.data import order_of
 from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, rows_of_process
-from nezha_np.training.examples import Example, names_of_labels, read_examples
-from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, stack
+from nezha_np.training.examples import Example, names_of_labels, read_and_hold_out
+from nezha_np.training.features import TASKS, Arrays, Feature, FinetuneTask, Settings, features_that_fit, stack
+from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, frozen_names, optimizer_named, train
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
+from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
-from nezha_np.weights.changes import files_of_whole_model
+from nezha_np.weights.changes import dtype_of_changes, files_of_whole_model
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
@@ -89,8 +92,9 @@ def finetune(
     checkpoint_layers : bool
         As for `nezha_np.value_and_grad`: less memory for one more forward pass, and the same bits.
     save_changes : bool
-        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`); `load` takes the others
-        from the model that was fine-tuned, which has to stay where it is.
+        Whether `folder` gets only the tensors that were changed (`nezha_np.weights.changes`), in the dtype of the
+        model's file: of one in float16 they are rounded to it, before they are measured. `load` takes the others from
+        the model that was fine-tuned, which has to stay where it is.
     dropout : float, optional
         The rate of every dropout. None: the rates of the model's configuration, which may be 0.
     seed : int
@@ -133,15 +137,11 @@ def finetune(
     batch_size = check_integer("batch_size", batch_size, least=1)
     max_length = check_integer("max_length", max_length, least=8)
     seed = check_integer("seed", seed)
-    if save_changes:
-        files_of_whole_model("model", model)
+    dtype = dtype_of_changes(files_of_whole_model("model", model)) if save_changes else "float32"
     module = optimizer_named(optimizer)
     what = TASKS[task]
-    trained_on, measured_on = _split(task, examples, held_out)
+    trained_on, measured_on = read_and_hold_out(task, examples, held_out)
     labels = names_of_labels(trained_on, task)
-    if len(labels) == 1:  # a head of one label would be trained as a regression
-        raise ValueError(f"{examples}: expected two classes at least, found only {labels[0]}")
-    _check_labels(measured_on, task, labels)
     weights = load(model, head=what.head.__name__, id2label=labels or None, seed=seed)
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
@@ -154,8 +154,8 @@ def finetune(
     frozen_names(weights, freeze)
     options = {
         "task": task,
-        "files": [None if file is None else Path(file).name for file in (examples, held_out)],
-        "model": None if model is None else Path(model).resolve().name,
+        "files": [None if file is None else known_file(file) for file in (examples, held_out)],
+        "model": known_model(model),
         "examples": len(trained_on),
         "held_out": len(measured_on),
         "labels": labels,
@@ -173,7 +173,7 @@ def finetune(
     }
     settings = Settings(load_tokenizer(model), max_length, tuple(labels))
     pad_id = weights.config.pad_token_id or 0
-    batches = ShuffledBatches(what.features(trained_on, settings), batch_size, pad_id, seed)
+    batches = ShuffledBatches(features_that_fit(what, trained_on, settings, weights.config), batch_size, pad_id, seed)
     writes = processes.rank == 0
     with only_run(target) if writes else contextlib.nullcontext():
         with after_process_0(processes):
@@ -184,13 +184,18 @@ def finetune(
         check_alike({**options, "step": start.number}, processes)
         total = epochs * len(batches)
 
+        def as_saved(step: Step) -> Step:
+            """Round the weights as the folder gets them, so that what is measured is what is saved."""
+            return dataclasses.replace(step, weights=step.weights.to(dtype=dtype).to(dtype="float32"))
+
         def save(found: Weights) -> None:
             save_model(target, found, model, changes=save_changes)
 
         best = None
         if writes:
-            best = Best(target, save, what, settings, measured_on, pad_id, patience, report)
-            best.go_on(start, len(batches))
+            features = features_that_fit(what, measured_on, settings, weights.config)
+            best = Best(target, save, what, settings, measured_on, features, pad_id, patience, report)
+            best.go_on(as_saved(start), len(batches))
         steps = train(
             start,
             what.head,
@@ -214,7 +219,7 @@ def finetune(
                 if step.number % len(batches) == 0:
                     if best is not None:
                         save_step(target, step, keep=1)
-                        best.measure(step, step.number // len(batches), float(np.mean(losses)))
+                        best.measure(as_saved(step), step.number // len(batches), float(np.mean(losses)))
                     losses = []
                     if processes.broadcast(best is not None and best.is_over()):
                         break
@@ -222,23 +227,6 @@ def finetune(
             save_plot(target)
         processes.broadcast(None)  # the folder is complete where any process returns
         return load(target)
-
-
-def _split(task: str, examples: str | Path, held_out: str | Path | None) -> tuple[list[Example], list[Example]]:
-    """Read what is trained on and what is measured on: a file of its own, or every tenth example."""
-    found = read_examples(examples, task)
-    if held_out is not None:
-        return found, read_examples(held_out, task)
-    if len(found) < 10:
-        raise ValueError(f"{examples}: expected ten examples at least, to hold out one, found {len(found)}")
-    return [one for number, one in enumerate(found) if number % 10 != 9], found[9::10]
-
-
-def _check_labels(examples: Sequence[Example], task: str, labels: Sequence[str]) -> None:
-    """Check that no held-out example has a class that none of the others has."""
-    for name in names_of_labels(examples, task):
-        if name not in labels:
-            raise ValueError(f"held_out: expected labels that are trained ({', '.join(labels)}), got {name}")
 
 
 class ShuffledBatches:
@@ -346,7 +334,7 @@ class Best:
         The folder of the run.
     save : callable
         Saves the best model.
-    what, settings, examples, pad_id
+    what, settings, examples, features, pad_id
         The task, and what it is measured with.
     patience : int
         After how many epochs without a better one the run is over.
@@ -361,13 +349,14 @@ class Best:
         what: FinetuneTask,
         settings: Settings,
         examples: Sequence[Example],
+        features: Sequence[Feature],
         pad_id: int,
         patience: int,
         report: Callable[[Mapping[str, Any]], object] | None,
     ) -> None:
         self._folder, self._save, self._what, self._settings = folder, save, what, settings
         self._examples, self._pad_id, self._patience, self._report = examples, pad_id, patience, report
-        self._features = what.features(examples, settings)
+        self._features = features
         self._measured: list[dict[str, Any]] = []
         self._metrics: Metrics | None = None
 
@@ -376,6 +365,9 @@ class Best:
         file = self._folder / "metrics.jsonl"
         self._metrics = Metrics(file, start.number)
         self._measured = Metrics.read(file)
+        for number, line in enumerate(self._measured, 1):
+            if not isinstance(line.get(self._what.metric), float | int):
+                raise ValueError(f"{file}, line {number}: expected {self._what.metric}, a number, found none")
         if start.number and (not self._measured or self._measured[-1]["step"] < start.number):
             self.measure(start, start.number // steps_of_an_epoch, None)
 

@@ -232,24 +232,23 @@ def train(
     check_finite("clip_norm", clip_norm)
     if dropout_seed is not None:
         check_integer("dropout_seed", dropout_seed)
-    frozen = frozen_names(start.weights, freeze)
+    run = _Run(
+        head,
+        batches,
+        optimizer,
+        learning_rate,
+        clip_norm,
+        dropout_seed,
+        checkpoint_layers,
+        frozen_names(start.weights, freeze),
+        processes,
+        options,
+    )
     step = start
     del start  # its weights are not held any longer than its step is
     while step.number < steps:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found in the norm of the gradients
-            step = _next_step(
-                step,
-                head,
-                batches,
-                optimizer,
-                learning_rate,
-                clip_norm,
-                dropout_seed,
-                checkpoint_layers,
-                frozen,
-                processes,
-                options,
-            )
+            step = _next_step(step, run)
         yield step
 
 
@@ -296,41 +295,29 @@ def frozen_names(weights: Weights, freeze: str | Sequence[str]) -> frozenset[str
     return found
 
 
-def _next_step(
-    step: Step,
-    head: Callable[..., Any],
-    batches: Callable[[int], Sequence[Batch]],
-    optimizer: Optimizer,
-    learning_rate: float | Callable[[int], float],
-    clip_norm: float,
-    dropout_seed: int | None,
-    checkpoint_layers: bool,
-    frozen: frozenset[str],
-    processes: Processes,
-    options: dict[str, Any],
-) -> Step:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """What is the same in all steps of a run: the arguments of `train`, and the names of the tensors that stay."""
+
+    head: Callable[..., Any]
+    batches: Callable[[int], Sequence[Batch]]
+    optimizer: Optimizer
+    learning_rate: float | Callable[[int], float]
+    clip_norm: float
+    dropout_seed: int | None
+    checkpoint_layers: bool
+    frozen: frozenset[str]
+    processes: Processes
+    options: dict[str, Any]
+
+
+def _next_step(step: Step, run: _Run) -> Step:
     number, scale = step.number, step.loss_scale
-    parts = batches(number)
-    # Each part has dropout masks of its own; those of the first are what `value_and_grad` has for the step.
-    seeds = None if dropout_seed is None else [(dropout_seed, number, *([i] if i else [])) for i in range(len(parts))]
-    weights = step.weights if scale is None else step.weights.to(dtype="float16")
-    counts, places = (None, None) if processes.size == 1 else count_together(head, parts, processes)
-    losses, gradients = accumulate(
-        head,
-        weights,
-        parts,
-        counts=counts,
-        dropout_seeds=seeds,
-        dropout_rows=places,
-        loss_scale=1.0 if scale is None else scale.scale,
-        checkpoint_layers=checkpoint_layers,
-        frozen=frozen,
-    )
-    if processes.size > 1:
-        losses, gradients = sum_shares(losses, gradients, step.weights, processes)
-    clipped, global_norm = clip_by_global_norm(gradients, clip_norm, donate=True)
+    parts = run.batches(number)
+    losses, gradients = _gradients(step, parts, run)
+    clipped, global_norm = clip_by_global_norm(gradients, run.clip_norm, donate=True)
     norm = float(global_norm)
-    rate = float(learning_rate(number)) if callable(learning_rate) else learning_rate
+    rate = float(run.learning_rate(number)) if callable(run.learning_rate) else run.learning_rate
     finite = math.isfinite(norm)
     if not finite and (scale is None or scale.scale == 1.0):
         raise FloatingPointError(
@@ -339,6 +326,28 @@ def _next_step(
         )
     new, state = step.weights, step.state
     if finite:
-        new, state = optimizer.step(step.weights, clipped, step.state, learning_rate=rate, **options)
+        new, state = run.optimizer.step(step.weights, clipped, step.state, learning_rate=rate, **run.options)
     after = None if scale is None else scale.after(finite=finite)
     return Step(number + 1, new, state, after, losses, norm, rate, skipped=not finite)
+
+
+def _gradients(step: Step, parts: Sequence[Batch], run: _Run) -> tuple[dict[str, float], dict[str, Array]]:
+    """Return losses and gradients of a batch, of all processes together, before they are clipped."""
+    seed, scale, processes = run.dropout_seed, step.loss_scale, run.processes
+    # Each part has dropout masks of its own; those of the first are what `value_and_grad` has for the step.
+    seeds = None if seed is None else [(seed, step.number, *([i] if i else [])) for i in range(len(parts))]
+    counts, places = (None, None) if processes.size == 1 else count_together(run.head, parts, processes)
+    losses, gradients = accumulate(
+        run.head,
+        step.weights if scale is None else step.weights.to(dtype="float16"),
+        parts,
+        counts=counts,
+        dropout_seeds=seeds,
+        dropout_rows=places,
+        loss_scale=1.0 if scale is None else scale.scale,
+        checkpoint_layers=run.checkpoint_layers,
+        frozen=run.frozen,
+    )
+    if processes.size == 1:
+        return losses, gradients
+    return sum_shares(losses, gradients, step.weights, processes)

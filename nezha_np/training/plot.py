@@ -18,7 +18,7 @@ from typing import Any
 
 from nezha_np.checks import check_path
 from nezha_np.files.atomic import write_atomically
-from nezha_np.training.run_folder import Metrics
+from nezha_np.training.measurements import Metrics
 
 Point = tuple[int, float | None]  # a step, and what was measured; None where the number was not finite
 Panel = dict[str, list[Point]]  # the lines of a panel by their names
@@ -119,11 +119,7 @@ def plot_run(folder: str | Path) -> str:
     file = path / "metrics.jsonl"
     if not file.is_file():
         raise FileNotFoundError(f"folder: expected the folder of a run, found no {file.name} in {path}")
-    lines = Metrics.read(file)
-    for number, line in enumerate(lines, 1):
-        if type(line.get("step")) is not int:
-            raise ValueError(f"{file}, line {number}: expected a step, an integer, got {line.get('step')!r}")
-    return plot_metrics(lines)
+    return plot_metrics(Metrics.read(file))
 
 
 def save_plot(folder: Path) -> None:

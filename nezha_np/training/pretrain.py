@@ -7,13 +7,13 @@ steps are made, the folder itself is a model: `nezha_np.load` and transformers r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_finite, check_integer, check_path, check_switches
+from nezha_np.checks import check_finite, check_integer, check_path, check_switches, what_stands_at
 from nezha_np.families.config import Config
 from nezha_np.model.heads import pretraining
 from nezha_np.text.tokenizer import load_tokenizer
@@ -21,10 +21,12 @@ from nezha_np.training.corpus import Corpus, Segmenter, make_corpus, read_corpus
 from nezha_np.training.data import make_batch, order_of, passages, special_ids
 from nezha_np.training.data_parallel import ALONE, Processes, after_process_0, check_alike, share_of
 from nezha_np.training.evaluation import masked_accuracy
+from nezha_np.training.known_files import known_file, known_model
 from nezha_np.training.loop import Step, first_step, optimizer_named, train
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.measurements import Metrics
 from nezha_np.training.plot import save_plot
-from nezha_np.training.run_folder import Metrics, check_options, load_step, only_run, save_model, save_step, saved_steps
+from nezha_np.training.run_folder import check_options, load_step, only_run, save_model, save_step, saved_steps
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
@@ -146,16 +148,12 @@ def pretrain(
     learning_rate = check_finite("learning_rate", learning_rate)
     weight_decay = check_finite("weight_decay", weight_decay)
     clip_norm = check_finite("clip_norm", clip_norm)
-    for name, files in (("texts", texts), ("held_out", held_out)):
-        if isinstance(files, (str, bytes)) or not isinstance(files, Iterable):
-            raise TypeError(f"{name}: expected a list of files, got {files!r}")
-    texts, measured = list(texts), list(held_out)
+    read = {"texts": _files("texts", texts), "held_out": _files("held_out", held_out)}
     tokenizer = load_tokenizer(model)
     special = special_ids(tokenizer)
     options = {
-        "texts": [Path(text).name for text in texts],
-        "held_out": [Path(text).name for text in measured],
-        "model": None if model is None else Path(model).resolve().name,
+        **{name: [file.name for file in files] for name, files in read.items()},
+        "model": known_model(model, weights=config is None),
         "steps": steps,
         "batch_size": batch_size,
         "parts": parts,
@@ -174,17 +172,17 @@ def pretrain(
     with only_run(target) if writes else contextlib.nullcontext():
         with after_process_0(processes):
             if writes:
-                check_options(target, options)
+                check_options(target, options | {name: list(map(known_file, files)) for name, files in read.items()})
             saved = saved_steps(target)
             if saved:
                 step = load_step(saved[-1])
             else:
                 scale = LossScale() if mixed_precision else None
-                step = first_step(_new(model, config, seed, tokenizer), module, scale)
-            corpus = _corpus(texts if writes else None, target / "corpus", tokenizer, segmenter)
+                step = first_step(_new(model, config, seed, tokenizer, max_length), module, scale)
+            corpus = _corpus("texts", read, target / "corpus", tokenizer, segmenter, make=writes)
             held_out_corpus = None
-            if writes and measured:
-                held_out_corpus = _corpus(measured, target / "held_out", tokenizer, segmenter)
+            if writes and read["held_out"]:
+                held_out_corpus = _corpus("held_out", read, target / "held_out", tokenizer, segmenter)
         check_alike({**options, "step": step.number, "tokens": int(corpus.tokens.size)}, processes)
         metrics = Metrics(target / "metrics.jsonl", step.number) if writes else None
         batches = Batches(corpus, special, batch_size, parts, max_length, seed, segmenter is not None, processes)
@@ -226,25 +224,47 @@ def pretrain(
         return step.weights
 
 
-def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any) -> Weights:
+def _new(model: str | Path | None, config: Config | None, seed: int, tokenizer: Any, max_length: int) -> Weights:
     """Return the weights to begin with; they are checked before texts are cut into tokens for them."""
     weights = load(model) if config is None else init(config, seed=seed)
     weights.require("pretraining")
     known, size = tokenizer.get_vocab_size(with_added_tokens=True), weights.config.vocab_size
     if size < known:
         raise ValueError(f"config: expected a vocab_size of {known} at least, as the tokenizer has, got {size}")
+    longest = weights.config.longest_text
+    if longest is not None and max_length > longest:
+        raise ValueError(f"max_length: expected at most {longest}, the positions of the model, got {max_length}")
     return weights
 
 
-def _corpus(files: Iterable[str | Path] | None, folder: Path, tokenizer: Any, segmenter: Segmenter | None) -> Corpus:
-    """Read the corpus that an earlier call made, or make it of these files."""
-    if files is None or (folder / "corpus.json").is_file():
+def _files(name: str, files: Any) -> list[Path]:
+    """Check a list of text files, before anything is done with them."""
+    if isinstance(files, (str, bytes)) or not isinstance(files, Iterable):
+        raise TypeError(f"{name}: expected a list of files, got {files!r}")
+    paths = [check_path(file, name) for file in files]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{name}: expected a text file, found {what_stands_at(path)}")
+    return paths
+
+
+def _corpus(
+    name: str,
+    files: Mapping[str, Sequence[Path]],
+    folder: Path,
+    tokenizer: Any,
+    segmenter: Segmenter | None,
+    *,
+    make: bool = True,
+) -> Corpus:
+    """Read the corpus that an earlier call made, or process 0, or make it of the files of this name."""
+    if not make or (folder / "corpus.json").is_file():
         corpus = read_corpus(folder)
     else:
-        corpus = make_corpus(files, folder, tokenizer, segmenter=segmenter)
+        corpus = make_corpus(files[name], folder, tokenizer, segmenter=segmenter, name=name)
     if corpus.documents.size < 3:
-        found = ", ".join(map(str, files or [folder]))
-        raise ValueError(f"files: expected two documents at least, for pairs of two texts, found one in {found}")
+        found = ", ".join(map(str, files[name]))
+        raise ValueError(f"{name}: expected two documents at least, for pairs of two texts, found one in {found}")
     return corpus
 
 

@@ -17,28 +17,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checks import parse_json
-from nezha_np.files.atomic import write_atomically
 from nezha_np.files.lock import try_lock
+from nezha_np.training.known_files import differences
 from nezha_np.training.loop import Step
 from nezha_np.training.loss_scale import LossScale
+from nezha_np.training.measurements import read_json, write_json
 from nezha_np.training.optimizers.state import load_state, save_state
 from nezha_np.weights.base import CHANGES
 from nezha_np.weights.changes import save_changes
 from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.convert import TOKENIZER_FILES
+from nezha_np.weights.sentence_files import transformer_folder
 from nezha_np.weights.weights import Weights
 
 MODELS = ("model.safetensors", CHANGES, "model.safetensors.index.json", "pytorch_model.bin")
+STEP_FILES = ("step.json", "optimizer.safetensors", "config.json", "model.safetensors")
 STEP = re.compile(r"step-(\d{8,})")
 LOCK = "run.lock"
+MOST = 5  # options that a message names
 CORPORA = ("corpus", "held_out")  # the folders of the texts in tokens, which depend on the options
 
 
@@ -54,7 +56,7 @@ def only_run(folder: Path) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If a file is in its place, or another run writes to it.
+        If a file is in its place or in the way to it, or another run writes to it.
 
     Examples
     --------
@@ -66,8 +68,9 @@ def only_run(folder: Path) -> Iterator[None]:
     >>> list(folder.iterdir())
     []
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder: expected a folder, found a file: {folder}")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"folder: expected a folder, found a file: {place}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with path.open("ab", buffering=0) as lock:
@@ -125,7 +128,7 @@ def save_step(folder: Path, step: Step, *, keep: int) -> Path:
             "number": step.number,
             "loss_scale": None if step.loss_scale is None else dataclasses.asdict(step.loss_scale),
         }
-        _write_json(hidden / "step.json", values)
+        write_json(hidden / "step.json", values)
         if target.exists():
             _remove(target)
         hidden.rename(target)
@@ -167,7 +170,7 @@ def save_model(folder: Path, weights: Weights, source: str | Path | None, *, cha
     4
     """
     origin = SHIPPED if source is None else Path(source)
-    origin = origin if origin.is_dir() else origin.parent
+    origin = transformer_folder(origin) if origin.is_dir() else origin.parent
     for name in TOKENIZER_FILES:
         if (origin / name).is_file() and not (folder / name).is_file():
             shutil.copyfile(origin / name, folder / name)
@@ -231,7 +234,12 @@ def load_step(path: Path, dtype: str = "float32") -> Step:
     >>> load_step(save_step(folder, first_step(nz.load(), lamb), keep=1)).number
     0
     """
-    values = _read_json(path / "step.json")
+    if missing := [name for name in STEP_FILES if not (path / name).is_file()]:
+        raise FileNotFoundError(
+            f"{path}: expected a saved step of a run, found no {missing[0]} in it; remove the folder, and the run "
+            "goes on from the step before it"
+        )
+    values = read_json(path / "step.json")
     weights = load(path, dtype=dtype)
     scale = None if values["loss_scale"] is None else LossScale(**values["loss_scale"])
     return Step(values["number"], weights, load_state(path / "optimizer.safetensors", weights), scale)
@@ -248,12 +256,14 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     folder : Path
         The folder of the run.
     options : mapping of str to object
-        What the numbers of the run depend on, as JSON holds it.
+        What the numbers of the run depend on, as JSON holds it; files as `known_file` and `known_model` note them.
 
     Raises
     ------
     FileExistsError
         If no run was started in the folder, and there is a model in it, which the run would replace.
+    FileNotFoundError
+        If there are steps of a run, and no options.
     ValueError
         If the run was started with other options; the message names them.
 
@@ -266,7 +276,7 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
     >>> check_options(folder, {"seed": 1})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: ...: expected the options that this run was started with, got others: seed 1 instead of 0
+    ValueError: ...seed: 0 in the run, 1 now. Start it with those again, or begin a new run in another folder
     """
     file = folder / "run.json"
     saved = [name for name in MODELS if (folder / name).exists()]
@@ -275,101 +285,23 @@ def check_options(folder: Path, options: Mapping[str, Any]) -> None:
             raise FileExistsError(
                 f"{folder}: expected a new folder, or that of a run, found {saved[0]} of a model in it"
             )
-        _write_json(file, dict(options))
+        if steps := saved_steps(folder):
+            raise FileNotFoundError(
+                f"{file}: expected the options of the run whose {steps[-1].name} is there, found no such file: nothing "
+                "says what the run was started with; begin a new run in another folder"
+            )
+        write_json(file, dict(options))
         return
-    before = _read_json(file)
+    before = read_json(file)
     now = json.loads(json.dumps(dict(options)))
-    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    different = [f"{name}: {then} in the run, {given} now" for name, then, given in differences(before, now)]
     if different and not saved_steps(folder) and not saved:
         for name in CORPORA:
             shutil.rmtree(folder / name, ignore_errors=True)
-        _write_json(file, dict(options))
+        write_json(file, dict(options))
     elif different:
-        changes = ", ".join(f"{name} {now.get(name)!r} instead of {before.get(name)!r}" for name in different)
-        raise ValueError(f"{folder}: expected the options that this run was started with, got others: {changes}")
-
-
-class Metrics:
-    """Measurements of a run: a line of JSON for each measured step.
-
-    Parameters
-    ----------
-    file : Path
-        The file. Lines of later steps than `number`, which a killed run left, are removed from it.
-    number : int
-        The step that the run goes on from.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> file = pathlib.Path(tempfile.mkdtemp()) / "metrics.jsonl"
-    >>> Metrics(file, 0).add({"step": 1, "loss": 2.5})
-    >>> file.read_text()
-    '{"step": 1, "loss": 2.5}\\n'
-    """
-
-    def __init__(self, file: Path, number: int) -> None:
-        self._file = file
-        lines = [line for line in self.read(file) if line["step"] <= number]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        _write_text(file, text)
-
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Append a line.
-
-        Parameters
-        ----------
-        values : mapping of str to number
-            What was measured; ``step`` among it. What is not finite is written as null.
-        """
-        # JSON has no NaN, which is the norm of a step that was left out.
-        finite = {name: None if isinstance(one, float) and not math.isfinite(one) else one
-                  for name, one in values.items()}  # fmt: skip
-        with self._file.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(finite) + "\n")
-
-    @staticmethod
-    def read(file: Path) -> list[dict[str, Any]]:
-        """Read the complete lines of a file of measurements; none where there is no file.
-
-        Parameters
-        ----------
-        file : Path
-            The file.
-
-        Returns
-        -------
-        list of dict
-            The measurements.
-        """
-        found = []
-        with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.endswith("\n"):  # the last one of a killed run may be cut
-                    found.append(_parse(file, line))
-        return found
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return _parse(file, file.read_text(encoding="utf-8"))
-
-
-def _parse(file: Path, text: str) -> dict[str, Any]:
-    """Read what `_write_json` or `Metrics` wrote; an error names the file."""
-    try:
-        values = parse_json(text)
-    except ValueError as error:
+        shown = "; ".join([*different[:MOST], *([f"and {len(different) - MOST} more"] if different[MOST:] else [])])
         raise ValueError(
-            f"{file}: expected what a run writes into it, got something that is not JSON: {error}"
-        ) from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: expected what a run writes into it, a JSON object, got {type(values).__name__}")
-    return values
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    _write_text(file, json.dumps(values, indent=2) + "\n")
-
-
-def _write_text(file: Path, text: str) -> None:
-    write_atomically(file.parent, lambda folder: (folder / file.name).write_text(text, encoding="utf-8", newline="\n"))
+            f"{folder}: expected the options that this run was started with, got others: {shown}. Start it with "
+            "those again, or begin a new run in another folder"
+        )

@@ -10,7 +10,7 @@ while a model is fine-tuned takes no room here: that is a fourth of a model or l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +66,7 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
     files = files_of_whole_model("base", origin)
     if file_to_write(folder).parent != folder:
         raise ValueError(f"path: expected a folder, got {folder}")
-    dtypes = {entry.dtype for header in read_headers(files).values() for entry in header.values()} & set(FLOATS)
-    before = load(origin, dtype={"F16": "float16", "F64": "float64"}.get(*dtypes) if len(dtypes) == 1 else "float32")
+    before = load(origin, dtype=dtype_of_changes(files))
     if lacking := sorted(before.keys() - weights.keys()):
         raise ValueError(f"weights: expected every tensor of the base, found no {listed(lacking, most=3)}")
     now = weights.to(dtype=str(before.dtype), device="cpu")
@@ -117,6 +116,31 @@ def files_of_whole_model(name: str, path: str | Path | None) -> list[Path]:
             f"{name}: expected a whole model, got changes of one: {files[0]}; nezha-np convert makes it whole"
         )
     return files
+
+
+def dtype_of_changes(files: Sequence[Path]) -> str:
+    """Return the dtype in which changes of a model are saved: that of its files, where all their tensors have one.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The model's files of tensors.
+
+    Returns
+    -------
+    str
+        The dtype; "float32" where the files have several, or one that NumPy has not.
+
+    Examples
+    --------
+    >>> dtype_of_changes(files_of_whole_model("base", SHIPPED))
+    'float16'
+    """
+    headers = read_headers(list(files)).values()
+    dtypes = {entry.dtype for header in headers for entry in header.values()} & set(FLOATS)
+    if len(dtypes) != 1:
+        return "float32"
+    return {"F16": "float16", "F64": "float64"}.get(dtypes.pop(), "float32")
 
 
 def _is_same(name: str, array: np.ndarray, before: Mapping[str, Array]) -> bool:
