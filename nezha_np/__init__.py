@@ -38,6 +38,7 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
+from nezha_np.text.answer import Answer, answer
 from nezha_np.text.batch import Batch, DescribedBatch
 from nezha_np.text.choose import Choice, choose
 from nezha_np.text.classify import Label, classify
@@ -50,6 +51,7 @@ from nezha_np.text.special_tokens import (
     create_token_type_ids_from_sequences,
     get_special_tokens_mask,
 )
+from nezha_np.text.tag import Entity, tag
 from nezha_np.text.tokenize import tokenize
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.text.zero_shot import classify_by_description
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Batch",
     "BertConfig",
     "CausalLMOutput",
@@ -71,6 +74,7 @@ __all__ = [
     "Config",
     "ConvBertConfig",
     "DescribedBatch",
+    "Entity",
     "Filling",
     "HeadOutput",
     "HeadWarning",
@@ -81,6 +85,7 @@ __all__ = [
     "QuestionAnsweringOutput",
     "Trace",
     "Weights",
+    "answer",
     "batch_decode",
     "build_inputs_with_special_tokens",
     "causal_lm",
@@ -108,6 +113,7 @@ __all__ = [
     "save_vocabulary",
     "sequence_classification",
     "softmax",
+    "tag",
     "token_classification",
     "tokenize",
     "trace",

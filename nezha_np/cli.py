@@ -10,7 +10,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import nezha_np
-from nezha_np.commands import convert, doctor, embed, explain, fill_mask, finetune, golden, inspect, plot, pretrain
+from nezha_np.commands import (
+    answer,
+    choose,
+    classify,
+    convert,
+    doctor,
+    embed,
+    explain,
+    fill_mask,
+    finetune,
+    golden,
+    inspect,
+    plot,
+    pretrain,
+    tag,
+)
 from nezha_np.commands.exit_status import ERROR, Stopped, status_of
 from nezha_np.commands.output import print_message
 from nezha_np.commands.parser import Parser, fail, parse, typed_names
@@ -19,7 +34,22 @@ from nezha_np.commands.together import begin_together, end_together, take_the_wo
 
 PROGRAM = "nezha-np"
 # In the order in which --help lists them.
-COMMANDS = (fill_mask, explain, embed, pretrain, finetune, plot, inspect, convert, golden, doctor)
+COMMANDS = (
+    fill_mask,
+    classify,
+    tag,
+    answer,
+    choose,
+    embed,
+    explain,
+    pretrain,
+    finetune,
+    plot,
+    inspect,
+    convert,
+    golden,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

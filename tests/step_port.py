@@ -39,6 +39,9 @@ def gradients_of(bundle, weights, t, mistake):
         for name, gradient in found.items():
             total[name] = total.get(name, F(0)) + gradient * factor
     total.pop("cls.predictions.decoder.weight", None)
+    if mistake == "mean over tokens":
+        factor = counts["loss"] / sum(np.size(part["input_ids"]) for part in parts)
+        loss, total = loss * factor, {name: gradient * F(factor) for name, gradient in total.items()}
     if mistake == "scale":
         total = {name: gradient * F(scale) for name, gradient in total.items()}
     return F(loss), total
@@ -52,6 +55,10 @@ def run(bundle, mistake=None):
     m, v = {}, {}
     for t in range(1, recipe.steps + 1):
         loss, gradients = gradients_of(bundle, weights, t, mistake)
+        if mistake == "not set to zero" and t > 1:  # clipping wrote into them
+            gradients = {name: g + given[f"steps/{t - 1}/clipped/{name}"] for name, g in gradients.items()}
+        if mistake == "moments anew":
+            m, v = {}, {}
         total = norm(*gradients.values())
         at = f"steps/{t}"
         given |= {f"{at}/loss": loss, f"{at}/norm": total, f"{at}/step": t}
@@ -67,7 +74,7 @@ def run(bundle, mistake=None):
                 g = g + decay * x
             m[name] = b1 * m.get(name, F(0)) + (1 - b1) * g
             v[name] = b2 * v.get(name, F(0)) + (1 - b2) * g * g
-            count = t - 1 if mistake == "t from 0" else t
+            count = {"t from 0": t - 1, "moments anew": 1}.get(mistake, t)
             corrects = recipe.optimizer != "bert_adam" and mistake != "no correction"
             with np.errstate(all="ignore"):
                 m_hat = m[name] / (1 - b1**count) if corrects else m[name]
@@ -89,7 +96,8 @@ def run(bundle, mistake=None):
             ratios = dict.fromkeys(ratios, F(whole))
         rate = F(recipe.learning_rates[t if mistake == "rate of the next" else t - 1])
         for name, u in updates.items():
-            new[name] = weights[name] - rate * ratios.get(name, F(1)) * u
+            times = 2 if mistake == "tied stepped twice" and name == "embeddings.word_embeddings.weight" else 1
+            new[name] = weights[name] - F(times) * rate * ratios.get(name, F(1)) * u
             given |= {f"{at}/first_moment/{name}": m[name], f"{at}/second_moment/{name}": v[name]}
             given |= {f"{at}/update/{name}": u, f"{at}/weights/{name}": new[name]}
         given |= {f"{at}/trust_ratio/{name}": ratio for name, ratio in ratios.items()}

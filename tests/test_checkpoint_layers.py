@@ -14,7 +14,9 @@ from test_layers import PRIMITIVES
 from tiers import examples
 
 import nezha_np as nz
+from nezha_np.arrays import own_memory
 from nezha_np.kernels import numpy as kernels
+from nezha_np.kernels import numpy_room
 from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import mse
@@ -117,8 +119,9 @@ def test_only_the_input_of_each_layer_is_kept():
 
 
 @pytest.mark.parametrize("checkpoint_layers", [False, True])
-def test_both_uses_of_the_table_of_words_are_summed_in_one_array(checkpoint_layers):
+def test_both_uses_of_the_table_of_words_are_summed_in_one_array(checkpoint_layers, monkeypatch):
     """The gradient of the decoder becomes that of the table: no second array of this size is ever made."""
+    monkeypatch.setattr(numpy_room, "LARGE", np.inf)  # the chunk would be counted, though most of it is never written
     weights = nz.init(CONFIG.replace(vocab_size=40_000, num_hidden_layers=1))
     run = nz.value_and_grad(nz.masked_lm, dropout_seed=1, checkpoint_layers=checkpoint_layers)
     ids, labels = IDS[:1, :8] * 1000, np.where(np.arange(8) == 3, 7, -100)[None]
@@ -128,6 +131,41 @@ def test_both_uses_of_the_table_of_words_are_summed_in_one_array(checkpoint_laye
     assert others < table.nbytes / 4
     most = peak(lambda: run(weights, ids, labels=labels, labelled_only=True))
     assert table.nbytes < most < 1.5 * table.nbytes
+
+
+def test_gradients_of_large_weights_stand_together_apart_from_what_is_made_and_dropped_between_them():
+    """The feed-forward weights of both layers, of 1 MiB, are pieces of one chunk; smaller ones stand by themselves."""
+    weights = nz.init(CONFIG.replace(hidden_size=256, intermediate_size=1024, num_hidden_layers=2))
+    run = nz.value_and_grad(nz.masked_lm, dropout_seed=1, checkpoint_layers=True)
+    _, gradients = run(weights, IDS[:2], labels=LABELS[:2])
+    _, again = run(weights, IDS[:2], labels=LABELS[:2])
+
+    def chunk(found, name):
+        array = found[name]
+        while array.base is not None:
+            array = array.base
+        return array
+
+    large = [name for name, array in weights.items() if array.nbytes >= numpy_room.LARGE]
+    assert len(large) == 4
+    chunks = {id(chunk(gradients, name)) for name in large}
+    assert len(chunks) == 1 and id(chunk(again, large[0])) not in chunks
+    assert chunk(gradients, large[0]).nbytes == numpy_room.CHUNK
+    assert all(own_memory(list(gradients.values())))
+    small = chunk(gradients, "encoder.layer.0.attention.self.query.weight")
+    assert small.nbytes < numpy_room.LARGE
+    _, expected = nz.value_and_grad(nz.masked_lm, dropout_seed=1)(weights, IDS[:2], labels=LABELS[:2])
+    assert chunk(expected, large[0]).nbytes == numpy_room.LARGE
+    assert_same_bits(gradients, expected)
+
+
+@given(sizes=st.lists(st.integers(0, 40), max_size=12), dtype=st.sampled_from(["float32", "float64"]))
+def test_arrays_of_a_room_share_no_memory(sizes, dtype):
+    room = numpy_room.Room()
+    arrays = [room.empty((2**17, size), np.dtype(dtype)) for size in sizes]
+    assert [array.shape[1] for array in arrays] == sizes and all(array.dtype == dtype for array in arrays)
+    assert all(array.flags.c_contiguous and array.flags.aligned for array in arrays)
+    assert all(own_memory([array for array in arrays if array.size]))
 
 
 def test_what_the_walk_back_has_passed_is_let_go():

@@ -38,6 +38,12 @@ def folder(tmp_path_factory) -> Path:
     nz.init(CONFIG).save(folder / "模型")
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copy(nz.weights.checkpoint.SHIPPED / name, folder / "模型")
+    for name, head in (("答", "question_answering"), ("选", "multiple_choice")):
+        nz.init(CONFIG, head).save(folder / name)
+        for file in ("vocab.txt", "tokenizer_config.json"):
+            shutil.copy(nz.weights.checkpoint.SHIPPED / file, folder / name)
+    (folder / "questions.tsv").write_text("谁？\t房间\t价格\n", encoding="utf-8")
+    (folder / "asked.jsonl").write_text('{"question": "谁？", "context": "房间很干净"}\n', encoding="utf-8")
     (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
     (folder / "tags.tsv").write_text("房\tB\n间\tI\n\n" * 10, encoding="utf-8")
     (folder / "measured").mkdir()
@@ -54,6 +60,10 @@ def folder(tmp_path_factory) -> Path:
 CALLS = {
     "fill-mask": (["fill-mask", TEXT, "--model", str(nz.weights.checkpoint.SHIPPED)], 0),
     "explain": (["explain", TEXT, "-o", "-", "--model", "模型"], 0),
+    "classify": (["classify", "texts.txt", "--model", str(nz.weights.checkpoint.SHIPPED / "sentiment")], 0),
+    "tag": (["tag", "texts.txt", "--model", str(nz.weights.checkpoint.SHIPPED / "names")], 0),
+    "answer": (["answer", "asked.jsonl", "--model", "答"], 0),
+    "choose": (["choose", "questions.tsv", "--model", "选"], 0),
     "embed": (["embed", "texts.txt", "--model", "模型"], 0),
     "pretrain": (["pretrain", "texts.txt", "-o", "run", "--model", "模型", "--steps", "1", "--batch-size", "1"], 0),
     "finetune": (
@@ -78,7 +88,7 @@ def copied(folder: Path, to: Path) -> Path:
     return shutil.copytree(folder, to, dirs_exist_ok=True)
 
 
-UTF_8 = {"explain", "embed", "plot"}  # what other programs read
+UTF_8 = {"explain", "classify", "tag", "answer", "choose", "embed", "plot"}  # what other programs read
 TRAINING = {"pretrain", "finetune"}
 
 
@@ -219,7 +229,7 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     if command in ("convert", "golden record"):
         monkeypatch.setattr("safetensors.numpy.save_file", stop_writing)
     elif command == "plot":
-        monkeypatch.setattr("nezha_np.training.run_folder.Metrics.read", stop)
+        monkeypatch.setattr("nezha_np.training.measurements.Metrics.read", stop)
     else:
         monkeypatch.setattr("safetensors.safe_open", stop)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background

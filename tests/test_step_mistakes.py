@@ -85,12 +85,20 @@ def plant(bundle, changes, dtype):
 def planted(mistake, way):
     """Each bundle in which a mistake can be made, with the arrays of a port that makes it, in float32 first."""
     for dtype, optimizer, recipe in itertools.product(("float32", "float64"), OPTIMIZERS, RECIPES):
-        bundle = bundle_of(optimizer, recipe)
-        if mistake.fits(bundle.training):
-            try:
-                yield bundle, plant(bundle, mistake.ways[way], dtype)
-            except ValueError:
-                continue  # it cannot be made there
+        theirs = planted_in(optimizer, recipe, mistake, way, dtype)
+        if theirs is not None:
+            yield bundle_of(optimizer, recipe), theirs
+
+
+def planted_in(optimizer, recipe, mistake, way, dtype):
+    """The arrays of a port that makes a mistake in one bundle, None where it cannot be made there."""
+    bundle = bundle_of(optimizer, recipe)
+    if not mistake.fits(bundle.training):
+        return None
+    try:
+        return plant(bundle, mistake.ways[way], dtype)
+    except (ValueError, KeyError):
+        return None
 
 
 def is_named(bundle, theirs, mistake, way):
@@ -103,18 +111,26 @@ def is_named(bundle, theirs, mistake, way):
     return True
 
 
-@pytest.mark.one_in(11)
-@pytest.mark.parametrize(("mistake", "way"), WAYS, ids=[f"{mistake.name} {way}".strip() for mistake, way in WAYS])
+# The exhaustive tier plants all of them, below.
+@pytest.mark.parametrize(
+    ("mistake", "way"), WAYS[::11], ids=[f"{mistake.name} {way}".strip() for mistake, way in WAYS[::11]]
+)
 def test_a_planted_mistake_of_a_training_step_is_named(mistake, way):
     assert any(is_named(bundle, theirs, mistake, way) for bundle, theirs in planted(mistake, way))
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("mistake", STEP_MISTAKES, ids=[mistake.name for mistake in STEP_MISTAKES])
-def test_a_mistake_is_named_with_every_optimizer_and_recipe_in_which_it_shows(mistake):
-    for way in mistake.ways:
-        for bundle, theirs in planted(mistake, way):
-            is_named(bundle, theirs, mistake, way)
+@pytest.mark.parametrize(("mistake", "way"), WAYS, ids=[f"{mistake.name} {way}".strip() for mistake, way in WAYS])
+def test_a_mistake_is_named_with_every_optimizer_with_which_it_shows(mistake, way):
+    """Where float32's roundings hide it, float64 is to show it."""
+    named, before_the_optimizer = 0, list(mistake.ways[way]) == ["gradients"]  # then one of the optimisers shows all
+    for optimizer in ["AdamW"] if before_the_optimizer else OPTIMIZERS:
+        for dtype, recipe in itertools.product(("float32", "float64"), RECIPES):
+            theirs = planted_in(optimizer, recipe, mistake, way, dtype)
+            if theirs is not None and is_named(bundle_of(optimizer, recipe), theirs, mistake, way):
+                named += 1
+                break
+    assert named
 
 
 # Of a port written apart from the catalogue: its mistake, the doctor's name of it, where it can be made.
@@ -136,6 +152,10 @@ OF_PORT = [
     ("tied", "gradient of the tied embedding", "AdamW", "not clipped"),
     ("scale", "loss scale not divided out", "AdamW", "clipped"),
     ("mask of the next step", "dropout mask of another step", "AdamW", "clipped"),
+    ("moments anew", "moments not carried between steps", "AdamW", "clipped"),
+    ("not set to zero", "gradients not set to zero", "AdamW", "clipped"),
+    ("tied stepped twice", "tied matrix stepped twice", "AdamW", "clipped"),
+    ("mean over tokens", "loss averaged over all tokens", "AdamW", "not clipped"),
 ]
 SEEN_IN_A_PORT = ("loss", "gradients", "first_moment", "second_moment", "weights")
 
@@ -172,6 +192,22 @@ def test_new_weights_alone_are_enough_to_name_a_mistake(switch, name):
     bundle = bundle_of("AdamW", "clipped")
     diagnosis = nz.oracle.diagnose(bundle, stages(step_port.run(bundle, switch), ("weights",)))
     assert any(found.startswith(name) for found in diagnosis.names), str(diagnosis)
+
+
+def test_a_mistake_that_makes_one_number_by_chance_and_spoils_others_is_not_named():
+    bundle = bundle_of("AdamW", "clipped")  # whose second learning rate is twice the first
+    diagnosis = nz.oracle.diagnose(bundle, step_port.run(bundle, "tied stepped twice"))
+    assert diagnosis.names == ("tied matrix stepped twice",), str(diagnosis)
+
+
+def test_what_no_mistake_makes_is_told_by_rows_and_columns():
+    bundle = bundle_of("AdamW", "not clipped")
+    theirs = step_port.run(bundle)
+    theirs["steps/1/gradients/embeddings.word_embeddings.weight"][3] = 0.0
+    said = str(nz.oracle.diagnose(bundle, stages(theirs, ("loss", "gradients"))))
+    assert "at row 3 alone" in said
+    assert "yours are 0" in said
+    assert "the pass makes loss and gradients" in said
 
 
 def test_mistakes_that_make_the_same_numbers_are_named_as_one_of_them():

@@ -111,7 +111,7 @@ def embed_lines(
     try:
         if path is not None:
             path = resolve_target(path, force=force)
-        with _open_input(source) as (stream, name):
+        with open_input(source) as (stream, name):
             if input_format is None:
                 input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
             weights, tokenizer = choose_model(None if model is None else load(model), None)
@@ -293,8 +293,8 @@ def _output_format(path: Path | None, format: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
-    """Open the input; yield it with its name for errors."""
+def open_input(source: str | None) -> Iterator[tuple[BinaryIO, str]]:
+    """Open the input of a command: a file, or standard input; yield it with its name for errors."""
     if source is not None and source != "-":
         if Path(source).is_file():  # a pipe has no beginning to look at
             check_fetched(Path(source))

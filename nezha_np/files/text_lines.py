@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,27 +102,94 @@ def parse_line(line: Line, *, format: str, field: str) -> tuple[str, dict[str, A
     >>> parse_line(Line("line 7", b'{"id": 3, "text": "hello"}'), format="jsonl", field="text")
     ('hello', {'id': 3, 'text': 'hello'})
     """
-    # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
-    content = decode_utf8(line.raw.removeprefix(codecs.BOM_UTF8), line.name, line.file)
-    content = content.removesuffix("\n").removesuffix("\r")
+    content = _content(line)
     if format == "lines":
         return content, {field: content}
-    if not content.strip():
-        raise ValueError(f"{line.name}: expected JSON, got an empty line")
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+    value = _value(line, content)
     if isinstance(value, str):
         return value, {field: value}
     if not isinstance(value, dict):
         raise ValueError(f"{line.name}: expected a string or an object, got {type(value).__name__}")
-    if not isinstance(value.get(field), str):
+    _check_field(line, value, field, str, "a string")
+    return value[field], value
+
+
+def parse_record(line: Line, *, format: str, fields: Sequence[str], several: bool = False) -> dict[str, Any]:
+    """Return the texts of a line by their names.
+
+    Parameters
+    ----------
+    line : Line
+        The line.
+    format : str
+        "lines": the line has a column for each field, with tabs between them; where there is one field, the line is the
+        text. "jsonl": the line is an object.
+    fields : sequence of str
+        The names of the texts.
+    several : bool
+        Whether the last field is a list of texts, the columns that remain.
+
+    Returns
+    -------
+    dict
+        The object of the line.
+
+    Raises
+    ------
+    ValueError
+        As `parse_line`; or the line has other columns.
+
+    Examples
+    --------
+    >>> line = Line("line 7", b"who?\\tyou\\tI")
+    >>> parse_record(line, format="lines", fields=["question", "choices"], several=True)
+    {'question': 'who?', 'choices': ['you', 'I']}
+    """
+    if len(fields) == 1 and not several:
+        return parse_line(line, format=format, field=fields[0])[1]
+    content = _content(line)
+    if format == "lines":
+        columns = content.split("\t")
+        if len(columns) < len(fields) or (len(columns) > len(fields) and not several):
+            more = " …" if several else ""
+            raise ValueError(
+                f"{line.name}: expected columns with tabs between them, {', '.join(fields)}{more}, got {len(columns)}"
+            )
+        if several:
+            columns[len(fields) - 1 :] = [columns[len(fields) - 1 :]]  # type: ignore[list-item]
+        return dict(zip(fields, columns, strict=True))
+    value = _value(line, content)
+    if not isinstance(value, dict):
+        raise ValueError(f"{line.name}: expected an object, got {type(value).__name__}")
+    for field in fields:
+        if several and field == fields[-1]:
+            _check_field(line, value, field, list, "a list of strings")
+        else:
+            _check_field(line, value, field, str, "a string")
+    return value
+
+
+def _content(line: Line) -> str:
+    # Some programs write a byte order mark at the beginning of a file; it is not part of the text.
+    content = decode_utf8(line.raw.removeprefix(codecs.BOM_UTF8), line.name, line.file)
+    return content.removesuffix("\n").removesuffix("\r")
+
+
+def _value(line: Line, content: str) -> Any:
+    if not content.strip():
+        raise ValueError(f"{line.name}: expected JSON, got an empty line")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{line.name}: expected JSON, got something else: {error}") from None
+
+
+def _check_field(line: Line, value: dict[str, Any], field: str, kind: type, expected: str) -> None:
+    if not isinstance(value.get(field), kind):
         found = (
             f"one where it is {type(value[field]).__name__}" if field in value else f"one with {_some_fields(value)}"
         )
-        raise ValueError(f"{line.name}: expected an object with a string as {field!r}, got {found}")
-    return value[field], value
+        raise ValueError(f"{line.name}: expected an object with {expected} as {field!r}, got {found}")
 
 
 def _some_fields(value: dict[str, Any]) -> str:

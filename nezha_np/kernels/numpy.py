@@ -9,6 +9,7 @@
     gelu              in float32, half the sweeps of the erf form                                 numpy_rows
     gradients         and the primitives that a tape records, block by block                      numpy_gradients
     of attention      the same                                                         numpy_attention_gradients
+    room              where the gradients of large weights stand, with checkpoint_layers        numpy_room
 
 For float16 encoder, linear, layer_norm and gelu compute in float32, by the kernels above, and round once: numpy_half.
 
@@ -19,6 +20,8 @@ For float16 encoder, linear, layer_norm and gelu compute in float32, by the kern
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -52,6 +55,7 @@ from nezha_np.kernels.numpy_gradients import (
     rescale_kernel,
 )
 from nezha_np.kernels.numpy_half import HALF
+from nezha_np.kernels.numpy_room import room_for_gradients
 from nezha_np.kernels.numpy_rows import (
     feed_forward_kernel,
     gelu_kernel,
@@ -143,6 +147,13 @@ def either(kernel: Any, half_kernel: Any) -> Any:
     return lambda x, *arguments, **options: (half_kernel if x.dtype == HALF else kernel)(x, *arguments, **options)
 
 
+@contextmanager
+def whole_pass(checkpoint_layers: bool) -> Iterator[None]:
+    """Hold BLAS to one thread, so that each kernel divides its own work; with little else, put gradients together."""
+    with BLAS_THREADS.held_to_one(), room_for_gradients() if checkpoint_layers else nullcontext():
+        yield
+
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 KERNELS: dict[Layer, Kernel] = {
     linear: (either(linear_kernel, numpy_half.linear_kernel), (*FLOATS, HALF)),
@@ -178,6 +189,6 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
 }
 # These take ``out=``, which may be dy.
 OVER_DY = frozenset({attention_probs, gelu, rescale})
-# A pass that a tape records and its walk back: BLAS is held to one thread, and each kernel divides its own work.
-WHOLE_PASS = BLAS_THREADS.held_to_one
+# For a pass that a tape records, and its walk back.
+WHOLE_PASS = whole_pass
 SWEEP = numpy_blocks.sweep_blocks

@@ -13,6 +13,7 @@ import numpy as np
 
 from nezha_np.arrays import same_dtype, sum_rows
 from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
+from nezha_np.kernels.numpy_room import empty_gradient
 from nezha_np.kernels.numpy_rows import rows_of_any
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
@@ -41,7 +42,7 @@ def linear_gradient_kernel(
     if not same_dtype(dy, x, weight, bias):
         return NotImplemented
     rows_dy, rows_x = np.asarray(flat_rows(dy)), np.asarray(flat_rows(x))
-    dx, dweight = np.empty(rows_x.shape, x.dtype), np.empty(weight.shape, x.dtype)
+    dx, dweight = np.empty(rows_x.shape, x.dtype), empty_gradient(weight)
     dbias = None if bias is None else np.empty(bias.shape, x.dtype)
 
     def run(part: int, parts: int) -> None:
@@ -101,7 +102,7 @@ def grouped_linear_gradient_kernel(
     if not same_dtype(dy, x, weight, bias):
         return NotImplemented
     rows_dy, rows_x = np.asarray(flat_rows(dy)), np.asarray(flat_rows(x))
-    dx, dweight, dbias = (np.empty(array.shape, x.dtype) for array in (rows_x, weight, bias))
+    dx, dweight, dbias = np.empty(rows_x.shape, x.dtype), empty_gradient(weight), np.empty(bias.shape, x.dtype)
     groups = columns_of_groups(weight)
 
     def run(part: int, parts: int) -> None:

@@ -46,7 +46,7 @@ def value_and_grad(
         Whether to return the gradients of the intermediates too, under their trace names.
     checkpoint_layers : bool, optional
         Whether to keep only the input of each layer of the encoder, and to run the layer again on the way back: the
-        same gradients bit by bit, in a third of the memory, for one more forward pass.
+        same gradients bit by bit, in half of the memory, for one more forward pass.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def value_and_grad(
         output = None if intermediates else ()
         tape = Tape(seed_and_step, output, kernels=kernels, checkpoint_layers=checkpoint_layers)
         weights: Any = arguments[0] if arguments else options.get("weights")
-        with whole_pass(weights) if kernels else nullcontext():
+        with whole_pass(weights, checkpoint_layers=checkpoint_layers) if kernels else nullcontext():
             with recording(tape):
                 out = head(*arguments, **options)
             loss = getattr(out, "loss", None)

@@ -69,7 +69,7 @@ _gradient_kernels: dict[type, Mapping[Layer, Kernel]] = {}
 # array type -> the layers whose gradient's kernel takes ``out=``, which may be dy
 _over_dy: dict[type, Set[Layer]] = {}
 # array type -> the context in which the kernels want a pass and its walk back to run
-_whole_passes: dict[type, Callable[[], AbstractContextManager[Any]]] = {}
+_whole_passes: dict[type, Callable[[bool], AbstractContextManager[Any]]] = {}
 # array type -> how the kernels apply a function of elements to arrays: sweep(function, *arrays)
 _sweeps: dict[type, Callable[..., tuple[Any, ...]]] = {}
 
@@ -147,13 +147,15 @@ def gradient_by_kernel(
     return found if isinstance(found, tuple) else (found,)
 
 
-def whole_pass(weights: Any) -> AbstractContextManager[Any]:
+def whole_pass(weights: Any, *, checkpoint_layers: bool = False) -> AbstractContextManager[Any]:
     """Return the context in which the kernels want a pass and its walk back to run, to share out threads for example.
 
     Parameters
     ----------
     weights : mapping of str to array, or anything else
         The weights, whose library says which kernels run.
+    checkpoint_layers : bool
+        Whether layers run again on the way back, so that most of what is held are gradients of weights.
 
     Returns
     -------
@@ -165,7 +167,7 @@ def whole_pass(weights: Any) -> AbstractContextManager[Any]:
         return nullcontext()
     if type(array) not in _whole_passes:
         _kernels_for(array)
-    return _whole_passes[type(array)]()
+    return _whole_passes[type(array)](checkpoint_layers)
 
 
 def _sweep_at_once(

@@ -20,6 +20,19 @@ OF_KEYS = ("content_scores", "position_scores", "scores", "probs", "masked_probs
 QUERIES_FOR_KEYS = (0, 1, 3, 2)
 
 
+def axes_of(name: str, dimensions: int) -> tuple[str, ...]:
+    """Say what the axes of an array are; those of training steps are weights, and have no texts.
+
+    Examples
+    --------
+    >>> axes_of("pooler.dense", 2), axes_of("steps/1/weights/pooler.dense.weight", 2)
+    (('text', 'feature'), ('row', 'column'))
+    """
+    if name.startswith("steps/"):
+        return {1: ("element",), 2: ("row", "column")}.get(dimensions, ())
+    return AXES.get(dimensions, ())
+
+
 def has_square_scores(name: str, array: np.ndarray) -> bool:
     """Whether an array has scores of as many queries as keys: then exchanging the two is a mistake, not a layout.
 
@@ -73,13 +86,13 @@ def describe_difference(name: str, right: np.ndarray, theirs: np.ndarray, allowe
     yield f"{int(wrong.sum())} of {wrong.size} {differ}, by up to {apart[finite].max():.3g}"
     yield from _where(name, wrong)
     with np.errstate(all="ignore"):
-        yield from list(_how(right, theirs, finite, allowed))
+        yield from list(_how(name, right, theirs, finite, allowed))
     yield from _axes(name, right, theirs, allowed)
 
 
 def _where(name: str, wrong: np.ndarray) -> Iterator[str]:
     """Name the texts, heads, tokens, features or distances at which they differ, where it is not all of them."""
-    axes = AXES.get(wrong.ndim, ())
+    axes = axes_of(name, wrong.ndim)
     if wrong.ndim == 4 and is_additive_mask(name):
         axes = ("text", "head", "query", "key")
     elif wrong.ndim == 4 and name.rpartition(".")[2] in OF_KEYS:
@@ -120,7 +133,7 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(words[:8]) + (", …" if len(words) > 8 else "")
 
 
-def _how(right: np.ndarray, theirs: np.ndarray, finite: np.ndarray, allowed: float) -> Iterator[str]:
+def _how(name: str, right: np.ndarray, theirs: np.ndarray, finite: np.ndarray, allowed: float) -> Iterator[str]:
     """Say whether theirs are a multiple of the right numbers, these and a constant, zeros, or in other places."""
     a, b = right[finite], theirs[finite]
     if not b.any():
@@ -132,7 +145,7 @@ def _how(right: np.ndarray, theirs: np.ndarray, finite: np.ndarray, allowed: flo
     offset = float(np.mean(b - a))
     if a.size > 1 and np.abs(b - a - offset).max() <= allowed:
         yield f"where they differ, yours are the right ones and {offset:.6g}"
-    axes = AXES.get(right.ndim, ())
+    axes = axes_of(name, right.ndim)
     for axis, what in enumerate(axes):
         if right.shape[axis] < 2:
             continue

@@ -23,6 +23,11 @@ from nezha_np.oracle.step_tolerances import unit_of
 from nezha_np.oracle.training_steps import Numbers, StageChanges, StepNumbers, run_steps
 from nezha_np.weights.weights import Weights
 
+OF_THE_PASS = (
+    "the pass makes loss and gradients: give its intermediate arrays too, which are looked at first, "
+    "and see that your port drops out nothing where the recipe has no dropout_seed"
+)
+
 
 def diagnose_steps(
     bundle: Bundle, weights: Weights, theirs: Theirs, notes: tuple[str, ...], count: Count
@@ -70,7 +75,14 @@ class _StepDoctor:
             tolerance=lambda name: tolerances.get(name, self._of_all(tolerances, name)),
         )
         self.walked: dict[int, tuple[Bounded, Numbers]] = {}  # what the right pass of a step makes of their weights
+        self.settled: set[int] = set()  # the steps of which they gave every gradient
+        self.asked = 0  # the step of the number that is asked for, 0: all are
         self.made = self.run({})
+        self.settled = {
+            t
+            for t, (_, gradients) in self.walked.items()
+            if all(f"{STEPS}{t}/gradients/{name}" in self.theirs for name in gradients)
+        }
         self.differing = [name for name in self.made if not self.agrees(name, self.made[name])]
 
     @staticmethod
@@ -84,7 +96,12 @@ class _StepDoctor:
         return Bounded(self.theirs[name], 0.0, self.unit) if name in self.theirs else made
 
     def walk(self, step: StepNumbers, **options: Any) -> tuple[Bounded, Numbers]:
-        """Compute loss and gradients; the right ones once, where a mistake cannot have changed the weights."""
+        """Compute loss and gradients; the right ones once, where a mistake cannot have changed the weights.
+
+        Of an earlier step than is asked for, theirs take the place of whatever a mistake makes.
+        """
+        if step.t < self.asked and step.t in self.settled:
+            return self.walked[step.t]
         names = [name.removeprefix(f"{STEPS}{step.t - 1}/weights/") for name in self.theirs]
         is_theirs = step.t == 1 or set(step.before.gradients if step.before else ()) <= set(names)
         if options or not is_theirs:
@@ -95,6 +112,7 @@ class _StepDoctor:
 
     def run(self, changes: StageChanges, until: str | None = None) -> dict[str, Bounded]:
         """Make all steps on their numbers, rightly or with a mistake."""
+        self.asked = int(until.split("/")[1]) if until else 0
         with np.errstate(all="ignore"):
             return run_steps(
                 self.recipe, self.start, self.walk, unit=self.unit, settle=self.settle, changes=changes, until=until
@@ -122,19 +140,22 @@ class _StepDoctor:
         right = self.made[step]
         allowed = largest(np.asarray(right.error)[np.isfinite(right.error)])
         seen = tuple(describe_difference(step, np.asarray(right.value), self.theirs[step], allowed))
+        if not findings and stage_of(step) in ("loss", "gradients"):
+            seen += (OF_THE_PASS,)
         return Diagnosis(step, tuple(findings), tuple(self.differing), seen, notes)
 
     def trials(self, step: str) -> list[tuple[str, str, str, StageChanges]]:
         """List every way of making each mistake that may move this number."""
+        given = any(name.startswith(f"{STEPS}{step.split('/')[1]}/gradients/") for name in self.theirs)
+        after_them = given and stage_of(step) not in ("loss", "gradients")
         found: list[tuple[str, str, str, StageChanges]] = [
             (mistake.name, mistake.sentence, way, changes)
             for mistake in STEP_MISTAKES
             if mistake.fits(self.recipe)
             for way, changes in mistake.ways.items()
+            if not (after_them and list(changes) == ["gradients"])  # theirs take the place of what it makes
         ]
-        if stage_of(step) == "gradients" or not any(
-            name.startswith(f"{STEPS}{step.split('/')[1]}/gradients/") for name in self.theirs
-        ):
+        if stage_of(step) == "gradients" or not given:
             for mistake in GRADIENT_MISTAKES:
                 if self.bundle.config.model_type in mistake.families:
                     for way, changes in mistake.ways.items():
@@ -143,7 +164,10 @@ class _StepDoctor:
         return found
 
     def finding(self, step: str, name: str, sentence: str, way: str, changes: StageChanges) -> Finding | None:
-        """Try a mistake: it must make their number, and is judged by how many others are not theirs under it."""
+        """Try a mistake: it must make their number, and is judged by how many others are not theirs under it.
+
+        One under which no fewer numbers are not theirs than without it makes their number by chance.
+        """
         try:
             made = self.run(changes, until=step)[step]
             before, after = (self.apart(step, value) for value in (self.made[step], made))
@@ -151,6 +175,8 @@ class _StepDoctor:
                 return None
             left = sum(not self.agrees(key, value) for key, value in self.run(changes).items())
         except CANNOT:
+            return None
+        if left >= len(self.differing):
             return None
         return Finding(name, sentence, way, None, before if np.isfinite(before) else np.nan, after, left)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,8 @@ class Passes:
             Whether every part has the dropout masks of the first.
         averaged : str
             How the parts are put together: "over labels", by how many labels each has; "over parts", by their plain
-            mean; "summed".
+            mean; "summed"; "over all labels", those of the parts that are not taken too; "over tokens" or "over
+            attended tokens", by all tokens of the batch or those of the attention mask, with a label or without.
         changes : mapping of layers to functions, optional
             A mistake of the walk back.
 
@@ -91,16 +92,19 @@ class Passes:
         """
         recipe, head = step.recipe, TASKS[self.head].function
         taken = self._taken(step, parts)
-        whole, of_step = count_labels(head, [part for _, part in taken]), masks_of(step.t - 1)
+        counted = self._taken(step, "all") if averaged == "over all labels" else taken
+        whole, of_step = count_labels(head, [part for _, part in counted]), masks_of(step.t - 1)
+        if "tokens" in averaged:
+            whole = dict.fromkeys(whole, count_tokens((part for _, part in taken), attended="attended" in averaged))
         owns = [count_labels(head, [part]) for _, part in taken]
         with_labels = {name: max(1, sum(own[name] > 0 for own in owns)) for name in whole}
         held = step.weights if weights is None else weights
         tensors = {name: as_computed(np.asarray(value.value), self.arithmetic) for name, value in held.items()}
         loss, gradients = 0.0, dict[str, np.ndarray]()
         for (index, part), own in zip(taken, owns, strict=True):
-            share_of = {"over labels": {name: own[name] / (whole[name] or 1) for name in own}}
-            share_of["over parts"] = {name: 1.0 / with_labels[name] for name in own}
-            shares = share_of.get(averaged, dict.fromkeys(own, 1.0))
+            shares = {name: own[name] / (whole[name] or 1) for name in own}
+            if averaged in ("over parts", "summed"):
+                shares = {name: 1.0 / with_labels[name] if averaged == "over parts" else 1.0 for name in own}
             shares = {name: share if own[name] else 0.0 for name, share in shares.items()}
             seed = None
             if recipe.dropout_seed is not None and of_step is not None:
@@ -162,6 +166,24 @@ def count_texts(batch: Part) -> int:
     2
     """
     return len(np.asarray(batch["input_ids"] if batch.get("input_ids") is not None else batch["inputs_embeds"]))
+
+
+def count_tokens(parts: Iterable[Part], *, attended: bool) -> int:
+    """Count the tokens of parts whose tokens have labels, all or those of the attention mask.
+
+    Examples
+    --------
+    >>> count_tokens([{"input_ids": np.array([[2, 3]]), "labels": np.array([[-100, 3]])}], attended=False)
+    2
+    """
+    total = 0
+    for part in parts:
+        mask = part.get("attention_mask") if attended else np.ones_like(part["input_ids"])
+        labels = part.get("labels")
+        if mask is None or labels is None or np.shape(labels) != np.shape(mask):
+            raise ValueError("expected labels, and a mask, of every token")
+        total += int(np.asarray(mask).sum())
+    return total
 
 
 def divided(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:

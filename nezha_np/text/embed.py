@@ -71,8 +71,8 @@ def embed(
         ConvBERT, whose convolution reads the padding, so that a text's vector depends on the other texts of its batch.
     max_length : int, optional
         The largest number of tokens of a text, special tokens included; longer texts are cut. None: what the folder
-        says, such as its ``max_seq_length``, and a text that is cut gives a UserWarning; without ``modules.json`` no
-        text is cut.
+        says, such as its ``max_seq_length``, and a text that is cut gives a UserWarning; without ``modules.json`` what
+        the tokenizer is set to (``enable_truncation``), else no text is cut.
     prompt : str, optional
         What is put before each text. None: the default prompt of the folder, which few have.
 
@@ -143,7 +143,7 @@ def check_options(tokenizer: Tokenizer, model: SentenceModel, *, batch_size: int
     ValueError: max_length: expected at least 2, the special tokens, got 1
     """
     check_integer("batch_size", batch_size, least=1)
-    encode(tokenizer, "", max_length=model.max_length)
+    encode(tokenizer, "", max_length=model.max_length, stride=0, padding=False)
 
 
 def embed_sorted(

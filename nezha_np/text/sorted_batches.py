@@ -133,6 +133,7 @@ def make_rows(
                 None if pairs is None else [pairs[index] for index in chosen],
                 max_length=max_length,
                 truncation=truncation,
+                stride=0,
                 padding=True,
                 return_offsets_mapping=offsets,
             )

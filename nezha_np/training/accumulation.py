@@ -156,7 +156,7 @@ def gradient_shares(
     tape = Tape(
         dropout_seed, tuple(own), kernels=kernels, checkpoint_layers=checkpoint_layers, dropout_rows=dropout_rows
     )
-    with whole_pass(weights) if kernels else nullcontext():
+    with whole_pass(weights, checkpoint_layers=checkpoint_layers) if kernels else nullcontext():
         with recording(tape):
             loss = head(weights, **batch).loss  # and nothing else of what it returns: its logits may be large
         # The mean over no labels is NaN, its gradient is 0.

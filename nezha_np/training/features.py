@@ -17,6 +17,9 @@ from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.model import heads
 from nezha_np.text.encode import encode
 from nezha_np.text.rows import without_truncation_and_padding
+from nezha_np.text.sorted_batches import stack_rows
+from nezha_np.text.spans import best_spans
+from nezha_np.text.windows import make_windows
 from nezha_np.training.examples import Example
 from nezha_np.training.metrics import accuracy, answer_scores, entity_f1
 
@@ -142,32 +145,24 @@ def tag_features(examples: Sequence[Example], settings: Settings) -> list[Featur
 def answer_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
     """Turn questions with their answers into windows of the context; a window without the answer has [CLS] for it."""
     found = []
-    tokenizer = without_truncation_and_padding(settings.tokenizer)
+    plain = without_truncation_and_padding(settings.tokenizer)
     for number, example in enumerate(examples):
-        question = tokenizer.encode(example["question"], add_special_tokens=False)
-        context = tokenizer.encode(example["context"], add_special_tokens=False)
-        special = encode(tokenizer, "")["input_ids"][0].tolist()  # [CLS] [SEP]
-        asked = question.ids[: settings.max_length // 2]
-        room = settings.max_length - len(asked) - 3
-        step = room - min(settings.stride, room // 2)  # a short window shares half of its tokens at most
-        first = 0
-        while True:
-            part = context.ids[first : first + room]
-            ids = [special[0], *asked, special[-1], *part, special[-1]]
-            before = len(asked) + 2
-            characters = [(0, 0)] * before + context.offsets[first : first + room] + [(0, 0)]
+        text = make_windows(
+            plain,
+            example["context"],
+            example["question"],
+            size=settings.max_length,
+            stride=settings.stride,
+            half_at_most=True,
+        )
+        for window in text.windows:
+            characters = [
+                (0, 0) if token < 0 else (int(text.characters[token, 0]), int(text.characters[token, 1]))
+                for token in window.tokens.tolist()
+            ]
             start, end = _position(characters, example)
-            arrays = {
-                "input_ids": np.array(ids, np.int64),
-                "attention_mask": np.ones(len(ids), np.int64),
-                "token_type_ids": np.array([0] * before + [1] * (len(ids) - before), np.int64),
-                "start_positions": np.array(start),
-                "end_positions": np.array(end),
-            }
+            arrays = {**window.row, "start_positions": np.array(start), "end_positions": np.array(end)}
             found.append(Feature(arrays, number, characters))
-            if first + room >= len(context.ids):
-                break
-            first += step
     return found
 
 
@@ -193,18 +188,7 @@ def choice_features(examples: Sequence[Example], settings: Settings) -> list[Fea
 
 def stack(features: Sequence[Feature], pad_id: int) -> Arrays:
     """Pad features to one length and stack them; those of questions have the same number of choices."""
-    length = max(feature.length for feature in features)
-    arrays = {}
-    for name in features[0].arrays:
-        rows = [feature.arrays[name] for feature in features]
-        if rows[0].ndim:
-            fill = {"input_ids": pad_id, "labels": IGNORE_INDEX}.get(name, 0)
-            rows = [
-                np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, length - row.shape[-1])], constant_values=fill)
-                for row in rows
-            ]
-        arrays[name] = np.stack(rows)
-    return arrays
+    return stack_rows([feature.arrays for feature in features], pad_id)
 
 
 def class_predictions(out: Any, features: Sequence[Feature], settings: Settings) -> list[Any]:
@@ -232,13 +216,9 @@ def answer_predictions(out: Any, features: Sequence[Feature], settings: Settings
         characters = feature.characters or []
         starts, ends = (logits - np.logaddexp.reduce(logits[: len(characters)]) for logits in (starts, ends))
         inside = np.array([stop > start for start, stop in characters])
-        start = np.where(inside, starts[: inside.size], -np.inf)
-        end = np.where(inside, ends[: inside.size], -np.inf)
-        scores = start[:, None] + end[None, :]  # (L, L)
-        distance = np.arange(inside.size)[None, :] - np.arange(inside.size)[:, None]
-        scores = np.where((distance >= 0) & (distance < LONGEST_ANSWER), scores, -np.inf)
-        first, last = np.unravel_index(int(scores.argmax()), scores.shape)
-        found.append((float(scores[first, last]), (characters[int(first)][0], characters[int(last)][1])))
+        starts, ends = starts[: inside.size], ends[: inside.size]
+        score, first, last = next(best_spans(starts, ends, inside, most=LONGEST_ANSWER, only_best=True))
+        found.append((score, (characters[first][0], characters[last][1])))
     return found
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-SAME_PREFIX = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "L": "E", "U": "S"}
+from nezha_np.text.entities import entities
+
 # What the script of CMRC 2018 removes, and what it counts as one: a Chinese character, or a word of another script.
 MARKS = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 PART = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+(?:[.,'][^\W\u4e00-\u9fa5]+)*|[^\w\s]")
-Entity = tuple[str, int, int]  # its kind, its first token, and the one after its last
 
 
 def accuracy(predicted: Sequence[object], right: Sequence[object]) -> float:
@@ -24,45 +24,6 @@ def accuracy(predicted: Sequence[object], right: Sequence[object]) -> float:
     0.75
     """
     return sum(one == other for one, other in zip(predicted, right, strict=True)) / len(right)
-
-
-def entities(tags: Sequence[str]) -> list[Entity]:
-    """Find the entities in the tags of a text: B-, I-, E- and S- before a kind, and O outside of entities.
-
-    M- is another name of I-, as in BMES; L- and U- are those of E- and S-, as in BILOU.
-
-    A tag without such a prefix is a kind by itself: neighbours of one kind are one entity. An I- or E- that continues
-    nothing begins an entity, as in conlleval and seqeval.
-
-    Parameters
-    ----------
-    tags : sequence of str
-        A tag for each token.
-
-    Returns
-    -------
-    list of (str, int, int)
-        Kind, start and stop of each entity.
-
-    Examples
-    --------
-    >>> entities(["B-PER", "I-PER", "O", "B-LOC", "B-LOC"])
-    [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5)]
-    """
-    found: list[Entity] = []
-    before = ("O", "")
-    for index, tag in enumerate(tags):
-        prefix, kind = (SAME_PREFIX[tag[0]], tag[2:]) if tag[1:2] == "-" and tag[0] in SAME_PREFIX else ("I", tag)
-        if tag == "O":
-            prefix, kind = "O", ""
-        begins = prefix in ("B", "S") or kind != before[1] or before[0] in ("O", "E", "S")
-        if prefix != "O":
-            if begins:
-                found.append((kind, index, index + 1))
-            else:
-                found[-1] = (kind, found[-1][1], index + 1)
-        before = (prefix, kind)
-    return found
 
 
 def entity_f1(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]) -> float:

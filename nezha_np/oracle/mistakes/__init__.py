@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from nezha_np.oracle.mistakes.activations import ACTIVATIONS
 from nezha_np.oracle.mistakes.attention import ATTENTION
+from nezha_np.oracle.mistakes.clipping import OF_CLIPPING
 from nezha_np.oracle.mistakes.convbert import OF_CONVBERT
 from nezha_np.oracle.mistakes.embeddings import EMBEDDINGS
 from nezha_np.oracle.mistakes.everywhere import EVERYWHERE
@@ -62,4 +63,4 @@ MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mis
 # Made walking back, where the forward pass is right.
 GRADIENT_MISTAKES: tuple[Mistake, ...] = (*GRADIENTS_OF_LAYERS, *GRADIENTS_OF_LOSSES)
 # Made in a training step, where the pass and its walk back are right.
-STEP_MISTAKES: tuple[StepMistake, ...] = (*OF_TRAINING, *OF_OPTIMIZERS, *OF_UPDATES)
+STEP_MISTAKES: tuple[StepMistake, ...] = (*OF_TRAINING, *OF_CLIPPING, *OF_OPTIMIZERS, *OF_UPDATES)

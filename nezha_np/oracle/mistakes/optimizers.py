@@ -94,6 +94,29 @@ def second_summed(step: StepNumbers, name: str) -> Bounded:
     return g * g if isinstance(before, float) else before * step.recipe.beta2 + g * g
 
 
+forgotten = step_mistake(
+    OF_OPTIMIZERS,
+    "moments not carried between steps",
+    does="each step begins with moments of 0, as of an optimiser that is made anew",
+    right="to go on with the moments of the step before",
+)
+
+
+@forgotten.way("and the count begins anew", "first_moment")
+@forgotten.way("though the count goes on", "first_moment")
+def first_anew(step: StepNumbers, name: str) -> Bounded:
+    """(1 − β₁) g."""
+    return mean(0.0, step.clipped[name], step.constant(step.recipe.beta1))
+
+
+@forgotten.way("and the count begins anew", "second_moment")
+@forgotten.way("though the count goes on", "second_moment")
+def second_anew(step: StepNumbers, name: str) -> Bounded:
+    """(1 − β₂) g²."""
+    g = step.clipped[name]
+    return mean(0.0, g * g, step.constant(step.recipe.beta2))
+
+
 # ------------------------------------------------------------------------------------------------------ bias correction
 
 uncorrected = step_mistake(
@@ -166,6 +189,7 @@ def one_ahead(step: StepNumbers, name: str) -> Bounded:
 
 
 @counted.way("always 1", "update")
+@forgotten.way("and the count begins anew", "update")
 def always_first(step: StepNumbers, name: str) -> Bounded:
     """1."""
     return make_update(step, name, t=1)

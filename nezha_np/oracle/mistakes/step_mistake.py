@@ -11,6 +11,7 @@ from nezha_np.oracle.training_steps import StageChanges
 
 OPTIMIZERS = ("lamb", "adamw", "bert_adam")
 CORRECTED = ("lamb", "adamw")  # they divide the moments by 1 − βᵗ
+TIED = "embeddings.word_embeddings.weight"  # what the decoder of a language model shares
 AnyStage = TypeVar("AnyStage", bound=Callable[..., Any])
 
 

@@ -1,4 +1,4 @@
-"""Mistakes before the optimiser: gradients of a step, their accumulation, the loss scale, dropout masks, clipping.
+"""Mistakes before the optimiser: gradients of a step, their accumulation, the loss scale, dropout masks.
 
 In place of the stage ``gradients`` a change takes the step alone, ``change(step)``, and returns loss and gradients.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from nezha_np.oracle.bounded import Bounded, norm_of_all
+from nezha_np.oracle.bounded import Bounded
 from nezha_np.oracle.mistakes.step_mistake import StepMistake, step_mistake
-from nezha_np.oracle.training_steps import Numbers, StepNumbers, clipped_by, mean, moved, right_norm
+from nezha_np.oracle.training_steps import Numbers, StepNumbers, clipped_by, right_norm
 
 OF_TRAINING: list[StepMistake] = []
 LossAndGradients = tuple[Bounded, Numbers]
@@ -46,6 +44,26 @@ def mean_over_texts(step: StepNumbers) -> LossAndGradients:
     if step.recipe.dropout_seed is not None:
         raise ValueError("texts alone have other dropout masks")
     return step.walk(step, parts="texts", averaged="over parts")
+
+
+over_tokens = step_mistake(
+    OF_TRAINING,
+    "loss averaged over all tokens",
+    does="the sum over the tokens that have a label is divided by the number of all tokens",
+    right="the mean over the tokens that have a label",
+)
+
+
+@over_tokens.way("padding too", "gradients")
+def mean_over_tokens(step: StepNumbers) -> LossAndGradients:
+    """Σ / (B L)."""
+    return step.walk(step, averaged="over tokens")
+
+
+@over_tokens.way("without padding", "gradients")
+def mean_over_attended(step: StepNumbers) -> LossAndGradients:
+    """Σ / Σ mask."""
+    return step.walk(step, averaged="over attended tokens")
 
 
 not_divided = step_mistake(
@@ -84,12 +102,33 @@ def first_part(step: StepNumbers) -> LossAndGradients:
     return step.walk(step, parts="first")
 
 
+@one_part.way("the last, by its share", "gradients")
+def share_of_last(step: StepNumbers) -> LossAndGradients:
+    """Its share in the sum, without the others'."""
+    return step.walk(step)[0], step.walk(step, parts="last", averaged="over all labels")[1]
+
+
+@one_part.way("the first, by its share", "gradients")
+def share_of_first(step: StepNumbers) -> LossAndGradients:
+    """Its share in the sum, without the others'."""
+    return step.walk(step)[0], step.walk(step, parts="first", averaged="over all labels")[1]
+
+
 kept = step_mistake(
     OF_TRAINING,
     "gradients not set to zero",
     does="the gradients of the steps before are still in those of this one",
     right="to begin each step with none",
 )
+
+
+@kept.way("those that were clipped", "gradients")
+def with_clipped_before(step: StepNumbers) -> LossAndGradients:
+    """G and the clipped ones before it, where clipping writes into the gradients themselves."""
+    loss, gradients = step.walk(step)
+    if step.before is None:
+        return loss, gradients
+    return loss, {name: gradient + step.before.clipped[name] for name, gradient in gradients.items()}
 
 
 @kept.way("", "gradients")
@@ -210,161 +249,3 @@ def masks_of_the_first_part(step: StepNumbers) -> LossAndGradients:
     if step.recipe.dropout_seed is None or step.recipe.accumulation_steps < 2:
         raise ValueError("there is no dropout, or one part")
     return step.walk(step, same_masks=True)
-
-
-# ------------------------------------------------------------------------------------------------------------- clipping
-
-not_clipped = step_mistake(
-    OF_TRAINING,
-    "gradients not clipped",
-    does="the moments are made of the gradients as they are",
-    right="to clip them by their global norm before the step",
-)
-clipped_late = step_mistake(
-    OF_TRAINING,
-    "clipped after the step",
-    does="gradients are clipped when the step has used them",
-    right="to clip them before the step",
-)
-
-
-@not_clipped.way("", "clipped")
-@clipped_late.way("", "clipped")
-def unclipped(step: StepNumbers, name: str) -> Bounded:
-    """G."""
-    return step.gradients[name]
-
-
-@not_clipped.way("though it is computed", "first_moment")
-@clipped_late.way("though it is computed", "first_moment")
-def first_of_unclipped(step: StepNumbers, name: str) -> Bounded:
-    """M of g."""
-    return mean(step.first_before(name), step.gradients[name], step.constant(step.recipe.beta1))
-
-
-@not_clipped.way("though it is computed", "second_moment")
-@clipped_late.way("though it is computed", "second_moment")
-def second_of_unclipped(step: StepNumbers, name: str) -> Bounded:
-    """V of g."""
-    g = step.gradients[name]
-    return mean(step.second_before(name), g * g, step.constant(step.recipe.beta2))
-
-
-of_the_update = step_mistake(
-    OF_TRAINING,
-    "update clipped in place of the gradients",
-    does="the update is shortened to the largest norm, each tensor or all together",
-    right="to clip the gradients before the moments are made",
-)
-
-
-@of_the_update.way("all together", "clipped")
-@of_the_update.way("each tensor", "clipped")
-def gradient_as_it_is(step: StepNumbers, name: str) -> Bounded:
-    """G."""
-    return step.gradients[name]
-
-
-@of_the_update.way("all together", "weights")
-def all_updates_clipped(step: StepNumbers, name: str) -> Bounded:
-    """X − η ρ u c / max(‖u‖, c) of all tensors."""
-    return moved(step, name, clipped_by(step, step.updates[name], norm_of_all(step.updates.values())))
-
-
-@of_the_update.way("each tensor", "weights")
-def each_update_clipped(step: StepNumbers, name: str) -> Bounded:
-    """X − η ρ u c / max(‖u‖, c) of the tensor."""
-    return moved(step, name, clipped_by(step, step.updates[name], step.updates[name].norm()))
-
-
-by_tensor = step_mistake(
-    OF_TRAINING,
-    "clipped by tensor",
-    does="each gradient is shortened by its own norm",
-    right="all by one factor, from the norm of all together",
-)
-
-
-@by_tensor.way("", "clipped")
-def clipped_by_own_norm(step: StepNumbers, name: str) -> Bounded:
-    """G c / max(‖g‖, c) with the tensor's own norm."""
-    return clipped_by(step, step.gradients[name], step.gradients[name].norm())
-
-
-by_value = step_mistake(
-    OF_TRAINING,
-    "clipped by value",
-    does="each element is cut to −c … c",
-    right="to shorten all by one factor, which keeps the direction",
-)
-
-
-@by_value.way("", "clipped")
-def clipped_elements(step: StepNumbers, name: str) -> Bounded:
-    """Each element from −c to c."""
-    g, most = step.gradients[name], step.recipe.clip_norm
-    return Bounded(np.clip(g.value, -most, most), g.error, g.unit)
-
-
-always = step_mistake(
-    OF_TRAINING,
-    "gradients always scaled to the norm",
-    does="gradients are divided by their norm where it is smaller than c too",
-    right="to leave them as they are there",
-)
-
-
-@always.way("", "clipped")
-def normalised(step: StepNumbers, name: str) -> Bounded:
-    """G c / ‖g‖."""
-    norm: Bounded = step.norm
-    return step.gradients[name] * (step.constant(step.recipe.clip_norm) / norm)
-
-
-with_eps = step_mistake(
-    OF_TRAINING,
-    "clipping with an epsilon",
-    does="the gradients are multiplied by c / (‖g‖ + 1e-6), as in torch.nn.utils.clip_grad_norm_",
-    right="c / ‖g‖; in float32 this is taken for a rounding",
-)
-
-
-@with_eps.way("", "clipped")
-def clipped_as_torch(step: StepNumbers, name: str) -> Bounded:
-    """G min(1, c / (‖g‖ + 1e-6))."""
-    norm: Bounded = step.norm
-    factor = (step.constant(step.recipe.clip_norm) / (norm + 1e-6)).at_most(1.0)
-    return step.gradients[name] * factor
-
-
-squared = step_mistake(
-    OF_TRAINING,
-    "norm without its root",
-    does="the norm of the gradients is the sum of their squares",
-    right="its square root",
-)
-
-
-@squared.way("", "norm")
-def sum_of_squares(step: StepNumbers, name: str) -> Bounded:
-    """‖g‖²."""
-    norm = right_norm(step, name)
-    return norm * norm
-
-
-of_norms = step_mistake(
-    OF_TRAINING,
-    "norms added up",
-    does="the norm of all gradients is the sum of the tensors' norms",
-    right="the root of the sum of their squares",
-)
-
-
-@of_norms.way("", "norm")
-def sum_of_norms(step: StepNumbers, name: str) -> Bounded:
-    """Σ ‖gᵢ‖."""
-    norms = [step.gradients[key].norm() for key in sorted(step.gradients)]
-    total = norms[0]
-    for norm in norms[1:]:
-        total = total + norm
-    return total

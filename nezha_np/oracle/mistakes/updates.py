@@ -9,8 +9,10 @@ import numpy as np
 
 from nezha_np.oracle.bounded import Bounded, norm_of_all
 from nezha_np.oracle.mistakes.optimizers import update_without_decay
-from nezha_np.oracle.mistakes.step_mistake import StepMistake, step_mistake
+from nezha_np.oracle.mistakes.step_mistake import TIED, StepMistake, step_mistake
+from nezha_np.oracle.rounding import ARITHMETICS, rounded
 from nezha_np.oracle.training_steps import (
+    Stage,
     StepNumbers,
     make_update,
     moved,
@@ -18,6 +20,7 @@ from nezha_np.oracle.training_steps import (
     paper_ratio,
     ratio,
     right_ratio,
+    right_weights,
 )
 
 OF_UPDATES: list[StepMistake] = []
@@ -63,6 +66,31 @@ undecayed = step_mistake(
     right="to decay matrices by λ x",
 )
 undecayed.way("", "update")(update_without_decay)
+
+
+@undecayed.way("of the embeddings", "update")
+def embeddings_not_decayed(step: StepNumbers, name: str) -> Bounded:
+    """No λ x of embeddings."""
+    return make_update(step, name, decay=0.0 if name.startswith("embeddings.") else None)
+
+
+late_decay = step_mistake(
+    OF_UPDATES,
+    "decay after the update",
+    does="the new weights are decayed, (x − η r)(1 − η λ)",
+    right="to decay the weights before the step: x − η r − η λ x",
+    optimizers=("adamw", "bert_adam"),
+)
+late_decay.way("", "update")(update_without_decay)
+
+
+@late_decay.way("", "weights")
+def decayed_late(step: StepNumbers, name: str) -> Bounded:
+    """(X − η r)(1 − η λ)."""
+    decay = step.decay(name)
+    without = moved(step, name, make_update(step, name, decay=0.0))
+    return without - without * decay * step.learning_rate if decay else without
+
 
 unscaled_decay = step_mistake(
     OF_UPDATES,
@@ -294,3 +322,64 @@ uphill = step_mistake(
 def added(step: StepNumbers, name: str) -> Bounded:
     """X + η ρ u."""
     return step.weights[name] * 2.0 - moved(step, name, step.updates[name])
+
+
+# ---------------------------------------------------------------------------------------------------------- the weights
+
+stepped_twice = step_mistake(
+    OF_UPDATES,
+    "tied matrix stepped twice",
+    does="the word embeddings are moved twice, under each of the matrix's names",
+    right="to move each tensor once",
+)
+
+
+@stepped_twice.way("", "weights")
+def tied_moved_twice(step: StepNumbers, name: str) -> Bounded:
+    """X − 2 η ρ u of the word embeddings."""
+    return moved(step, name, step.updates[name] * 2.0 if name == TIED else step.updates[name])
+
+
+frozen = step_mistake(
+    OF_UPDATES,
+    "embeddings not trained",
+    does="embeddings keep their weights",
+    right="to move them like all other tensors",
+)
+
+
+@frozen.way("the word embeddings", "weights")
+def words_kept(step: StepNumbers, name: str) -> Bounded:
+    """X, rounded."""
+    return step.weights[name] * 1.0 if name == TIED else right_weights(step, name)
+
+
+@frozen.way("all embeddings", "weights")
+def embeddings_kept(step: StepNumbers, name: str) -> Bounded:
+    """X, rounded."""
+    return step.weights[name] * 1.0 if name.startswith("embeddings.") else right_weights(step, name)
+
+
+in_half = step_mistake(
+    OF_UPDATES,
+    "weights kept in half precision",
+    does="the new weights are rounded, so that small updates are lost",
+    right="to keep them in float32, and to round a copy for the pass",
+)
+
+
+def rounded_weights(dtype: str) -> Stage:
+    """New weights in a narrower dtype."""
+
+    def weights(step: StepNumbers, name: str) -> Bounded:
+        new = right_weights(step, name)
+        made, below, above = (
+            rounded(np.asarray(new.value + off, np.float64), ARITHMETICS[dtype]) for off in (0.0, -new.error, new.error)
+        )
+        return Bounded(made, np.maximum(above - made, made - below), new.unit)
+
+    return weights
+
+
+for dtype in ("float16", "bfloat16"):
+    in_half.ways[dtype] = {"weights": rounded_weights(dtype)}

@@ -1,0 +1,59 @@
+"""``nezha-np classify``: name the classes of texts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import nezha_np as nz
+from nezha_np.commands import Subparsers
+from nezha_np.commands.exit_status import SUCCESS
+from nezha_np.commands.parser import typed_text
+from nezha_np.commands.task_options import add_options
+
+
+def add(commands: Subparsers) -> None:
+    """Add the parser of ``classify``."""
+    parser = commands.add_parser(
+        "classify",
+        help="name the classes of texts",
+        description="Name the class of each text, or of each pair of texts, with its probability.",
+        epilog="example: nezha-np classify reviews.txt -o classes.jsonl",
+    )
+    add_options(
+        parser,
+        input="texts, one a line (pairs: with a tab between them), or JSON Lines",
+        result="labels",
+        model="a checkpoint with its tokenizer; the shipped model of reviews if left out",
+    )
+    parser.add_argument("--top-k", type=int, default=1, metavar="K", help="classes of each text (1)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="cut each text after N tokens")
+    parser.add_argument(
+        "--field", type=typed_text, default="text", metavar="NAME", help="where in a JSON object the text stands (text)"
+    )
+    parser.add_argument(
+        "--pair-field", type=typed_text, metavar="NAME", help="classify pairs: where the second text stands"
+    )
+    parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify the texts."""
+    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+
+    weights = load_model(options.model)
+
+    def classified(records: Sequence[dict[str, Any]]) -> list[list[nz.Label]]:
+        return nz.classify(
+            [record[options.field] for record in records],
+            weights,
+            pairs=None if options.pair_field is None else [record[options.pair_field] for record in records],
+            top_k=options.top_k,
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+        )
+
+    fields = (options.field,) if options.pair_field is None else (options.field, options.pair_field)
+    run_task(TaskOfLines(fields, options.result, classified, lambda one: f"{one.label} {one.score:.3f}"), options)
+    return SUCCESS

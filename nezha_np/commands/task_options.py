@@ -1,0 +1,29 @@
+"""The options that the commands from texts to answers have in common."""
+
+from __future__ import annotations
+
+import argparse
+
+from nezha_np.commands.parser import typed_text
+from nezha_np.files import text_lines
+
+FORMATS = ("jsonl", "lines")
+
+
+def add_options(parser: argparse.ArgumentParser, *, input: str, result: str, model: str) -> None:
+    """Add the options that these commands have in common."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help=f"{input}; standard input if left out")
+    parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; standard output if left out")
+    parser.add_argument("--model", metavar="PATH", help=model)
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that go through the model (32)")
+    parser.add_argument(
+        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of OUT: jsonl, each record with its result, if left out; or results alone"
+    )
+    parser.add_argument(
+        "--result", type=typed_text, default=result, metavar="NAME", help=f"the field of the result ({result})"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")

@@ -1,0 +1,157 @@
+"""`nezha-np classify`, `tag`, `answer` and `choose`: what they read and write, and how they name what is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+import nezha_np as nz
+from nezha_np.cli import main
+from nezha_np.commands import task_lines
+from nezha_np.weights.checkpoint import SHIPPED
+
+REVIEWS = ["房间很干净，服务也好。", "", "又脏又吵，\t不会再来。", "早餐😀"]
+NEWS = "周恩来在北京会见了外宾。"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Work in a folder with models that are not trained."""
+    monkeypatch.chdir(tmp_path)
+    config = nz.load().config.replace(num_hidden_layers=1)
+    for name, head in (("reader", "question_answering"), ("chooser", "multiple_choice")):
+        nz.init(config, head).save(tmp_path / name)
+        for file in ("vocab.txt", "tokenizer_config.json"):
+            shutil.copy(SHIPPED / file, tmp_path / name)
+    (tmp_path / "reviews.txt").write_text("".join(f"{text}\n" for text in REVIEWS), encoding="utf-8", newline="\n")
+    return tmp_path
+
+
+def printed(capsys, *arguments):
+    assert main(arguments) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def rounded(results, *fields):
+    return [[[getattr(one, field) for field in fields] for one in some] for some in results]
+
+
+def refused(capsys, *arguments):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+def test_classify_writes_each_text_with_its_labels(folder, capsys, monkeypatch):
+    monkeypatch.setattr(task_lines, "TOGETHER", 1)
+    rows = printed(capsys, "classify", "reviews.txt", "--top-k", "2", "--batch-size", "3")
+    assert [row["text"] for row in rows] == REVIEWS
+    for row, found in zip(rows, nz.classify(REVIEWS, top_k=None), strict=True):
+        assert [one["label"] for one in row["labels"]] == [label.label for label in found]
+        assert [one["score"] for one in row["labels"]] == pytest.approx([label.score for label in found], abs=1e-5)
+
+
+def test_json_lines_keep_their_fields_and_a_file_is_written_once_it_is_complete(folder, capsys):
+    records = [{"id": number, "review": text} for number, text in enumerate(REVIEWS)]
+    (folder / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    arguments = ["classify", "in.jsonl", "--field", "review", "-o", "out.jsonl", "--result", "sentiment"]
+    assert main(arguments) == 0 and capsys.readouterr().out == ""
+    text = (folder / "out.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [{"id": row["id"], "review": row["review"]} for row in rows] == records
+    assert all(row["sentiment"][0]["label"] in ("positive", "negative") for row in rows) and "早餐😀" in text
+    assert "found one; --force replaces it" in refused(capsys, *arguments)
+    (folder / "in.jsonl").write_text('{"review": "好"}\n{"review": 5}\n', encoding="utf-8")
+    assert "in.jsonl, line 2: expected an object with a string as 'review'" in refused(capsys, *arguments, "--force")
+    assert (folder / "out.jsonl").read_text(encoding="utf-8") == text
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "chooser",
+        "in.jsonl",
+        "out.jsonl",
+        "reader",
+        "reviews.txt",
+    ]
+
+
+def test_standard_input_is_read_and_results_alone_are_written_as_lines(folder, capsys, monkeypatch):
+    class Input:
+        buffer = io.BytesIO(f"{NEWS}\n\n".encode())
+
+    monkeypatch.setattr(sys, "stdin", Input())
+    assert main(["tag", "--format", "lines"]) == 0
+    assert capsys.readouterr().out == "PER 周恩来\tLOC 北京\n\n"
+
+
+def test_tag_writes_entities_with_their_places(folder, capsys):
+    (folder / "news.txt").write_text(f"{NEWS}\n", encoding="utf-8")
+    for aggregation in ("first", "none"):
+        (row,) = printed(capsys, "tag", "news.txt", "--aggregation", aggregation)
+        (found,) = nz.tag(NEWS, aggregation=None if aggregation == "none" else aggregation)
+        assert [list(one) for one in row["entities"]] == [["label", "text", "start", "end", "score"]] * len(found)
+        places = [[one[name] for name in ("label", "text", "start", "end")] for one in row["entities"]]
+        assert [places] == rounded([found], "label", "text", "start", "end")
+
+
+def test_answer_reads_columns_and_objects(folder, capsys):
+    asked = [("早餐几点开始？", "早餐七点开始，在一楼。" * 60), ("谁？", "")]
+    (folder / "asked.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in asked), encoding="utf-8")
+    objects = [{"q": one, "c": other} for one, other in asked]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects), encoding="utf-8")
+    options = ["--model", "reader", "--top-k", "2", "--impossible", "--stride", "20", "--max-answer-tokens", "5"]
+    rows = printed(capsys, "answer", "asked.tsv", *options)
+    names = ["--question-field", "q", "--context-field", "c"]
+    others = printed(capsys, "answer", "asked.jsonl", *options, *names)
+    found = nz.answer(
+        *zip(*asked, strict=True), nz.load("reader"), top_k=2, impossible=True, stride=20, max_answer_tokens=5
+    )
+    for row, other, answers in zip(rows, others, found, strict=True):
+        assert row["answers"] == other["answers"] and row["context"] == other["c"]
+        assert [(one["text"], one["start"], one["end"]) for one in row["answers"]] == [
+            (answer.text, answer.start, answer.end) for answer in answers
+        ]
+
+
+def test_choose_reads_columns_and_objects_with_a_context_and_without(folder, capsys):
+    (folder / "a.tsv").write_text("几点？\t七点\t八点\t\n谁？\t我\n", encoding="utf-8")
+    rows = printed(capsys, "choose", "a.tsv", "--model", "chooser", "--top-k", "9")
+    assert [row["choices"] for row in rows] == [["七点", "八点", ""], ["我"]]
+    assert [sorted(one["index"] for one in row["chosen"]) for row in rows] == [[0, 1, 2], [0]]
+    record = {"question": "几点？", "choices": ["七点", "八点"], "text": "早餐七点开始。"}
+    (folder / "b.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (row,) = printed(capsys, "choose", "b.jsonl", "--model", "chooser", "--context-field", "text")
+    ((best,),) = nz.choose("几点？", ["七点", "八点"], nz.load("chooser"), contexts=record["text"])
+    assert row["chosen"][0]["text"] == best.text
+
+
+def test_pairs_are_two_columns(folder, capsys):
+    (folder / "pairs.tsv").write_text("房间\t很好\n", encoding="utf-8")
+    (row,) = printed(capsys, "classify", "pairs.tsv", "--pair-field", "second")
+    assert (row["text"], row["second"]) == ("房间", "很好")
+    ((expected,),) = nz.classify("房间", pairs="很好")
+    assert row["labels"][0]["label"] == expected.label
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["classify", "reviews.txt", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
+        (["classify", "reviews.txt", "--batch-size", "0"], "--batch-size: expected a number from 1 on, got 0"),
+        (["classify", "nowhere.txt"], "nowhere.txt"),
+        (["classify", "reviews.txt", "--pair-field", "b"], "reviews.txt, line 1: expected columns with tabs"),
+        (["classify", "reviews.txt", "--model", "reader"], "sequence_classification needs tensors that"),
+        (["tag", "reviews.txt", "--max-length", "3"], "--max-length: expected a number from 8 on, got 3"),
+        (["answer", "reviews.txt"], "--model: expected a model that was trained for question_answering"),
+        (["choose", "reviews.txt"], "--model: expected a model that was trained for multiple_choice"),
+        (["choose", "own.jsonl", "--model", "chooser"], "own.jsonl, line 2[1]: expected a str, got int"),
+        (["classify", "own.jsonl", "--field", "question"], "own.jsonl, line 1: expected an object without 'labels'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, capsys, arguments, message):
+    lines = ['{"question": "a", "choices": ["b"], "labels": 1}', '{"question": "a", "choices": ["b", 5]}']
+    (folder / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert message in refused(capsys, *arguments)
