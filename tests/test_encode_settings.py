@@ -213,6 +213,17 @@ def test_other_post_processors_have_the_library_s_windows():
             assert found["input_ids"].tolist() == expected
 
 
+def test_a_batch_that_is_padded_on_the_left_goes_into_generate(shipped):
+    weights = nz.load()
+    options = {"max_new_tokens": 3, "eos_token_id": [], "config": weights.config.replace(is_decoder=True)}
+    texts = ["房间很干净", "好"]
+    batch = nz.encode(shipped, texts, padding_side="left")
+    together = nz.generate(weights, batch["input_ids"], attention_mask=batch["attention_mask"], **options)
+    for row, text in zip(together, texts, strict=True):
+        alone = nz.generate(weights, nz.encode(shipped, text)["input_ids"], **options)
+        assert row[-3:].tolist() == alone[0, -3:].tolist()
+
+
 # Tokens, and rows of ids
 
 

@@ -53,8 +53,8 @@ def generate(
         The prompts. Lists of different lengths are padded on the left, and the padding is masked.
     attention_mask : (B, L) array_like, optional
         1 for a token that may be attended to, 0 for padding, which stands on the left, because a new token is appended
-        after the last column (`nezha_np.encode` pads on the right). None: every token is part of its prompt, except the
-        padding of lists of different lengths.
+        after the last column (`nezha_np.encode` has a `padding_side`). None: every token is part of its prompt, except
+        the padding of lists of different lengths.
     max_new_tokens : int
         The largest number of tokens to add. BERT has room for ``max_position_embeddings - L + 1``; NEZHA's positions
         have no limit.
