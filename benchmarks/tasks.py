@@ -44,8 +44,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "chnsenti": {"epochs": 4, "learning_rate": 5e-4, "batch_size": 32, "max_length": 160},
     "reviews": {"epochs": 3, "learning_rate": 5e-4, "batch_size": 32, "max_length": 128},
     "names": {"epochs": 4, "learning_rate": 1e-3, "batch_size": 32, "max_length": 128},
-    "lcqmc": {"epochs": 6, "learning_rate": 5e-4, "batch_size": 32, "max_length": 64},
-    "ocnli": {"epochs": 5, "learning_rate": 5e-4, "batch_size": 32, "max_length": 96},
+    "lcqmc": {"epochs": 4, "learning_rate": 2e-4, "batch_size": 32, "max_length": 64},
+    "ocnli": {"epochs": 4, "learning_rate": 2e-4, "batch_size": 32, "max_length": 96},
     "cmrc2018": {"epochs": 5, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
     "c3": {"epochs": 4, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
 }
