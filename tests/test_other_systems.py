@@ -180,12 +180,12 @@ def test_embed_goes_on_after_an_interruption_and_leaves_nothing_without_rows(
     command = ["embed", texts, "-o", tmp_path / "v.npy", "--batch-size", "1"]
     calls = iter(range(100))
 
-    def embed_batch(*arguments, original=engine.embed_batch, **options):
+    def embed_sorted(*arguments, original=engine.embed_sorted, **options):
         if next(calls) in (0, 2):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(engine, "embed_batch", embed_batch)
+    monkeypatch.setattr(engine, "embed_sorted", embed_sorted)
     assert "nothing is done" in run(capfd, *command, status=130)
     assert {*contents(tmp_path)} == {"texts.txt"}
     assert "1 lines are done" in run(capfd, *command, status=130)
