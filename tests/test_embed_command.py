@@ -29,7 +29,9 @@ from nezha_np.commands.exit_status import Stopped
 from nezha_np.commands.signals import Signalled
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
+from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
+from nezha_np.jobs import line_windows, vectors
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [
@@ -130,7 +132,7 @@ def break_at(monkeypatch, window: int, error: BaseException) -> None:
             raise error
         return original(*arguments, **options)
 
-    monkeypatch.setattr(engine, "embed_sorted", embed_sorted)
+    monkeypatch.setattr(vectors, "embed_sorted", embed_sorted)
 
 
 # ------------------------------------------------------------------------------------------------- reading and writing
@@ -869,16 +871,16 @@ def test_texts_of_one_length_go_through_the_model_together_and_come_back_in_orde
 def test_windows_begin_at_multiples_of_one_number_of_rows_and_the_first_are_small():
     begins = [0]
     while begins[-1] < 2000:
-        begins.append(begins[-1] + engine.window_size(begins[-1], 20))
+        begins.append(begins[-1] + line_windows.window_size(begins[-1], 20))
     assert begins == [0, 20, 60, 140, 300, 620, 640, 1280, 1920, 2560]
-    assert engine.window_size(700, 20) == 580  # after a window that ended early because its lines are long
-    assert engine.window_size(0, 1) == engine.window_size(999, 1) == 1  # where a line is answered at once
+    assert line_windows.window_size(700, 20) == 580  # after a window that ended early because its lines are long
+    assert line_windows.window_size(0, 1) == line_windows.window_size(999, 1) == 1  # where a line is answered at once
 
 
 def test_a_window_of_long_lines_ends_early(monkeypatch):
-    monkeypatch.setattr(engine, "LONGEST_WINDOW", 10)
-    lines = iter([engine.Line(f"line {number}", b"12345") for number in range(5)])
-    assert [len(engine._next_window(lines, 4)) for _ in range(4)] == [2, 2, 1, 0]
+    monkeypatch.setattr(line_windows, "LONGEST_WINDOW", 10)
+    lines = iter([Line(f"line {number}", b"12345") for number in range(5)])
+    assert [len(line_windows.next_window(lines, 4)) for _ in range(4)] == [2, 2, 1, 0]
 
 
 @pytest.mark.exhaustive

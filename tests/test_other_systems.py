@@ -17,8 +17,8 @@ from other_systems import UNIX, is_in_use, windows
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.commands import embed_lines as engine
 from nezha_np.files.partial_file import PartialFile
+from nezha_np.jobs import vectors
 from nezha_np.oracle import standard
 from nezha_np.training import lamb
 from nezha_np.training.loop import first_step
@@ -180,12 +180,12 @@ def test_embed_goes_on_after_an_interruption_and_leaves_nothing_without_rows(
     command = ["embed", texts, "-o", tmp_path / "v.npy", "--batch-size", "1"]
     calls = iter(range(100))
 
-    def embed_sorted(*arguments, original=engine.embed_sorted, **options):
+    def embed_sorted(*arguments, original=vectors.embed_sorted, **options):
         if next(calls) in (0, 2):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(engine, "embed_sorted", embed_sorted)
+    monkeypatch.setattr(vectors, "embed_sorted", embed_sorted)
     assert "nothing is done" in run(capfd, *command, status=130)
     assert {*contents(tmp_path)} == {"texts.txt"}
     assert "1 lines are done" in run(capfd, *command, status=130)

@@ -37,6 +37,7 @@ ORDER = (
     "model",
     "text",
     "training",
+    "jobs",
     "explanation",
     "oracle",
     "commands",

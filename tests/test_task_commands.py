@@ -11,7 +11,7 @@ import pytest
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.commands import task_lines
+from nezha_np.jobs import line_windows
 from nezha_np.weights.checkpoint import SHIPPED
 
 REVIEWS = ["房间很干净，服务也好。", "", "又脏又吵，\t不会再来。", "早餐😀"]
@@ -48,7 +48,7 @@ def refused(capsys, *arguments):
 
 
 def test_classify_writes_each_text_with_its_labels(folder, capsys, monkeypatch):
-    monkeypatch.setattr(task_lines, "TOGETHER", 1)
+    monkeypatch.setattr(line_windows, "WINDOW", 1)
     rows = printed(capsys, "classify", "reviews.txt", "--top-k", "2", "--batch-size", "3")
     assert [row["text"] for row in rows] == REVIEWS
     for row, found in zip(rows, nz.classify(REVIEWS, top_k=None), strict=True):

@@ -43,7 +43,8 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Answer the questions."""
-    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+    from nezha_np.commands.task_lines import load_model, run_task
+    from nezha_np.jobs.records import TaskOfLines
 
     weights = load_model(options.model)
 

@@ -46,7 +46,8 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Choose for each question."""
-    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+    from nezha_np.commands.task_lines import load_model, run_task
+    from nezha_np.jobs.records import TaskOfLines
 
     weights = load_model(options.model)
 

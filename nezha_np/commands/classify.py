@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
-import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
@@ -40,20 +37,17 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Classify the texts."""
-    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+    from nezha_np.commands.task_lines import load_model, run_task
+    from nezha_np.jobs.records import classify_records
 
-    weights = load_model(options.model)
-
-    def classified(records: Sequence[dict[str, Any]]) -> list[list[nz.Label]]:
-        return nz.classify(
-            [record[options.field] for record in records],
-            weights,
-            pairs=None if options.pair_field is None else [record[options.pair_field] for record in records],
-            top_k=options.top_k,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-        )
-
-    fields = (options.field,) if options.pair_field is None else (options.field, options.pair_field)
-    run_task(TaskOfLines(fields, options.result, classified, lambda one: f"{one.label} {one.score:.3f}"), options)
+    task = classify_records(
+        load_model(options.model),
+        field=options.field,
+        pair_field=options.pair_field,
+        result=options.result,
+        top_k=options.top_k,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+    )
+    run_task(task, options)
     return SUCCESS

@@ -9,19 +9,13 @@ uninterrupted run: the file is the same, byte for byte.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
-import nezha_np
-from nezha_np.arrays import to_numpy
 from nezha_np.checks import check_fetched
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message, write_bytes
@@ -29,11 +23,12 @@ from nezha_np.commands.progress import Progress
 from nezha_np.commands.signals import ignored_signals
 from nezha_np.files.atomic import resolve_target
 from nezha_np.files.partial_file import PartialFile
-from nezha_np.files.text_lines import Line, parse_line, read_lines
-from nezha_np.files.vector_file import FIELD, FORMATS, file_header, rows_as_bytes
+from nezha_np.files.text_lines import Line, read_lines
+from nezha_np.files.vector_file import FIELD, FORMATS, file_header
+from nezha_np.jobs.line_windows import WINDOW, next_window, window_size
+from nezha_np.jobs.vectors import embed_window, identify_sentence_model
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.embed import check_options, embed_sorted
-from nezha_np.text.encode import check_text
+from nezha_np.text.embed import check_options
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, vector_size
 from nezha_np.weights.checkpoint import load
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Windows = Iterator[tuple[list[Line], bytes]]  # the lines of each window, and their vectors as they are written
-WINDOW = 32  # batches of a window
-LONGEST_WINDOW = 1 << 22  # bytes of the lines of a window, after which it ends
 
 
 def embed_lines(
@@ -130,7 +123,7 @@ def embed_lines(
                 windows = _embed_windows(lines, weights, tokenizer, how, settings)
                 _write_to_stdout(windows, Progress(stream, wanted=progress))
                 return
-            made_with = _identify(weights, tokenizer, how) | settings | {"window": WINDOW}
+            made_with = identify_sentence_model(weights, tokenizer, how) | settings | {"window": WINDOW}
             width = vector_size(how, weights.config.hidden_size)
             header = file_header(output_format, 0, width)
 
@@ -157,53 +150,17 @@ def _embed_windows(
     row: int = 0,
 ) -> Windows:
     """Yield window after window, from that which begins with a row; say once that the folder lets texts be cut."""
-    said = not how.cut_by
-    batch_size = min(settings["batch_size"], sys.maxsize)
-    while window := _next_window(lines, window_size(row, batch_size)):
+    said = False
+    while window := next_window(lines, window_size(row, settings["batch_size"])):
         row += len(window)
-        texts, records = [], []
-        for line in window:
-            text, record = parse_line(line, format=settings["input_format"], field=settings["field"])
-            check_text(line.name, text)
-            texts.append(text)
-            records.append(record)
-        names = [line.name for line in window]
-        vectors, cut = embed_sorted(texts, names, weights, tokenizer, how, batch_size)
-        if cut.any() and not said:
-            first = names[int(cut.argmax())]
+        data, cut = embed_window(window, weights, tokenizer, how, settings)
+        if cut and not said:
             print_message(
-                f"nezha-np: {first}: cut after {how.max_length} tokens, {how.cut_by}, as all longer lines will be; "
+                f"nezha-np: {cut}: cut after {how.max_length} tokens, {how.cut_by}, as all longer lines will be; "
                 "--max-length sets another"
             )
             said = True
-        yield window, rows_as_bytes(settings["output_format"], vectors, records)
-
-
-def window_size(row: int, batch_size: int) -> int:
-    """Return how many lines the window that begins with a row may have.
-
-    The first windows are smaller, so that the first vectors come soon. From then on windows begin at multiples of one
-    number of rows. With batches of one text nothing is sorted.
-
-    Examples
-    --------
-    >>> [window_size(row, 10) for row in (0, 10, 30, 70, 150, 310, 320, 640)]
-    [10, 20, 40, 80, 160, 10, 320, 320]
-    """
-    if batch_size == 1:
-        return 1
-    whole = batch_size * WINDOW
-    return min(row + batch_size, whole - row % whole)
-
-
-def _next_window(lines: Iterator[Line], most: int) -> list[Line]:
-    """Read the lines of the next window."""
-    window: list[Line] = []
-    size = 0
-    while len(window) < most and size < LONGEST_WINDOW and (line := next(lines, None)) is not None:
-        window.append(line)
-        size += len(line.raw)
-    return window
+        yield window, data
 
 
 def _write_to_stdout(windows: Windows, progress: Progress) -> None:
@@ -252,30 +209,6 @@ def _skip_done_lines(lines: Iterator[Line], file: PartialFile) -> Any:
             )
         print_message(f"nezha-np: {file.path} holds {file.rows:,} lines: going on after them")
     return digest
-
-
-def _identify(weights: Weights, tokenizer: Tokenizer, how: SentenceModel) -> dict[str, Any]:
-    """Say by their content which model, tokenizer and settings these are, wherever their files lie."""
-    model = hashlib.sha256(json.dumps(weights.config.to_dict(), sort_keys=True, default=repr).encode())
-    for name in sorted(weights):
-        array = np.ascontiguousarray(to_numpy(weights[name]))
-        model.update(f"{name} {array.dtype} {array.shape}".encode())
-        model.update(array.data)
-    settings = {field.name: getattr(how, field.name) for field in dataclasses.fields(how)}
-    steps = [f"{step.kind} {step.activation} {step.residual}" for step in settings.pop("steps")]
-    for step in how.steps:
-        for name, array in sorted(step.arrays.items()):
-            model.update(f"{name} {array.dtype} {array.shape}".encode())
-            model.update(np.ascontiguousarray(array).data)
-    del settings["cut_by"]
-    return settings | {
-        "pooling": "+".join(how.pooling),
-        "normalize": any(step.kind == "Normalize" for step in how.steps),
-        "steps": steps,
-        "nezha_np": nezha_np.__version__,
-        "model": model.hexdigest()[:16],
-        "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16],
-    }
 
 
 def _output_format(path: Path | None, format: str | None) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
-import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
@@ -44,20 +41,17 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Tag the texts."""
-    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+    from nezha_np.commands.task_lines import load_model, run_task
+    from nezha_np.jobs.records import tag_records
 
-    weights = load_model(options.model)
-
-    def tagged(records: Sequence[dict[str, Any]]) -> list[list[nz.Entity]]:
-        return nz.tag(
-            [record[options.field] for record in records],
-            weights,
-            aggregation=None if options.aggregation == "none" else options.aggregation,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-            stride=options.stride,
-        )
-
-    shown = TaskOfLines((options.field,), options.result, tagged, lambda one: f"{one.label} {one.text}")
-    run_task(shown, options)
+    task = tag_records(
+        load_model(options.model),
+        field=options.field,
+        result=options.result,
+        aggregation=None if options.aggregation == "none" else options.aggregation,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        stride=options.stride,
+    )
+    run_task(task, options)
     return SUCCESS

@@ -7,14 +7,9 @@ is needed. A file appears once it is complete.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-import itertools
-import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import nezha_np as nz
 from nezha_np.checks import check_integer
@@ -22,36 +17,9 @@ from nezha_np.commands.embed_lines import open_input
 from nezha_np.commands.output import write_bytes
 from nezha_np.commands.progress import Progress
 from nezha_np.files.atomic import resolve_target, write_atomically
-from nezha_np.files.text_lines import Line, parse_record, read_lines
-
-TOGETHER = 32  # batches that are read, and sorted by length, together
-Record = dict[str, Any]
-PART = re.compile(r"\A(texts|pairs|questions|contexts|choices)\[(?P<number>\d+)\]")
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskOfLines:
-    """What a command does with records.
-
-    Attributes
-    ----------
-    fields : tuple of str
-        The fields of a record that it reads; the columns of a line. The last one may have several columns.
-    result : str
-        The field that it adds.
-    run : callable
-        Turns records into a list of results, dataclasses, for each.
-    shown : callable
-        Turns one of these results into words, for lines.
-    several : bool
-        Whether the last field is a list.
-    """
-
-    fields: tuple[str, ...]
-    result: str
-    run: Callable[[Sequence[Record]], Sequence[Sequence[Any]]]
-    shown: Callable[[Any], str]
-    several: bool = False
+from nezha_np.files.text_lines import read_lines
+from nezha_np.jobs.line_windows import next_window, whole_window
+from nezha_np.jobs.records import TaskOfLines, run_on_lines
 
 
 def load_model(path: str | None) -> nz.Weights | None:
@@ -102,39 +70,8 @@ def _written_lines(
     if form is None:
         form = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
     lines = read_lines(stream, name, format=form)
-    while some := list(itertools.islice(lines, options.batch_size * TOGETHER)):
-        records = [parse_record(line, format=form, fields=task.fields, several=task.several) for line in some]
-        for line, record in zip(some, records, strict=True):
-            if options.format != "lines" and task.result in record:
-                raise ValueError(
-                    f"{line.name}: expected an object without {task.result!r}, which the result is to be, got one with "
-                    "it: --result gives the result another name"
-                )
-        with _lines_named(some):
-            results = task.run(records)
-        rows = zip(records, results, strict=True)
-        yield "".join(_as_line(task, record, found, options.format) + "\n" for record, found in rows).encode()
+    row = 0
+    while some := next_window(lines, whole_window(row, options.batch_size)):
+        yield run_on_lines(task, some, input_format=form, output_format=options.format)
+        row += len(some)
         progress.add(len(some))
-
-
-def _as_line(task: TaskOfLines, record: Record, found: Sequence[Any], format: str | None) -> str:
-    if format == "lines":
-        return "\t".join(" ".join(task.shown(one).split()) for one in found)
-    results = [{name: _rounded(value) for name, value in dataclasses.asdict(one).items()} for one in found]
-    return json.dumps(record | {task.result: results}, ensure_ascii=False)
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-@contextlib.contextmanager
-def _lines_named(lines: Sequence[Line]) -> Iterator[None]:
-    """Have an error name the line that its text is from."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if match := PART.match(str(error)):
-            where = lines[int(match["number"])].name
-            raise type(error)(f"{where}{str(error)[match.end() :]}") from None
-        raise

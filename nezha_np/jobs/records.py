@@ -1,0 +1,210 @@
+"""Records to answers: what the commands from texts to answers, and the shards of a corpus, compute of some lines."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nezha_np.files.text_lines import Line, parse_record
+from nezha_np.text.classify import Label, classify
+from nezha_np.text.tag import Entity, tag
+from nezha_np.weights.weights import Weights
+
+Record = dict[str, Any]
+PART = re.compile(r"\A(texts|pairs|questions|contexts|choices)\[(?P<number>\d+)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskOfLines:
+    """What is done with records.
+
+    Attributes
+    ----------
+    fields : tuple of str
+        The fields of a record that it reads; the columns of a line. The last one may have several columns.
+    result : str
+        The field that it adds.
+    run : callable
+        Turns records into a list of results, dataclasses, for each.
+    shown : callable
+        Turns one of these results into words, for lines.
+    several : bool
+        Whether the last field is a list.
+    """
+
+    fields: tuple[str, ...]
+    result: str
+    run: Callable[[Sequence[Record]], Sequence[Sequence[Any]]]
+    shown: Callable[[Any], str]
+    several: bool = False
+
+
+def classify_records(
+    weights: Weights | None,
+    *,
+    field: str = "text",
+    pair_field: str | None = None,
+    result: str = "labels",
+    top_k: int = 1,
+    batch_size: int = 32,
+    max_length: int | None = None,
+) -> TaskOfLines:
+    """Make the task that classifies the texts of records.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The model; None: that of `nezha_np.classify`.
+    field, pair_field : str
+        The fields of the text, and of a second one; None: there is none.
+    result : str
+        The field that it adds.
+    top_k, batch_size, max_length
+        As `nezha_np.classify` takes them.
+
+    Returns
+    -------
+    TaskOfLines
+        The task.
+
+    Examples
+    --------
+    >>> task = classify_records(None)
+    >>> data = run_on_lines(task, [Line("line 1", "房间很干净".encode())], input_format="lines", output_format="lines")
+    >>> data.decode()[:8]
+    'positive'
+    """
+
+    def classified(records: Sequence[Record]) -> list[list[Label]]:
+        return classify(
+            [record[field] for record in records],
+            weights,
+            pairs=None if pair_field is None else [record[pair_field] for record in records],
+            top_k=top_k,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
+
+    fields = (field,) if pair_field is None else (field, pair_field)
+    return TaskOfLines(fields, result, classified, lambda one: f"{one.label} {one.score:.3f}")
+
+
+def tag_records(
+    weights: Weights | None,
+    *,
+    field: str = "text",
+    result: str = "entities",
+    aggregation: Any = "first",
+    batch_size: int = 32,
+    max_length: int | None = None,
+    stride: int = 128,
+) -> TaskOfLines:
+    """Make the task that finds the entities in the texts of records.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The model; None: that of `nezha_np.tag`.
+    field : str
+        The field of the text.
+    result : str
+        The field that it adds.
+    aggregation, batch_size, max_length, stride
+        As `nezha_np.tag` takes them.
+
+    Returns
+    -------
+    TaskOfLines
+        The task.
+
+    Examples
+    --------
+    >>> task = tag_records(None)
+    >>> lines = [Line("line 1", "周恩来在北京。".encode())]
+    >>> run_on_lines(task, lines, input_format="lines", output_format="lines").decode()
+    'PER 周恩来\\tLOC 北京\\n'
+    """
+
+    def tagged(records: Sequence[Record]) -> list[list[Entity]]:
+        return tag(
+            [record[field] for record in records],
+            weights,
+            aggregation=aggregation,
+            batch_size=batch_size,
+            max_length=max_length,
+            stride=stride,
+        )
+
+    return TaskOfLines((field,), result, tagged, lambda one: f"{one.label} {one.text}")
+
+
+def run_on_lines(
+    task: TaskOfLines, lines: Sequence[Line], *, input_format: str, output_format: str | None = None
+) -> bytes:
+    """Run a task on lines, and make the lines of its results.
+
+    Parameters
+    ----------
+    task : TaskOfLines
+        What is done.
+    lines : sequence of Line
+        The lines of the input, which go through the model sorted by length.
+    input_format : str
+        "lines" or "jsonl".
+    output_format : str, optional
+        "lines": the results alone; else JSON Lines, each record with its results.
+
+    Returns
+    -------
+    bytes
+        A line for each line.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is wrong; the message names the line.
+
+    Examples
+    --------
+    >>> task = TaskOfLines(("text",), "labels", lambda records: [[] for _ in records], str)
+    >>> run_on_lines(task, [Line("line 1", b"one")], input_format="lines")
+    b'{"text": "one", "labels": []}\\n'
+    """
+    records = [parse_record(line, format=input_format, fields=task.fields, several=task.several) for line in lines]
+    for line, record in zip(lines, records, strict=True):
+        if output_format != "lines" and task.result in record:
+            raise ValueError(
+                f"{line.name}: expected an object without {task.result!r}, which the result is to be, got one with "
+                "it: --result gives the result another name"
+            )
+    with _lines_named(lines):
+        results = task.run(records)
+    rows = zip(records, results, strict=True)
+    return "".join(_as_line(task, record, found, output_format) + "\n" for record, found in rows).encode()
+
+
+def _as_line(task: TaskOfLines, record: Record, found: Sequence[Any], format: str | None) -> str:
+    if format == "lines":
+        return "\t".join(" ".join(task.shown(one).split()) for one in found)
+    results = [{name: _rounded(value) for name, value in dataclasses.asdict(one).items()} for one in found]
+    return json.dumps(record | {task.result: results}, ensure_ascii=False)
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+@contextlib.contextmanager
+def _lines_named(lines: Sequence[Line]) -> Iterator[None]:
+    """Have an error name the line that its text is from."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if match := PART.match(str(error)):
+            where = lines[int(match["number"])].name
+            raise type(error)(f"{where}{str(error)[match.end() :]}") from None
+        raise
