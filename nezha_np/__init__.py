@@ -62,6 +62,7 @@ from nezha_np.weights.weights import Weights
 if TYPE_CHECKING:
     from nezha_np import oracle as oracle
     from nezha_np.explanation.explain import explain
+    from nezha_np.jobs.run_corpus import run_corpus
 
 __version__ = "0.1.0"
 
@@ -110,6 +111,7 @@ __all__ = [
     "next_sentence_prediction",
     "pretraining",
     "question_answering",
+    "run_corpus",
     "save_vocabulary",
     "sequence_classification",
     "softmax",
@@ -125,6 +127,8 @@ def __getattr__(name: str) -> Any:
     """Load the rooms above `nezha_np.model` that a forward pass does not need, when they are first asked for."""
     if name == "explain":
         return importlib.import_module("nezha_np.explanation.explain").explain
+    if name == "run_corpus":
+        return importlib.import_module("nezha_np.jobs.run_corpus").run_corpus
     if name == "oracle":
         return importlib.import_module("nezha_np.oracle")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

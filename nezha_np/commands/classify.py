@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nezha_np.commands import Subparsers
+from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
 from nezha_np.commands.task_options import add_options
@@ -32,22 +33,24 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--pair-field", type=typed_text, metavar="NAME", help="classify pairs: where the second text stands"
     )
+    add_job_options(parser)
     parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Classify the texts."""
+    how = {
+        "field": options.field,
+        "pair_field": options.pair_field,
+        "result": options.result,
+        "top_k": options.top_k,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+    }
+    if is_job(options):
+        return run_job("classify", options, output_format=options.format, **how)
     from nezha_np.commands.task_lines import load_model, run_task
     from nezha_np.jobs.records import classify_records
 
-    task = classify_records(
-        load_model(options.model),
-        field=options.field,
-        pair_field=options.pair_field,
-        result=options.result,
-        top_k=options.top_k,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-    )
-    run_task(task, options)
+    run_task(classify_records(load_model(options.model), **how), options)
     return SUCCESS

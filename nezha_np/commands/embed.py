@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nezha_np.commands import Subparsers
+from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
 from nezha_np.files import text_lines, vector_file
@@ -27,7 +28,8 @@ def add(commands: Subparsers) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a .npy, .safetensors or .jsonl file; JSON Lines on standard output if left out",
+        help="a .npy, .safetensors or .jsonl file, or a folder (a name that ends in /); JSON Lines on standard output if left "
+        "out",
     )
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
@@ -68,27 +70,35 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--format", choices=vector_file.FORMATS, help="of OUT; by its name if left out")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.add_argument("--restart", action="store_true", help="begin anew, and throw away what OUT.partial holds")
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew, and throw away what OUT.partial, or the folder OUT, holds"
+    )
     parser.add_argument("--progress", action="store_true", help="show progress even where stderr is no terminal")
+    add_job_options(parser, restart=False)
     parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Embed the texts, batch by batch."""
+    how = {
+        "pooling": options.pooling,
+        "normalize": options.normalize,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+        "prompt": options.prompt,
+        "field": options.field,
+    }
+    if is_job(options):
+        return run_job("embed", options, output_format=options.format, **how)
     from nezha_np.commands.embed_lines import embed_lines
 
     embed_lines(
         options.file,
         options.output,
         model=options.model,
-        pooling=options.pooling,
-        normalize=options.normalize,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        prompt=options.prompt,
+        **how,
         input_format=options.input_format,
         output_format=options.format,
-        field=options.field,
         force=options.force,
         restart=options.restart,
         progress=options.progress,

@@ -84,18 +84,20 @@ class Progress:
 
 
 @contextlib.contextmanager
-def shown_steps(unit: str) -> Iterator[Callable[[int, int], None] | None]:
+def shown_steps(unit: str, *, wanted: bool = False) -> Iterator[Callable[[int, int], None] | None]:
     """Show on a terminal how many steps of a long run are done, and take the bar away at its end.
 
     Parameters
     ----------
     unit : str
         What a step is.
+    wanted : bool
+        Whether to show them also where standard error is no terminal.
 
     Yields
     ------
     callable or None
-        Is to be called with the number of steps that are done, and of all; None where standard error is no terminal.
+        Is to be called with the number of steps that are done, and of all; None where nothing is shown.
 
     Examples
     --------
@@ -103,7 +105,7 @@ def shown_steps(unit: str) -> Iterator[Callable[[int, int], None] | None]:
     ...     if progress is not None:
     ...         progress(1, 26)
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if sys.stderr is None or not (wanted or sys.stderr.isatty()):
         yield None
         return
     bar = _bar(sys.stderr, unit=f" {unit}", leave=False)

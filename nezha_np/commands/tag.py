@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nezha_np.commands import Subparsers
+from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
 from nezha_np.commands.task_options import add_options
@@ -36,22 +37,24 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--field", type=typed_text, default="text", metavar="NAME", help="where in a JSON object the text stands (text)"
     )
+    add_job_options(parser)
     parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Tag the texts."""
+    how = {
+        "field": options.field,
+        "result": options.result,
+        "aggregation": None if options.aggregation == "none" else options.aggregation,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+        "stride": options.stride,
+    }
+    if is_job(options):
+        return run_job("tag", options, output_format=options.format, **how)
     from nezha_np.commands.task_lines import load_model, run_task
     from nezha_np.jobs.records import tag_records
 
-    task = tag_records(
-        load_model(options.model),
-        field=options.field,
-        result=options.result,
-        aggregation=None if options.aggregation == "none" else options.aggregation,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        stride=options.stride,
-    )
-    run_task(task, options)
+    run_task(tag_records(load_model(options.model), **how), options)
     return SUCCESS

@@ -1,7 +1,7 @@
 """Windows: the lines that are read, and sorted by length, together.
 
-Windows begin at multiples of `WINDOW` batches, whatever stands before them. So a shard of a corpus that begins there has
-the windows, and so the batches, of a run over the whole corpus, and the same results bit for bit.
+Windows begin at multiples of `WINDOW` batches, whatever stands before them. So a shard of a corpus that begins there
+has the windows, and so the batches, of a run over the whole corpus, and the same results bit for bit.
 """
 
 from __future__ import annotations
