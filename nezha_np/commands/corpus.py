@@ -35,19 +35,36 @@ def add_job_options(parser: argparse.ArgumentParser, *, restart: bool = True) ->
         )
 
 
-def is_job(options: argparse.Namespace) -> bool:
+def is_job(options: argparse.Namespace, *, restart: bool = True) -> bool:
     """Say whether the output is the folder of a job; check that the options of jobs stand where they mean something.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The options of the command.
+    restart : bool
+        Whether ``--restart`` is one of them.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Raises
+    ------
+    ValueError
+        If an option of a job is there without one.
 
     Examples
     --------
-    >>> options = argparse.Namespace(workers=None, output="vectors.npy", shard_lines=None, on_error=None)
+    >>> options = argparse.Namespace(workers=None, output="vectors.npy", shard_lines=None, on_error=None, restart=False)
     >>> is_job(options), is_job(argparse.Namespace(workers=2, output="vectors"))
     (False, True)
     """
     if options.workers is not None or (options.output or "").endswith(("/", os.sep)):
         return True
-    for name in ("shard_lines", "on_error"):
-        if getattr(options, name) is not None:
+    for name in ("shard_lines", "on_error", *(["restart"] if restart else [])):
+        if getattr(options, name):
             raise ValueError(f"{name}: expected --workers or an output that ends in / with it, got none")
     return False
 
@@ -85,7 +102,8 @@ def run_job(task: str, options: argparse.Namespace, *, output_format: str | None
         raise ValueError("output: expected a folder, which --workers needs, got standard output")
     if Path(options.output).suffix.lower() in SUFFIXES and not Path(options.output).is_dir():
         raise ValueError(
-            f"output: expected a folder, which --workers needs, got {options.output}; nezha-np join makes one file of it"
+            f"output: expected a folder, which --workers needs, got {options.output}; nezha-np join makes "
+            "one file of it"
         )
     if options.file in (None, "-"):
         raise ValueError("input: expected a file, which can be cut into shards, got standard input")

@@ -28,8 +28,8 @@ def add(commands: Subparsers) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a .npy, .safetensors or .jsonl file, or a folder (a name that ends in /); JSON Lines on standard output if left "
-        "out",
+        help="a .npy, .safetensors or .jsonl file, or a folder (its name ends in /); JSON Lines on standard output if "
+        "left out",
     )
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         "prompt": options.prompt,
         "field": options.field,
     }
-    if is_job(options):
+    if is_job(options, restart=False):
         return run_job("embed", options, output_format=options.format, **how)
     from nezha_np.commands.embed_lines import embed_lines
 

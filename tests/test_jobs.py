@@ -1,0 +1,467 @@
+"""Jobs over a corpus: the results of one run, bit for bit, whatever happens to the processes on the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nezha_np as nz
+from nezha_np.cli import main
+from nezha_np.files.temporary import PREFIX
+from nezha_np.jobs import compute, line_windows, processes
+from nezha_np.jobs.join import join
+from nezha_np.jobs.manifest import read_manifest
+from nezha_np.jobs.shards import cut_source
+from nezha_np.jobs.tasks import shard_size
+from nezha_np.weights.checkpoint import SHIPPED
+
+SIZES = {"vocab_size": 7000, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+SMALL = {**SIZES, "intermediate_size": 6, "max_position_embeddings": 40, "initializer_range": 0.5}
+WORDS = ["房间很干净。", "价格", "", "The hotel, 价格也便宜", "早餐一般，但是服务很热情", "好"]
+BATCH = 2
+SHARD = 32 * BATCH  # lines: the smallest that a shard may have
+LINES = 5 * SHARD + 7
+WHOLE = ["--batch-size", str(BATCH)]
+JOB = [*WHOLE, "--shard-lines", str(SHARD)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """Make small models: NEZHA, BERT of 40 positions, and one with a head for each task of records."""
+    folder = tmp_path_factory.mktemp("models")
+    labels = {0: "O", 1: "B-PER", 2: "I-PER"}
+    for name, config, head in (
+        ("nezha", nz.NezhaConfig(**SMALL), None),
+        ("bert", nz.BertConfig(**SMALL), None),
+        ("other", nz.BertConfig(**{**SMALL, "hidden_size": 16}), None),
+        ("classify", nz.BertConfig(**SMALL, id2label=labels), "sequence_classification"),
+        ("tag", nz.BertConfig(**SMALL, id2label=labels), "token_classification"),
+    ):
+        nz.init(config, *([] if head is None else [head])).save(folder / name)
+        for file in ("vocab.txt", "tokenizer_config.json"):
+            shutil.copy(SHIPPED / file, folder / name)
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch) -> Path:
+    """Work in a folder with a file of lines of many lengths; return the folder."""
+    monkeypatch.chdir(tmp_path)
+    lines = [WORDS[number % 6] + str(number % 4) * (number % 11) for number in range(LINES)]
+    (tmp_path / "texts.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    return tmp_path
+
+
+def embed(models: Path, out: str | Path = "job", source: str | Path = "texts.txt", model: str = "nezha", **options):
+    options = {"batch_size": BATCH, "shard_lines": SHARD} | options
+    return nz.run_corpus("embed", source, out, model=models / model, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def succeed(capsys, *arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def fail(capsys, *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+def test_two_workers_write_what_one_run_of_the_command_writes(capsys, models, corpus):
+    for name in ("a.npy", "a.safetensors", "a.jsonl"):
+        form = name.partition(".")[2]
+        succeed(capsys, "embed", "texts.txt", "-o", name, "--model", models / "nezha", *WHOLE)
+        where = f"{form}s/"
+        workers = ["--workers", 2] if form == "npy" else []
+        succeed(
+            capsys, "embed", "texts.txt", "-o", where, "--model", models / "nezha", "--format", form, *JOB, *workers
+        )
+        assert sorted(path.name for path in Path(where).iterdir()) == [
+            "manifest.json",
+            *(f"part-{number:05}.{form}" for number in range(6)),
+        ]
+        succeed(capsys, "join", where, "-o", f"joined.{form}")
+        assert Path(f"joined.{form}").read_bytes() == Path(name).read_bytes()
+    assert np.load("npys/part-00005.npy").shape == (7, 8)
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_records_are_those_of_the_command(capsys, models, corpus, task):
+    source = corpus / "texts.jsonl"
+    lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    records = "".join(json.dumps({"id": number, "review": line}) + "\n" for number, line in enumerate(lines))
+    source.write_text(records + "\n \n", encoding="utf-8")  # empty lines at the end are no lines
+    arguments = [task, source, "--model", models / task, "--field", "review"]
+    succeed(capsys, *arguments, *WHOLE, "-o", "whole.jsonl")
+    succeed(capsys, *arguments, *JOB, "-o", "job", "--workers", 2)
+    succeed(capsys, "join", "job", "-o", "joined.jsonl")
+    assert Path("joined.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+    assert Path("joined.jsonl").read_bytes().count(b"\n") == LINES
+
+
+def test_long_lines_end_windows_early_in_a_shard_as_in_the_whole(capsys, models, corpus, monkeypatch):
+    monkeypatch.setattr(line_windows, "LONGEST_WINDOW", 300)
+    succeed(capsys, "embed", "texts.txt", "-o", "a.npy", "--model", models / "nezha", *WHOLE)
+    embed(models)
+    join(Path("job"), Path("b.npy"))
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+
+
+def test_a_shard_has_whole_windows():
+    assert [shard_size(lines, 2) for lines in (1, 64, 65, 200)] == [64, 64, 128, 256]
+    with pytest.raises(ValueError, match="shard_lines: expected a number from 1 on, got 0"):
+        shard_size(0, 2)
+
+
+def test_a_file_without_lines_is_a_job_without_parts(capsys, models, corpus):
+    Path("none.txt").write_bytes(b"")
+    assert embed(models, source="none.txt", workers=2) == []
+    succeed(capsys, "join", "job", "-o", "v.npy")
+    assert np.load("v.npy").shape == (0, 8)
+
+
+def test_a_job_that_is_complete_computes_nothing_again(models, corpus, monkeypatch):
+    parts = embed(models)
+    before = [path.stat().st_mtime_ns for path in parts]
+    monkeypatch.setattr(processes, "start_worker", lambda: pytest.fail("nothing is missing"))
+    assert [path.stat().st_mtime_ns for path in embed(models, workers=2)] == before
+    assert [path.name for path in parts] == [f"part-{number:05}.npy" for number in range(6)]
+
+
+# --------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(models, corpus, monkeypatch):
+    embed(models, "whole")
+    started = []
+
+    def start_worker(original=processes.start_worker):
+        started.append(original())
+        return started[-1]
+
+    def progress(done: int, lines: int) -> None:
+        seen.append(done)
+        if len(seen) == 1:
+            for process in started:  # at least one of them has more to do
+                process.kill()
+
+    seen: list[int] = []
+    monkeypatch.setattr(processes, "start_worker", start_worker)
+    embed(models, workers=2, progress=progress)
+    assert len(started) > 2 and seen[-1] == LINES and all(process.poll() is not None for process in started)
+    found = contents(Path("job"))
+    assert {name: data for name, data in found.items() if not name.startswith(PREFIX)} == contents(Path("whole"))
+    embed(models)  # the next run removes what the killed one has left
+    assert contents(Path("job")) == contents(Path("whole"))
+
+
+def test_workers_that_always_die_end_the_job_with_one_message(capsys, models, corpus, monkeypatch):
+    monkeypatch.setattr(processes, "PROGRAM", "import os, sys; sys.stdin.readline(); os._exit(9)")
+    message = fail(capsys, "embed", "texts.txt", "-o", "job", "--model", models / "nezha", *JOB, "--workers", 1)
+    assert re.search(
+        r"texts\.txt, lines 1 to 64: expected a worker to compute them, but 3 ended before, the last one with status 9; "
+        r"0 of 6 shards are done, in job: run again",
+        message,
+    )
+    monkeypatch.undo()
+
+
+DRIVER = """
+import os, signal, sys
+import nezha_np as nz
+
+def progress(done, lines):
+    if done >= 2 * 64:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+nz.run_corpus("embed", "texts.txt", "job", model=sys.argv[1], batch_size=2, shard_lines=64, workers=2, progress=progress)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_after_a_driver_is_killed_a_rerun_computes_only_what_is_missing(models, corpus, monkeypatch):
+    embed(models, "whole")
+    command = [sys.executable, "-c", DRIVER, str(models / "nezha")]
+    # The workers have the driver's standard error, so this ends when they have ended.
+    killed = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, b"")
+    manifest = read_manifest(Path("job"))
+    missing = manifest.missing(Path("job"))
+    assert missing and len(missing) < 6
+    computed = []
+
+    def compute_shard(task, source, out, manifest, number, original=compute.compute_shard, **options):
+        computed.append(number)
+        return original(task, source, out, manifest, number, **options)
+
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.compute_shard", compute_shard)
+    embed(models)
+    assert computed == missing and contents(Path("job")) == contents(Path("whole"))
+
+
+def test_a_bad_row_stops_the_job_or_is_noted(capsys, models, corpus):
+    lines = Path("texts.txt").read_bytes().splitlines(keepends=True)
+    good = lines[:]
+    lines[70], lines[75], lines[200] = "好".encode() * 50 + b"\n", b"\xff\n", "价".encode() * 99 + b"\n"
+    Path("texts.txt").write_bytes(b"".join(lines))
+    arguments = ["embed", "texts.txt", "-o", "job", "--model", models / "bert", *JOB, "--workers", "2"]
+    message = fail(capsys, *arguments)
+    assert re.search(r"texts\.txt, line (71|76|201): expected .*; \d of 6 shards are done, in job: run again", message)
+    assert main([*map(str, arguments), "--on-error", "record"]) == 0
+    errors = [json.loads(line) for line in Path("job/errors.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(error["file"], error["line"]) for error in errors] == [("texts.txt", number) for number in (71, 76, 201)]
+    assert errors[0]["message"].startswith("expected at most 40 tokens") and "UTF-8" in errors[1]["message"]
+    assert all(set(error) == {"file", "line", "message"} for error in errors)
+    assert "warning: 3 lines gave errors, which job/errors.jsonl names" in capsys.readouterr().err.replace(os.sep, "/")
+    vectors = np.concatenate([np.load(path) for path in sorted(Path("job").glob("part-*"))])
+    assert np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist() == [70, 75, 200]
+    rows = [number for number in range(LINES) if number not in (70, 75, 200)]
+    texts = [line.decode().rstrip("\n") for line in good]
+    expected = nz.embed(texts, nz.load(models / "bert"))
+    np.testing.assert_allclose(vectors[rows], expected[rows], rtol=0, atol=1e-6)
+
+
+def test_a_bad_record_has_null_in_place_of_its_result(models, corpus):
+    Path("some.jsonl").write_text('{"text": "好"}\nno JSON\n"价格"\n\n{"text": 5}\n', encoding="utf-8")
+    with pytest.warns(UserWarning, match="3 lines gave errors"):
+        (part,) = nz.run_corpus("classify", "some.jsonl", "job", model=models / "classify", on_error="record")
+    rows = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    assert [row["labels"] is None for row in rows] == [False, True, False, True, True]
+    assert [json.loads(line)["line"] for line in Path("job/errors.jsonl").read_bytes().splitlines()] == [2, 4, 5]
+
+
+def test_a_stale_temporary_file_is_removed_and_not_taken_for_a_part(models, corpus):
+    embed(models, "whole")
+    embed(models)
+    Path("job/part-00002.npy").unlink()
+    stale = Path("job") / f"{PREFIX}0123"
+    (stale / "files").mkdir(parents=True)
+    (stale / "files" / "part-00002.npy").write_bytes(b"half")
+    os.utime(stale / "files" / "part-00002.npy", (0, 0))
+    for path in (stale / "files", stale):
+        os.utime(path, (0, 0))
+    embed(models)
+    assert contents(Path("job")) == contents(Path("whole"))
+
+
+def test_another_job_in_the_folder_is_refused_by_what_differs_until_it_is_begun_anew(capsys, models, corpus):
+    embed(models)
+    for options, message in (
+        ({"model": "bert"}, "expected a job with model '"),
+        ({"pooling": "cls"}, "expected a job with pooling 'cls', got one with 'mean'; restart=True begins anew"),
+        ({"shard_lines": 128}, "expected a job with shard_lines 128, got one with 64"),
+        ({"batch_size": 1}, "expected a job with "),
+        ({"output_format": "jsonl"}, "expected a job with output_format 'jsonl', got one with 'npy'"),
+    ):
+        with pytest.raises(ValueError, match=f"manifest.json: {re.escape(message)}"):
+            embed(models, **options)
+    with pytest.raises(ValueError, match="expected a job with task 'classify', got one with 'embed'"):
+        nz.run_corpus("classify", "texts.txt", "job", model=models / "classify")
+    arguments = ["embed", "texts.txt", "-o", "job/", "--model", models / "bert", *JOB]
+    assert "--restart begins anew" in fail(capsys, *arguments)
+    succeed(capsys, *arguments, "--restart")
+    embed(models, "other", model="bert")
+    assert contents(Path("job")) == contents(Path("other"))
+    Path("job/manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="manifest.json: expected the manifest of a job, got something else"):
+        embed(models)
+
+
+def test_a_worker_that_finds_another_model_refuses_it(models, corpus, monkeypatch):
+    shutil.copytree(models / "nezha", "model")
+
+    def start_worker(original=processes.start_worker):
+        nz.init(nz.NezhaConfig(**SMALL), seed=9).save("model")
+        return original()
+
+    monkeypatch.setattr(processes, "start_worker", start_worker)
+    with pytest.raises(ValueError, match=r"model: expected '\w+', which the job was begun with, got '\w+' in a worker"):
+        nz.run_corpus("embed", "texts.txt", "job", model="model", workers=1)
+    assert read_manifest(Path("job")).missing(Path("job")) == [0]
+
+
+@pytest.mark.parametrize("change", ["a line in the middle", "a line more", "a line less"])
+def test_a_source_that_changed_is_refused(models, corpus, change):
+    embed(models)
+    Path("job/part-00003.npy").unlink()
+    lines = Path("texts.txt").read_bytes().splitlines(keepends=True)
+    if change == "a line in the middle":
+        lines[70] = b"X" + lines[70][1:]
+    Path("texts.txt").write_bytes(b"".join(lines[:-1] if "less" in change else lines) + b"1\n" * ("more" in change))
+    first = "65 to 128" if "middle" in change else "321 to 32"
+    with pytest.raises(ValueError, match=f"texts.txt: expected the lines that .* others from lines {first}"):
+        embed(models)
+    assert not Path("job/part-00003.npy").exists()
+    embed(models, restart=True)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before a shard", "while it is read"])
+def test_a_source_that_changes_under_way_is_refused(models, corpus, late):
+    changed = Path("texts.txt").read_bytes()[:-3] + b"XX\n"  # in the last shard
+    calls = []
+
+    def progress(done: int, lines: int) -> None:
+        calls.append(done)
+        if done >= (LINES - 6 if late else SHARD) and Path("texts.txt").read_bytes() != changed:
+            Path("texts.txt").write_bytes(changed)
+
+    if late:  # the last shard has windows of two lines, and the first of them reports
+        shard = cut_source(Path("texts.txt"), format="lines", shard_lines=SHARD)[-1]
+        lines = compute.read_shard(Path("texts.txt"), shard)
+        next(lines)
+        Path("texts.txt").write_bytes(changed)
+        with Path("texts.txt").open("r+b"), pytest.raises(ValueError, match="lines 321 to 327 as they were"):
+            if list(lines)[-1].raw.endswith(b"XX\n"):
+                pytest.fail("the change was not seen")
+            raise ValueError("lines 321 to 327 as they were")  # what was read before is unchanged
+        return
+    with pytest.raises(ValueError, match=r"lines 321 to 327 as they were .*; 5 of 6 shards are done, in job"):
+        embed(models, progress=progress)
+
+
+FULL = """
+import resource, sys
+from nezha_np.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # what a part of 64 vectors needs is more
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_ends_the_job_with_one_line_and_a_rerun_goes_on(capsys, models, corpus, monkeypatch):
+    pytest.importorskip("resource", reason="this system has no limit for the size of a file")
+    embed(models, "whole")
+    embed(models)
+    Path("job/part-00000.npy").unlink()
+    Path("job/part-00005.npy").unlink()  # the last, of 7 vectors, is small enough
+    arguments = ["embed", "texts.txt", "-o", "job", "--model", models / "nezha", *JOB, "--workers", 2]
+    command = [sys.executable, "-c", FULL, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"nezha-np: \[Errno {errno.EFBIG}\] File too large: 'job/part-00000\.npy'; [45] of 6 shards are done, in job: "
+        r"run again, it goes on with the others\n",
+        done.stderr,
+    )
+    succeed(capsys, *arguments)
+    assert contents(Path("job")) == contents(Path("whole"))
+
+
+def test_an_interruption_says_how_to_go_on_and_ends_the_workers(capsys, models, corpus, monkeypatch):
+    started = []
+
+    def start_worker(original=processes.start_worker):
+        started.append(original())
+        raise_at_once.append(True)
+        return started[-1]
+
+    raise_at_once: list[bool] = []
+    original = processes.run_in_processes
+
+    def interrupted(numbers, job, workers, hear):
+        def heard(number, said):
+            raise KeyboardInterrupt
+
+        original(numbers, job, workers, heard)
+
+    monkeypatch.setattr(processes, "start_worker", start_worker)
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.run_in_processes", interrupted)
+    arguments = ["embed", "texts.txt", "-o", "job", "--model", models / "nezha", *JOB, "--workers", 2]
+    assert main(list(map(str, arguments))) == 130
+    assert capsys.readouterr().err == (
+        "nezha-np: interrupted: the same command goes on with the shards that job lacks\n"
+    )
+    assert started and all(process.poll() is not None for process in started)
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed", "texts.txt", "--workers", "2"], "--output: expected a folder, which --workers needs, got standard"),
+        (["embed", "texts.txt", "--workers", "2", "-o", "v.npy"], "--output: expected a folder, which --workers needs"),
+        (["embed", "--workers", "2", "-o", "job"], "FILE: expected a file, which can be cut into shards"),
+        (["embed", "nowhere.txt", "-o", "job/"], "nowhere.txt"),
+        (["embed", ".", "-o", "job/"], "expected a file, which can be cut into shards, found something else"),
+        (["embed", "texts.txt", "--workers", "0", "-o", "job"], "--workers: expected a number from 1 on, got 0"),
+        (["embed", "texts.txt", "-o", "job/", "--shard-lines", "0"], "--shard-lines: expected a number from 1 on"),
+        (["embed", "texts.txt", "-o", "v.npy", "--shard-lines", "64"], "--shard-lines: expected --workers or"),
+        (["classify", "texts.txt", "-o", "v.jsonl", "--on-error", "stop"], "--on-error: expected --workers or"),
+        (["tag", "texts.txt", "-o", "v.jsonl", "--restart"], "--restart: expected --workers or"),
+        (["tag", "texts.txt", "-o", "job/", "--force"], "--force: expected --restart"),
+        (["tag", "texts.txt", "-o", "job/", "--format", "lines"], "--format: expected jsonl or none, got 'lines'"),
+        (["classify", "texts.txt", "-o", "job/", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
+        (["embed", "texts.txt", "-o", "texts.txt/"], "expected a folder for the parts of a job, found something"),
+        (["embed", "texts.txt", "-o", "own/"], "expected a new folder, or that of a job, found one with mine.txt"),
+        (["join", "own", "-o", "v.npy"], "own: expected the folder of a job, found no manifest.json in it"),
+    ],
+)
+def test_what_cannot_begin_is_one_line_and_leaves_nothing(capsys, corpus, arguments, message):
+    Path("own").mkdir()
+    Path("own/mine.txt").write_bytes(b"")
+    assert message in fail(capsys, *arguments)
+    assert sorted(path.name for path in corpus.rglob("*")) == ["mine.txt", "own", "texts.txt"]
+
+
+def test_join_refuses_parts_that_are_missing_cut_or_of_another_format(capsys, models, corpus):
+    embed(models)
+    assert "--output: expected a name that ends in .npy, as the parts do" in fail(capsys, "join", "job", "-o", "v.jsonl")
+    succeed(capsys, "join", "job", "-o", "v.npy")
+    assert "v.npy: expected a new file, found one; --force replaces it" in fail(capsys, "join", "job", "-o", "v.npy")
+    part = Path("job/part-00001.npy")
+    part.write_bytes(part.read_bytes()[:-1])
+    assert "part-00001.npy: expected a part of the job" in fail(capsys, "join", "job", "-o", "v.npy", "--force")
+    part.unlink()
+    assert "got none of part-00001.npy: run the job again" in fail(capsys, "join", "job", "-o", "v.npy", "--force")
+    assert np.load("v.npy").shape == (LINES, 8)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "kind", "message"),
+    [
+        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, got 'answers'"),
+        ("embed", {"top_k": 1}, TypeError, "top_k: expected an option of embed, one of pooling, "),
+        ("embed", {"on_error": "pass"}, ValueError, "on_error: expected one of stop, record, got 'pass'"),
+        ("embed", {"output_format": "bin"}, ValueError, "output_format: expected npy, safetensors, jsonl or None"),
+        ("embed", {"input_format": "csv"}, ValueError, "input_format: expected one of lines, jsonl or None"),
+        ("embed", {"workers": True}, TypeError, "workers: expected "),
+        ("embed", {"batch_size": 0}, ValueError, "batch_size: expected a number from 1 on, got 0"),
+    ],
+)
+def test_a_wrong_argument_is_named(corpus, task, options, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        nz.run_corpus(task, "texts.txt", "job", **options)
+    assert not Path("job").exists()
+
+
+def test_options_may_be_numbers_of_numpy(models, corpus):
+    parts = embed(models, batch_size=np.int64(BATCH), normalize=np.True_, workers=1)
+    np.testing.assert_allclose(np.linalg.norm(np.load(parts[0]), axis=1), 1, atol=1e-6)
+
+
+def test_progress_counts_the_lines_of_an_earlier_run(models, corpus):
+    embed(models)
+    Path("job/part-00001.npy").unlink()
+    seen = []
+    embed(models, progress=lambda *numbers: seen.append(numbers))
+    assert [lines for _, lines in seen] == [LINES] * len(seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert LINES - SHARD < seen[0][0] and seen[-1][0] == LINES
