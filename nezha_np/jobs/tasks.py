@@ -114,11 +114,11 @@ def open_task(
     if name not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     if input_format not in FORMATS:
-        raise ValueError(f"input_format: expected one of {', '.join(FORMATS)} or None, got {input_format!r}")
+        raise ValueError(f"input_format: expected one of {', '.join(FORMATS)}, got {input_format!r}")
     formats = VECTOR_FORMATS if name == "embed" else ("jsonl",)
     output_format = output_format or formats[0]
     if output_format not in formats:
-        raise ValueError(f"output_format: expected {', '.join(formats)} or None, got {output_format!r}")
+        raise ValueError(f"output_format: expected {', '.join(formats)}, got {output_format!r}")
     builder = _vectors if name == "embed" else RECORD_TASKS[name][0]
     known = [one.name for one in inspect.signature(builder).parameters.values() if one.kind == one.KEYWORD_ONLY]
     if wrong := [option for option in options if option not in known]:
