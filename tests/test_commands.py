@@ -45,6 +45,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "questions.tsv").write_text("谁？\t房间\t价格\n", encoding="utf-8")
     (folder / "asked.jsonl").write_text('{"question": "谁？", "context": "房间很干净"}\n', encoding="utf-8")
     (folder / "texts.txt").write_text("房间\n价格\n\n早餐\n电脑\n", encoding="utf-8")
+    nz.run_corpus("embed", folder / "texts.txt", folder / "job", model=folder / "模型")
     (folder / "tags.tsv").write_text("房\tB\n间\tI\n\n" * 10, encoding="utf-8")
     (folder / "measured").mkdir()
     (folder / "measured" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n', encoding="utf-8")
@@ -65,6 +66,7 @@ CALLS = {
     "answer": (["answer", "asked.jsonl", "--model", "答"], 0),
     "choose": (["choose", "questions.tsv", "--model", "选"], 0),
     "embed": (["embed", "texts.txt", "--model", "模型"], 0),
+    "join": (["join", "job", "-o", "joined.npy"], 0),
     "pretrain": (["pretrain", "texts.txt", "-o", "run", "--model", "模型", "--steps", "1", "--batch-size", "1"], 0),
     "finetune": (
         ["finetune", "tags.tsv", "--task", "tag", "-o", "run", "--model", "模型", "--epochs", "1", "--batch-size", "9"],
@@ -228,6 +230,8 @@ def test_every_subcommand_answers_a_signal_with_one_line_and_leaves_nothing(
     before = set(tmp_path.rglob("*"))
     if command in ("convert", "golden record"):
         monkeypatch.setattr("safetensors.numpy.save_file", stop_writing)
+    elif command == "join":
+        monkeypatch.setattr("shutil.copyfileobj", stop)
     elif command == "plot":
         monkeypatch.setattr("nezha_np.training.measurements.Metrics.read", stop)
     else:
