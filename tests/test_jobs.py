@@ -47,6 +47,7 @@ def models(tmp_path_factory) -> Path:
         ("other", nz.BertConfig(**{**SMALL, "hidden_size": 16}), None),
         ("classify", nz.BertConfig(**SMALL, id2label=labels), "sequence_classification"),
         ("tag", nz.BertConfig(**SMALL, id2label=labels), "token_classification"),
+        ("answer", nz.BertConfig(**SMALL), "question_answering"),
     ):
         nz.init(config, *([] if head is None else [head])).save(folder / name)
         for file in ("vocab.txt", "tokenizer_config.json"):
@@ -102,13 +103,14 @@ def test_two_workers_write_what_one_run_of_the_command_writes(capsys, models, co
     assert np.load("npys/part-00005.npy").shape == (7, 8)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", ["classify", "tag", "answer"])
 def test_records_are_those_of_the_command(capsys, models, corpus, task):
     source = corpus / "texts.jsonl"
     lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
     records = "".join(json.dumps({"id": number, "review": line}) + "\n" for number, line in enumerate(lines))
     source.write_text(records + "\n \n", encoding="utf-8")  # empty lines at the end are no lines
-    arguments = [task, source, "--model", models / task, "--field", "review"]
+    fields = ["--question-field", "review", "--context-field", "review"] if task == "answer" else ["--field", "review"]
+    arguments = [task, source, "--model", models / task, *fields]
     succeed(capsys, *arguments, *WHOLE, "-o", "whole.jsonl")
     succeed(capsys, *arguments, *JOB, "-o", "job", "--workers", 2)
     succeed(capsys, "join", "job", "-o", "joined.jsonl")
@@ -422,6 +424,7 @@ def test_an_interruption_says_how_to_go_on_and_ends_the_workers(capsys, models, 
         (["tag", "texts.txt", "-o", "job/", "--force"], "--force: expected --restart"),
         (["tag", "texts.txt", "-o", "job/", "--format", "lines"], "--format: expected jsonl, got 'lines'"),
         (["classify", "texts.txt", "-o", "job/", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
+        (["answer", "texts.txt", "-o", "job/"], "--model: expected a model that was trained for question_answering"),
         (["embed", "texts.txt", "-o", "texts.txt/"], "expected a folder for the parts of a job, found something"),
         (["embed", "texts.txt", "-o", "own/"], "expected a new folder, or that of a job, found one with mine.txt"),
         (["join", "own", "-o", "v.npy"], "own: expected the folder of a job, found no manifest.json in it"),
@@ -452,7 +455,7 @@ def test_join_refuses_parts_that_are_missing_cut_or_of_another_format(capsys, mo
 @pytest.mark.parametrize(
     ("task", "options", "kind", "message"),
     [
-        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, got 'answers'"),
+        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, answer, got 'answers'"),
         ("embed", {"top_k": 1}, TypeError, "top_k: expected an option of embed, one of pooling, "),
         ("embed", {"on_error": "pass"}, ValueError, "on_error: expected one of stop, record, got 'pass'"),
         ("embed", {"output_format": "bin"}, ValueError, "output_format: expected npy, safetensors, jsonl, got"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
-import nezha_np as nz
 from nezha_np.commands import Subparsers
+from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
 from nezha_np.commands.task_options import add_options
@@ -38,29 +36,27 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--context-field", type=typed_text, default="context", metavar="NAME", help="of a JSON object (context)"
     )
+    add_job_options(parser)
     parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Answer the questions."""
+    how = {
+        "question_field": options.question_field,
+        "context_field": options.context_field,
+        "result": options.result,
+        "top_k": options.top_k,
+        "max_answer_tokens": options.max_answer_tokens,
+        "impossible": options.impossible,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+        "stride": options.stride,
+    }
+    if is_job(options):
+        return run_job("answer", options, output_format=options.format, **how)
     from nezha_np.commands.task_lines import load_model, run_task
-    from nezha_np.jobs.records import TaskOfLines
+    from nezha_np.jobs.records import answer_records
 
-    weights = load_model(options.model)
-
-    def answered(records: Sequence[dict[str, Any]]) -> list[list[nz.Answer]]:
-        return nz.answer(
-            [record[options.question_field] for record in records],
-            [record[options.context_field] for record in records],
-            weights,
-            stride=options.stride,
-            max_answer_tokens=options.max_answer_tokens,
-            top_k=options.top_k,
-            impossible=options.impossible,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-        )
-
-    fields = (options.question_field, options.context_field)
-    run_task(TaskOfLines(fields, options.result, answered, lambda one: f"{one.text} {one.score:.3f}"), options)
+    run_task(answer_records(load_model(options.model), **how), options)
     return SUCCESS

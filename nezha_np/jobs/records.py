@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nezha_np.files.text_lines import Line, parse_record
+from nezha_np.text.answer import Answer, answer
 from nezha_np.text.classify import Label, classify
 from nezha_np.text.tag import Entity, tag
 from nezha_np.weights.weights import Weights
@@ -140,6 +141,60 @@ def tag_records(
         )
 
     return TaskOfLines((field,), result, tagged, lambda one: f"{one.label} {one.text}")
+
+
+def answer_records(
+    weights: Weights | None,
+    *,
+    question_field: str = "question",
+    context_field: str = "context",
+    result: str = "answers",
+    top_k: int = 1,
+    max_answer_tokens: int = 30,
+    impossible: bool = False,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    stride: int = 128,
+) -> TaskOfLines:
+    """Make the task that answers the questions of records.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The model; None: none ships with the package, and the task says so.
+    question_field, context_field : str
+        The fields of the question and of the text that holds its answer.
+    result : str
+        The field that it adds.
+    top_k, max_answer_tokens, impossible, batch_size, max_length, stride
+        As `nezha_np.answer` takes them.
+
+    Returns
+    -------
+    TaskOfLines
+        The task.
+
+    Examples
+    --------
+    >>> answer_records(None).fields
+    ('question', 'context')
+    """
+
+    def answered(records: Sequence[Record]) -> list[list[Answer]]:
+        return answer(
+            [record[question_field] for record in records],
+            [record[context_field] for record in records],
+            weights,
+            stride=stride,
+            max_answer_tokens=max_answer_tokens,
+            top_k=top_k,
+            impossible=impossible,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
+
+    fields = (question_field, context_field)
+    return TaskOfLines(fields, result, answered, lambda one: f"{one.text} {one.score:.3f}")
 
 
 def run_on_lines(

@@ -35,7 +35,7 @@ def run_corpus(
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> list[Path]:
-    """Embed, classify or tag a file of texts, shard by shard; a job that was killed goes on when it is run again.
+    """Embed, classify or tag a file of texts, or answer its questions, shard by shard; a job that was killed goes on when it is run again.
 
     The file is cut into shards. The results of each are written to a file of its own in the folder `out`, which appears
     when it is complete; ``manifest.json`` says what they were made with. They are the same, bit for bit, as those of
@@ -43,7 +43,7 @@ def run_corpus(
 
     Parameters
     ----------
-    task : {"embed", "classify", "tag"}
+    task : {"embed", "classify", "tag", "answer"}
         What is done.
     source : path
         The file: a text in each line, or JSON Lines.
@@ -68,8 +68,8 @@ def run_corpus(
     progress : callable, optional
         Is called with the number of lines that are done, and of all.
     **options
-        Those of `nezha_np.embed`, `nezha_np.classify` or `nezha_np.tag`, and the fields of JSON Lines: ``field``,
-        ``pair_field``, ``result``.
+        Those of `nezha_np.embed`, `nezha_np.classify`, `nezha_np.tag` or `nezha_np.answer`, and the fields of JSON
+        Lines: ``field``, ``pair_field``, ``question_field``, ``context_field``, ``result``.
 
     Returns
     -------

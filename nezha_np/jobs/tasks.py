@@ -17,7 +17,7 @@ from nezha_np.files.text_lines import FORMATS, Line
 from nezha_np.files.vector_file import FIELD, file_header
 from nezha_np.files.vector_file import FORMATS as VECTOR_FORMATS
 from nezha_np.jobs.line_windows import WINDOW, whole_window, window_size
-from nezha_np.jobs.records import TaskOfLines, classify_records, run_on_lines, tag_records
+from nezha_np.jobs.records import TaskOfLines, answer_records, classify_records, run_on_lines, tag_records
 from nezha_np.jobs.vectors import embed_window, identify_model, identify_sentence_model
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options
@@ -26,10 +26,11 @@ from nezha_np.text.sentence_model import vector_size
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.weights import Weights
 
-# The tasks from records to answers, and the head that ships beside the model for each.
+# The tasks from records to answers, and the head that ships beside the model for each, if one does.
 RECORD_TASKS: Mapping[str, tuple[Callable[..., TaskOfLines], str]] = {
     "classify": (classify_records, "sentiment"),
     "tag": (tag_records, "names"),
+    "answer": (answer_records, ""),
 }
 TASKS = ("embed", *RECORD_TASKS)
 SHARED = {"window": WINDOW, "numpy": np.__version__}  # of the identity of every task
@@ -168,13 +169,13 @@ def _vectors(
 
 def _records(name: str, weights: Weights | None, input_format: str, options: Mapping[str, Any]) -> Task:
     builder, head = RECORD_TASKS[name]
-    chosen, tokenizer = choose_model(weights, None, head=head)
-    bound = inspect.signature(builder).bind(chosen, **options)
+    bound = inspect.signature(builder).bind(weights, **options)
     bound.apply_defaults()
     settings = {option: value for option, value in bound.arguments.items() if option != "weights"}
     batch_size = check_integer("batch_size", settings["batch_size"], least=1)
-    task = builder(chosen, **options)
-    task.run([])  # a wrong option is an error before anything is read
+    task = builder(weights, **options)
+    task.run([])  # a wrong option, or a model that is missing, is an error before anything is read
+    chosen, tokenizer = choose_model(weights, None, head=head)
     identity = {"task": name} | identify_model(chosen, tokenizer) | settings
     return Task(
         identity | {"input_format": input_format, "output_format": "jsonl"} | SHARED,
