@@ -35,7 +35,7 @@ def run_corpus(
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> list[Path]:
-    """Embed, classify or tag a file of texts, or answer its questions, shard by shard; a job that was killed goes on when it is run again.
+    """Run a task over a file of texts, shard by shard; a job that was killed goes on when it is run again.
 
     The file is cut into shards. The results of each are written to a file of its own in the folder `out`, which appears
     when it is complete; ``manifest.json`` says what they were made with. They are the same, bit for bit, as those of
