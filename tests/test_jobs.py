@@ -297,7 +297,10 @@ def test_another_job_in_the_folder_is_refused_by_what_differs_until_it_is_begun_
         nz.run_corpus("classify", "texts.txt", "job", model=models / "classify")
     arguments = ["embed", "texts.txt", "-o", "job/", "--model", models / "bert", *JOB]
     assert "--restart begins anew" in fail(capsys, *arguments)
+    Path("job/part-1.txt").write_bytes(b"mine")
     succeed(capsys, *arguments, "--restart")
+    assert Path("job/part-1.txt").read_bytes() == b"mine"  # not one of a job's
+    Path("job/part-1.txt").unlink()
     embed(models, "other", model="bert")
     assert contents(Path("job")) == contents(Path("other"))
     Path("job/manifest.json").write_text("{}", encoding="utf-8")
@@ -426,6 +429,7 @@ def test_an_interruption_says_how_to_go_on_and_ends_the_workers(capsys, models, 
         (["classify", "texts.txt", "-o", "job/", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
         (["answer", "texts.txt", "-o", "job/"], "--model: expected a model that was trained for question_answering"),
         (["embed", "texts.txt", "-o", "texts.txt/"], "expected a folder for the parts of a job, found something"),
+        (["embed", "texts.txt", "-o", "own/", "--restart"], "that of a job, found one with mine.txt"),
         (["embed", "texts.txt", "-o", "own/"], "expected a new folder, or that of a job, found one with mine.txt"),
         (["join", "own", "-o", "v.npy"], "own: expected the folder of a job, found no manifest.json in it"),
     ],

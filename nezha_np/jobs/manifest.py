@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from nezha_np.jobs.tasks import Task
 
 NAME = "manifest.json"
 ERRORS = "errors.jsonl"
+OF_A_JOB = re.compile(r"part-\d{5,}\.(npy|safetensors|jsonl)|errors(-\d{5,})?\.jsonl")  # with its manifest
 FORMAT = 1  # of the manifest
 
 
@@ -154,7 +156,7 @@ def begin(out: Path, source: Path, manifest: Manifest, *, restart: bool) -> None
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out}: expected a folder for the parts of a job, found something that is no folder")
-    if restart:
+    if restart and (out / NAME).exists():
         _clear(out)
     elif (before := read_manifest(out)) is not None:
         _check_same(out / NAME, source, manifest, before)
@@ -190,10 +192,11 @@ def _write(out: Path, manifest: Manifest) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what belongs to a job; its manifest last, so that what is left is a job until then."""
-    for path in sorted(out.glob("part-*")) + sorted(out.glob("errors*.jsonl")) if out.exists() else ():
-        path.unlink()
-    (out / NAME).unlink(missing_ok=True)
+    """Remove what belongs to a job, and nothing else; its manifest last, so that what is left is a job until then."""
+    for path in out.iterdir():
+        if OF_A_JOB.fullmatch(path.name):
+            path.unlink()
+    (out / NAME).unlink()
 
 
 def collect_errors(out: Path, shards: Sequence[Shard]) -> int:
