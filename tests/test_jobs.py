@@ -118,6 +118,21 @@ def test_records_are_those_of_the_command(capsys, models, corpus, task):
     assert Path("joined.jsonl").read_bytes().count(b"\n") == LINES
 
 
+def test_gaps_are_filled_and_texts_are_classified_by_labels(models, corpus):
+    Path("gaps.txt").write_text("房间很[MASK]净。\n[MASK]格[MASK]\n", encoding="utf-8")
+    (part,) = nz.run_corpus("fill_mask", "gaps.txt", "gaps", top_k=1)
+    rows = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    assert rows[0]["fillings"][0][0]["token"] == "干" and [len(row["fillings"]) for row in rows] == [1, 2]
+    config = nz.BertConfig(**SMALL, id2label={0: "no", 1: "entailment"})
+    nz.init(config, "sequence_classification").save("inference")
+    for file in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(SHIPPED / file, "inference")
+    (part,) = nz.run_corpus("classify", "gaps.txt", "labels", model="inference", labels=["体育", "财经"], top_k=2)
+    found = nz.classify_by_description(["房间很[MASK]净。", "[MASK]格[MASK]"], ["体育", "财经"], nz.load("inference"))
+    for line, labels in zip(part.read_text(encoding="utf-8").splitlines(), found, strict=True):
+        assert [one["label"] for one in json.loads(line)["labels"]] == [label.label for label in labels]
+
+
 def test_long_lines_end_windows_early_in_a_shard_as_in_the_whole(capsys, models, corpus, monkeypatch):
     monkeypatch.setattr(line_windows, "LONGEST_WINDOW", 300)
     succeed(capsys, "embed", "texts.txt", "-o", "a.npy", "--model", models / "nezha", *WHOLE)
@@ -459,7 +474,7 @@ def test_join_refuses_parts_that_are_missing_cut_or_of_another_format(capsys, mo
 @pytest.mark.parametrize(
     ("task", "options", "kind", "message"),
     [
-        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, answer, got 'answers'"),
+        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, answer, fill_mask, got 'answers'"),
         ("embed", {"top_k": 1}, TypeError, "top_k: expected an option of embed, one of pooling, "),
         ("embed", {"on_error": "pass"}, ValueError, "on_error: expected one of stop, record, got 'pass'"),
         ("embed", {"output_format": "bin"}, ValueError, "output_format: expected npy, safetensors, jsonl, got"),

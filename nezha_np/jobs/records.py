@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from nezha_np.checks import check_integer
 from nezha_np.files.text_lines import Line, parse_record
 from nezha_np.text.answer import Answer, answer
 from nezha_np.text.classify import Label, classify
+from nezha_np.text.fill_mask import Filling, fill_mask
 from nezha_np.text.tag import Entity, tag
+from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.weights import Weights
 
 Record = dict[str, Any]
@@ -30,7 +33,7 @@ class TaskOfLines:
     result : str
         The field that it adds.
     run : callable
-        Turns records into a list of results, dataclasses, for each.
+        Turns records into a list of results for each: dataclasses, or lists of them.
     shown : callable
         Turns one of these results into words, for lines.
     several : bool
@@ -53,6 +56,9 @@ def classify_records(
     top_k: int = 1,
     batch_size: int = 32,
     max_length: int | None = None,
+    labels: Sequence[str] | None = None,
+    template: str | None = None,
+    multi_label: bool = False,
 ) -> TaskOfLines:
     """Make the task that classifies the texts of records.
 
@@ -66,11 +72,18 @@ def classify_records(
         The field that it adds.
     top_k, batch_size, max_length
         As `nezha_np.classify` takes them.
+    labels, template, multi_label
+        As `nezha_np.classify_by_description` takes them, which is called where there are labels.
 
     Returns
     -------
     TaskOfLines
         The task.
+
+    Raises
+    ------
+    ValueError
+        If an option is given that means nothing with labels, or without.
 
     Examples
     --------
@@ -80,9 +93,27 @@ def classify_records(
     'positive'
     """
 
+    if labels is None and (template is not None or multi_label):
+        raise ValueError(f"{'multi_label' if template is None else 'template'}: expected labels= with it, got none")
+    if labels is not None and pair_field is not None:
+        raise ValueError(f"pair_field: expected none where labels= is given, got {pair_field!r}")
+
     def classified(records: Sequence[Record]) -> list[list[Label]]:
+        texts = [record[field] for record in records]
+        if labels is not None:
+            best = check_integer("top_k", top_k, least=1)
+            found = classify_by_description(
+                texts,
+                labels,
+                weights,
+                multi_label=multi_label,
+                batch_size=batch_size,
+                max_length=max_length,
+                **({} if template is None else {"template": template}),
+            )
+            return [some[:best] for some in found]
         return classify(
-            [record[field] for record in records],
+            texts,
             weights,
             pairs=None if pair_field is None else [record[pair_field] for record in records],
             top_k=top_k,
@@ -92,6 +123,58 @@ def classify_records(
 
     fields = (field,) if pair_field is None else (field, pair_field)
     return TaskOfLines(fields, result, classified, lambda one: f"{one.label} {one.score:.3f}")
+
+
+def fill_mask_records(
+    weights: Weights | None,
+    *,
+    field: str = "text",
+    result: str = "fillings",
+    top_k: int = 5,
+    mask_token: str = "[MASK]",
+    batch_size: int = 32,
+    max_length: int | None = None,
+) -> TaskOfLines:
+    """Make the task that fills the gaps in the texts of records.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The model; None: that of `nezha_np.fill_mask`.
+    field : str
+        The field of the text.
+    result : str
+        The field that it adds.
+    top_k, mask_token, batch_size, max_length
+        As `nezha_np.fill_mask` takes them.
+
+    Returns
+    -------
+    TaskOfLines
+        The task; each of its results is a list, the fillings of a gap.
+
+    Examples
+    --------
+    >>> task = fill_mask_records(None, top_k=1)
+    >>> lines = [Line("line 1", "房间很[MASK]净。".encode())]
+    >>> run_on_lines(task, lines, input_format="lines", output_format="lines").decode()
+    '干 0.984\n'
+    """
+
+    def filled(records: Sequence[Record]) -> list[list[list[Filling]]]:
+        return fill_mask(
+            [record[field] for record in records],
+            weights,
+            top_k=top_k,
+            mask_token=mask_token,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
+
+    def shown(gap: Sequence[Filling]) -> str:
+        return " ".join(f"{token} {probability:.3f}" for token, _, probability in gap)
+
+    return TaskOfLines((field,), result, filled, shown)
 
 
 def tag_records(
@@ -245,11 +328,14 @@ def run_on_lines(
 def _as_line(task: TaskOfLines, record: Record, found: Sequence[Any], format: str | None) -> str:
     if format == "lines":
         return "\t".join(" ".join(task.shown(one).split()) for one in found)
-    results = [{name: _rounded(value) for name, value in dataclasses.asdict(one).items()} for one in found]
-    return json.dumps(record | {task.result: results}, ensure_ascii=False)
+    return json.dumps(record | {task.result: _as_json(found)}, ensure_ascii=False)
 
 
-def _rounded(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

@@ -43,7 +43,7 @@ def run_corpus(
 
     Parameters
     ----------
-    task : {"embed", "classify", "tag", "answer"}
+    task : {"embed", "classify", "tag", "answer", "fill_mask"}
         What is done.
     source : path
         The file: a text in each line, or JSON Lines.
@@ -68,8 +68,7 @@ def run_corpus(
     progress : callable, optional
         Is called with the number of lines that are done, and of all.
     **options
-        Those of `nezha_np.embed`, `nezha_np.classify`, `nezha_np.tag` or `nezha_np.answer`, and the fields of JSON
-        Lines: ``field``, ``pair_field``, ``question_field``, ``context_field``, ``result``.
+        Those of `nezha_np.embed`, `nezha_np.classify`, `nezha_np.tag` and so on, and the fields of JSON Lines: ``field``, ``pair_field``, ``question_field``, ``context_field``, ``result``.
 
     Returns
     -------

@@ -17,7 +17,14 @@ from nezha_np.files.text_lines import FORMATS, Line
 from nezha_np.files.vector_file import FIELD, file_header
 from nezha_np.files.vector_file import FORMATS as VECTOR_FORMATS
 from nezha_np.jobs.line_windows import WINDOW, whole_window, window_size
-from nezha_np.jobs.records import TaskOfLines, answer_records, classify_records, run_on_lines, tag_records
+from nezha_np.jobs.records import (
+    TaskOfLines,
+    answer_records,
+    classify_records,
+    fill_mask_records,
+    run_on_lines,
+    tag_records,
+)
 from nezha_np.jobs.vectors import embed_window, identify_model, identify_sentence_model
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options
@@ -31,6 +38,7 @@ RECORD_TASKS: Mapping[str, tuple[Callable[..., TaskOfLines], str]] = {
     "classify": (classify_records, "sentiment"),
     "tag": (tag_records, "names"),
     "answer": (answer_records, ""),
+    "fill_mask": (fill_mask_records, ""),
 }
 TASKS = ("embed", *RECORD_TASKS)
 SHARED = {"window": WINDOW, "numpy": np.__version__}  # of the identity of every task
