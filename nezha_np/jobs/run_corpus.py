@@ -67,6 +67,7 @@ def run_corpus(
         Of vectors; None: npy. The others are written as jsonl.
     progress : callable, optional
         Is called with the number of lines that are done, and of all.
+    **options
         Those of `nezha_np.embed`, `nezha_np.classify` and so on, and the fields of JSON Lines: ``field``,
         ``pair_field``, ``question_field``, ``context_field``, ``result``.
 
