@@ -170,7 +170,7 @@ def begin(out: Path, source: Path, manifest: Manifest, *, restart: bool) -> None
 
 
 def _check_same(path: Path, source: Path, now: Manifest, before: Manifest) -> None:
-    pairs = {"shard_lines": (now.shard_lines, before.shard_lines)}
+    pairs: dict[str, tuple[Any, Any]] = {"shard_lines": (now.shard_lines, before.shard_lines)}
     for key in dict.fromkeys((*now.made_with, *before.made_with)):
         pairs[key] = (now.made_with.get(key), before.made_with.get(key))
     for key, (wanted, found) in pairs.items():
