@@ -170,10 +170,10 @@ def begin(out: Path, source: Path, manifest: Manifest, *, restart: bool) -> None
 
 
 def _check_same(path: Path, source: Path, now: Manifest, before: Manifest) -> None:
-    pairs: dict[str, tuple[Any, Any]] = {"shard_lines": (now.shard_lines, before.shard_lines)}
-    for key in dict.fromkeys((*now.made_with, *before.made_with)):
-        pairs[key] = (now.made_with.get(key), before.made_with.get(key))
-    for key, (wanted, found) in pairs.items():
+    wanted_all = now.made_with | {"shard_lines": now.shard_lines}
+    found_all = before.made_with | {"shard_lines": before.shard_lines}
+    for key in dict.fromkeys((*wanted_all, *found_all)):
+        wanted, found = wanted_all.get(key), found_all.get(key)
         if wanted != found:
             raise ValueError(
                 f"{path}: expected a job with {key} {wanted!r}, got one with {found!r}; restart=True begins anew"
