@@ -77,6 +77,7 @@ def small_blocks(draw):
         numpy_blocks,
         BLOCK=draw(st.integers(1, 40)),
         SCORES=draw(st.integers(1, 200)),
+        SCORES_OF_TEXTS=draw(st.integers(1, 2000)),
         QUERIES=draw(st.integers(1, 6)),
         ROWS=draw(st.integers(1, 6)),
         NUMBERS=draw(st.integers(1, 40)),

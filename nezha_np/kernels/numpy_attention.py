@@ -1,7 +1,9 @@
 """NumPy's kernel for self-attention: blocks of heads and queries, so that no (B, N, Q, S) array is ever made.
 
-Dimension letters as in `nezha_np.model.model`; G the heads of a block, W the distances from its queries to its near
-keys, K the largest distance that has a row of its own.
+Short texts have few scores: a block holds the heads of several texts, so that NumPy is called less often.
+
+Dimension letters as in `nezha_np.model.model`; T the texts of a block, G the heads of all of them, W the distances from
+its queries to its near keys, K the largest distance that has a row of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def self_attention_kernel(
     position: int = 0,
     returns_probs: bool = True,
 ) -> Any:
-    """Attend in blocks of heads and queries of one text: their scores stay in cache from the product to the context.
+    """Attend in blocks of texts, heads and queries: their scores stay in cache from the product to the context.
 
     Parameters
     ----------
@@ -99,20 +101,20 @@ def attend(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     step = min(queries, numpy_blocks.QUERIES)
-    blocks_of_heads = min(heads, math.ceil(heads * step * keys / numpy_blocks.SCORES))
-    together = math.ceil(heads / blocks_of_heads)  # G
+    scores = heads * step * keys  # of a text
+    together = math.ceil(heads / min(heads, math.ceil(scores / numpy_blocks.SCORES)))
+    texts = min(batch, max(1, numpy_blocks.SCORES_OF_TEXTS // scores))  # T
     for start in range(0, queries, step):
         own = slice(start, min(start + step, queries))
-        room = Room.of(together, own.stop - start, keys, position + start, rows.to_keys, q.dtype)
-        for text in range(batch):
-            added = None if mask is None else mask[text % len(mask)]  # (1, Q or 1, S)
-            if added is not None and added.shape[1] > 1:
-                added = added[:, own]
+        room = Room.of(texts * together, own.stop - start, keys, position + start, rows.to_keys, q.dtype)
+        for text in range(0, batch, texts):
+            some = slice(text, text + texts)
+            added = None if mask is None else mask if len(mask) == 1 else mask[some]  # (T or 1, 1, Q or 1, S)
+            if added is not None and added.shape[2] > 1:
+                added = added[:, :, own]
             for first in range(0, heads, together):
-                group = slice(first, first + together)
-                attend_block(
-                    q[text, group, own], k[text, group], v[text, group], added, rows, room, out=out[text, group, own]
-                )
+                of = some, slice(first, first + together)
+                attend_block(q[*of, own], k[of], v[of], added, rows, room, out=out[*of, own])
 
 
 class Room(NamedTuple):
@@ -163,7 +165,7 @@ def by_key(by_distance: np.ndarray, keys: int) -> np.ndarray:
 
 
 def total(x: np.ndarray) -> np.ndarray:
-    """Sum the last axis by BLAS: (G, Q, S) -> (G, Q, 1)."""
+    """Sum the last axis by BLAS: (…, Q, S) -> (…, Q, 1)."""
     sums: np.ndarray = x @ np.ones((x.shape[-1], 1), x.dtype)
     return sums
 
@@ -178,29 +180,33 @@ def attend_block(
     *,
     out: np.ndarray,
 ) -> None:
-    """Compute the context of one block, (G, Q, D).
+    """Compute the context of one block, (T, N, Q, D), with some of the heads; T·N of them are the G of `Room`.
 
     Softmax's division by the sum comes last: it is made for D features, and not for S probabilities.
     """
-    q = q * (1.0 / math.sqrt(q.shape[-1]))
-    scores = np.matmul(q, np.matrix_transpose(k), out=room.scores[: len(q)])  # (G, Q, S)
+    heads, queries, size = q.shape[:2], *q.shape[2:]
+    q = np.multiply(q, 1.0 / math.sqrt(size), order="C")
+    scores = room.scores[: math.prod(heads)]  # (G, Q, S)
+    by_text = scores.reshape(*heads, *scores.shape[1:])  # (T, N, Q, S), a view
+    np.matmul(q, np.matrix_transpose(k), out=by_text)
     if rows.to_keys is not None:
-        add_position_scores(scores, q, rows.to_keys, room)
+        add_position_scores(scores, q.reshape(-1, queries, size), rows.to_keys, room)
     if mask is not None:
-        scores += mask
+        by_text += mask
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    context = scores @ v  # (G, Q, D)
+    context = by_text @ v  # (T, N, Q, D)
     if rows.to_values is not None:
-        add_position_context(context, scores, rows.to_values, room)
-    np.divide(context, total(scores), out=out)
+        add_position_context(context.reshape(-1, queries, size), scores, rows.to_values, room)
+    np.divide(context, total(by_text), out=out)
 
 
 def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Room) -> None:
     """Add each query's products with the rows of the table to its keys."""
     if room.scored.size:
         scored, columns = room.scored[: len(q)], room.columns
-        np.matmul(q, table[room.rows].T, out=scored[:, :, columns])
+        flat = scored.reshape(-1, scored.shape[-1])  # one product for all heads, (G·Q, D) times (D, distances)
+        np.matmul(q.reshape(-1, q.shape[-1]), table[room.rows].T, out=flat[:, columns])
         scored[:, :, : columns.start] = scored[:, :, columns.start, None]
         scored[:, :, columns.stop :] = scored[:, :, columns.stop - 1, None]
         near = scores[:, :, room.near]
@@ -217,7 +223,8 @@ def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, roo
         summed, columns = room.summed[: len(probs)], room.columns
         near = probs[:, :, room.near]
         by_key(summed, near.shape[-1])[...] = near
-        context += summed[:, :, columns] @ table[room.rows]
+        flat = summed.reshape(-1, summed.shape[-1])
+        context += (flat[:, columns] @ table[room.rows]).reshape(context.shape)
         edges[0].append(summed[:, :, : columns.start])
         edges[1].append(summed[:, :, columns.stop :])
     for parts, row in zip(edges, (table[0], table[-1]), strict=True):
