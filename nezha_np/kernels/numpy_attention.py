@@ -56,8 +56,50 @@ def self_attention_kernel(
         return NotImplemented
     heads = queries_keys_values(x, w, states=states, past=past)
     query, q, k, v = map(np.asarray, heads)  # arrays of NumPy already: no copies
-    context: np.ndarray = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
-    by_head = context.reshape(*query.shape[:2], *q.shape[1::2]).swapaxes(1, 2)  # (B, N, Q, D), a view
+    context = context_of(q, k, v, mask, head_mask, rows, position)
+    beside_heads = family_of(w.config).beside_heads
+    if beside_heads is not None:
+        return join_features(context, beside_heads(x, query, w)), None, (k, v)
+    return context, None, (k, v)
+
+
+def first_token_attention(
+    x: np.ndarray, w: View, *, table: np.ndarray | None, mask: np.ndarray | None, head_mask: np.ndarray | None
+) -> Any:
+    """Attend from the first token of each text alone.
+
+    Parameters
+    ----------
+    x, w, table, mask, head_mask
+        As for `nezha_np.model.model.self_attention`.
+
+    Returns
+    -------
+    (B, 1, N·D) array, or NotImplemented
+        The context of the first tokens. Declined as by `self_attention_kernel`, and where something is computed beside
+        the heads, which may read the other queries.
+    """
+    rows = added_rows(w, table=table, cross=False)
+    beside = family_of(w.config).beside_heads is not None
+    if rows is None or beside or not same_dtype(x, w["query.weight"], *rows, head_mask):
+        return NotImplemented
+    _, q, k, v = map(np.asarray, queries_keys_values(x[:, :1], w, states=x, past=None))
+    return context_of(q, k, v, None if mask is None else mask[:, :, :1], head_mask, rows, 0)
+
+
+def context_of(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    mask: np.ndarray | None,
+    head_mask: np.ndarray | None,
+    rows: AddedRows,
+    position: int,
+) -> np.ndarray:
+    """Compute the context of all heads, (B, Q, N·D), the heads divided among threads; the arguments are of `attend`."""
+    batch, heads, queries, size = q.shape
+    context: np.ndarray = np.empty((batch, queries, heads * size), q.dtype)
+    by_head = context.reshape(batch, queries, heads, size).swapaxes(1, 2)  # (B, N, Q, D), a view
 
     def run(part: int, parts: int) -> None:
         own = (slice(None), part_of(q.shape[1], part, parts))  # of the heads
@@ -66,10 +108,7 @@ def self_attention_kernel(
     share_out(min(q.shape[1], q.shape[0] * q.shape[2] // numpy_blocks.TOKENS), run)
     if head_mask is not None:
         by_head *= head_mask[:, None, None]
-    beside_heads = family_of(w.config).beside_heads
-    if beside_heads is not None:
-        return join_features(context, beside_heads(x, query, w)), None, (k, v)
-    return context, None, (k, v)
+    return context
 
 
 def attend(

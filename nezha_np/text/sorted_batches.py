@@ -167,7 +167,7 @@ def stack_rows(rows: Sequence[Row], pad_id: int) -> Row:
     [[2, 7, 3], [2, 3, 0]]
     """
     length = max(row["input_ids"].shape[-1] for row in rows)
-    batch = {}
+    batch: Row = {}
     for name, first in rows[0].items():
         if not first.ndim:
             batch[name] = np.stack([row[name] for row in rows])
