@@ -111,7 +111,7 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     return x, (*hidden_states[:-1], x) if hidden_states else (), *others
 
 
-def all_layers(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Call) -> Any:
+def all_layers(x: Any, w: View, *, table: np.ndarray | None, call: Call) -> Any:
     """Run all layers; where the first token alone is read, the last layer computes no other.
 
     Of the other tokens that layer needs keys and values, which are a quarter of its products.
@@ -122,9 +122,10 @@ def all_layers(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Call) 
         return model.encoder.definition(x, w, table=table, call=call)
     before = dataclasses.replace(call, head_masks=call.head_masks[:-1], caches=call.caches[:-1])
     x, *nothing = model.encoder.definition(x, w, table=table, call=before)
-    last, head_mask = w.at(f"layer.{len(before.caches)}"), call.head_masks[-1]
-    attention = last.at("attention")
-    context = first_token_attention(x, attention.at("self"), table=table, mask=call.mask, head_mask=head_mask)
+    last, attention = w.at(f"layer.{len(before.caches)}"), w.at(f"layer.{len(before.caches)}.attention")
+    mask: Any = call.mask
+    head_mask: Any = call.head_masks[-1]
+    context = first_token_attention(x, attention.at("self"), table=table, mask=mask, head_mask=head_mask)
     if context is NotImplemented:
         x, *_ = model.encoder_layer(x, last, table=table, call=call, head_mask=head_mask, past=None)
     else:
