@@ -121,6 +121,7 @@ def test_records_are_those_of_the_command(capsys, models, corpus, task):
 
 def test_gaps_are_filled_and_texts_are_classified_by_labels(models, corpus):
     Path("gaps.txt").write_text("房间很[MASK]净。\n[MASK]格[MASK]\n", encoding="utf-8")
+    assert main(["fill-mask", "gaps.txt", "-o", "gaps/", "--top-k", "1"]) == 0
     (part,) = nz.run_corpus("fill_mask", "gaps.txt", "gaps", top_k=1)
     rows = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
     assert rows[0]["fillings"][0][0]["token"] == "干" and [len(row["fillings"]) for row in rows] == [1, 2]
