@@ -91,6 +91,7 @@ def embed_lines(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "texts.txt").write_text("房间\\n价格\\n", encoding="utf-8")
     >>> embed_lines(str(folder / "texts.txt"), str(folder / "vectors.npy"))
