@@ -117,7 +117,7 @@ def open_task(
     Examples
     --------
     >>> task = open_task("classify", None, input_format="lines", output_format=None, options={"top_k": 1})
-    >>> task.compute([Line("line 1", "房间很干净".encode())])[0].decode()[:56]
+    >>> task.compute([Line("line 1", "房间很干净".encode())])[0].decode()[:57]
     '{"text": "房间很干净", "labels": [{"label": "positive", "score'
     """
     if name not in TASKS:
