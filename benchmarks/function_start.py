@@ -1,4 +1,4 @@
-"""Install the function of docs/howto/serve.md, count its size, and time a cold start, from `python` to the first answer.
+"""Install the function of docs/howto/serve.md, count its size, and time a cold start, up to the first answer.
 
 python benchmarks/function_start.py [--repeats 5] [--layers 12] [--threads 2] [--json PATH]
 
@@ -10,7 +10,6 @@ that the system reports for a child is at least that of its parent. `--layers 1 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shlex
