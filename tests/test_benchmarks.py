@@ -268,3 +268,24 @@ def test_memory_of_training_is_measured_in_the_process_that_trains(capsys, monke
     training_memory.one("tiny:1x8", "checkpoint_layers")
     found = json.loads(capsys.readouterr().out)
     assert found == {"forward_and_backward_mb": 20.0, "step_mb": 20.0, "loaded_mb": 10.0}
+
+
+def test_answers_are_the_same_in_the_pipelines_and_a_tenth_of_a_second_is_ten_times_as_fast(monkeypatch):
+    pytest.importorskip("torch", reason="the benchmark compares with the reference, on PyTorch")
+    pytest.importorskip("transformers", reason="the benchmark compares with the reference's pipelines")
+    import answers
+
+    def take_turns(runs, rounds):
+        assert [len(run()) for run in runs.values()] == [3] * len(runs)
+        return {name: [0.1 if name == "nezha_np" else 1.0] * rounds for name in runs}
+
+    monkeypatch.setattr(answers, "take_turns", take_turns)
+    texts = ["房间很干净，服务也好。", "周恩来在北京会见了外宾。", "好"]
+    results = [answers.measure(task, texts, 1, 2) for task in answers.TASKS]
+    for result in results:
+        assert result["same_results"] == 3 and result["largest_difference"] < 1e-5
+        assert result["texts_per_second"]["nezha_np"] == pytest.approx(30)
+        assert set(result["ratio_to_ours"].values()) == {10.0}
+    found = answers.targets(results, 3)
+    assert len(found) == 12 and {target.verdict for target in found} == {"met"}
+    assert answers.compare([("a", [0.5]), ("b", [0.5])], [("a", [0.25]), ("c", [0.0])]) == (1, 0.25)

@@ -114,7 +114,8 @@ def test_model_says_which_checkpoint(capsys, checkpoint):
         ([TEXT, "--top-k", "five"], "argument --top-k: invalid int value: 'five'"),
         ([TEXT, "--model", "nowhere"], "nezha-np: --model: expected a folder or a file that ends in .safetensors"),
         ([TEXT, "more"], "unrecognized arguments: more"),
-        ([], "the following arguments are required: text"),
+        ([TEXT, "-o", "out.jsonl"], "--output: expected with it a file of texts, or standard input, got one text"),
+        ([TEXT, "--format", "jsonl"], "--format: expected with it a file of texts"),
     ],
 )
 def test_fill_mask_says_in_one_line_what_is_wrong(capsys, arguments, message):

@@ -312,6 +312,7 @@ def test_a_warning_is_one_line(monkeypatch, capsys):
     [
         (["fill-mask", TEXT, "--top-k", "0"], "--top-k: expected a number from 1 to 7000, got 0"),
         (["fill-mask", TEXT, "--model", "nowhere"], "--model: expected a folder"),
+        (["fill-mask", "texts.txt"], "texts.txt, line 1: expected at least one [MASK], got '房间'"),
         (["explain", TEXT, "-o", "-", "--model", "nowhere"], "--model: expected a folder"),
         (["embed", "texts.txt", "--max-length", "1"], "--max-length: expected at least 2"),
         (["embed", "texts.txt", "--batch-size", "0"], "--batch-size: expected a number from 1 on, got 0"),

@@ -20,7 +20,7 @@ from tiers import examples
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_blocks, numpy_half, threads
+from nezha_np.kernels import numpy_attention, numpy_blocks, numpy_half, threads
 from nezha_np.layers.activations import ACTIVATIONS, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -77,6 +77,7 @@ def small_blocks(draw):
         numpy_blocks,
         BLOCK=draw(st.integers(1, 40)),
         SCORES=draw(st.integers(1, 200)),
+        SCORES_OF_TEXTS=draw(st.integers(1, 2000)),
         QUERIES=draw(st.integers(1, 6)),
         ROWS=draw(st.integers(1, 6)),
         NUMBERS=draw(st.integers(1, 40)),
@@ -223,6 +224,47 @@ def test_self_attention_equals_its_definition(drawn, blocks, data):
         return
     with blocks:
         assert_equal_to_its_definition(model.self_attention, x, own, **options, returns_probs=False)
+
+
+def test_a_block_holds_the_heads_of_several_short_texts_and_of_one_long_text(monkeypatch):
+    weights, blocks = nz.load(), []
+
+    def attend_block(q, *arguments, original=numpy_attention.attend_block, **options):
+        blocks.append(q.shape[:2])
+        original(q, *arguments, **options)
+
+    monkeypatch.setattr(numpy_attention, "attend_block", attend_block)
+    heads, layers = weights.config.num_attention_heads, weights.config.num_hidden_layers
+    for texts, length, expected in ((5, 8, [(5, heads)]), (2, 100, [(1, heads)] * 2)):
+        blocks.clear()
+        nz.forward(weights, np.full((texts, length), 9))
+        assert blocks == expected * layers
+
+
+@pytest.mark.parametrize("family", ["nezha", "bert"])
+def test_the_last_layer_computes_the_first_token_alone_where_no_other_is_read(family):
+    make = {"nezha": nz.NezhaConfig, "bert": nz.BertConfig}[family]
+    config = make(vocab_size=50, hidden_size=8, num_attention_heads=2, num_hidden_layers=3, intermediate_size=6)
+    shapes = []
+
+    def feed_forward(x, w):
+        shapes.append(x.shape[:2])
+        return kernels.feed_forward_kernel(x, w)
+
+    ids = np.random.default_rng(0).integers(1, 50, (4, 7))
+    whole, first = [(4, 7)] * 3, [(4, 7), (4, 7), (4, 1)]
+    with mock.patch.dict(kernels.KERNELS, {model.feed_forward: (feed_forward, kernels.FLOATS)}):
+        for head, options, expected in (
+            ("sequence_classification", {}, first),
+            ("next_sentence_prediction", {}, first),
+            ("sequence_classification", {"output_hidden_states": True}, whole),
+            ("sequence_classification", {"output_attentions": True}, whole),
+            ("token_classification", {}, whole),
+            ("forward", {}, whole),
+        ):
+            shapes.clear()
+            getattr(nz, head)(nz.init(config, None if head == "forward" else head), ids, **options)
+            assert shapes == expected, (head, options)
 
 
 def test_dtypes_that_differ_are_left_to_the_definition():

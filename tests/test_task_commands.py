@@ -1,4 +1,4 @@
-"""`nezha-np classify`, `tag`, `answer` and `choose`: what they read and write, and how they name what is wrong."""
+"""The commands from texts to answers: what they read and write, and how they name what is wrong."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ def folder(tmp_path, monkeypatch):
     """Work in a folder with models that are not trained."""
     monkeypatch.chdir(tmp_path)
     config = nz.load().config.replace(num_hidden_layers=1)
-    for name, head in (("reader", "question_answering"), ("chooser", "multiple_choice")):
-        nz.init(config, head).save(tmp_path / name)
+    inference = config.replace(num_labels=2, id2label={0: "no", 1: "entailment"}, label2id=None)
+    for name, head, made in (
+        ("reader", "question_answering", config),
+        ("chooser", "multiple_choice", config),
+        ("inference", "sequence_classification", inference),
+    ):
+        nz.init(made, head).save(tmp_path / name)
         for file in ("vocab.txt", "tokenizer_config.json"):
             shutil.copy(SHIPPED / file, tmp_path / name)
     (tmp_path / "reviews.txt").write_text("".join(f"{text}\n" for text in REVIEWS), encoding="utf-8", newline="\n")
@@ -72,6 +77,7 @@ def test_json_lines_keep_their_fields_and_a_file_is_written_once_it_is_complete(
     assert sorted(path.name for path in folder.iterdir()) == [
         "chooser",
         "in.jsonl",
+        "inference",
         "out.jsonl",
         "reader",
         "reviews.txt",
@@ -136,9 +142,81 @@ def test_pairs_are_two_columns(folder, capsys):
     assert row["labels"][0]["label"] == expected.label
 
 
+def test_fill_mask_writes_each_line_of_a_file_with_the_finished_texts(folder, capsys):
+    gaps = ["房间很[MASK]净。", "性价[MASK]很高，[MASK]务好。"]
+    (folder / "gaps.txt").write_text("".join(f"{text}\n" for text in gaps), encoding="utf-8")
+    rows = printed(capsys, "fill-mask", "gaps.txt", "--top-k", "2", "--batch-size", "1")
+    for row, text, found in zip(rows, gaps, nz.fill_mask(gaps, top_k=2), strict=True):
+        assert list(row) == ["text", "fillings"] and row["text"] == text and len(row["fillings"]) == len(found)
+        for some, expected in zip(row["fillings"], found, strict=True):
+            assert [list(one) for one in some] == [["token", "id", "score", "text"]] * 2
+            assert [(one["token"], one["id"], one["text"]) for one in some] == [
+                (filling.token, filling.id, filling.text) for filling in expected
+            ]
+            assert [one["score"] for one in some] == pytest.approx([filling.score for filling in expected], abs=1e-5)
+    assert rows[0]["fillings"][0][0]["text"] == "房间很干净。"
+
+
+def test_fill_mask_reads_json_lines_and_another_mask_token_and_writes_a_file(folder, capsys):
+    (folder / "in.jsonl").write_text('{"id": 5, "gap": "房间很大净。"}\n', encoding="utf-8")
+    arguments = ["fill-mask", "in.jsonl", "--field", "gap", "--mask-token", "大", "--result", "found"]
+    assert main([*arguments, "-o", "out.jsonl", "--max-length", "7"]) == 0 and capsys.readouterr().out == ""
+    row = json.loads((folder / "out.jsonl").read_text(encoding="utf-8"))
+    assert (row["id"], len(row["found"]), len(row["found"][0])) == (5, 1, 5)
+    assert row["found"][0][0]["text"] == f"房间很{row['found'][0][0]['token']}净。"
+
+
+def test_fill_mask_reads_standard_input_and_writes_results_alone_as_lines(folder, capsys, monkeypatch):
+    for word in ([], ["-"]):
+        stream = io.TextIOWrapper(io.BytesIO("房间很[MASK]净。\n性价[MASK]很高[MASK]\n".encode()))
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert main(["fill-mask", *word, "--top-k", "2", "--format", "lines"]) == 0
+        first, second = capsys.readouterr().out.splitlines()
+        assert first.startswith("干 0.984 清 0.0") and second.startswith("比 ") and second.count("\t") == 1
+
+
+def test_a_text_with_a_gap_is_a_text_even_where_a_file_has_that_name(folder, capsys):
+    (folder / "房间很[MASK]净。").write_text("性价[MASK]很高\n", encoding="utf-8")
+    assert main(["fill-mask", "房间很[MASK]净。", "--top-k", "1"]) == 0
+    assert capsys.readouterr().out == "干 0.984\n"
+
+
+def test_classify_with_labels_asks_a_model_of_inference(folder, capsys):
+    options = ["--model", "inference", "--labels", "体育, 财经,酒店", "--top-k", "2", "--max-length", "16"]
+    for more, also in (([], {}), (["--template", "说的是{}", "--multi-label"], {"multi_label": True})):
+        rows = printed(capsys, "classify", "reviews.txt", *options, *more)
+        also |= {"template": "说的是{}"} if more else {}
+        found = nz.classify_by_description(
+            REVIEWS, ["体育", "财经", "酒店"], nz.load("inference"), max_length=16, **also
+        )
+        for row, expected in zip(rows, found, strict=True):
+            assert [one["label"] for one in row["labels"]] == [label.label for label in expected[:2]]
+            scores = [label.score for label in expected[:2]]
+            assert [one["score"] for one in row["labels"]] == pytest.approx(scores, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["classify", "reviews.txt", "--template", "{}"], "--template: expected --labels with it, got none"),
+        (["classify", "reviews.txt", "--multi-label"], "--multi-label: expected --labels with it, got none"),
+        (["classify", "reviews.txt", "--labels", "a"], "--model: expected a model that was trained for sequence_class"),
+        (["classify", "reviews.txt", "--labels", "a,,b"], "--labels: expected labels with commas between them"),
+        (
+            ["classify", "reviews.txt", "--labels", "a", "--pair-field", "b"],
+            "--pair-field: expected none where --labels is given, got 'b'",
+        ),
+        (
+            ["classify", "reviews.txt", "--labels", "a", "--model", "inference", "--template", "a"],
+            "--template: expected a sentence with {} where the label stands",
+        ),
+        (
+            ["classify", "reviews.txt", "--labels", "a", "--model", "inference", "--top-k", "0"],
+            "--top-k: expected a number from 1 on, got 0",
+        ),
+        (["fill-mask", "reviews.txt"], "reviews.txt, line 1: expected at least one [MASK]"),
+        (["fill-mask", "reviews.txt", "--top-k", "7001"], "--top-k: expected a number from 1 to 7000, got 7001"),
+        (["fill-mask", "很[MASK]", "--field", "a"], "--field: expected with it a file of texts"),
         (["classify", "reviews.txt", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
         (["classify", "reviews.txt", "--batch-size", "0"], "--batch-size: expected a number from 1 on, got 0"),
         (["classify", "nowhere.txt"], "nowhere.txt"),

@@ -1,47 +1,113 @@
-"""``nezha-np fill-mask``: fill the gaps of a text."""
+"""``nezha-np fill-mask``: fill the gaps of texts."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
 from nezha_np.commands.parser import typed_text
+from nezha_np.commands.task_options import add_options
+
+OF_FILES = ("output", "input_format", "format", "field", "result", "force", "progress")  # no options for one text
 
 
 def add(commands: Subparsers) -> None:
     """Add the parser of ``fill-mask``."""
     parser = commands.add_parser(
         "fill-mask",
-        help="fill the gaps of a text",
-        description="Print the most probable characters for each gap of a text, with their probabilities.",
+        help="fill the gaps of texts",
+        description="Print the most probable characters for each gap of a text, with their probabilities; or fill the "
+        "gaps of each line of a file, and write each with the finished texts.",
         epilog='example: nezha-np fill-mask "房间很[MASK]净。" --top-k 3',
     )
-    parser.add_argument("text", type=typed_text, help="a text with one [MASK] or more")
-    parser.add_argument(
-        "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
+    add_options(
+        parser,
+        input="a text with one [MASK] or more; or a file of them, one a line, or JSON Lines",
+        result="fillings",
+        model="a checkpoint with its tokenizer; the shipped model if left out",
+        name="TEXT|FILE",
+        type=text_or_file,
     )
-    parser.add_argument(
-        "--top-k", type=int, default=5, metavar="K", help="how many characters to print for each gap (5)"
-    )
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many characters for each gap (5)")
     parser.add_argument(
         "--mask-token", type=typed_text, default="[MASK]", metavar="TOKEN", help="what stands for a gap ([MASK])"
     )
-    parser.set_defaults(run=run, aliases={"texts": "text"})
+    parser.add_argument("--max-length", type=int, metavar="N", help="cut each text after N tokens")
+    parser.add_argument(
+        "--field", type=typed_text, default="text", metavar="NAME", help="where in a JSON object the text stands (text)"
+    )
+    parser.set_defaults(run=run, aliases={"texts": "text", "input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the most probable tokens for each gap."""
-    print_lines(_lines(options))
+    """Print the most probable tokens for each gap of a text, or write those of each line of a file."""
+    if is_text(options.file, options.mask_token):
+        for option in OF_FILES:
+            if getattr(options, option) != options.parser.get_default(option):
+                raise ValueError(f"{option}: expected with it a file of texts, or standard input, got one text")
+        print_lines(_lines(options))
+        return SUCCESS
+
+    from nezha_np.commands.task_lines import TaskOfLines, load_model, run_task
+
+    weights = load_model(options.model)
+
+    def filled(records: Sequence[dict[str, Any]]) -> list[list[list[nz.Filling]]]:
+        return nz.fill_mask(
+            [record[options.field] for record in records],
+            weights,
+            top_k=options.top_k,
+            mask_token=options.mask_token,
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+        )
+
+    def shown(gap: Sequence[nz.Filling]) -> str:
+        return " ".join(f"{token} {probability:.3f}" for token, _, probability in gap)
+
+    run_task(TaskOfLines((options.field,), options.result, filled, shown), options)
     return SUCCESS
 
 
+def text_or_file(word: str) -> str:
+    """Return a word of the command line: the name of a file as it is, and a text as it was typed.
+
+    Examples
+    --------
+    >>> text_or_file("\\udce5\\udcb9\\udcb2")  # as it comes where LC_ALL=C
+    '干'
+    """
+    return word if os.path.exists(word) else typed_text(word)
+
+
+def is_text(word: str | None, mask_token: str) -> bool:
+    """Tell whether a word is a text, and not the name of a file; None and "-" are standard input.
+
+    Examples
+    --------
+    >>> is_text("房间很[MASK]净。", "[MASK]"), is_text(None, "[MASK]"), is_text("-", "[MASK]")
+    (True, False, False)
+    """
+    if word is None or word == "-":
+        return False
+    return mask_token in word or not os.path.exists(word) or os.path.isdir(word)
+
+
 def _lines(options: argparse.Namespace) -> Iterator[str]:
-    weights = None if options.model is None else nz.load(options.model)
-    gaps = nz.fill_mask(options.text, weights, top_k=options.top_k, mask_token=options.mask_token)
+    gaps = nz.fill_mask(
+        options.file,
+        None if options.model is None else nz.load(options.model),
+        top_k=options.top_k,
+        mask_token=options.mask_token,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+    )
     for index, candidates in enumerate(gaps):
         if index:
             yield ""  # between two gaps

@@ -40,7 +40,7 @@ class TaskOfLines:
     result : str
         The field that it adds.
     run : callable
-        Turns records into a list of results, dataclasses, for each.
+        Turns records into a list of results for each: dataclasses, or lists of them.
     shown : callable
         Turns one of these results into words, for lines.
     several : bool
@@ -120,11 +120,14 @@ def _written_lines(
 def _as_line(task: TaskOfLines, record: Record, found: Sequence[Any], format: str | None) -> str:
     if format == "lines":
         return "\t".join(" ".join(task.shown(one).split()) for one in found)
-    results = [{name: _rounded(value) for name, value in dataclasses.asdict(one).items()} for one in found]
-    return json.dumps(record | {task.result: results}, ensure_ascii=False)
+    return json.dumps(record | {task.result: _as_json(found)}, ensure_ascii=False)
 
 
-def _rounded(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

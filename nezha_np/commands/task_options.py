@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from nezha_np.commands.parser import typed_text
 from nezha_np.files import text_lines
@@ -10,9 +11,17 @@ from nezha_np.files import text_lines
 FORMATS = ("jsonl", "lines")
 
 
-def add_options(parser: argparse.ArgumentParser, *, input: str, result: str, model: str) -> None:
-    """Add the options that these commands have in common."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help=f"{input}; standard input if left out")
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    input: str,
+    result: str,
+    model: str,
+    name: str = "FILE",
+    type: Callable[[str], str] = str,
+) -> None:
+    """Add the options that these commands have in common; `name` and `type` are those of the input."""
+    parser.add_argument("file", nargs="?", type=type, metavar=name, help=f"{input}; standard input if left out")
     parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; standard output if left out")
     parser.add_argument("--model", metavar="PATH", help=model)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that go through the model (32)")

@@ -28,7 +28,7 @@ import numpy as np
 
 from nezha_np.families.family import family_of
 from nezha_np.kernels import numpy_blocks, numpy_half
-from nezha_np.kernels.numpy_attention import self_attention_kernel
+from nezha_np.kernels.numpy_attention import first_token_attention, self_attention_kernel
 from nezha_np.kernels.numpy_attention_gradients import (
     attention_probs_gradient_kernel,
     attention_probs_kernel,
@@ -90,25 +90,47 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     Returns
     -------
     tuple
-        What the definition returns. The batch is not divided where it is small, where the family does not promise to
-        compute each text without regard to the others, and for a user-supplied activation, which gets the whole batch
-        in one call.
+        What the definition returns; of the last hidden states the first token alone, where the call reads no other.
+        The batch is not divided where it is small, where the family does not promise to compute each text without
+        regard to the others, and for a user-supplied activation, which gets the whole batch in one call.
     """
     texts, tokens = len(x), x.shape[0] * x.shape[1]
     call = dataclasses.replace(call, mask=needed(call.mask), states_mask=needed(call.states_mask))
     undivided = callable(w.config.hidden_act) or not family_of(w.config).texts_apart
     if undivided or tokens < 2 * numpy_blocks.TOKENS:
-        return model.encoder.definition(x, w, table=table, call=call)
+        return all_layers(x, w, table=table, call=call)
 
     def run(part: int, parts: int) -> Any:
         rows = part_of(texts, part, parts)
-        return model.encoder.definition(x[rows], w, table=table, call=some_of(call, rows))
+        return all_layers(x[rows], w, table=table, call=some_of(call, rows))
 
     with BLAS_THREADS.held_to_one() as threads:
         # Parts of the same size, or no parts: then each layer divides its rows, or its heads, among the threads.
         even = texts % min(threads, texts) == 0 or texts >= 4 * threads
         x, hidden_states, *others = joined(share_out(min(texts, tokens // numpy_blocks.TOKENS) if even else 1, run))
     return x, (*hidden_states[:-1], x) if hidden_states else (), *others
+
+
+def all_layers(x: Any, w: View, *, table: np.ndarray | None, call: Call) -> Any:
+    """Run all layers; where the first token alone is read, the last layer computes no other.
+
+    Of the other tokens that layer needs keys and values, which are a quarter of its products.
+    """
+    returned = call.returns_hidden_states or call.returns_attentions or call.returns_cache
+    inside = call.states is None and all(past is None for past in call.caches) and not callable(w.config.hidden_act)
+    if not call.first_token_alone or returned or not inside or not call.caches:
+        return model.encoder.definition(x, w, table=table, call=call)
+    before = dataclasses.replace(call, head_masks=call.head_masks[:-1], caches=call.caches[:-1])
+    x, *nothing = model.encoder.definition(x, w, table=table, call=before)
+    last, attention = w.at(f"layer.{len(before.caches)}"), w.at(f"layer.{len(before.caches)}.attention")
+    mask: Any = call.mask
+    head_mask: Any = call.head_masks[-1]
+    context = first_token_attention(x, attention.at("self"), table=table, mask=mask, head_mask=head_mask)
+    if context is NotImplemented:
+        x, *_ = model.encoder_layer(x, last, table=table, call=call, head_mask=head_mask, past=None)
+    else:
+        x = model.feed_forward(model.residual_output(context, x[:, :1], attention.at("output")), last)
+    return x, *nothing
 
 
 def needed(mask: Any) -> Any:

@@ -1,7 +1,9 @@
 """NumPy's kernel for self-attention: blocks of heads and queries, so that no (B, N, Q, S) array is ever made.
 
-Dimension letters as in `nezha_np.model.model`; G the heads of a block, W the distances from its queries to its near
-keys, K the largest distance that has a row of its own.
+Short texts have few scores: a block holds the heads of several texts, so that NumPy is called less often.
+
+Dimension letters as in `nezha_np.model.model`; T the texts of a block, G the heads of all of them, W the distances from
+its queries to its near keys, K the largest distance that has a row of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def self_attention_kernel(
     position: int = 0,
     returns_probs: bool = True,
 ) -> Any:
-    """Attend in blocks of heads and queries of one text: their scores stay in cache from the product to the context.
+    """Attend in blocks of texts, heads and queries: their scores stay in cache from the product to the context.
 
     Parameters
     ----------
@@ -54,8 +56,50 @@ def self_attention_kernel(
         return NotImplemented
     heads = queries_keys_values(x, w, states=states, past=past)
     query, q, k, v = map(np.asarray, heads)  # arrays of NumPy already: no copies
-    context: np.ndarray = np.empty(query.shape, x.dtype)  # (B, Q, N·D)
-    by_head = context.reshape(*query.shape[:2], *q.shape[1::2]).swapaxes(1, 2)  # (B, N, Q, D), a view
+    context = context_of(q, k, v, mask, head_mask, rows, position)
+    beside_heads = family_of(w.config).beside_heads
+    if beside_heads is not None:
+        return join_features(context, beside_heads(x, query, w)), None, (k, v)
+    return context, None, (k, v)
+
+
+def first_token_attention(
+    x: np.ndarray, w: View, *, table: np.ndarray | None, mask: np.ndarray | None, head_mask: np.ndarray | None
+) -> Any:
+    """Attend from the first token of each text alone.
+
+    Parameters
+    ----------
+    x, w, table, mask, head_mask
+        As for `nezha_np.model.model.self_attention`.
+
+    Returns
+    -------
+    (B, 1, N·D) array, or NotImplemented
+        The context of the first tokens. Declined as by `self_attention_kernel`, and where something is computed beside
+        the heads, which may read the other queries.
+    """
+    rows = added_rows(w, table=table, cross=False)
+    beside = family_of(w.config).beside_heads is not None
+    if rows is None or beside or not same_dtype(x, w["query.weight"], *rows, head_mask):
+        return NotImplemented
+    _, q, k, v = map(np.asarray, queries_keys_values(x[:, :1], w, states=x, past=None))
+    return context_of(q, k, v, None if mask is None else mask[:, :, :1], head_mask, rows, 0)
+
+
+def context_of(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    mask: np.ndarray | None,
+    head_mask: np.ndarray | None,
+    rows: AddedRows,
+    position: int,
+) -> np.ndarray:
+    """Compute the context of all heads, (B, Q, N·D), the heads divided among threads; the arguments are of `attend`."""
+    batch, heads, queries, size = q.shape
+    context: np.ndarray = np.empty((batch, queries, heads * size), q.dtype)
+    by_head = context.reshape(batch, queries, heads, size).swapaxes(1, 2)  # (B, N, Q, D), a view
 
     def run(part: int, parts: int) -> None:
         own = (slice(None), part_of(q.shape[1], part, parts))  # of the heads
@@ -64,10 +108,7 @@ def self_attention_kernel(
     share_out(min(q.shape[1], q.shape[0] * q.shape[2] // numpy_blocks.TOKENS), run)
     if head_mask is not None:
         by_head *= head_mask[:, None, None]
-    beside_heads = family_of(w.config).beside_heads
-    if beside_heads is not None:
-        return join_features(context, beside_heads(x, query, w)), None, (k, v)
-    return context, None, (k, v)
+    return context
 
 
 def attend(
@@ -99,20 +140,20 @@ def attend(
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     step = min(queries, numpy_blocks.QUERIES)
-    blocks_of_heads = min(heads, math.ceil(heads * step * keys / numpy_blocks.SCORES))
-    together = math.ceil(heads / blocks_of_heads)  # G
+    scores = heads * step * keys  # of a text
+    together = math.ceil(heads / min(heads, math.ceil(scores / numpy_blocks.SCORES)))
+    texts = min(batch, max(1, numpy_blocks.SCORES_OF_TEXTS // scores))  # T
     for start in range(0, queries, step):
         own = slice(start, min(start + step, queries))
-        room = Room.of(together, own.stop - start, keys, position + start, rows.to_keys, q.dtype)
-        for text in range(batch):
-            added = None if mask is None else mask[text % len(mask)]  # (1, Q or 1, S)
-            if added is not None and added.shape[1] > 1:
-                added = added[:, own]
+        room = Room.of(texts * together, own.stop - start, keys, position + start, rows.to_keys, q.dtype)
+        for text in range(0, batch, texts):
+            some = slice(text, text + texts)
+            added = None if mask is None else mask if len(mask) == 1 else mask[some]  # (T or 1, 1, Q or 1, S)
+            if added is not None and added.shape[2] > 1:
+                added = added[:, :, own]
             for first in range(0, heads, together):
-                group = slice(first, first + together)
-                attend_block(
-                    q[text, group, own], k[text, group], v[text, group], added, rows, room, out=out[text, group, own]
-                )
+                of = some, slice(first, first + together)
+                attend_block(q[*of, own], k[of], v[of], added, rows, room, out=out[*of, own])
 
 
 class Room(NamedTuple):
@@ -163,7 +204,7 @@ def by_key(by_distance: np.ndarray, keys: int) -> np.ndarray:
 
 
 def total(x: np.ndarray) -> np.ndarray:
-    """Sum the last axis by BLAS: (G, Q, S) -> (G, Q, 1)."""
+    """Sum the last axis by BLAS: (…, Q, S) -> (…, Q, 1)."""
     sums: np.ndarray = x @ np.ones((x.shape[-1], 1), x.dtype)
     return sums
 
@@ -178,29 +219,33 @@ def attend_block(
     *,
     out: np.ndarray,
 ) -> None:
-    """Compute the context of one block, (G, Q, D).
+    """Compute the context of one block, (T, N, Q, D), with some of the heads; T·N of them are the G of `Room`.
 
     Softmax's division by the sum comes last: it is made for D features, and not for S probabilities.
     """
-    q = q * (1.0 / math.sqrt(q.shape[-1]))
-    scores = np.matmul(q, np.matrix_transpose(k), out=room.scores[: len(q)])  # (G, Q, S)
+    heads, queries, size = q.shape[:2], *q.shape[2:]
+    q = np.multiply(q, 1.0 / math.sqrt(size), order="C")
+    scores = room.scores[: math.prod(heads)]  # (G, Q, S)
+    by_text = scores.reshape(*heads, *scores.shape[1:])  # (T, N, Q, S), a view
+    np.matmul(q, np.matrix_transpose(k), out=by_text)
     if rows.to_keys is not None:
-        add_position_scores(scores, q, rows.to_keys, room)
+        add_position_scores(scores, q.reshape(-1, queries, size), rows.to_keys, room)
     if mask is not None:
-        scores += mask
+        by_text += mask
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    context = scores @ v  # (G, Q, D)
+    context = by_text @ v  # (T, N, Q, D)
     if rows.to_values is not None:
-        add_position_context(context, scores, rows.to_values, room)
-    np.divide(context, total(scores), out=out)
+        add_position_context(context.reshape(-1, queries, size), scores, rows.to_values, room)
+    np.divide(context, total(by_text), out=out)
 
 
 def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Room) -> None:
     """Add each query's products with the rows of the table to its keys."""
     if room.scored.size:
         scored, columns = room.scored[: len(q)], room.columns
-        np.matmul(q, table[room.rows].T, out=scored[:, :, columns])
+        flat = scored.reshape(-1, scored.shape[-1])  # one product for all heads, (G·Q, D) times (D, distances)
+        np.matmul(q.reshape(-1, q.shape[-1]), table[room.rows].T, out=flat[:, columns])
         scored[:, :, : columns.start] = scored[:, :, columns.start, None]
         scored[:, :, columns.stop :] = scored[:, :, columns.stop - 1, None]
         near = scores[:, :, room.near]
@@ -217,7 +262,8 @@ def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, roo
         summed, columns = room.summed[: len(probs)], room.columns
         near = probs[:, :, room.near]
         by_key(summed, near.shape[-1])[...] = near
-        context += summed[:, :, columns] @ table[room.rows]
+        flat = summed.reshape(-1, summed.shape[-1])
+        context += (flat[:, columns] @ table[room.rows]).reshape(context.shape)
         edges[0].append(summed[:, :, : columns.start])
         edges[1].append(summed[:, :, columns.stop :])
     for parts, row in zip(edges, (table[0], table[-1]), strict=True):

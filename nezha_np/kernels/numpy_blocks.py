@@ -18,6 +18,7 @@ from nezha_np.mechanism.layer import written
 
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances; one head may have more
+SCORES_OF_TEXTS = 32768  # scores in a block of several texts, which are short
 QUERIES = 128  # the most queries in a block: many enough for fast products, few enough for few distances
 ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for

@@ -60,6 +60,8 @@ class Call:
         Cached keys and values for each layer.
     returns_cache, returns_attentions, returns_hidden_states : bool
         What is to be returned besides the last hidden states.
+    first_token_alone : bool
+        Whether nothing but the first token of the last hidden states is read: a kernel may leave out the others.
     """
 
     tokens: Array
@@ -74,6 +76,7 @@ class Call:
     returns_cache: bool
     returns_attentions: bool
     returns_hidden_states: bool
+    first_token_alone: bool = False
 
 
 def check_call(weights: Weights, function: str, input_ids: Any, inputs: Inputs) -> Call:

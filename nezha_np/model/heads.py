@@ -11,6 +11,7 @@ Dimension letters: B batch, L length, H hidden, V vocabulary, C classes or choic
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -18,7 +19,7 @@ from nezha_np.arrays import Array
 from nezha_np.checks import check_switches
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
-from nezha_np.families.shared import classifier
+from nezha_np.families.shared import classifier, pooled_classifier
 from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
@@ -40,12 +41,16 @@ from nezha_np.weights.weights import Weights, as_weights
 
 
 def _run_model(
-    head: str, weights: Any, config: Config | None, input_ids: Any, inputs: Inputs, *, pooled: bool
+    head: str, weights: Any, config: Config | None, input_ids: Any, inputs: Inputs, *, pooled: bool, alone: bool = False
 ) -> tuple[Weights, View, ModelOutput]:
-    """Check the weights and the arguments of a head and run the model, with its pooler or without."""
+    """Check the weights and the arguments of a head and run the model, with its pooler or without.
+
+    `alone` says that the head reads the pooler's output alone.
+    """
     weights = as_weights(weights, config)
     weights.require(head)
-    return weights, View(weights), backbone(weights, check_call(weights, head, input_ids, inputs), pooled=pooled)
+    call = dataclasses.replace(check_call(weights, head, input_ids, inputs), first_token_alone=alone)
+    return weights, View(weights), backbone(weights, call, pooled=pooled)
 
 
 def pretraining(
@@ -265,7 +270,7 @@ def next_sentence_prediction(
     >>> nz.next_sentence_prediction(nz.load(), [[2, 4, 3, 5, 3]], token_type_ids=[[0, 0, 0, 1, 1]]).logits.shape
     (1, 2)
     """
-    _, w, out = _run_model("next_sentence_prediction", weights, config, input_ids, inputs, pooled=True)
+    _, w, out = _run_model("next_sentence_prediction", weights, config, input_ids, inputs, pooled=True, alone=True)
     logits = linear(out.pooler_output, w["cls.seq_relationship.weight"], w["cls.seq_relationship.bias"])
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
@@ -310,8 +315,11 @@ def sequence_classification(
     >>> nz.sequence_classification(weights, [[2, 4, 3]], labels=[1]).logits.shape
     (1, 3)
     """
-    weights, w, out = _run_model("sequence_classification", weights, config, input_ids, inputs, pooled=True)
-    logits = family_of(w.config).text_classifier(out.last_hidden_state, out.pooler_output, w)
+    weights = as_weights(weights, config)
+    classify = family_of(weights.config).text_classifier
+    alone = classify is pooled_classifier
+    _, w, out = _run_model("sequence_classification", weights, None, input_ids, inputs, pooled=True, alone=alone)
+    logits = classify(out.last_hidden_state, out.pooler_output, w)
     loss = None if labels is None else _classification_loss(weights.config, logits, labels)
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)
 
@@ -376,8 +384,10 @@ def multiple_choice(
     for name in ("attention_mask", "token_type_ids", "position_ids"):
         if inputs.get(name) is not None:
             inputs[name], _ = fold_choices(name, inputs[name], weights.word_embeddings, rows)
-    _, w, out = _run_model("multiple_choice", weights, None, input_ids, inputs, pooled=True)
-    scores = family_of(w.config).choice_scorer(out.last_hidden_state, out.pooler_output, w)
+    score = family_of(weights.config).choice_scorer
+    alone = score is pooled_classifier
+    _, w, out = _run_model("multiple_choice", weights, None, input_ids, inputs, pooled=True, alone=alone)
+    scores = score(out.last_hidden_state, out.pooler_output, w)
     logits = by_choice(scores, choices=rows[1], name="logits")  # (B·C, 1) -> (B, C)
     loss = None if labels is None else cross_entropy(logits, check_classes("labels", labels, logits), name="loss")
     return HeadOutput(loss, logits, out.hidden_states, out.attentions)

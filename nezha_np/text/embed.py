@@ -13,17 +13,18 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nezha_np.arrays import in_statistics_dtype, to_numpy
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of
-from nezha_np.model.model import forward
+from nezha_np.model.arguments import Inputs, check_call
+from nezha_np.model.model import backbone
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.encode import encode, encode_and_cut
-from nezha_np.text.pooling import pool
+from nezha_np.text.pooling import OF_FIRST_TOKEN, pool
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, apply_steps, vector_size
 from nezha_np.text.sorted_batches import check_row, check_texts, group_by_length
@@ -233,11 +234,13 @@ def embed_batch(
     ((2, 256), array([False,  True]))
     """
     arrays, cut = encode_and_cut(tokenizer, [model.prepare(text) for text in texts], model.max_length)
-    batch: dict[str, Any] = dict(arrays)
-    mask = batch["attention_mask"]  # (B, L)
-    for name, ids, real in zip(names, batch["input_ids"], mask == 1, strict=True):
+    mask = arrays["attention_mask"]  # (B, L)
+    for name, ids, real in zip(names, arrays["input_ids"], mask == 1, strict=True):
         check_row(name, ids[real], weights.config)
-    out = forward(weights, **batch)
+    inputs = Inputs(attention_mask=mask, token_type_ids=arrays["token_type_ids"])
+    call = check_call(weights, "embed", arrays["input_ids"], inputs)
+    call = dataclasses.replace(call, first_token_alone=OF_FIRST_TOKEN.issuperset(model.pooling))
+    out = backbone(weights, call, pooled="pooler" in model.pooling)
     if model.prompt is not None and not model.include_prompt:
         # [CLS] and the prompt; the reference counts its tokens where it stands alone
         alone = dataclasses.replace(model, prompt=None).prepare(model.prompt)

@@ -24,6 +24,7 @@ from nezha_np.arrays import Array, asarray_like, in_statistics_dtype, namespace
 from nezha_np.model.outputs import ModelOutput
 
 POOLINGS = ("mean", "cls", "pooler", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+OF_FIRST_TOKEN = frozenset({"cls", "pooler"})  # which read no other token
 PADDING = -1e9  # what the maximum sees in the place of a token that does not count
 FEWEST = 1e-9  # a smaller number of tokens, which is none, is replaced by this one
 

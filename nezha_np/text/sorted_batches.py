@@ -167,16 +167,15 @@ def stack_rows(rows: Sequence[Row], pad_id: int) -> Row:
     [[2, 7, 3], [2, 3, 0]]
     """
     length = max(row["input_ids"].shape[-1] for row in rows)
-    batch = {}
-    for name in rows[0]:
-        arrays = [row[name] for row in rows]
-        if arrays[0].ndim:
-            fill = {"input_ids": pad_id, "labels": IGNORE_INDEX}.get(name, 0)
-            arrays = [
-                np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, length - array.shape[-1])], constant_values=fill)
-                for array in arrays
-            ]
-        batch[name] = np.stack(arrays)
+    batch: Row = {}
+    for name, first in rows[0].items():
+        if not first.ndim:
+            batch[name] = np.stack([row[name] for row in rows])
+            continue
+        fill = {"input_ids": pad_id, "labels": IGNORE_INDEX}.get(name, 0)
+        batch[name] = np.full((len(rows), *first.shape[:-1], length), fill, first.dtype)
+        for place, row in zip(batch[name], rows, strict=True):
+            place[..., : row[name].shape[-1]] = row[name]
     return batch
 
 

@@ -137,12 +137,12 @@ def tag(
     classes = weights.config.num_labels or 0
     probs = [np.zeros((len(text.words), classes)) for text in windowed]  # (T, C) each
     for chosen, out in run_in_batches(token_classification, weights, rows, names, batch_size=batch_size):
-        logits = to_numpy(out.logits).astype(np.float64)  # (B, L, C)
-        for row, scores in zip(chosen, logits, strict=True):
+        batch = to_numpy(softmax(to_numpy(out.logits).astype(np.float64)))  # (B, L, C)
+        for row, scores in zip(chosen, batch, strict=True):
             number, index = places[row]
             tokens = windowed[number].windows[index].tokens
             own = np.flatnonzero(_own(windowed[number], index))
-            probs[number][tokens[own]] = to_numpy(softmax(scores[own]))
+            probs[number][tokens[own]] = scores[own]
     labels = weights.config.id2label or {}
     return [
         _entities(text, found.characters, found.words, scores, [labels[index] for index in range(classes)], aggregation)

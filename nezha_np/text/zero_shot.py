@@ -27,6 +27,7 @@ from nezha_np.weights.weights import Weights
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TEMPLATE = "这句话是关于{}的。"
 ENTAILMENT, CONTRADICTION = ("entail", "蕴含", "蕴涵"), ("contradict", "矛盾")  # how the names of the classes begin
 
 
@@ -36,7 +37,7 @@ def classify_by_description(
     weights: Weights | None = None,
     tokenizer: Tokenizer | None = None,
     *,
-    template: str = "这句话是关于{}的。",
+    template: str = TEMPLATE,
     multi_label: bool = False,
     batch_size: int = 32,
     max_length: int | None = None,
