@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,15 +29,15 @@ def environment(threads: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
 
 
-def run_python(code: str, arguments: list[str], threads: int) -> Finished:
-    """Run Python code in a process of its own.
+def run_python(code: str, arguments: list[str], threads: int, options: Sequence[str] = ()) -> Finished:
+    """Run Python code in a process of its own; `options` are Python's.
 
     The peak memory that the system reports for a child is at least the memory of its parent when it was started. So the
     parent must be small, and do anything that takes much memory in another process too.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         start = time.perf_counter()
-        command = [sys.executable, "-c", code, *arguments]
+        command = [sys.executable, *options, "-c", code, *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment(threads))
         errors = process.stderr.read()  # until the process ends
         process.stderr.close()
