@@ -233,3 +233,41 @@ def test_what_is_wrong_is_said_in_one_line(folder, capsys, arguments, message):
     lines = ['{"question": "a", "choices": ["b"], "labels": 1}', '{"question": "a", "choices": ["b", 5]}']
     (folder / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert message in refused(capsys, *arguments)
+
+
+def test_parquet_is_read_and_written_with_a_schema_and_the_number_of_the_line(folder, capsys):
+    arrow = pytest.importorskip("pyarrow", reason="Parquet is read and written by pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet is read and written by pyarrow")
+    gaps = [f"{text}[MASK]" for text in REVIEWS]
+    columns = {"id": [7, 8, 9, 10], "text": REVIEWS, "gap": gaps, "question": gaps, "choices": [["好", "坏"]] * 4}
+    parquet.write_table(arrow.table(columns), "in.parquet", row_group_size=2)
+    lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    (folder / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for result, command, *options in (
+        ("labels", "classify"),
+        ("entities", "tag"),
+        ("fillings", "fill-mask", "--field", "gap", "--top-k", "2"),
+        ("answers", "answer", "--context-field", "text", "--model", "reader"),
+        ("chosen", "choose", "--model", "chooser"),
+    ):
+        expected = printed(capsys, command, "in.jsonl", *options)
+        assert printed(capsys, command, "in.parquet", *options) == expected
+        assert main([command, "in.parquet", "-o", "out.parquet", "--force", *options]) == 0
+        table = parquet.read_table("out.parquet")
+        rows = table.to_pylist()
+        assert [row["line"] for row in rows] == [1, 2, 3, 4] and table.schema.names[-1] == result
+        assert [row[result] for row in rows] == [row[result] for row in expected]
+        assert table.schema.field("line").type == arrow.int64()
+    assert table.schema.names == ["line", "question", "choices", "chosen"]
+    assert printed(capsys, "embed", "in.parquet") == printed(capsys, "embed", "in.jsonl")
+    message = refused(capsys, "classify", "in.parquet", "--field", "nothing")
+    assert "in.parquet, row 1: expected an object with a string as 'nothing'" in message
+    assert "--output: expected a file for Parquet" in refused(capsys, "classify", "in.parquet", "--format", "parquet")
+    assert "reviews.txt: expected Parquet" in refused(capsys, "tag", "reviews.txt", "--input-format", "parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (folder / "in.parquet").write_bytes(b"PAR1")
+    for arguments in (["classify", "in.parquet"], ["classify", "reviews.txt", "-o", "out.parquet"]):
+        assert 'pip install "nezha-np[parquet]"' in refused(capsys, *arguments)

@@ -64,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
 
     context = () if options.context_field is None else (options.context_field,)
     fields = (options.question_field, *context, options.choices_field)
-    shown = TaskOfLines(fields, options.result, chosen, lambda one: f"{one.text} {one.score:.3f}", several=True)
-    run_task(shown, options)
+
+    def shown(one: nz.Choice) -> str:
+        return f"{one.text} {one.score:.3f}"
+
+    run_task(TaskOfLines(fields, options.result, chosen, shown, list[nz.Choice], several=True), options)
     return SUCCESS

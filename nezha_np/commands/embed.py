@@ -8,7 +8,7 @@ from nezha_np.commands import Subparsers
 from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
-from nezha_np.files import text_lines, vector_file
+from nezha_np.files import parquet_file, vector_file
 from nezha_np.text.pooling import POOLINGS
 
 
@@ -59,7 +59,9 @@ def add(commands: Subparsers) -> None:
         help="put this before each text; if left out, the default prompt of the model's folder, if it has one",
     )
     parser.add_argument(
-        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
+        "--input-format",
+        choices=parquet_file.FORMATS,
+        help="by the name of FILE if left out: jsonl for .jsonl, .ndjson; parquet for .parquet",
     )
     parser.add_argument(
         "--field",

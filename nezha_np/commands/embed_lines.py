@@ -22,8 +22,9 @@ from nezha_np.commands.output import print_message, write_bytes
 from nezha_np.commands.progress import Progress
 from nezha_np.commands.signals import ignored_signals
 from nezha_np.files.atomic import resolve_target
+from nezha_np.files.parquet_file import format_of, read_lines_or_rows
 from nezha_np.files.partial_file import PartialFile
-from nezha_np.files.text_lines import Line, read_lines
+from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FIELD, FORMATS, file_header
 from nezha_np.jobs.line_windows import WINDOW, next_window, window_size
 from nezha_np.jobs.vectors import embed_window, identify_sentence_model
@@ -71,7 +72,7 @@ def embed_lines(
     pooling, normalize, batch_size, max_length, prompt
         What `nezha_np.embed` takes.
     input_format : str or None
-        "lines" or "jsonl"; None: by the name of `source`.
+        "lines", "jsonl" or "parquet"; None: by the name of `source`.
     output_format : str or None
         "npy", "safetensors" or "jsonl"; None: by the name of `target`.
     field : str
@@ -107,7 +108,7 @@ def embed_lines(
             path = resolve_target(path, force=force)
         with open_input(source) as (stream, name):
             if input_format is None:
-                input_format = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
+                input_format = format_of(name)
             weights, tokenizer = choose_model(None if model is None else load(model), None)
             how = choose_sentence_model(
                 weights, pooling=pooling, normalize=normalize, max_length=max_length, prompt=prompt
@@ -119,7 +120,7 @@ def embed_lines(
                 "field": field,
                 "output_format": output_format,
             }
-            lines = read_lines(stream, name, format=input_format)
+            lines = read_lines_or_rows(stream, name, format=input_format)
             if path is None:
                 windows = _embed_windows(lines, weights, tokenizer, how, settings)
                 _write_to_stdout(windows, Progress(stream, wanted=progress))

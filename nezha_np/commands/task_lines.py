@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import nezha_np as nz
 from nezha_np.checks import check_integer
@@ -17,7 +17,7 @@ from nezha_np.commands.embed_lines import open_input
 from nezha_np.commands.output import write_bytes
 from nezha_np.commands.progress import Progress
 from nezha_np.files.atomic import resolve_target, write_atomically
-from nezha_np.files.text_lines import read_lines
+from nezha_np.files.parquet_file import check_columns, format_of, read_lines_or_rows, write_lines_as_rows
 from nezha_np.jobs.line_windows import next_window, whole_window
 from nezha_np.jobs.records import TaskOfLines, run_on_lines
 
@@ -45,6 +45,11 @@ def run_task(task: TaskOfLines, options: argparse.Namespace) -> None:
     check_integer("batch_size", options.batch_size, least=1)
     task.run([])  # a wrong option is an error before anything is read
     target = None if options.output in (None, "-") else resolve_target(Path(options.output), force=options.force)
+    rows = options.format == "parquet" or (options.format is None and format_of(options.output or "") == "parquet")
+    if rows and target is None:
+        raise ValueError("output: expected a file for Parquet, got standard output")
+    if rows:
+        check_columns(task.columns)
     with open_input(options.file) as (stream, name), Progress(stream, wanted=options.progress) as progress:
         lines = _written_lines(task, options, stream, name, progress)
         if target is None:
@@ -53,10 +58,14 @@ def run_task(task: TaskOfLines, options: argparse.Namespace) -> None:
                     return  # nobody reads what would follow
         else:
             file: Path = target
-            write_atomically(file.parent, lambda folder: _write(folder / file.name, lines))
+            columns = task.columns if rows else None
+            write_atomically(file.parent, lambda folder: _write(folder / file.name, lines, columns))
 
 
-def _write(file: Path, parts: Iterator[bytes]) -> None:
+def _write(file: Path, parts: Iterator[bytes], columns: dict[str, Any] | None) -> None:
+    if columns is not None:
+        write_lines_as_rows(file, parts, columns)
+        return
     with file.open("wb") as stream:
         for data in parts:
             stream.write(data)
@@ -66,10 +75,8 @@ def _written_lines(
     task: TaskOfLines, options: argparse.Namespace, stream: BinaryIO, name: str, progress: Progress
 ) -> Iterator[bytes]:
     """Yield the lines of the output, some at a time."""
-    form = options.input_format
-    if form is None:
-        form = "jsonl" if Path(name).suffix.lower() in (".jsonl", ".ndjson") else "lines"
-    lines = read_lines(stream, name, format=form)
+    form = format_of(name) if options.input_format is None else options.input_format
+    lines = read_lines_or_rows(stream, name, format=form)
     row = 0
     while some := next_window(lines, whole_window(row, options.batch_size)):
         yield run_on_lines(task, some, input_format=form, output_format=options.format)

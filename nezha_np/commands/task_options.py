@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 
 from nezha_np.commands.parser import typed_text
-from nezha_np.files import text_lines
+from nezha_np.files import parquet_file
 
-FORMATS = ("jsonl", "lines")
+FORMATS = ("jsonl", "lines", "parquet")
 
 
 def add_options(
@@ -26,10 +26,14 @@ def add_options(
     parser.add_argument("--model", metavar="PATH", help=model)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts that go through the model (32)")
     parser.add_argument(
-        "--input-format", choices=text_lines.FORMATS, help="by the name of FILE if left out: jsonl for .jsonl, .ndjson"
+        "--input-format",
+        choices=parquet_file.FORMATS,
+        help="by the name of FILE if left out: jsonl for .jsonl, .ndjson; parquet for .parquet",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="of OUT: jsonl, each record with its result, if left out; or results alone"
+        "--format",
+        choices=FORMATS,
+        help="of OUT: jsonl, each record with its result, if left out; parquet, as by the name; or results alone",
     )
     parser.add_argument(
         "--result", type=typed_text, default=result, metavar="NAME", help=f"the field of the result ({result})"

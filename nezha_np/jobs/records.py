@@ -36,6 +36,8 @@ class TaskOfLines:
         Turns records into a list of results for each: dataclasses, or lists of them.
     shown : callable
         Turns one of these results into words, for lines.
+    found : type
+        What is found in a record, as the type of a column.
     several : bool
         Whether the last field is a list.
     """
@@ -44,7 +46,16 @@ class TaskOfLines:
     result: str
     run: Callable[[Sequence[Record]], Sequence[Sequence[Any]]]
     shown: Callable[[Any], str]
+    found: Any = list[str]
     several: bool = False
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields that it reads and the one that it adds, with their types."""
+        fields: dict[str, Any] = dict.fromkeys(self.fields, str)
+        if self.several:
+            fields[self.fields[-1]] = list[str]
+        return fields | {self.result: self.found}
 
 
 def classify_records(
@@ -122,7 +133,7 @@ def classify_records(
         )
 
     fields = (field,) if pair_field is None else (field, pair_field)
-    return TaskOfLines(fields, result, classified, lambda one: f"{one.label} {one.score:.3f}")
+    return TaskOfLines(fields, result, classified, lambda one: f"{one.label} {one.score:.3f}", list[Label])
 
 
 def fill_mask_records(
@@ -174,7 +185,7 @@ def fill_mask_records(
     def shown(gap: Sequence[Filling]) -> str:
         return " ".join(f"{token} {probability:.3f}" for token, _, probability in gap)
 
-    return TaskOfLines((field,), result, filled, shown)
+    return TaskOfLines((field,), result, filled, shown, list[list[Filling]])
 
 
 def tag_records(
@@ -223,7 +234,7 @@ def tag_records(
             stride=stride,
         )
 
-    return TaskOfLines((field,), result, tagged, lambda one: f"{one.label} {one.text}")
+    return TaskOfLines((field,), result, tagged, lambda one: f"{one.label} {one.text}", list[Entity])
 
 
 def answer_records(
@@ -277,7 +288,7 @@ def answer_records(
         )
 
     fields = (question_field, context_field)
-    return TaskOfLines(fields, result, answered, lambda one: f"{one.text} {one.score:.3f}")
+    return TaskOfLines(fields, result, answered, lambda one: f"{one.text} {one.score:.3f}", list[Answer])
 
 
 def run_on_lines(

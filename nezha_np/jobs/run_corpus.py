@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nezha_np.checks import check_integer, check_path
+from nezha_np.files.parquet_file import format_of
 from nezha_np.jobs.compute import compute_shard
 from nezha_np.jobs.manifest import ERRORS, Manifest, begin, collect_errors, make_manifest
 from nezha_np.jobs.processes import TRIES, run_in_processes
@@ -102,7 +103,7 @@ def run_corpus(
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
     if input_format is None:
-        input_format = "jsonl" if source.suffix.lower() in (".jsonl", ".ndjson") else "lines"
+        input_format = format_of(source.name)
     options = {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}  # JSON's
     opened = open_task(task, path, input_format=input_format, output_format=output_format, options=options)
     lines = shard_size(shard_lines, opened.batch_size)
