@@ -414,7 +414,7 @@ def test_a_file_that_comes_in_the_meantime_is_not_lost(capsysbinary, tmp_path, m
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "embed_sorted", embed_sorted)
+        patch.setattr(vectors, "embed_sorted", embed_sorted)
         error = fail(capsysbinary, *run)
     assert "--force replaces it; 9 lines are done" in error and out.read_bytes() == b"mine"
     go_on(capsysbinary, 9, *run, "--force")
@@ -717,8 +717,8 @@ def test_a_file_that_may_not_grow_is_an_error_that_loses_nothing(tmp_path, model
     limited = start(run, before="ulimit -f 10;")  # of 1024 bytes
     _, error = limited.communicate(timeout=60)
     room, rows = (10 * 1024 - ROOM) // (4 * SIZE), 0
-    while rows + engine.window_size(rows, 2) <= room:
-        rows += engine.window_size(rows, 2)
+    while rows + line_windows.window_size(rows, 2) <= room:
+        rows += line_windows.window_size(rows, 2)
     assert limited.returncode == 2 and f"File too large; {rows} lines are done, in ".encode() in error
     again = start(run)
     _, error = again.communicate(timeout=60)

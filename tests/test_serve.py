@@ -32,12 +32,15 @@ def _benchmarks_are_found(monkeypatch):
     monkeypatch.delenv("MODEL", raising=False)
 
 
-def run_block(name, words):
-    """Run a program of the page as a module."""
+def run_block(name, words, changes=()):
+    """Run a program of the page as a module, with some words replaced."""
     from served import program
 
-    module = types.ModuleType(name)
-    exec(compile(program(words), f"{name}.py", "exec"), module.__dict__)
+    module, code = types.ModuleType(name), program(words)
+    for old, new in changes:
+        assert old in code
+        code = code.replace(old, new)
+    exec(compile(code, f"{name}.py", "exec"), module.__dict__)
     return module
 
 
@@ -56,11 +59,11 @@ def wait_until(happened):
 class Running:
     """The service in this process, whose parts a test may replace."""
 
-    def __init__(self, waiting):
+    def __init__(self, waiting, changes):
         import uvicorn
         from served import SERVICE
 
-        self.module = run_block("service", SERVICE)
+        self.module = run_block("service", SERVICE, changes)
         if waiting is not None:
             self.module.queue = asyncio.Queue(waiting)
         self.server = uvicorn.Server(uvicorn.Config(self.module.app, port=0, ws="none", log_config=None))
@@ -88,8 +91,8 @@ def start():
     needs_fastapi()
     running = []
 
-    def begin(waiting=None):
-        running.append(Running(waiting))
+    def begin(waiting=None, changes=()):
+        running.append(Running(waiting, changes))
         return running[-1]
 
     yield begin
@@ -222,6 +225,17 @@ def test_a_client_that_goes_away_does_not_disturb_the_others(start, monkeypatch)
         assert gate.reached.wait(60)
     gate.opened.set()
     assert service.ask(GOOD)[0] == 200
+
+
+def test_with_the_changes_that_the_page_names_the_service_finds_entities(start):
+    service = start(changes=[("nz.classify", "nz.tag"), (" top_k=None,", ""), ("nz.Label", "nz.Entity")])
+    text = "周恩来在北京会见了外宾。"
+    status, _, answer = service.ask({"text": text})
+    wanted = [vars(entity) for entity in nz.tag([text])[0]]
+    found = json.loads(answer)
+    assert status == 200 and [entity["text"] for entity in found] == ["周恩来", "北京"]
+    assert [entity | {"score": 0} for entity in found] == [entity | {"score": 0} for entity in wanted]
+    assert all(abs(one["score"] - two["score"]) < 1e-5 for one, two in zip(found, wanted, strict=True))
 
 
 def test_the_benchmark_prints_what_the_page_says(capsys, monkeypatch, tmp_path):

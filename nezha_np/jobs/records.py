@@ -169,7 +169,7 @@ def fill_mask_records(
     >>> task = fill_mask_records(None, top_k=1)
     >>> lines = [Line("line 1", "房间很[MASK]净。".encode())]
     >>> run_on_lines(task, lines, input_format="lines", output_format="lines").decode()
-    '干 0.984\n'
+    '干 0.984\\n'
     """
 
     def filled(records: Sequence[Record]) -> list[list[list[Filling]]]:
