@@ -92,6 +92,7 @@ def a_folder_to_work_in(tmp_path, monkeypatch):
     nz.load().save("my_model")
     nz.save_vocabulary(nz.load_tokenizer(), "my_model")
     Path("texts.txt").write_text("房间很干净。\n性价比很高\n早餐很好吃\n", encoding="utf-8")
+    Path("gaps.txt").write_text("房间很[MASK]净。\n", encoding="utf-8")
     with mock.patch.dict(nz.families.FAMILIES):  # a page may register a family
         yield tmp_path
 
