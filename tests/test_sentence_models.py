@@ -333,7 +333,8 @@ def test_what_later_versions_of_sentence_transformers_write_is_read(tmp_path, ma
     write_json(folder / "sentence_bert_config.json", settings)
     vectors = nz.embed(TEXTS, nz.load(folder))
     expected = [nz.embed(TEXTS, nz.load(made(name))) for name in ("mean", "cls")]
-    assert np.array_equal(vectors, np.concatenate(expected, axis=1))
+    # Where "cls" is the only pooling the last layer computes the first token alone, which rounds otherwise.
+    np.testing.assert_allclose(vectors, np.concatenate(expected, axis=1), rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
