@@ -18,7 +18,7 @@ from nezha_np.model.heads import question_answering
 from nezha_np.text.defaults import choose_trained_model
 from nezha_np.text.encode import check_tokenizer
 from nezha_np.text.rows import without_truncation_and_padding
-from nezha_np.text.sorted_batches import check_as_many, check_texts, run_in_batches
+from nezha_np.text.sorted_batches import check_texts, check_texts_of_all, run_in_batches
 from nezha_np.text.spans import best_spans
 from nezha_np.text.windows import WindowedText, make_windows, window_size
 from nezha_np.weights.weights import Weights
@@ -131,10 +131,7 @@ def answer(
     batch_size = check_integer("batch_size", batch_size, least=1)
     check_switches(impossible=impossible)
     asked = check_texts("questions", questions)
-    texts = check_texts("contexts", contexts)
-    if isinstance(contexts, str):
-        texts *= len(asked)
-    check_as_many("contexts", texts, asked, "questions")
+    texts = check_texts_of_all("contexts", contexts, asked, "questions")
     size = window_size(max_length, tokenizer, weights.config, default=WINDOW)
     plain = without_truncation_and_padding(tokenizer)
     windowed = [

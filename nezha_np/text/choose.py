@@ -14,7 +14,14 @@ from nezha_np.families.family import family_of
 from nezha_np.layers.softmax import softmax
 from nezha_np.model.heads import multiple_choice
 from nezha_np.text.defaults import choose_trained_model
-from nezha_np.text.sorted_batches import check_as_many, check_texts, check_top_k, make_rows, run_in_batches
+from nezha_np.text.sorted_batches import (
+    check_as_many,
+    check_texts,
+    check_texts_of_all,
+    check_top_k,
+    make_rows,
+    run_in_batches,
+)
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -112,9 +119,7 @@ def choose(
     asked = check_texts("questions", questions)
     offered = _check_choices(choices, one=isinstance(questions, str))
     check_as_many("choices", offered, asked, "questions")
-    texts = _repeat(contexts, len(asked)) if isinstance(contexts, str) or contexts is None else contexts
-    before = [None] * len(asked) if contexts is None else check_texts("contexts", texts)
-    check_as_many("contexts", before, asked, "questions")
+    before = [None] * len(asked) if contexts is None else check_texts_of_all("contexts", contexts, asked, "questions")
 
     firsts: list[str] = []
     seconds: list[str] = []
@@ -161,7 +166,3 @@ def _check_choices(choices: Any, *, one: bool) -> list[list[str]]:
         if not found[-1]:
             raise ValueError(f"choices[{number}]: expected at least one choice, got none")
     return found
-
-
-def _repeat(text: str | None, times: int) -> list[Any]:
-    return [text] * times

@@ -82,6 +82,21 @@ def check_as_many(name: str, values: Sequence[Any], wanted: Sequence[Any], what:
         raise ValueError(f"{name}: expected one for each of the {len(wanted)} {what}, got {len(values)}")
 
 
+def check_texts_of_all(name: str, value: Any, wanted: Sequence[Any], what: str) -> list[str]:
+    """Check texts of which there is one for each of something, or one str for all, and make a list of them.
+
+    Examples
+    --------
+    >>> check_texts_of_all("contexts", "早餐七点开始。", ["几点？", "什么？"], "questions")
+    ['早餐七点开始。', '早餐七点开始。']
+    """
+    texts = check_texts(name, value)
+    if isinstance(value, str):
+        texts *= len(wanted)
+    check_as_many(name, texts, wanted, what)
+    return texts
+
+
 def make_rows(
     tokenizer: Tokenizer,
     texts: Sequence[str],
