@@ -805,7 +805,9 @@ def test_a_flipped_bit_is_refused_by_the_name_of_its_tensor(small, tmp_path, nam
     start_of_data = small.stat().st_size - len(data)
     for place in (begin, end - 1):
         bad = flipped(small, tmp_path / "bad.safetensors", start_of_data + place)
-        with pytest.raises(ValueError, match=r"bad.safetensors: expected the numbers that were recorded, .* for " + name):
+        with pytest.raises(
+            ValueError, match=rf"bad.safetensors: expected the numbers that were recorded, .* for {name}"
+        ):
             nz.oracle.load(bad)
 
 
@@ -813,7 +815,7 @@ def test_a_changed_digit_of_a_tolerance_is_refused(small, tmp_path):
     content = small.read_bytes()
     at = content.index(b"float32", content.index(b"tolerances"))
     digit = next(place for place in range(at + len("float32"), len(content)) if content[place : place + 1].isdigit())
-    with pytest.raises(ValueError, match="bad.safetensors: expected the document that was recorded, got another"):
+    with pytest.raises(ValueError, match=r"bad.safetensors: expected the document that was recorded, got another"):
         nz.oracle.load(flipped(small, tmp_path / "bad.safetensors", digit))
 
 

@@ -54,7 +54,7 @@ def checksum(array: np.ndarray) -> int:
     >>> hex(checksum(np.frombuffer(b"123456789", np.uint8)))
     '0xcbf43926'
     """
-    return zlib.crc32(np.asarray(array, order="C"))
+    return zlib.crc32(np.asarray(array, order="C").data)
 
 
 def check_checksums(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
@@ -71,8 +71,8 @@ def check_checksums(document: Mapping[str, Any], tensors: Mapping[str, np.ndarra
     >>> check_checksums({"crc32": {"trace/x": checksum(x)}}, {"trace/x": x + 1e-300})
     Traceback (most recent call last):
     ...
-    ValueError: expected the numbers that were recorded, with CRC-32 a3c1ca20, got others with ca448efe for trace/x: the \
-file was changed or damaged
+    ValueError: expected the numbers that were recorded, with CRC-32 a3c1ca20, got others with ca448efe for trace/x: \
+the file was changed or damaged
     """
     if "crc32" not in document:
         return
@@ -117,8 +117,8 @@ def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
         )
     if "document_crc32" in document and zlib.crc32(text.rpartition(SEAL)[0].encode()) != document["document_crc32"]:
         raise ValueError(
-            f"expected the document that was recorded, got another under {KEY} in the metadata: its CRC-32 is not that in "
-            "its end; the file was changed or damaged"
+            f"expected the document that was recorded, got another under {KEY} in the metadata: its CRC-32 is not "
+            "that in its end; the file was changed or damaged"
         )
     checksums = document.get("crc32", {})
     if not isinstance(checksums, dict) or not all(type(value) is int for value in checksums.values()):
