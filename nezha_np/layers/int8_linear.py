@@ -42,6 +42,11 @@ class Quantization:
         "tensor": one scale for all; "row": one for each vector along the last axis.
     symmetric : bool
         Whether zero is the integer 0 and the integers are −127 … 127; else they are 0 … 255 and zero is one of them.
+
+    Examples
+    --------
+    >>> ENGINES["ctranslate2"][0]
+    Quantization(shared='row', symmetric=True)
     """
 
     shared: str

@@ -203,9 +203,10 @@ def attribute(
     >>> import nezha_np as nz
     >>> config = nz.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1)
     >>> bundle = nz.oracle.record(nz.init(config), [[2, 3]])
-    >>> theirs = {name: array.astype("float32") for name, array in bundle.trace.items()}
-    >>> rounded = theirs["pooler.dense"].astype("float16").astype("float32")
-    >>> found = nz.oracle.attribute(bundle, {**theirs, "pooler.dense": rounded}, dtype="float32")
+    >>> names = ("encoder", "pooler.dense")
+    >>> theirs = {name: bundle.trace[name].astype("float32") for name in names}
+    >>> theirs["pooler.dense"] = theirs["pooler.dense"].astype("float16").astype("float32")
+    >>> found = nz.oracle.attribute(bundle, theirs)
     >>> found.costly[0].name
     'pooler.dense'
     """
