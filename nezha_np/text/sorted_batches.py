@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, np.ndarray]  # the arguments of a model for one text, (L,) each
 TOGETHER = 64  # texts that are encoded, and so padded, at once
-MOST_PADDING = 0.1  # of a batch that has enough tokens to keep products fast
-ENOUGH_TOKENS = 1024
+MOST_PADDING = 0.05  # of a batch that has enough tokens to keep products fast
+ENOUGH_TOKENS = 512
 
 
 def check_texts(name: str, value: Any) -> list[str]:
