@@ -60,7 +60,7 @@ def mend(path, diff):
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
 
-STEPS = ("Trace", "Record", "Check", "A broken port, corrected in three steps")
+STEPS = ("Trace", "Record", "Check", "A broken port, corrected in three steps", "A report")
 
 
 @pytest.mark.exhaustive
@@ -75,6 +75,7 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
         else:
             assert without_numbers(said) == without_numbers(body)
     assert steps == 3
+    assert "all 193 arrays agree" in (workplace / "report.html").read_text(encoding="utf-8")
     assert nz.oracle.compare(names["bundle"], names["theirs"])
     assert nz.oracle.diagnose(names["bundle"], names["theirs"]).step is None
     in_half = nz.oracle.capture_torch(  # as the page says below

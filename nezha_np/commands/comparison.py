@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from nezha_np.oracle import Bundle
 
 
-def add_comparison_options(parser: argparse.ArgumentParser) -> None:
+def add_comparison_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Add the arguments BUNDLE and THEIRS, and the options of a comparison.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
         The parser of the subcommand.
+    json : bool
+        Whether it can print JSON.
 
     Examples
     --------
@@ -42,7 +44,8 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; found from their arrays if left out"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
 def matching_options(options: argparse.Namespace) -> dict[str, Any]:

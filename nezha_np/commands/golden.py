@@ -1,4 +1,8 @@
-"""``nezha-np golden``: record golden bundles (``record``), compare arrays with one (``check``), list one (``show``)."""
+"""``nezha-np golden``: golden bundles.
+
+``record`` makes them, ``check`` compares arrays with one, ``report`` draws that as a page, and ``show`` lists what one
+holds.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import nezha_np as nz
 from nezha_np.checks import DTYPES, listed
 from nezha_np.commands import Subparsers
 from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.document import output_file, write_document
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
 from nezha_np.commands.output import print_lines, write_text
@@ -38,11 +43,12 @@ TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "
 
 
 def add(commands: Subparsers) -> None:
-    """Add the parser of ``golden``, with those of its three subcommands."""
+    """Add the parser of ``golden``, with those of its four subcommands."""
     parser = commands.add_parser(
         "golden",
         help="record golden bundles, and check other implementations with them",
-        description="Record golden bundles, check other implementations with them, and list what a bundle holds.",
+        description="Record golden bundles, check other implementations with them, draw a report of what differs, and "
+        "list what a bundle holds.",
         epilog="example: nezha-np golden show golden.safetensors",
     )
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -59,6 +65,19 @@ def add(commands: Subparsers) -> None:
     check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
     check.add_argument("--verbose", action="store_true", help="list the arrays that agree too")
     check.set_defaults(run=run_check)
+
+    report = kinds.add_parser(
+        "report",
+        help="draw a page of what differs, and why",
+        description="Make one self-contained HTML page that shows where arrays differ from a bundle's, and what the "
+        "doctor says. The exit status is 0 where all is right, 1 where something is wrong, 2 after an error.",
+        epilog="example: nezha-np golden report golden.safetensors theirs.safetensors -o report.html",
+    )
+    add_comparison_options(report, json=False)
+    report.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
+    report.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
+    report.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    report.set_defaults(run=run_report)
 
     show = kinds.add_parser(
         "show",
@@ -271,6 +290,27 @@ def _report(found: Comparison, *, verbose: bool) -> Iterator[str]:
     if not found.agrees:
         yield ""
         yield "nezha-np doctor BUNDLE THEIRS says which step is wrong, and which mistake makes these numbers"
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the page, to a file or to standard output."""
+    from nezha_np.commands.progress import shown_steps
+    from nezha_np.oracle.report import compute, fill
+
+    path = output_file(options)
+    with shown_steps("trials") as progress:
+        shown = compute(
+            read_bundle(options.bundle),
+            options.theirs,
+            weights=options.model,
+            progress=progress,
+            **matching_options(options),
+        )
+    write_document(fill(shown), path)
+    return SUCCESS if shown["agrees"] else DIFFERENT
 
 
 # --------------------------------------------------------------------------------------------------------------- show

@@ -6,6 +6,7 @@ from nezha_np.oracle.comparison import Comparison, compare
 from nezha_np.oracle.diagnosis import Diagnosis
 from nezha_np.oracle.doctor import diagnose
 from nezha_np.oracle.recording import record
+from nezha_np.oracle.report import report
 from nezha_np.oracle.standard import record_all, record_standard
 from nezha_np.oracle.torch_capture import capture_torch
 
@@ -20,4 +21,5 @@ __all__ = [
     "record",
     "record_all",
     "record_standard",
+    "report",
 ]
