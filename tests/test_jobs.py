@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import BATCH, JOB, LINES, SHARD, SMALL, WHOLE, contents, embed, fail, make_models, succeed, write_texts
 
 import nezha_np as nz
 from nezha_np.cli import main
@@ -26,64 +27,20 @@ from nezha_np.jobs.shards import cut_source, read_shard
 from nezha_np.jobs.tasks import shard_size
 from nezha_np.weights.checkpoint import SHIPPED
 
-SIZES = {"vocab_size": 7000, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-SMALL = {**SIZES, "intermediate_size": 6, "max_position_embeddings": 40, "initializer_range": 0.5}
-WORDS = ["房间很干净。", "价格", "", "The hotel, 价格也便宜", "早餐一般，但是服务很热情", "好"]
-BATCH = 2
-SHARD = 32 * BATCH  # lines: the smallest that a shard may have
-LINES = 5 * SHARD + 7
-WHOLE = ["--batch-size", str(BATCH)]
-JOB = [*WHOLE, "--shard-lines", str(SHARD)]
 NEEDS_SIGKILL = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """Make small models: NEZHA, BERT of 40 positions, and one with a head for each task of records."""
-    folder = tmp_path_factory.mktemp("models")
-    labels = {0: "O", 1: "B-PER", 2: "I-PER"}
-    for name, config, head in (
-        ("nezha", nz.NezhaConfig(**SMALL), None),
-        ("bert", nz.BertConfig(**SMALL), None),
-        ("other", nz.BertConfig(**{**SMALL, "hidden_size": 16}), None),
-        ("classify", nz.BertConfig(**SMALL, id2label=labels), "sequence_classification"),
-        ("tag", nz.BertConfig(**SMALL, id2label=labels), "token_classification"),
-        ("answer", nz.BertConfig(**SMALL), "question_answering"),
-    ):
-        nz.init(config, *([] if head is None else [head])).save(folder / name)
-        for file in ("vocab.txt", "tokenizer_config.json"):
-            shutil.copy(SHIPPED / file, folder / name)
-    return folder
+    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch) -> Path:
-    """Work in a folder with a file of lines of many lengths; return the folder."""
+    """Work in a folder with a file of lines; return the folder."""
     monkeypatch.chdir(tmp_path)
-    lines = [WORDS[number % 6] + str(number % 4) * (number % 11) for number in range(LINES)]
-    (tmp_path / "texts.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    write_texts(tmp_path)
     return tmp_path
-
-
-def embed(models: Path, out: str | Path = "job", source: str | Path = "texts.txt", model: str = "nezha", **options):
-    options = {"batch_size": BATCH, "shard_lines": SHARD} | options
-    return nz.run_corpus("embed", source, out, model=models / model, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def succeed(capsys, *arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
-    assert capsys.readouterr() == ("", "")
-
-
-def fail(capsys, *arguments: object) -> str:
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1
-    return err
 
 
 def test_two_workers_write_what_one_run_of_the_command_writes(capsys, models, corpus):
@@ -440,9 +397,9 @@ def test_an_interruption_says_how_to_go_on_and_ends_the_workers(capsys, models, 
         (["embed", ".", "-o", "job/"], "expected a file, which can be cut into shards, found something else"),
         (["embed", "texts.txt", "--workers", "0", "-o", "job"], "--workers: expected a number from 1 on, got 0"),
         (["embed", "texts.txt", "-o", "job/", "--shard-lines", "0"], "--shard-lines: expected a number from 1 on"),
-        (["embed", "texts.txt", "-o", "v.npy", "--shard-lines", "64"], "--shard-lines: expected --workers or"),
-        (["classify", "texts.txt", "-o", "v.jsonl", "--on-error", "stop"], "--on-error: expected --workers or"),
-        (["tag", "texts.txt", "-o", "v.jsonl", "--restart"], "--restart: expected --workers or"),
+        (["embed", "texts.txt", "-o", "v.npy", "--shard-lines", "64"], "--shard-lines: expected --workers, --cluster or"),
+        (["classify", "texts.txt", "-o", "v.jsonl", "--on-error", "stop"], "--on-error: expected --workers, --cluster or"),
+        (["tag", "texts.txt", "-o", "v.jsonl", "--restart"], "--restart: expected --workers, --cluster or"),
         (["tag", "texts.txt", "-o", "job/", "--force"], "--force: expected --restart"),
         (["tag", "texts.txt", "-o", "job/", "--format", "lines"], "--format: expected jsonl, got 'lines'"),
         (["classify", "texts.txt", "-o", "job/", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),

@@ -109,7 +109,7 @@ def _content_end(stream: BinaryIO) -> int:
     return 0
 
 
-def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
+def read_shard(source: Path, shard: Shard, named: str | None = None) -> Iterator[Line]:
     """Read the lines of a shard, and check that they are those that it was cut from.
 
     Parameters
@@ -118,6 +118,8 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
         The file.
     shard : Shard
         Its part.
+    named : str, optional
+        How errors name the file; None: by `source`.
 
     Yields
     ------
@@ -138,8 +140,9 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
     >>> [(line.name.rpartition(", ")[2], line.raw) for line in read_shard(source, second)]
     [('line 3', b'three')]
     """
+    named = str(source) if named is None else named
     changed = (
-        f"{source}: expected lines {shard.row + 1:,} to {shard.row + shard.lines:,} as they were when the job was "
+        f"{named}: expected lines {shard.row + 1:,} to {shard.row + shard.lines:,} as they were when the job was "
         "begun, got others: a file that a job reads may not change; restart=True begins anew"
     )
     with source.open("rb") as stream:
@@ -156,7 +159,7 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
         for number in range(shard.row + 1, shard.row + shard.lines + 1):
             raw = stream.readline()
             digest.update(raw)
-            yield Line(f"{source}, line {number}", raw, str(source))
+            yield Line(f"{named}, line {number}", raw, named)
         if digest.hexdigest() != shard.sha256:  # it has changed since
             raise ValueError(changed)
 

@@ -54,10 +54,31 @@ def main() -> None:
             )
             answer(done=number)
         except Exception as error:
-            if not isinstance(error, REPORTED):
-                traceback.print_exc()  # a mistake of this package: its place is needed to mend it
-            kind = next((kind for kind in REPORTED if isinstance(error, kind)), RuntimeError)
-            answer(error=kind.__name__, message=str(error) or type(error).__name__)
+            answer(**describe_error(error))
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Say what went wrong with a shard, in words that another process understands.
+
+    Parameters
+    ----------
+    error : Exception
+        The error. The traceback of one that is a mistake of this package is printed, to find its place.
+
+    Returns
+    -------
+    dict
+        "error", the name of a class, and "message".
+
+    Examples
+    --------
+    >>> describe_error(ValueError("line 7: expected UTF-8"))
+    {'error': 'ValueError', 'message': 'line 7: expected UTF-8'}
+    """
+    if not isinstance(error, REPORTED):
+        traceback.print_exception(error)
+    kind = next((kind for kind in REPORTED if isinstance(error, kind)), RuntimeError)
+    return {"error": kind.__name__, "message": str(error) or type(error).__name__}
 
 
 def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
