@@ -47,10 +47,10 @@ def run_corpus(
 
     Parameters
     ----------
-    task : {"embed", "classify", "tag", "answer", "fill_mask"}
+    task : {"embed", "classify", "tag", "answer", "choose", "fill_mask"}
         What is done.
     source : path
-        The file: a text in each line, or JSON Lines.
+        The file: a text in each line, JSON Lines, or Parquet.
     out : path
         The folder of the results; it is made if it does not exist.
     model : path, optional
@@ -68,15 +68,15 @@ def run_corpus(
         line it is and what is wrong.
     restart : bool
         Throw away what `out` holds of another job.
-    input_format : {"lines", "jsonl"}, optional
-        None: by the name of `source`: jsonl for .jsonl and .ndjson.
+    input_format : {"lines", "jsonl", "parquet"}, optional
+        None: by the name of `source`: jsonl for .jsonl and .ndjson, parquet for .parquet.
     output_format : {"npy", "safetensors", "jsonl"}, optional
         Of vectors; None: npy. The others are written as jsonl.
     progress : callable, optional
         Is called with the number of lines that are done, and of all.
     **options
         Those of `nezha_np.embed`, `nezha_np.classify` and so on, and the fields of JSON Lines: ``field``,
-        ``pair_field``, ``question_field``, ``context_field``, ``result``.
+        ``pair_field``, ``question_field``, ``context_field``, ``choices_field``, ``result``.
 
     Returns
     -------

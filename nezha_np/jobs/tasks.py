@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_integer
-from nezha_np.files.text_lines import FORMATS, Line
+from nezha_np.files.parquet_file import FORMATS, import_pyarrow
+from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FIELD, file_header
 from nezha_np.files.vector_file import FORMATS as VECTOR_FORMATS
 from nezha_np.jobs.line_windows import WINDOW, whole_window, window_size
 from nezha_np.jobs.records import (
     TaskOfLines,
     answer_records,
+    choose_records,
     classify_records,
     fill_mask_records,
     run_on_lines,
@@ -38,6 +40,7 @@ RECORD_TASKS: Mapping[str, tuple[Callable[..., TaskOfLines], str]] = {
     "classify": (classify_records, "sentiment"),
     "tag": (tag_records, "names"),
     "answer": (answer_records, ""),
+    "choose": (choose_records, ""),
     "fill_mask": (fill_mask_records, ""),
 }
 TASKS = ("embed", *RECORD_TASKS)
@@ -52,6 +55,8 @@ class Task:
     ----------
     identity : dict
         Everything besides the lines that the bytes of a result depend on, as JSON has it.
+    input_format : str
+        The format of the corpus.
     output_format : str
         The format of the results, which is the suffix of their files.
     batch_size : int
@@ -70,6 +75,7 @@ class Task:
     """
 
     identity: dict[str, Any]
+    input_format: str
     output_format: str
     batch_size: int
     window_size: Callable[[int], int]
@@ -98,7 +104,7 @@ def open_task(
     model : str or None
         A checkpoint with its tokenizer; None: the shipped model of the task.
     input_format : str
-        "lines" or "jsonl".
+        "lines", "jsonl" or "parquet".
     output_format : str or None
         For "embed" one of `nezha_np.files.vector_file.FORMATS`, None: "npy"; for the others "jsonl" or None.
     options : mapping
@@ -124,6 +130,8 @@ def open_task(
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     if input_format not in FORMATS:
         raise ValueError(f"input_format: expected one of {', '.join(FORMATS)}, got {input_format!r}")
+    if input_format == "parquet":
+        import_pyarrow()
     formats = VECTOR_FORMATS if name == "embed" else ("jsonl",)
     output_format = output_format or formats[0]
     if output_format not in formats:
@@ -165,6 +173,7 @@ def _vectors(
     none = b'{"%s": null}\n' % FIELD.encode() if output_format == "jsonl" else np.full(width, np.nan, "<f4").tobytes()
     return Task(
         {"task": "embed"} | identify_sentence_model(weights, tokenizer, how) | settings | SHARED,
+        input_format,
         output_format,
         batch_size,
         lambda row: window_size(row, batch_size),
@@ -187,6 +196,7 @@ def _records(name: str, weights: Weights | None, input_format: str, options: Map
     identity = {"task": name} | identify_model(chosen, tokenizer) | settings
     return Task(
         identity | {"input_format": input_format, "output_format": "jsonl"} | SHARED,
+        input_format,
         "jsonl",
         batch_size,
         lambda row: whole_window(row, batch_size),
