@@ -24,7 +24,9 @@ from nezha_np.jobs import compute, line_windows, processes
 from nezha_np.jobs.join import join
 from nezha_np.jobs.manifest import read_manifest
 from nezha_np.jobs.shards import cut_source, read_shard
+from nezha_np.jobs.shared_weights import is_mapped
 from nezha_np.jobs.tasks import shard_size
+from nezha_np.jobs.worker import open_job
 from nezha_np.weights.checkpoint import SHIPPED
 
 NEEDS_SIGKILL = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
@@ -561,3 +563,49 @@ def test_progress_counts_the_lines_of_an_earlier_run(models, corpus):
     assert [lines for _, lines in seen] == [LINES] * len(seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[0][0] > LINES - SHARD and seen[-1][0] == LINES
+
+
+# ------------------------------------------------------------------------------------------------------ shared weights
+
+
+@pytest.mark.parametrize("saved", ["float16", "pytorch_model.bin", "npz", "shipped"])
+def test_weights_that_loading_converts_are_converted_once_and_mapped_by_all_workers(models, corpus, monkeypatch, saved):
+    weights = nz.load(models / "nezha")
+    if saved == "float16":
+        weights.to(dtype="float16").save("model")
+    else:
+        shutil.copytree(models / "nezha", "model")
+    if saved == "npz":
+        tensors = {name: np.asarray(weights[name]) for name in weights}
+        np.savez_compressed("model/model.npz", **tensors)
+    for file in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(SHIPPED / file, "model")
+    model = {"npz": "model/model.npz", "shipped": None}.get(saved, "model")
+    if saved == "pytorch_model.bin":
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        Path("model/model.safetensors").unlink()
+        torch.save(
+            {name: torch.tensor(np.asarray(weights[name])).half() for name in weights}, "model/pytorch_model.bin"
+        )
+    whole = nz.run_corpus("embed", "texts.txt", "whole", model=model, batch_size=BATCH, shard_lines=SHARD)
+    jobs = []
+
+    def run_in_processes(numbers, job, workers, hear, original=processes.run_in_processes):
+        task, _ = open_job(job)
+        assert all(is_mapped(task.weights[name]) for name in task.weights)
+        assert task.weights.dtype == "float32" and Path(job["shared"]).parent.parent.parent == Path("job")
+        original(numbers, job, workers, hear)
+        jobs.append(job)
+
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.run_in_processes", run_in_processes)
+    nz.run_corpus("embed", "texts.txt", "job", model=model, batch_size=BATCH, shard_lines=SHARD, workers=2)
+    assert len(jobs) == 1 and len(whole) == 6 and contents(Path("job")) == contents(Path("whole"))
+
+
+def test_weights_that_are_mapped_are_not_saved_again(models, corpus, monkeypatch):
+    def run_in_processes(numbers, job, workers, hear, original=processes.run_in_processes):
+        assert job["shared"] is None
+        original(numbers, job, workers, hear)
+
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.run_in_processes", run_in_processes)
+    assert len(embed(models, workers=1)) == 6

@@ -8,6 +8,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from nezha_np.jobs.records import (
     run_on_lines,
     tag_records,
 )
+from nezha_np.jobs.shared_weights import read_shared
 from nezha_np.jobs.vectors import embed_window, identify_model, identify_sentence_model
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options
@@ -53,6 +55,8 @@ class Task:
 
     Attributes
     ----------
+    weights : Weights
+        The model.
     identity : dict
         Everything besides the lines that the bytes of a result depend on, as JSON has it.
     input_format : str
@@ -74,6 +78,7 @@ class Task:
         How many numbers a vector has; 0: the results are no vectors.
     """
 
+    weights: Weights
     identity: dict[str, Any]
     input_format: str
     output_format: str
@@ -93,7 +98,13 @@ class Task:
 
 
 def open_task(
-    name: str, model: str | None, *, input_format: str, output_format: str | None, options: Mapping[str, Any]
+    name: str,
+    model: str | None,
+    *,
+    input_format: str,
+    output_format: str | None,
+    options: Mapping[str, Any],
+    shared: str | None = None,
 ) -> Task:
     """Load the model of a task, and check its options.
 
@@ -109,6 +120,8 @@ def open_task(
         For "embed" one of `nezha_np.files.vector_file.FORMATS`, None: "npy"; for the others "jsonl" or None.
     options : mapping
         Those of the task.
+    shared : str, optional
+        The file of `nezha_np.jobs.shared_weights` with the weights of `model`; None: they are loaded from there.
 
     Returns
     -------
@@ -140,7 +153,11 @@ def open_task(
     known = [one.name for one in inspect.signature(builder).parameters.values() if one.kind == one.KEYWORD_ONLY]
     if wrong := [option for option in options if option not in known]:
         raise TypeError(f"{wrong[0]}: expected an option of {name}, one of {', '.join(known)}, got this one")
-    weights = None if model is None else load(model)
+    weights: Weights | None = None
+    if shared is not None:
+        weights = read_shared(Path(shared), model, "" if name == "embed" else RECORD_TASKS[name][1])
+    elif model is not None:
+        weights = load(model)
     if name == "embed":
         return _vectors(weights, input_format, output_format, **options)
     return _records(name, weights, input_format, options)
@@ -172,6 +189,7 @@ def _vectors(
     width = vector_size(how, weights.config.hidden_size)
     none = b'{"%s": null}\n' % FIELD.encode() if output_format == "jsonl" else np.full(width, np.nan, "<f4").tobytes()
     return Task(
+        weights,
         {"task": "embed"} | identify_sentence_model(weights, tokenizer, how) | settings | SHARED,
         input_format,
         output_format,
@@ -195,6 +213,7 @@ def _records(name: str, weights: Weights | None, input_format: str, options: Map
     chosen, tokenizer = choose_model(weights, None, head=head)
     identity = {"task": name} | identify_model(chosen, tokenizer) | settings
     return Task(
+        chosen,
         identity | {"input_format": input_format, "output_format": "jsonl"} | SHARED,
         input_format,
         "jsonl",
