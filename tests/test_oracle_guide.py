@@ -86,6 +86,19 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
 
 
 @pytest.mark.exhaustive
+def test_the_guide_says_where_a_port_in_int8_loses_its_precision():
+    names, said = {}, ""
+    for kind, body in blocks("Trace", "Record", "Where a quantised port loses it"):
+        if kind == "python":
+            said = printed(body, names).rstrip()
+    (*_, (_, shown)) = blocks("Where a quantised port loses it")
+    (first, *_, headings, _), (found_first, *_) = shown.rstrip().splitlines()[:5], said.splitlines()
+    assert without_numbers(found_first) == without_numbers(first)
+    assert headings.split() == said.splitlines()[3].split()
+    assert said.count("onnxruntime: weights") == 12 and said.count("left 0%") >= 8
+
+
+@pytest.mark.exhaustive
 def test_the_fixture_fails_as_the_guide_says(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
     shutil.copy(DOCS / "broken_port.py", pytester.path / "my_port.py")

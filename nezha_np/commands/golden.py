@@ -1,7 +1,7 @@
 """``nezha-np golden``: golden bundles.
 
-``record`` makes them, ``check`` compares arrays with one, ``report`` draws that as a page, and ``show`` lists what one
-holds.
+``record`` makes them, ``check`` compares arrays with one, ``report`` draws that as a page, ``attribute`` says where
+precision is lost, and ``show`` lists what one holds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "
 
 
 def add(commands: Subparsers) -> None:
-    """Add the parser of ``golden``, with those of its four subcommands."""
+    """Add the parser of ``golden``, with those of its five subcommands."""
     parser = commands.add_parser(
         "golden",
         help="record golden bundles, and check other implementations with them",
@@ -78,6 +78,22 @@ def add(commands: Subparsers) -> None:
     report.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
     report.add_argument("--force", action="store_true", help="replace OUT if it is there")
     report.set_defaults(run=run_report)
+
+    attribute = kinds.add_parser(
+        "attribute",
+        help="say which steps of a quantised port lose the precision",
+        description="List the steps whose own error costs most at the end of the pass: what each is off by, what it "
+        "adds itself, what came with its inputs, and for linear layers in int8 the parts of weights and activations.",
+        epilog="example: nezha-np golden attribute golden.safetensors int8.safetensors",
+    )
+    add_comparison_options(attribute)
+    attribute.add_argument(
+        "--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it"
+    )
+    attribute.add_argument(
+        "--verbose", action="store_true", help="list every step, in the order in which they are made"
+    )
+    attribute.set_defaults(run=run_attribute)
 
     show = kinds.add_parser(
         "show",
@@ -311,6 +327,24 @@ def run_report(options: argparse.Namespace) -> int:
         )
     write_document(fill(shown), path)
     return SUCCESS if shown["agrees"] else DIFFERENT
+
+
+# ---------------------------------------------------------------------------------------------------------- attribute
+
+
+def run_attribute(options: argparse.Namespace) -> int:
+    """Print where precision is lost."""
+    from nezha_np.commands.progress import shown_steps
+
+    bundle, matching = read_bundle(options.bundle), matching_options(options)
+    with shown_steps("passes") as progress:
+        found = nz.oracle.attribute(bundle, options.theirs, weights=options.model, progress=progress, **matching)
+    if options.json:
+        write_text(format_json(found.to_dict()))
+    else:
+        lines = [str(found)] if not options.verbose else [str(found), "", "every step:", "", found.table(every=True)]
+        print_lines(typed_names(line, options) for line in lines)
+    return SUCCESS
 
 
 # --------------------------------------------------------------------------------------------------------------- show

@@ -1,5 +1,6 @@
 """The golden oracle: record a pass, compare another implementation with it, and find out which line of it is wrong."""
 
+from nezha_np.oracle.attribution import Attribution, attribute
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.bundle import load_bundle as load
 from nezha_np.oracle.comparison import Comparison, compare
@@ -11,9 +12,11 @@ from nezha_np.oracle.standard import record_all, record_standard
 from nezha_np.oracle.torch_capture import capture_torch
 
 __all__ = [
+    "Attribution",
     "Bundle",
     "Comparison",
     "Diagnosis",
+    "attribute",
     "capture_torch",
     "compare",
     "diagnose",

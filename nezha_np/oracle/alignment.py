@@ -144,6 +144,17 @@ def align(
     return Theirs(in_order, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
 
 
+def of_trace(bundle: Bundle, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take what belongs to the trace, in its order; an output by the name of the intermediate that it is."""
+    names = {id(array): name for name, array in bundle.trace.items()}
+    taken = {name: array for name, array in arrays.items() if name in bundle.trace}
+    for name, array in bundle.outputs.items():
+        theirs = arrays.get(f"outputs/{name}")
+        if theirs is not None and id(array) in names:
+            taken.setdefault(names[id(array)], theirs)
+    return {name: taken[name] for name in bundle.trace if name in taken}
+
+
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read another implementation's arrays, a .safetensors or a .npz file; and what is known of their dtypes.
 
