@@ -155,8 +155,8 @@ def save_vocabulary(
     """Write vocab.txt and tokenizer_config.json, which `load_tokenizer` and transformers' tokenizers read.
 
     The files are read back before they are moved into place: `load_tokenizer` makes an equal tokenizer of them, except
-    for truncation and padding, of which the sides are kept. (BertTokenizerFast ignores `never_split` and `do_basic_tokenize`; BertTokenizer does
-    not.)
+    for truncation and padding, of which the sides are kept. (BertTokenizerFast ignores `never_split` and
+    `do_basic_tokenize`; BertTokenizer does not.)
 
     Parameters
     ----------
