@@ -347,6 +347,7 @@ def test_a_warning_is_one_line(monkeypatch, capsys):
         (["golden"], "required: COMMAND, one of record, check, report, attribute, show"),
         (["golden", "record", "--all", "texts.txt"], "--all: expected a folder, found a file"),
         (["golden", "check", "golden.safetensors", "theirs.safetensors", "--tolerance", "-1"], "--tolerance: expected"),
+        (["golden", "check", "golden.safetensors", "theirs.safetensors", "--names", "x"], "--names: expected one of"),
         (["golden", "check", "golden.safetensors", "texts.txt"], "THEIRS: expected a .safetensors or a .npz file"),
         (["doctor", "golden.safetensors", "nowhere.npz"], "THEIRS: expected a file of arrays"),
     ],

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,11 +103,23 @@ def test_the_guide_says_where_a_port_in_int8_loses_its_precision():
 def test_the_fixture_fails_as_the_guide_says(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
     shutil.copy(DOCS / "broken_port.py", pytester.path / "my_port.py")
-    (_, code), (_, shown) = blocks("In your own tests")
+    (_, code), (_, _), (_, shown) = blocks("In your own tests")
     pytester.makepyfile(test_my_port=code)
     result = pytester.runpytest_subprocess("-p", "pytest_nezha_np")
     result.assert_outcomes(failed=1)
     assert without_numbers(shown) in without_numbers(result.stdout.str())
+
+
+@pytest.mark.exhaustive
+def test_a_port_that_is_a_process_passes_as_the_guide_says(pytester, monkeypatch):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to compile docs/port.cpp with")
+    monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
+    subprocess.run([compiler, "-O2", "-std=c++17", "-o", pytester.path / "port", DOCS / "port.cpp"], check=True)
+    (_, _), (_, code), (_, _) = blocks("In your own tests")
+    pytester.makepyfile(code)
+    pytester.runpytest_subprocess("-p", "pytest_nezha_np").assert_outcomes(passed=1)
 
 
 def test_the_fixture_takes_the_standard_bundle_that_the_guide_names():

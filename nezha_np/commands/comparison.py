@@ -40,6 +40,12 @@ def add_comparison_options(parser: argparse.ArgumentParser, *, json: bool = True
         metavar="FILE",
         help="a JSON object from their names to ours; * is any text within a part of a name, ** any text",
     )
+    parser.add_argument(
+        "--names",
+        dest="name_table",
+        metavar="PACKAGE",
+        help="a table of renames that ships with nezha_np, such as bert4torch or paddlenlp; an unknown one lists all",
+    )
     parser.add_argument("--transposed", action="store_true", help="accept arrays whose axes are in another order")
     parser.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; found from their arrays if left out"
@@ -59,7 +65,7 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     Returns
     -------
     dict
-        The arguments `rename`, `transposed` and `dtype`.
+        The arguments `rename`, `names`, `transposed` and `dtype`.
 
     Raises
     ------
@@ -68,7 +74,12 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     ValueError
         If it is not a JSON object of strings.
     """
-    return {"rename": read_renames(options.rename), "transposed": options.transposed, "dtype": options.dtype}
+    return {
+        "rename": read_renames(options.rename),
+        "names": options.name_table,
+        "transposed": options.transposed,
+        "dtype": options.dtype,
+    }
 
 
 def read_renames(path: str | None) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ def add(commands: Subparsers) -> None:
     )
     add_comparison_options(parser)
     parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, aliases={"names": "--names"})
 
 
 def run(options: argparse.Namespace) -> int:

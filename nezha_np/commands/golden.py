@@ -64,7 +64,7 @@ def add(commands: Subparsers) -> None:
     add_comparison_options(check)
     check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
     check.add_argument("--verbose", action="store_true", help="list the arrays that agree too")
-    check.set_defaults(run=run_check)
+    check.set_defaults(run=run_check, aliases={"names": "--names"})
 
     report = kinds.add_parser(
         "report",
@@ -77,7 +77,7 @@ def add(commands: Subparsers) -> None:
     report.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
     report.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
     report.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    report.set_defaults(run=run_report)
+    report.set_defaults(run=run_report, aliases={"names": "--names"})
 
     attribute = kinds.add_parser(
         "attribute",
@@ -93,7 +93,7 @@ def add(commands: Subparsers) -> None:
     attribute.add_argument(
         "--verbose", action="store_true", help="list every step, in the order in which they are made"
     )
-    attribute.set_defaults(run=run_attribute)
+    attribute.set_defaults(run=run_attribute, aliases={"names": "--names"})
 
     show = kinds.add_parser(
         "show",

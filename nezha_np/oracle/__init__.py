@@ -6,6 +6,9 @@ from nezha_np.oracle.bundle import load_bundle as load
 from nezha_np.oracle.comparison import Comparison, compare
 from nezha_np.oracle.diagnosis import Diagnosis
 from nezha_np.oracle.doctor import diagnose
+from nezha_np.oracle.jax_capture import capture_jax
+from nezha_np.oracle.name_tables import name_tables
+from nezha_np.oracle.onnx_capture import capture_onnx
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.report import report
 from nezha_np.oracle.standard import record_all, record_standard
@@ -17,10 +20,13 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "attribute",
+    "capture_jax",
+    "capture_onnx",
     "capture_torch",
     "compare",
     "diagnose",
     "load",
+    "name_tables",
     "record",
     "record_all",
     "record_standard",

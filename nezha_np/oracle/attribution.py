@@ -171,6 +171,7 @@ def attribute(
     *,
     weights: Weights | str | Path | None = None,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
     progress: Progress | None = None,
@@ -181,7 +182,7 @@ def attribute(
     ----------
     bundle : Bundle or path
         The golden pass.
-    theirs, rename, transposed, dtype
+    theirs, rename, names, transposed, dtype
         As for `nezha_np.oracle.compare`. Between two of their arrays several steps may lie: their errors count as one.
     weights : Weights, str or Path, optional
         The weights, or their checkpoint, where the bundle does not have them: those before quantisation.
@@ -214,7 +215,7 @@ def attribute(
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     if callable(theirs) and not isinstance(theirs, Mapping):
         theirs = call(theirs, bundle)
-    aligned = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
+    aligned = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
     exact = ARITHMETICS["float64"]
     in_float64 = {
         name: np.asarray(array, np.float64)

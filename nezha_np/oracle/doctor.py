@@ -59,6 +59,7 @@ def diagnose(
     *,
     weights: Weights | str | Path | None = None,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
     progress: Progress | None = None,
@@ -73,7 +74,7 @@ def diagnose(
         Their arrays, some or all; the more of them, the sharper the answer.
     weights : Weights, str or Path, optional
         The weights, or their checkpoint, where the bundle does not have them.
-    rename, transposed, dtype
+    rename, names, transposed, dtype
         As for `nezha_np.oracle.compare`.
     progress : callable, optional
         Is told how far it is: called with the number of trials that are done and of all, ``progress=print`` for
@@ -102,7 +103,7 @@ def diagnose(
     """
     check_progress(progress)
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
+    found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
     own = bundle.weights(weights)
     if bundle.tolerances_by is None:
         bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")

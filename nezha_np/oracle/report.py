@@ -56,6 +56,7 @@ def report(
     *,
     weights: Weights | str | Path | None = None,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
     progress: Progress | None = None,
@@ -66,7 +67,7 @@ def report(
     ----------
     bundle : Bundle or path
         The golden pass.
-    theirs, rename, transposed, dtype
+    theirs, rename, names, transposed, dtype
         As for `nezha_np.oracle.compare`.
     weights, progress
         As for `nezha_np.oracle.diagnose`.
@@ -93,7 +94,14 @@ def report(
     ('<!doctype html>', True)
     """
     shown = compute(
-        bundle, theirs, weights=weights, rename=rename, transposed=transposed, dtype=dtype, progress=progress
+        bundle,
+        theirs,
+        weights=weights,
+        rename=rename,
+        names=names,
+        transposed=transposed,
+        dtype=dtype,
+        progress=progress,
     )
     return fill(shown)
 
