@@ -854,6 +854,17 @@ def test_transformers_reads_what_we_save_with_nothing_missing(tmp_path, kind, he
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head", ["question_answering", "multiple_choice", "next_sentence_prediction"])
+def test_transformers_reads_heads_with_a_number_of_their_own_whatever_the_labels_are(tmp_path, kind, head):
+    if head not in tasks_of(KINDS[kind]):
+        pytest.skip(f"{kind} has no {head}")
+    weights = filled(KINDS[kind].replace(num_labels=3), head)
+    weights.save(tmp_path)
+    _, loading = reference_of(kind, head).from_pretrained(tmp_path, output_loading_info=True)
+    assert loading["missing_keys"] == loading["mismatched_keys"] == loading["error_msgs"] == []
+
+
 @pytest.mark.one_in(11)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("kind", "head"), EVERY_HEAD)
