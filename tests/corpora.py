@@ -27,6 +27,7 @@ def make_models(folder: Path) -> Path:
         ("classify", nz.BertConfig(**SMALL, id2label=labels), "sequence_classification"),
         ("tag", nz.BertConfig(**SMALL, id2label=labels), "token_classification"),
         ("answer", nz.BertConfig(**SMALL), "question_answering"),
+        ("choose", nz.BertConfig(**SMALL), "multiple_choice"),
     ):
         nz.init(config, *([] if head is None else [head])).save(folder / name)
         for file in ("vocab.txt", "tokenizer_config.json"):

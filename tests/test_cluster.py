@@ -307,7 +307,9 @@ def test_a_worker_without_the_package_is_one_line_and_a_lost_scheduler_too(capsy
             worker.wait()
         end = threading.Timer(2.0, cluster.close)
         end.start()
-        assert main([*map(str, arguments)]) == 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            assert main([*map(str, arguments)]) == 2
         end.join()
         warned, message = capsys.readouterr().err.splitlines()
         assert "this scheduler has no workers yet: the job waits for them" in warned

@@ -223,7 +223,7 @@ def _open_once(job: dict[str, Any], address: str) -> tuple[Task, Manifest]:
     """Open a job, unless this process has it open: its model is loaded once."""
     with _lock, _at(address):
         if job["run"] not in _opened:
-            for what in ("source", "out", "model"):
+            for what in ("source", "out", "model", "shared"):
                 if job[what] is not None and not os.path.exists(job[what]):
                     raise FileNotFoundError(
                         f"{job[what]}: expected the {what} of the job, under the same path on every machine, found none"

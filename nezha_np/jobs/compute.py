@@ -80,7 +80,7 @@ def compute_shard(
         stream: BinaryIO
         with file.open("wb") as stream:
             stream.write(task.header(shard.lines))
-            lines, row = read_shard(source, shard, named), shard.row
+            lines, row = read_shard(source, shard, named, format=task.input_format), shard.row
             while window := next_window(lines, task.window_size(row)):
                 data, cut = _compute(task, window, named, errors if record else None)
                 stream.write(data)
@@ -104,7 +104,7 @@ def _compute(task: Task, window: Sequence[Line], source: str, errors: Errors | N
             data, cut = task.compute(good) if good else (b"", None)
             break
         except (TypeError, ValueError) as error:
-            match = re.match(re.escape(source) + r", line (\d+)", str(error))
+            match = re.match(re.escape(source) + r", (?:line|row) (\d+)", str(error))
             index = next((i for i, line in enumerate(window) if match and line.name == match[0]), None)
             if errors is None or match is None or index is None or index in bad:
                 raise

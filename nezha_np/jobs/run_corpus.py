@@ -16,7 +16,8 @@ from nezha_np.jobs.compute import compute_shard
 from nezha_np.jobs.manifest import ERRORS, Manifest, begin, collect_errors, make_manifest
 from nezha_np.jobs.processes import run_in_processes
 from nezha_np.jobs.shards import cut_source
-from nezha_np.jobs.tasks import open_task, shard_size
+from nezha_np.jobs.shared_weights import shared_weights
+from nezha_np.jobs.tasks import Task, open_task, shard_size
 
 ON_ERROR = ("stop", "record")
 SHARD_LINES = 65536
@@ -47,10 +48,10 @@ def run_corpus(
 
     Parameters
     ----------
-    task : {"embed", "classify", "tag", "answer", "fill_mask"}
+    task : {"embed", "classify", "tag", "answer", "choose", "fill_mask"}
         What is done.
     source : path
-        The file: a text in each line, or JSON Lines.
+        The file: a text in each line, JSON Lines, or Parquet.
     out : path
         The folder of the results; it is made if it does not exist.
     model : path, optional
@@ -68,15 +69,15 @@ def run_corpus(
         line it is and what is wrong.
     restart : bool
         Throw away what `out` holds of another job.
-    input_format : {"lines", "jsonl"}, optional
-        None: by the name of `source`: jsonl for .jsonl and .ndjson.
+    input_format : {"lines", "jsonl", "parquet"}, optional
+        None: by the name of `source`: jsonl for .jsonl and .ndjson, parquet for .parquet.
     output_format : {"npy", "safetensors", "jsonl"}, optional
         Of vectors; None: npy. The others are written as jsonl.
     progress : callable, optional
         Is called with the number of lines that are done, and of all.
     **options
         Those of `nezha_np.embed`, `nezha_np.classify` and so on, and the fields of JSON Lines: ``field``,
-        ``pair_field``, ``question_field``, ``context_field``, ``result``.
+        ``pair_field``, ``question_field``, ``context_field``, ``choices_field``, ``result``.
 
     Returns
     -------
@@ -104,55 +105,50 @@ def run_corpus(
     >>> [part.name for part in nz.run_corpus("embed", folder / "texts.txt", folder / "vectors", normalize=True)]
     ['part-00000.npy']
     """
-    source, out = check_path(source, "source"), check_path(out, "out")
-    path = None if model is None else str(check_path(model, "model"))
     if workers is not None:
         workers = check_integer("workers", workers, least=1)
     if workers is not None and cluster is not None:
         raise ValueError(f"workers: expected none where cluster= is given, got {workers}")
     if cluster is not None and not isinstance(cluster, str):
         raise TypeError(f"cluster: expected the address of a Dask scheduler, got {type(cluster).__name__}")
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
-    if input_format is None:
-        input_format = format_of(source.name)
-    options = {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}  # JSON's
     if cluster is not None:
         from nezha_np.jobs.cluster import check_address, run_on_cluster
 
         check_address(cluster)
-    opened = open_task(task, path, input_format=input_format, output_format=output_format, options=options)
-    lines = shard_size(shard_lines, opened.batch_size)
-    manifest = make_manifest(opened, lines, cut_source(source, format=input_format, shard_lines=lines))
-    begin(out, source, manifest, restart=restart)
-
+    job, manifest, opened = begin_job(
+        task,
+        source,
+        out,
+        model=model,
+        shard_lines=shard_lines,
+        on_error=on_error,
+        restart=restart,
+        input_format=input_format,
+        output_format=output_format,
+        **options,
+    )
+    source, out = Path(source), Path(out)
     heard = _Heard(source, manifest, manifest.missing(out), progress)
     try:
         if workers is None and cluster is None:
             for number in heard.missing:
                 heard.begin(number)
-                compute_shard(
-                    opened, source, out, manifest, number, record=on_error == "record", report=heard.lines_done
-                )
+                compute_shard(opened, source, out, manifest, number, record=job["record"], report=heard.lines_done)
         elif heard.missing:
-            job = {
-                "task": task,
-                "run": os.urandom(8).hex(),
-                "source": str(source),
-                "named": str(source),
-                "out": str(out),
-                "model": path,
-                "input_format": input_format,
-                "output_format": output_format,
-                "record": on_error == "record",
-                "options": options,
-            }
-            if cluster is None:
-                run_in_processes(heard.missing, job, workers or 1, heard.hear)
-            else:
-                places = {name: os.path.abspath(str(job[name])) for name in ("source", "out", "model") if job[name]}
-                run_on_cluster(heard.missing, job | places, cluster, heard.hear)
-                _see_all(out, manifest)
+            with shared_weights(opened.weights, out) as (shared, keep):
+
+                def hear(number: int, said: dict[str, Any]) -> None:
+                    keep()
+                    heard.hear(number, said)
+
+                job["shared"] = shared
+                if cluster is None:
+                    run_in_processes(heard.missing, job, workers or 1, hear)
+                else:
+                    paths = [name for name in ("source", "out", "model", "shared") if job[name] is not None]
+                    places = {name: os.path.abspath(str(job[name])) for name in paths}
+                    run_on_cluster(heard.missing, job | places, cluster, hear)
+                    _see_all(out, manifest)
     except (OSError, TypeError, ValueError, MemoryError, RuntimeError) as error:
         kinds = (OSError, TypeError, ValueError, MemoryError, RuntimeError)
         kind = next(kind for kind in kinds if isinstance(error, kind))
@@ -160,6 +156,76 @@ def run_corpus(
     if noted := collect_errors(out, manifest.shards):
         warnings.warn(f"{noted:,} lines gave errors, which {out / ERRORS} names", stacklevel=2)
     return [out / manifest.part(number) for number in range(len(manifest.shards))]
+
+
+def begin_job(
+    task: str,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    shard_lines: int = SHARD_LINES,
+    on_error: str = "stop",
+    restart: bool = False,
+    input_format: str | None = None,
+    output_format: str | None = None,
+    **options: Any,
+) -> tuple[dict[str, Any], Manifest, Task]:
+    """Begin a job, or find out what is missing of it, and compute nothing: for an engine that this package has not.
+
+    Parameters
+    ----------
+    task, source, out, model, shard_lines, on_error, restart, input_format, output_format, **options
+        As `run_corpus` takes them.
+
+    Returns
+    -------
+    job : dict
+        What a worker is told: `nezha_np.jobs.worker.open_job` takes it.
+    manifest : Manifest
+        The job, which is in `out` now.
+    opened : Task
+        What is done.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError, ImportError
+        As `run_corpus` does before it computes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "texts.txt").write_text("房间\\n价格\\n", encoding="utf-8")
+    >>> job, manifest, _ = begin_job("embed", folder / "texts.txt", folder / "vectors")
+    >>> manifest.missing(folder / "vectors")
+    [0]
+    """
+    source, out = check_path(source, "source"), check_path(out, "out")
+    path = None if model is None else str(check_path(model, "model"))
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
+    if input_format is None:
+        input_format = format_of(source.name)
+    options = {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}  # JSON's
+    opened = open_task(task, path, input_format=input_format, output_format=output_format, options=options)
+    lines = shard_size(shard_lines, opened.batch_size)
+    manifest = make_manifest(opened, lines, cut_source(source, format=input_format, shard_lines=lines))
+    begin(out, source, manifest, restart=restart)
+    job = {
+        "task": task,
+        "run": os.urandom(8).hex(),
+        "source": str(source),
+        "named": str(source),
+        "out": str(out),
+        "model": path,
+        "shared": None,
+        "input_format": input_format,
+        "output_format": output_format,
+        "record": on_error == "record",
+        "options": options,
+    }
+    return job, manifest, opened
 
 
 def _see_all(out: Path, manifest: Manifest) -> None:

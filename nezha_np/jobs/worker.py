@@ -87,7 +87,8 @@ def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
     Parameters
     ----------
     job : dict
-        "task", "model", "input_format", "output_format", "options" and "out", as `nezha_np.run_corpus` takes them.
+        "task", "model", "input_format", "output_format", "options" and "out", as `nezha_np.run_corpus` takes them;
+        "shared", as `nezha_np.jobs.tasks.open_task` takes it.
 
     Returns
     -------
@@ -111,6 +112,7 @@ def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
         input_format=job["input_format"],
         output_format=job["output_format"],
         options=job["options"],
+        shared=job["shared"],
     )
     made_with = make_manifest(task, manifest.shard_lines, manifest.shards).made_with
     if wrong := [key for key in made_with if made_with[key] != manifest.made_with.get(key)]:
