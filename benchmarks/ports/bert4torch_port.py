@@ -1,4 +1,4 @@
-"""bert4torch: `pip install bert4torch==0.6.2 torch==2.13.0 pillow httpx requests`.
+"""bert4torch: `pip install bert4torch==0.6.2 torch==2.13.0 transformers==4.37.2 pillow httpx regex requests`.
 
 It imports torchvision for other models than these; where that is not installed, an empty module stands in for it.
 """

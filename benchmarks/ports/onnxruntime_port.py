@@ -11,7 +11,7 @@ from transformers_port import load
 
 import nezha_np as nz
 
-PACKAGES, NAMES, TRANSPOSED = ("onnxruntime", "onnx", "transformers", "torch"), "transformers_onnx", True
+PACKAGES, NAMES, TRANSPOSED = ("onnxruntime", "onnx", "transformers", "torch"), None, True
 BUNDLES = (
     "nezha-masked_lm-holes",
     "nezha-forward-pairs",
@@ -34,4 +34,5 @@ def run(bundle):
             outputs = ["last_hidden_state"]
         options = {"input_names": list(inputs), "output_names": outputs, "opset_version": 17, "dynamo": False}
         torch.onnx.export(load(bundle), (inputs,), path, **options)
-        return nz.oracle.capture_onnx(path, inputs, names=NAMES)
+        names = None if bundle.config.model_type == "convbert" else "transformers_onnx"
+        return nz.oracle.capture_onnx(path, inputs, names=names)
