@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nezha_np as nz
-from nezha_np.training.features import TASKS, TOGETHER, Feature, Settings, stack
+from nezha_np.text.sorted_batches import TOGETHER
+from nezha_np.training.features import TASKS, Feature, Settings, stack
 from nezha_np.training.finetune import ShuffledBatches, predict
 from nezha_np.training.metrics import entities
 from nezha_np.weights.checkpoint import SHIPPED
