@@ -718,7 +718,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, kind, head, dtype):
     loaded = nz.load(tmp_path / "new" / "folder", dtype=None)
     assert_same(loaded, weights)
     assert type(loaded.config) is type(weights.config) and loaded.config.extra["torch_dtype"] == dtype
-    labels = {"num_labels": 2} if head == "question_answering" else {}  # a beginning and an end, as the reference has it
+    labels = {"num_labels": 2} if head == "question_answering" else {}  # a beginning and an end
     assert loaded.config.replace(architectures=None, extra={}) == KINDS[kind].replace(**labels)
     assert sorted(os.listdir(tmp_path / "new" / "folder")) == ["config.json", "model.safetensors"]
 
