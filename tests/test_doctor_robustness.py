@@ -6,9 +6,9 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers import addition, attention, layer_norm, linear
 from nezha_np.mechanism.patterns import matches
-from nezha_np.oracle.doctor import groups_of
 from nezha_np.oracle.replay import At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
+from nezha_np.oracle.search import groups_of
 from nezha_np.oracle.standard import record_standard
 
 

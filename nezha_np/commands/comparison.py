@@ -42,6 +42,9 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; found from their arrays if left out"
     )
+    parser.add_argument(
+        "--ignore-masked", action="store_true", help="leave out the numbers of masked tokens, which nothing else reads"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
@@ -56,7 +59,7 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     Returns
     -------
     dict
-        The arguments `rename`, `transposed` and `dtype`.
+        The arguments `rename`, `transposed`, `dtype` and `ignore_masked`.
 
     Raises
     ------
@@ -65,7 +68,12 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     ValueError
         If it is not a JSON object of strings.
     """
-    return {"rename": read_renames(options.rename), "transposed": options.transposed, "dtype": options.dtype}
+    return {
+        "rename": read_renames(options.rename),
+        "transposed": options.transposed,
+        "dtype": options.dtype,
+        "ignore_masked": options.ignore_masked,
+    }
 
 
 def read_renames(path: str | None) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from nezha_np.mechanism.summary import format_table
 from nezha_np.oracle.alignment import Theirs, align, dtype_told
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude, worst_place
+from nezha_np.oracle.masked_tokens import without_masked
 from nezha_np.oracle.step_tolerances import allowed_differences
 
 
@@ -95,6 +96,8 @@ class Comparison:
         For each rename that gives none of the bundle's arrays: why.
     in_bfloat16 : int
         How many arrays hold numbers of bfloat16 alone, though others made all count as float32.
+    at_masked_alone : bool
+        Whether they differ at masked tokens alone, which nothing else reads.
     """
 
     rows: tuple[Row, ...]
@@ -105,6 +108,7 @@ class Comparison:
     dtype_by: str
     idle: dict[str, str]
     in_bfloat16: int
+    at_masked_alone: bool = False
 
     @property
     def first(self) -> Row | None:
@@ -168,6 +172,11 @@ class Comparison:
 
     def _notes(self) -> Iterator[str]:
         """Say what the result depends on besides the numbers: a dtype that was guessed, axes, wide tolerances."""
+        if self.at_masked_alone:
+            yield (
+                "they differ at masked tokens alone, which nothing else reads: ignore_masked=True (--ignore-masked) "
+                "leaves them out"
+            )
         if self.tolerance is None and self.dtype_by == "bits":
             yield f"{self.dtype} is a guess, by the bits of arrays in float32: dtype= says what it is"
         if self.tolerance is None and self.dtype_by == "arrays" and self.dtype in ("bfloat16", "float16"):
@@ -204,6 +213,7 @@ class Comparison:
             "unknown": list(self.unknown),
             "missing": list(self.missing),
             "idle": self.idle,
+            "at_masked_alone": self.at_masked_alone,
         }
 
 
@@ -243,6 +253,7 @@ def compare(
     transposed: bool = False,
     dtype: str | None = None,
     tolerance: float | None = None,
+    ignore_masked: bool = False,
 ) -> Comparison:
     """Compare another implementation with a bundle.
 
@@ -269,6 +280,9 @@ def compare(
     tolerance : float, optional
         The largest difference over the largest golden number, in place of the bundle's tolerances; needed where it was
         recorded without.
+    ignore_masked : bool
+        Whether to leave out what an engine that skips padding does not compute: the numbers of masked tokens, which in
+        NEZHA and BERT nothing else reads.
 
     Returns
     -------
@@ -296,7 +310,11 @@ def compare(
     if callable(theirs) and not isinstance(theirs, Mapping):
         theirs = call(theirs, bundle)
     found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
-    return compare_aligned(bundle, found, tolerance)
+    others = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
+    compared = compare_aligned(bundle, others if ignore_masked else found, tolerance)
+    if compared.agrees or not compare_aligned(bundle, others, tolerance).agrees:
+        return compared
+    return dataclasses.replace(compared, at_masked_alone=True)
 
 
 def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:

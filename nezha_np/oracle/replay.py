@@ -106,6 +106,8 @@ class Replay(Trace):
         The dtype to round every result to; None: as NumPy computes it.
     nudge : int
         With a number other than 0 results are also moved by a random part of a unit in their last place.
+    right : mapping of str to array, optional
+        What the same replay makes without a change: it is not computed again before the first step that is changed.
 
     Attributes
     ----------
@@ -135,8 +137,10 @@ class Replay(Trace):
         target: str | None = None,
         arithmetic: Arithmetic | None = None,
         nudge: int = 0,
+        right: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
+        self.right = right
         self.arithmetic, self.nudge = arithmetic, nudge
         self.weights, self.inputs, self.theirs = weights, inputs, theirs
         self.changes, self.only, self.steps, self.target = changes or {}, only, steps, target
@@ -160,6 +164,8 @@ class Replay(Trace):
         self.sources[name] = tuple(
             self._latest_name[id(argument)] for argument in arguments if id(argument) in self._latest_name
         )
+        if self.right is not None and not self.changed and not self._is_changed(name, layer) and name in self.right:
+            return self.right[name]
         result = self._result(name, layer, arguments, options)
         if self.arithmetic is None or layer is additive_mask or any(result is argument for argument in arguments):
             return result
@@ -184,21 +190,25 @@ class Replay(Trace):
         return self.steps is not None and name not in self.steps and name in self.theirs
 
     def _result(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        change = self.changes.get(layer)
-        if (
-            change is None
-            or not (self.only is None or matches(name, (self.only,)))
-            or (self.steps is not None and name not in self.steps)
-            or (isinstance(change, At) and not change.acts_at(name))
-        ):
+        if not self._is_changed(name, layer):
             return layer.definition(*arguments, **options)
+        change, before = self.changes[layer], len(self.changed)
+        self.changed.append(name)  # what a changed composite calls is not what the right one called
         try:
-            result = change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
+            return change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
         except CANNOT:
+            del self.changed[before:]
             self.refused.append(name)
             return layer.definition(*arguments, **options)
-        self.changed.append(name)
-        return result
+
+    def _is_changed(self, name: str, layer: Layer) -> bool:
+        change = self.changes.get(layer)
+        return (
+            change is not None
+            and (self.only is None or matches(name, (self.only,)))
+            and (self.steps is None or name in self.steps)
+            and not (isinstance(change, At) and not change.acts_at(name))
+        )
 
     def keep(self, name: str, array: Any) -> Any:
         """Note what was made, and go on with theirs."""
@@ -218,6 +228,11 @@ class Replay(Trace):
                     found.add(source)
                     open_ends.append(source)
         return found.union(*(self.around.get(step, ()) for step in found))
+
+    def is_made_of(self, name: str, step: str) -> bool:
+        """Whether a result is made of another one, by steps that they do not have."""
+        sources = self.sources.get(name, ())
+        return step in sources or any(self.is_made_of(source, step) for source in sources if source not in self.theirs)
 
 
 def replay(

@@ -61,6 +61,7 @@ positions_added = mistake(
     does="the port adds absolute positions to the word embeddings",
     right="to add none: this model's positions are relative, and enter attention alone",
     families=NEZHA_AND_BERT,
+    fits_any_numbers=True,
 )
 
 

@@ -119,6 +119,7 @@ another_weight_or_bias = mistake(
     "another weight or bias of a norm",
     does="layer_norm multiplies by other numbers than its weight, or adds others than its bias",
     right="to take the checkpoint's (old files call them gamma and beta)",
+    fits_any_numbers=True,
 )
 
 

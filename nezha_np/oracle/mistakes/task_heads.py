@@ -110,12 +110,49 @@ untied = mistake(
     "decoder untied",
     does="the logits are another linear map of the hidden states",
     right="the word embeddings as the decoder's matrix",
+    fits_any_numbers=True,
 )
 
 
 @untied.recogniser
 def another_decoder(evidence: Evidence) -> Ways:
-    """Recognise another matrix of the decoder."""
+    """Recognise another matrix of a decoder that is tied."""
+    if not evidence.step.config.tie_word_embeddings:
+        return {}
+    return another_matrix(evidence, of_decoders=True)
+
+
+tied = mistake(
+    TASK_HEADS,
+    "decoder tied",
+    does="the decoder multiplies by the word embeddings",
+    right="a matrix of its own: the configuration says tie_word_embeddings = false",
+)
+
+
+@tied.way("", linear, at=LM_DECODERS)
+def by_word_embeddings(step: Step, x: Any, weight: Any, *bias: Any) -> Any:
+    """The word embeddings in place of the decoder's own matrix."""
+    words = step.weights["embeddings.word_embeddings.weight"]
+    if step.config.tie_word_embeddings or words.shape != weight.shape:
+        raise ValueError("the decoder is tied, or cannot be")
+    return step.right(x, words, *bias)
+
+
+another_decoder_matrix = mistake(
+    TASK_HEADS,
+    "another decoder",
+    does="the logits are another linear map of the hidden states",
+    right="that of the decoder's own matrix",
+    fits_any_numbers=True,
+)
+
+
+@another_decoder_matrix.recogniser
+def another_own_decoder(evidence: Evidence) -> Ways:
+    """Recognise another matrix of a decoder that is not tied."""
+    if evidence.step.config.tie_word_embeddings:
+        return {}
     return another_matrix(evidence, of_decoders=True)
 
 
