@@ -16,8 +16,9 @@ import numpy as np
 
 from nezha_np.layers.dropout import unchanged
 from nezha_np.layers.masks import additive_mask, as_constant
-from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding
+from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mean_square
 from nezha_np.oracle.diagnosis import Finding
+from nezha_np.oracle.differences import magnitude
 from nezha_np.oracle.mistakes import Mistake
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import CANNOT, Changes, Replay
@@ -35,6 +36,7 @@ OF_ROUNDING = 4.0  # by how much a rounding that is theirs makes the typical dif
 FIT = 20.0  # how many times the roundings a difference must be in which free numbers are fitted
 FAR_FIT = 5e3  # and how many where the step's own inputs are not known
 COPIES = (unchanged, as_constant, additive_mask)  # they compute nothing, or nothing of the numbers before
+CLOSE = 0.02  # other weights than the right ones make a larger part of a result another one
 ENOUGH_NUMBERS = 12  # of fewer numbers roundings alone tell nothing
 
 
@@ -134,8 +136,10 @@ class Search:
         """Try a change that was fitted to their numbers."""
         trial = mistake, way, changes
         noise = self.doctor.noise[self.step]
-        if mistake.fits_any_numbers and self.before.typical < (FIT if self.direct else FAR_FIT) * noise:
-            return []  # so small a difference may be fitted by chance
+        if mistake.fits_any_numbers:
+            size = root_mean_square(magnitude(self.step, self.right))
+            if self.before.typical < max((FIT if self.direct else FAR_FIT) * noise, CLOSE * size):
+                return []  # so small a difference may be fitted by chance, or the right numbers were rounded
         done = self._run(trial, None, quick=False)
         if done is None:
             return []

@@ -217,3 +217,37 @@ ends_swapped = mistake(
 def other_column(step: Step, x: Any, *, index: int) -> Any:
     """The other one of two columns."""
     return step.right(x, index=1 - index)
+
+
+regrouped = mistake(
+    TASK_HEADS,
+    "choices grouped otherwise",
+    does="the scores of the choices are put into texts in another order",
+    right="(B·C, 1) → (B, C): the choices of a text follow one another",
+)
+
+
+@regrouped.way("choice by choice", selection.by_choice)
+def by_text_first(step: Step, x: Any, *, choices: int) -> Any:
+    """(C, B) in place of (B, C)."""
+    return x.reshape(choices, -1).T
+
+
+@regrouped.way("in reverse", selection.by_choice)
+def choices_reversed(step: Step, x: Any, *, choices: int) -> Any:
+    """The last choice first."""
+    return step.right(x, choices=choices)[:, ::-1]
+
+
+classes_exchanged = mistake(
+    TASK_HEADS,
+    "classes in another order",
+    does="the logits of the classes come in another order",
+    right="class 0 first; of the next sentence, 0 for one that follows",
+)
+
+
+@classes_exchanged.way("in reverse", linear, at=("cls.seq_relationship", "classifier", "classifier.out_proj"))
+def last_class_first(step: Step, *arguments: Any) -> Any:
+    """The last class first."""
+    return step.right(*arguments)[..., ::-1]
