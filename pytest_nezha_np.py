@@ -21,8 +21,8 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
     Parameters of the function
     --------------------------
     theirs : mapping of str to array, callable, or path
-        Their arrays, or a function that is called with the inputs by keyword, as NumPy arrays, and returns them; as for
-        `nezha_np.oracle.compare`.
+        Their arrays, or a function that is called with the inputs by keyword, as NumPy arrays, and returns them or the
+        path of a file of them; as for `nezha_np.oracle.compare`.
     weights : Weights, configuration, path, str, Bundle or None
         What to record, as for `nezha_np.oracle.record`; or the name of a standard bundle, the path of a bundle, or a
         bundle, which bring their own inputs.
@@ -30,8 +30,9 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         As for `nezha_np.oracle.record`: ``tolerances="quick"`` records in less time. What was recorded is stored in
         pytest's cache, by the content of all of these. With ``step=`` training steps are recorded too, and the function
         is called with the bundle.
-    rename, transposed, dtype, tolerance
-        As for `nezha_np.oracle.compare`.
+    rename, names, transposed, dtype, tolerance, files
+        As for `nezha_np.oracle.compare`: with ``files=True`` the function gets the bundle's file and the path of the
+        file that it writes its arrays to, for a port that is a process of its own.
 
     Returns
     -------
@@ -48,19 +49,26 @@ def nezha_golden(request: pytest.FixtureRequest) -> Callable[..., Any]:
         seed: int = 0,
         tolerances: str | None = "measured",
         rename: Any = None,
+        names: str | None = None,
         transposed: bool = False,
         dtype: str | None = None,
         tolerance: float | None = None,
+        files: bool = False,
         **inputs: Any,
     ) -> Any:
         __tracebackhide__ = True
-        from nezha_np.oracle.comparison import call, compare
+        from nezha_np.oracle.comparison import call, call_with_files, compare
 
         inputs = {key: value for key, value in {"input_ids": input_ids, **inputs}.items() if value is not None}
         inputs |= _plain(inputs)
-        bundle = _bundle(request.config, weights, head, seed, tolerances, inputs)
-        arrays = call(theirs, bundle) if callable(theirs) else theirs
-        options = {"rename": rename, "transposed": transposed, "dtype": dtype}
+        bundle, file = _bundle(request.config, weights, head, seed, tolerances, inputs)
+        arrays = theirs
+        if files:
+            folder = request.getfixturevalue("tmp_path_factory").mktemp("nezha_golden")
+            arrays = call_with_files(theirs, bundle, file, folder)
+        elif callable(theirs):
+            arrays = call(theirs, bundle)
+        options = {"rename": rename, "names": names, "transposed": transposed, "dtype": dtype}
         comparison = compare(bundle, arrays, **options, tolerance=tolerance)
         if not comparison:
             pytest.fail(
@@ -83,8 +91,8 @@ def _what_the_doctor_says(bundle: Any, arrays: Any, weights: Any, options: dict[
 
 def _bundle(
     config: pytest.Config, weights: Any, head: str, seed: int, tolerances: str | None, inputs: dict[str, Any]
-) -> Any:
-    """Take a bundle as it is, or from the cache; else record it."""
+) -> tuple[Any, Path | None]:
+    """Take a bundle as it is, or from the cache; else record it. Return it and its file, where it has one."""
     import difflib
 
     from nezha_np.oracle.bundle import Bundle, load_bundle
@@ -97,7 +105,7 @@ def _bundle(
         if extra := [*inputs, *(name for name, is_set in own.items() if is_set)]:
             raise TypeError(f"{extra[0]}: expected none with a bundle, which has its own")
         if not is_standard:
-            return weights if isinstance(weights, Bundle) else load_bundle(weights)
+            return (weights, None) if isinstance(weights, Bundle) else (load_bundle(weights), Path(weights))
     if isinstance(weights, str) and not is_standard and not Path(weights).exists():
         near = difflib.get_close_matches(weights, names(), n=3) or ["see nezha_np.oracle.standard.names()"]
         raise FileNotFoundError(
@@ -107,7 +115,7 @@ def _bundle(
     cached = _place_in_cache(config, weights, head, seed, tolerances, inputs)
     if cached is not None and cached.is_file():
         try:
-            return load_bundle(cached)
+            return load_bundle(cached), cached
         except (ValueError, OSError):  # a broken file is recorded anew
             pass
     if is_standard:
@@ -117,7 +125,8 @@ def _bundle(
     if cached is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written to is none
             bundle.save(cached)
-    return bundle
+            return bundle, cached
+    return bundle, None
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
 
+    transformers.logging.set_verbosity_error()  # which tensors of the whole model a head leaves out
     tokenizer = nz.load_tokenizer()
     texts, source = mixed_texts(options.texts, tokenizer)
     texts = [text[:LONGEST] for text in texts]

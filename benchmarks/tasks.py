@@ -8,9 +8,10 @@ nothing that is scored has a part in it. The same is done with the network of th
 stand for all that is scored, and for the clean part, which neither pre-training nor fine-tuning has seen.
 
 Each network's run has a folder below ``--runs``. What is finished there is not made again, and what was stopped goes on
-from its last epoch, so the command may be killed and started again, or be run for one task after another: the file of
-``--json`` keeps what it holds of other tasks. A run of other settings, with another ``--limit`` for example, is never
-replaced: it is named, and needs another folder as ``--runs``. ``python benchmarks/tasks_page.py`` makes table and plot.
+from its last epoch, so the command may be killed and started again, or be run for one task, start or seed after
+another: the file of ``--json`` keeps what it holds of others. A run of other settings, with another ``--limit`` for
+example, is never replaced: it is named, and needs another folder as ``--runs``. ``python benchmarks/tasks_page.py``
+makes table and plot.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "names": {"epochs": 4, "learning_rate": 1e-3, "batch_size": 32, "max_length": 128},
     "lcqmc": {"epochs": 4, "learning_rate": 2e-4, "batch_size": 32, "max_length": 64},
     "ocnli": {"epochs": 4, "learning_rate": 2e-4, "batch_size": 32, "max_length": 96},
-    "cmrc2018": {"epochs": 5, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
-    "c3": {"epochs": 4, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
+    "cmrc2018": {"epochs": 3, "learning_rate": 5e-4, "batch_size": 32, "max_length": 256},
+    "c3": {"epochs": 2, "learning_rate": 5e-4, "batch_size": 32, "max_length": 192},
 }
 WANTED = {"chnsenti": 0.90, "names": 0.80, "lcqmc": 0.72}  # of the small model that is shipped
 
@@ -136,7 +137,11 @@ def counts_of(data: TaskData) -> dict[str, int]:
 
 
 def summary(
-    name: str, data: TaskData, found: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mapping[str, Any]
+    name: str,
+    data: TaskData,
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    settings: Mapping[str, Any],
+    seeds: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """Gather what was found of a task: for each competitor the figures of each seed."""
     scores = {
@@ -149,6 +154,7 @@ def summary(
         "metric": FINETUNE_TASKS[data.task].metric,
         **counts_of(data),
         "settings": dict(settings),
+        "seeds": dict(seeds),
         "scores": scores,
     }
 
@@ -162,9 +168,33 @@ def held(path: Path | None) -> list[Mapping[str, Any]]:
 
 
 def with_others(path: Path | None, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Add what a file holds of other tasks, in the order of the tasks."""
-    found = {result["task"]: result for result in [*held(path), *results]}
+    """Add what a file holds of other tasks, and of other starts and seeds of the same, in the order of the tasks."""
+    found = {result["task"]: result for result in held(path)}
+    for result in results:
+        found[result["task"]] = with_other_seeds(found.get(result["task"], {}), result)
     return [found[name] for name in TASKS if name in found]
+
+
+def with_other_seeds(before: Mapping[str, Any], result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add to a result what an earlier one of the task has of other starts and seeds, if all else is the same."""
+    if any(before.get(key) != result[key] for key in result if key not in ("scores", "seeds")):
+        return result
+    scores, seeds = dict(result["scores"]), dict(result["seeds"])
+    for start, old in before["seeds"].items():
+        new = result["seeds"].get(start, [])
+        seeds[start] = sorted({*old, *new})
+        taken = [(result, new) if seed in new else (before, old) for seed in seeds[start]]
+        scores[start] = {
+            part: {
+                metric: [
+                    found["scores"][start][part][metric][known.index(seed)]
+                    for seed, (found, known) in zip(seeds[start], taken, strict=True)
+                ]
+                for metric in metrics
+            }
+            for part, metrics in before["scores"][start].items()
+        }
+    return {**result, "scores": scores, "seeds": seeds}
 
 
 def check_no_figures_are_lost(path: Path | None, tasks: Sequence[str], limit: int | None) -> None:
@@ -319,8 +349,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found[start] = [
                 run_network(name, data, start, seed, options.model, options.runs, used) for seed in options.seeds
             ]
-        settings = {**model, "seeds": options.seeds, "limit": options.limit, **used}
-        results.append(summary(name, data, found, settings))
+        settings = {**model, "limit": options.limit, **used}
+        seeds = dict.fromkeys(options.starts, options.seeds)
+        results.append(summary(name, data, found, settings, seeds))
         print(f"\n{table(*rows(results[-1:]))}\n", flush=True)
         if options.wrong and options.starts:
             first = options.runs / f"{name}-{options.starts[0]}-{options.seeds[0]}" / "run"

@@ -15,7 +15,7 @@ from typing import Any
 
 from machine import describe, table, target_table
 from plot import INK, REPOSITORY, read
-from tasks import rows, targets
+from tasks import STARTS, rows, targets
 
 PAGE = REPOSITORY / "docs" / "tasks.md"
 PLOT = REPOSITORY / "docs" / "tasks.svg"
@@ -34,19 +34,28 @@ def made_part(content: Mapping[str, Any]) -> str:
     results = content["results"]
     return (
         f"\n{table(*rows(results))}\n\n{target_table(targets(results))}\n\n{table(*settings_rows(results))}\n\n"
-        f"{describe(content['machine'])}.\n\n"
+        f"Added to, the last time, on {describe(content['machine'])}.\n\n"
     )
 
 
 def settings_rows(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the rows of what was trained how: examples, what of those that are scored was seen, options."""
-    headings = ["task", "trained on", "seen by pre-training", "seen by fine-tuning", "seeds", "epochs", "learning rate"]
+    headings = [
+        "task",
+        "trained on",
+        "seen by pre-training",
+        "seen by fine-tuning",
+        "seeds: pre-trained and random",
+        "epochs",
+        "learning rate",
+    ]
     body = []
     for result in results:
         used = result["settings"]
         trained = f"{result['trained']:,}" + (f" (limit {used['limit']:,})" if used["limit"] else "")
         counts = [f"{result[name]:,}" for name in ("in_pretraining", "in_training")]
-        options = [str(len(used["seeds"])), str(used["epochs"]), f"{used['learning_rate']:g}"]
+        seeds = " and ".join(str(len(result["seeds"][start])) for start in STARTS if start in result["seeds"])
+        options = [seeds or "–", str(used["epochs"]), f"{used['learning_rate']:g}"]
         body.append([result["task"], trained, *counts, *options])
     return headings, body
 

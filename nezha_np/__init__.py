@@ -38,31 +38,31 @@ from nezha_np.model.outputs import (
     PretrainingOutput,
     QuestionAnsweringOutput,
 )
-from nezha_np.text.answer import Answer, answer
-from nezha_np.text.batch import Batch, DescribedBatch
-from nezha_np.text.choose import Choice, choose
-from nezha_np.text.classify import Label, classify
-from nezha_np.text.decode import batch_decode, decode
-from nezha_np.text.embed import embed
-from nezha_np.text.encode import encode
-from nezha_np.text.fill_mask import Filling, fill_mask
-from nezha_np.text.special_tokens import (
-    build_inputs_with_special_tokens,
-    create_token_type_ids_from_sequences,
-    get_special_tokens_mask,
-)
-from nezha_np.text.tag import Entity, tag
-from nezha_np.text.tokenize import tokenize
-from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
-from nezha_np.text.zero_shot import classify_by_description
 from nezha_np.weights.checkpoint import load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # at run time `__getattr__` loads these
     from nezha_np import oracle as oracle
     from nezha_np.explanation.explain import explain
     from nezha_np.jobs.run_corpus import run_corpus
+    from nezha_np.text.answer import Answer, answer
+    from nezha_np.text.batch import Batch, DescribedBatch
+    from nezha_np.text.choose import Choice, choose
+    from nezha_np.text.classify import Label, classify
+    from nezha_np.text.decode import batch_decode, decode
+    from nezha_np.text.embed import embed
+    from nezha_np.text.encode import encode
+    from nezha_np.text.fill_mask import Filling, fill_mask
+    from nezha_np.text.special_tokens import (
+        build_inputs_with_special_tokens,
+        create_token_type_ids_from_sequences,
+        get_special_tokens_mask,
+    )
+    from nezha_np.text.tag import Entity, tag
+    from nezha_np.text.tokenize import tokenize
+    from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
+    from nezha_np.text.zero_shot import classify_by_description
 
 __version__ = "0.1.0"
 
@@ -123,15 +123,45 @@ __all__ = [
 ]
 
 
+# Names of the rooms above `nezha_np.model`, which a forward pass does not need, and the module that each stands in.
+LOADED_LATER = {
+    "explain": "explanation.explain",
+    "run_corpus": "jobs.run_corpus",
+    "Answer": "text.answer",
+    "answer": "text.answer",
+    "Batch": "text.batch",
+    "DescribedBatch": "text.batch",
+    "Choice": "text.choose",
+    "choose": "text.choose",
+    "Label": "text.classify",
+    "classify": "text.classify",
+    "batch_decode": "text.decode",
+    "decode": "text.decode",
+    "embed": "text.embed",
+    "encode": "text.encode",
+    "Filling": "text.fill_mask",
+    "fill_mask": "text.fill_mask",
+    "build_inputs_with_special_tokens": "text.special_tokens",
+    "create_token_type_ids_from_sequences": "text.special_tokens",
+    "get_special_tokens_mask": "text.special_tokens",
+    "Entity": "text.tag",
+    "tag": "text.tag",
+    "tokenize": "text.tokenize",
+    "load_tokenizer": "text.tokenizer",
+    "save_vocabulary": "text.tokenizer",
+    "classify_by_description": "text.zero_shot",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the rooms above `nezha_np.model` that a forward pass does not need, when they are first asked for."""
-    if name == "explain":
-        return importlib.import_module("nezha_np.explanation.explain").explain
-    if name == "run_corpus":
-        return importlib.import_module("nezha_np.jobs.run_corpus").run_corpus
+    """Load what `import nezha_np` leaves out, when it is first asked for."""
     if name == "oracle":
         return importlib.import_module("nezha_np.oracle")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in LOADED_LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"nezha_np.{LOADED_LATER[name]}"), name)
+    globals()[name] = value  # from now on without this function
+    return value
 
 
 def __dir__() -> list[str]:

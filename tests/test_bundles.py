@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,10 @@ def write(path: Path, header: dict, data: bytes) -> Path:
 
 
 def with_document(source: Path, path: Path, change) -> Path:
-    """Copy a bundle with a document that is changed in place, or replaced by what is returned."""
+    """Copy a bundle with a document that is changed in place, or replaced by what is returned; without checksums."""
     header, data = header_of(source)
     document = json.loads(header["__metadata__"][KEY])
+    del document["crc32"], document["document_crc32"]
     changed = change(document)
     text = changed if isinstance(changed, str) else json.dumps(document if changed is None else changed)
     header["__metadata__"][KEY] = text
@@ -423,10 +425,10 @@ def test_the_standard_set_has_every_head_of_every_family_and_what_ports_get_wron
 
 
 @pytest.mark.exhaustive
-def test_the_standard_set_is_under_23_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
+def test_the_standard_set_is_under_24_megabytes_and_each_file_is_one_of_its_bundles(standard_set):
     files = list(standard_set[0].iterdir())
     assert sorted(file.stem for file in files) == sorted(standard.names())
-    assert sum(file.stat().st_size for file in files) < 23e6
+    assert sum(file.stat().st_size for file in files) < 24e6
 
 
 @pytest.mark.exhaustive
@@ -522,13 +524,16 @@ def read_by_the_page(path: Path) -> dict:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length].decode("utf-8"))
-    document = json.loads(header.pop("__metadata__")["nezha_np_golden"])
+    text = header.pop("__metadata__")["nezha_np_golden"]
+    document = json.loads(text)
     assert document["format"] == 1
+    assert zlib.crc32(text[: text.rindex(',"document_crc32":')].encode("utf-8")) == document["document_crc32"]
     data = content[8 + length :]
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         tensors[name] = np.frombuffer(data[begin:end], kinds[entry["dtype"]]).reshape(entry["shape"])
+        assert zlib.crc32(data[begin:end]) == document["crc32"][name]
     tolerances = document["tolerances"]
     for alias, name in document["aliases"].items():
         tensors[alias] = tensors[name]
@@ -780,6 +785,62 @@ def test_a_bundle_with_other_metadata_is_refused_in_one_sentence(small, tmp_path
 def test_unknown_keys_of_the_document_are_ignored(small, tmp_path):
     path = with_document(small, tmp_path / "later.safetensors", put({"mood": "good"}, "later"))
     assert same(nz.oracle.load(path).trace, nz.oracle.load(small).trace)
+
+
+# ----------------------------------------------------------------------------------------------------------- checksums
+
+
+def flipped(path: Path, target: Path, place: int) -> Path:
+    """Copy a file with the lowest bit of one byte flipped."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    target.write_bytes(content)
+    return target
+
+
+@pytest.mark.parametrize("name", ["inputs/input_ids", "trace/encoder.layer.0.attention.self.probs", "gradients/loss"])
+def test_a_flipped_bit_is_refused_by_the_name_of_its_tensor(small, tmp_path, name):
+    header, data = header_of(small)
+    begin, end = header[name]["data_offsets"]
+    start_of_data = small.stat().st_size - len(data)
+    for place in (begin, end - 1):
+        bad = flipped(small, tmp_path / "bad.safetensors", start_of_data + place)
+        with pytest.raises(
+            ValueError, match=rf"bad.safetensors: expected the numbers that were recorded, .* for {name}"
+        ):
+            nz.oracle.load(bad)
+
+
+def test_a_changed_digit_of_a_tolerance_is_refused(small, tmp_path):
+    content = small.read_bytes()
+    at = content.index(b"float32", content.index(b"tolerances"))
+    digit = next(place for place in range(at + len("float32"), len(content)) if content[place : place + 1].isdigit())
+    with pytest.raises(ValueError, match=r"bad.safetensors: expected the document that was recorded, got another"):
+        nz.oracle.load(flipped(small, tmp_path / "bad.safetensors", digit))
+
+
+def test_a_bundle_of_an_older_version_has_no_checksums_and_is_read(small, tmp_path):
+    old = with_document(small, tmp_path / "old.safetensors", lambda document: None)
+    assert "crc32" not in header_of(old)[0]["__metadata__"][KEY]
+    assert same(nz.oracle.load(old).arrays, nz.oracle.load(small).arrays)
+
+
+def test_a_tensor_more_or_less_than_the_checksums_name_is_refused(small, tmp_path):
+    header, data = header_of(small)
+    document = json.loads(header["__metadata__"][KEY])
+    del document["document_crc32"]
+    for change, message in (
+        (remove("crc32", "inputs/labels"), "expected the tensors that were recorded, got inputs/labels too"),
+        (put(7, "crc32", "inputs/more"), "expected every tensor that was recorded, found no inputs/more"),
+        (put("7", "crc32", "inputs/labels"), "expected a number for each tensor under crc32"),
+        (put([], "crc32"), "expected a number for each tensor under crc32"),
+    ):
+        changed = json.loads(json.dumps(document))
+        change(changed)
+        metadata = {KEY: json.dumps(changed)}
+        bad = write(tmp_path / "bad.safetensors", header | {"__metadata__": metadata}, data)
+        with pytest.raises(ValueError, match=message):
+            nz.oracle.load(bad)
 
 
 # ----------------------------------------------------------------------------------------------------- bad arguments

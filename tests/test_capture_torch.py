@@ -71,6 +71,21 @@ def test_modules_go_by_their_paths_without_a_models_prefix_and_a_second_call_by_
     np.testing.assert_array_equal(captured["block.dense"], first.numpy())
 
 
+def test_what_modules_are_given_is_recorded_on_request():
+    config = nz.NezhaConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12
+    )
+    theirs = reference.reference_model("masked_lm", config, 0)
+    bundle = nz.oracle.record(reference.our_weights(theirs, config), IDS[None], head="masked_lm", tolerances="quick")
+    given = nz.oracle.capture_torch(theirs, given=True, **bundle.inputs)
+    more = set(given) - set(nz.oracle.capture_torch(theirs, **bundle.inputs))
+    layer = "encoder.layer.1."
+    assert {"embeddings.sum", f"{layer}attention.self.probs", f"{layer}attention.self.merged",
+            f"{layer}attention.output.residual", f"{layer}output.residual"} <= more  # fmt: skip
+    comparison = nz.oracle.compare(bundle, given)
+    assert comparison and more <= {row.name for row in comparison.rows}, comparison.summary()
+
+
 def test_what_is_written_into_a_result_later_does_not_change_what_was_recorded(model):
     captured = nz.oracle.capture_torch(model, IDS)
     assert (captured["block_2"] < 0).any() and not (captured["outputs/states.0"] < 0).any()

@@ -80,6 +80,11 @@ CALLS = {
         0,
     ),
     "golden check": (["golden", "check", "golden.safetensors", "theirs.safetensors", "--verbose"], 0),
+    "golden report": (
+        ["golden", "report", "golden.safetensors", "theirs.safetensors", "-o", "page.html", "--force"],
+        0,
+    ),
+    "golden attribute": (["golden", "attribute", "golden.safetensors", "theirs.safetensors", "--verbose"], 0),
     "golden show": (["golden", "show", "golden.safetensors"], 0),
     "doctor": (["doctor", "golden.safetensors", "wrong.safetensors"], 1),
 }
@@ -339,9 +344,10 @@ def test_a_warning_is_one_line(monkeypatch, capsys):
             ["golden", "record", "--text", "a", "--pair", "b", "c", "-o", "o.safetensors"],
             "--pair: expected one for each",
         ),
-        (["golden"], "required: COMMAND, one of record, check, show"),
+        (["golden"], "required: COMMAND, one of record, check, report, attribute, show"),
         (["golden", "record", "--all", "texts.txt"], "--all: expected a folder, found a file"),
         (["golden", "check", "golden.safetensors", "theirs.safetensors", "--tolerance", "-1"], "--tolerance: expected"),
+        (["golden", "check", "golden.safetensors", "theirs.safetensors", "--names", "x"], "--names: expected one of"),
         (["golden", "check", "golden.safetensors", "texts.txt"], "THEIRS: expected a .safetensors or a .npz file"),
         (["doctor", "golden.safetensors", "nowhere.npz"], "THEIRS: expected a file of arrays"),
     ],

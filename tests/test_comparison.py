@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import nezha_np as nz
 from nezha_np.layers.masks import additive_mask
@@ -526,13 +527,45 @@ def test_a_function_may_return_tuples_of_arrays_and_none(bundle):
     assert [row.name for row in comparison.rows] == [f"outputs/hidden_states.{index}" for index in range(3)]
 
 
+def test_a_function_may_return_the_path_of_a_file(bundle, tmp_path):
+    path = tmp_path / "theirs.npz"
+    np.savez(path, embeddings=bundle.trace["embeddings"])
+    assert [row.name for row in nz.oracle.compare(bundle, lambda **inputs: path).rows] == ["embeddings"]
+
+
+def copy_of_some(golden, written):
+    """Play a port in a process of its own: it reads the bundle's file, and writes a file of some arrays."""
+    read = nz.oracle.load(golden)
+    safetensors.numpy.save_file({"embeddings": read.trace["embeddings"]}, written)
+
+
+def test_with_files_a_function_gets_the_bundles_file_and_writes_one(bundle, tmp_path):
+    assert [row.name for row in nz.oracle.compare(bundle, copy_of_some, files=True).rows] == ["embeddings"]
+    path = tmp_path / "golden.safetensors"
+    bundle.save(path)
+    seen = []
+    assert nz.oracle.compare(path, lambda golden, written: (seen.append(golden), str(path))[1], files=True)
+    assert seen == [path]  # the bundle's own file, and no copy
+
+
+def test_with_files_what_is_no_function_and_what_is_no_file_is_refused(bundle, tmp_path):
+    with pytest.raises(TypeError, match=r"^theirs: expected a function of two paths, because files=True, got dict$"):
+        nz.oracle.compare(bundle, {}, files=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"^theirs: expected a function that writes its arrays to a file, found no"
+    ):
+        nz.oracle.compare(bundle, lambda golden, written: None, files=True)
+    with pytest.raises(TypeError, match=r"^theirs: expected a function that returns a path or None, got dict$"):
+        nz.oracle.compare(bundle, lambda golden, written: {}, files=True)
+
+
 def test_what_a_function_raises_goes_through_and_what_it_returns_is_checked(bundle):
     def broken(**inputs):
         raise ZeroDivisionError("theirs")
 
     with pytest.raises(ZeroDivisionError, match=r"^theirs$"):
         nz.oracle.compare(bundle, broken)
-    message = r"^theirs: expected a function that returns a mapping of arrays, got NoneType$"
+    message = r"^theirs: expected a function that returns a mapping of arrays or a path, got NoneType$"
     with pytest.raises(TypeError, match=message):
         nz.oracle.compare(bundle, lambda **inputs: None)
 

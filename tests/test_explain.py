@@ -28,6 +28,7 @@ from nezha_np.cli import main
 from nezha_np.explanation.explain import LONGEST, PAGE, SMALL, STEPS, TOP, pack
 from nezha_np.families.family import family_of
 from nezha_np.mechanism import View
+from nezha_np.pages.page import SHARED
 
 ROOT = Path(__file__).parents[1]
 TEXT = "房间很[MASK]净。"
@@ -408,8 +409,8 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_loaded():
 
 def test_style_and_script_are_put_into_the_page_as_their_files_have_them():
     page = nz.explain(TEXT)
-    for name, tag in (("page.css", "style"), ("page.js", "script")):
-        text = PAGE.with_name(name).read_text(encoding="utf-8")
+    for suffix, tag in ((".css", "style"), (".js", "script")):
+        text = "".join(path.with_suffix(suffix).read_text(encoding="utf-8") for path in (SHARED, PAGE))
         assert f"<{tag}>\n{text}</{tag}>" in page
 
 

@@ -304,9 +304,9 @@ def test_in_a_map_keys_and_mouse_choose_a_pair_of_tokens_whose_numbers_are_read_
         *offset,
     )
     ActionChains(browser).move_to_element_with_offset(canvas, *offset).perform()
-    assert text(browser, "#readout") == told(cell["token"], cell["key"]) and picture(browser, name) == before
+    assert text(browser, "#readout") == told(cell["row"], cell["column"]) and picture(browser, name) == before
     ActionChains(browser).click().perform()
-    assert text(browser, "#readout") == told(cell["token"], cell["key"]) and picture(browser, name) != before
+    assert text(browser, "#readout") == told(cell["row"], cell["column"]) and picture(browser, name) != before
 
 
 def test_the_strips_and_the_bars_are_those_of_the_chosen_token(show):

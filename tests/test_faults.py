@@ -314,6 +314,15 @@ def test_links_that_lead_back_to_themselves_are_an_error_of_the_system(tmp_path,
     assert (tmp_path / "page.html").is_symlink()
 
 
+def test_a_thread_leaves_the_folders_of_other_threads_alone_where_a_process_gets_its_own_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        temporary, "try_lock", lambda file, path: True
+    )  # as locks of POSIX are, in some network folders
+    with temporary.temporary_folder(tmp_path) as one, temporary.temporary_folder(tmp_path) as other:
+        assert one.exists() and other.exists()
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_an_interrupted_removal_leaves_the_next_run_removes(tmp_path, monkeypatch):
     def interrupted(path, **options):
         raise KeyboardInterrupt

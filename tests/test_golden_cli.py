@@ -365,6 +365,15 @@ def test_check_compares_two_bundles_by_all_their_names(capsys, folder, tmp_path)
     assert printed.splitlines()[0] == f"all {len(bundle.arrays)} arrays agree within the tolerances of float32"
 
 
+def test_check_refuses_a_bundle_of_theirs_in_which_a_bit_was_flipped(capsys, folder, tmp_path):
+    golden, other = folder / "golden.safetensors", tmp_path / "other.safetensors"
+    content = bytearray(golden.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    said = error(capsys, "golden", "check", golden, other)
+    assert f"{other}: expected the numbers that were recorded, with CRC-32" in said and "was changed or damaged" in said
+
+
 def test_check_of_a_wrong_port_names_the_first_array_before_the_table_and_returns_1(capsys, folder):
     status, printed = run(capsys, "golden", "check", folder / "golden.safetensors", folder / "wrong.safetensors")
     assert status == 1

@@ -284,3 +284,44 @@ for closes_over in (jax.pmap(lambda ids: predict(weights, ids)), jax.jit(lambda 
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **options}, check=True
     )
     assert done.stdout == "True\nTrue\n", done.stderr
+
+
+def test_a_port_in_jax_returns_its_intermediates_and_is_compared_and_diagnosed():
+    bundle = nz.oracle.record_standard("nezha-masked_lm-holes", tolerances="quick")
+    weights, jnp = bundle.weights(), jax.numpy
+
+    @jax.jit
+    def port(input_ids, token_type_ids, eps):
+        words = jnp.asarray(weights["embeddings.word_embeddings.weight"])[input_ids]
+        types = jnp.asarray(weights["embeddings.token_type_embeddings.weight"])[token_type_ids]
+        x = words + types
+        centred = x - x.mean(-1, keepdims=True)
+        norm = centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+        norm = norm * weights["embeddings.LayerNorm.weight"] + weights["embeddings.LayerNorm.bias"]
+        embeddings = {"word_embeddings": words, "token_type_embeddings": types, "sum": x, "norm": norm}
+        return {"nezha": {"embeddings": embeddings}, "nothing": None}
+
+    inputs = {key: bundle.inputs[key] for key in ("input_ids", "token_type_ids")}
+    rename = {"embeddings.norm": "embeddings.LayerNorm"}
+    right = nz.oracle.capture_jax(port, **inputs, eps=bundle.config.layer_norm_eps, rename=rename)
+    assert list(right) == [f"embeddings.{name}" for name in ("LayerNorm", "sum", "token_type_embeddings",
+                                                             "word_embeddings")]  # fmt: skip
+    assert nz.oracle.compare(bundle, right)
+    wrong = nz.oracle.capture_jax(port, **inputs, eps=1e-1, rename=rename)
+    assert nz.oracle.diagnose(bundle, wrong).step == "embeddings.LayerNorm"
+
+
+def test_what_flax_captured_goes_by_its_modules():
+    one = jax.numpy.ones(2)
+    captured = {"dense": {"__call__": (one, 2 * one)}, "attention": {"__call__": ((3 * one, 4 * one),)},
+                "__call__": (one,)}  # fmt: skip
+    found = nz.oracle.capture_jax(lambda: {"bert": captured}, names="flax")
+    assert {name: float(array[0]) for name, array in found.items() if name != "bert"} == {
+        "dense": 1.0,
+        "dense_2": 2.0,
+        "attention": 3.0,
+    }
+    with pytest.raises(
+        TypeError, match=r"^function: expected one that returns arrays in a mapping, got one that returns"
+    ):
+        nz.oracle.capture_jax(lambda: {"nothing": None})

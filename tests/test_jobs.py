@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import BATCH, JOB, LINES, SHARD, SMALL, WHOLE, contents, embed, fail, make_models, succeed, write_texts
 
 import nezha_np as nz
 from nezha_np.cli import main
@@ -23,67 +24,25 @@ from nezha_np.jobs import compute, line_windows, processes
 from nezha_np.jobs.join import join
 from nezha_np.jobs.manifest import read_manifest
 from nezha_np.jobs.shards import cut_source, read_shard
+from nezha_np.jobs.shared_weights import is_mapped
 from nezha_np.jobs.tasks import shard_size
+from nezha_np.jobs.worker import open_job
 from nezha_np.weights.checkpoint import SHIPPED
 
-SIZES = {"vocab_size": 7000, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-SMALL = {**SIZES, "intermediate_size": 6, "max_position_embeddings": 40, "initializer_range": 0.5}
-WORDS = ["房间很干净。", "价格", "", "The hotel, 价格也便宜", "早餐一般，但是服务很热情", "好"]
-BATCH = 2
-SHARD = 32 * BATCH  # lines: the smallest that a shard may have
-LINES = 5 * SHARD + 7
-WHOLE = ["--batch-size", str(BATCH)]
-JOB = [*WHOLE, "--shard-lines", str(SHARD)]
 NEEDS_SIGKILL = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """Make small models: NEZHA, BERT of 40 positions, and one with a head for each task of records."""
-    folder = tmp_path_factory.mktemp("models")
-    labels = {0: "O", 1: "B-PER", 2: "I-PER"}
-    for name, config, head in (
-        ("nezha", nz.NezhaConfig(**SMALL), None),
-        ("bert", nz.BertConfig(**SMALL), None),
-        ("other", nz.BertConfig(**{**SMALL, "hidden_size": 16}), None),
-        ("classify", nz.BertConfig(**SMALL, id2label=labels), "sequence_classification"),
-        ("tag", nz.BertConfig(**SMALL, id2label=labels), "token_classification"),
-        ("answer", nz.BertConfig(**SMALL), "question_answering"),
-    ):
-        nz.init(config, *([] if head is None else [head])).save(folder / name)
-        for file in ("vocab.txt", "tokenizer_config.json"):
-            shutil.copy(SHIPPED / file, folder / name)
-    return folder
+    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch) -> Path:
-    """Work in a folder with a file of lines of many lengths; return the folder."""
+    """Work in a folder with a file of lines; return the folder."""
     monkeypatch.chdir(tmp_path)
-    lines = [WORDS[number % 6] + str(number % 4) * (number % 11) for number in range(LINES)]
-    (tmp_path / "texts.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    write_texts(tmp_path)
     return tmp_path
-
-
-def embed(models: Path, out: str | Path = "job", source: str | Path = "texts.txt", model: str = "nezha", **options):
-    options = {"batch_size": BATCH, "shard_lines": SHARD} | options
-    return nz.run_corpus("embed", source, out, model=models / model, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def succeed(capsys, *arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
-    assert capsys.readouterr() == ("", "")
-
-
-def fail(capsys, *arguments: object) -> str:
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1
-    return err
 
 
 def test_two_workers_write_what_one_run_of_the_command_writes(capsys, models, corpus):
@@ -104,13 +63,17 @@ def test_two_workers_write_what_one_run_of_the_command_writes(capsys, models, co
     assert np.load("npys/part-00005.npy").shape == (7, 8)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", "answer"])
+@pytest.mark.parametrize("task", ["classify", "tag", "answer", "choose"])
 def test_records_are_those_of_the_command(capsys, models, corpus, task):
     source = corpus / "texts.jsonl"
     lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    records = "".join(json.dumps({"id": number, "review": line}) + "\n" for number, line in enumerate(lines))
+    records = "".join(
+        json.dumps({"id": number, "review": line, "choices": [line, "好"]}) + "\n" for number, line in enumerate(lines)
+    )
     source.write_text(records + "\n \n", encoding="utf-8")  # empty lines at the end are no lines
-    fields = ["--question-field", "review", "--context-field", "review"] if task == "answer" else ["--field", "review"]
+    fields = ["--field", "review"]
+    if task in ("answer", "choose"):
+        fields = ["--question-field", "review", "--context-field", "review", "--max-length", "40"]
     arguments = [task, source, "--model", models / task, *fields]
     succeed(capsys, *arguments, *WHOLE, "-o", "whole.jsonl")
     succeed(capsys, *arguments, *JOB, "-o", "job", "--workers", 2)
@@ -162,6 +125,89 @@ def test_a_job_that_is_complete_computes_nothing_again(models, corpus, monkeypat
     monkeypatch.setattr(processes, "start_worker", lambda: pytest.fail("nothing is missing"))
     assert [path.stat().st_mtime_ns for path in embed(models, workers=2)] == before
     assert [path.name for path in parts] == [f"part-{number:05}.npy" for number in range(6)]
+
+
+# -------------------------------------------------------------------------------------------------------------- Parquet
+
+
+def write_parquet(rows: int, *, row_group_size: int = 50, name: str = "texts.parquet") -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")[:rows]
+    table = arrow.table({"id": range(rows), "text": lines})
+    parquet.write_table(table, name, row_group_size=row_group_size, compression="zstd")
+
+
+@pytest.mark.parametrize("row_group_size", [50, 1000, SHARD])
+def test_rows_of_parquet_are_cut_into_shards_whatever_their_row_groups(capsys, models, corpus, row_group_size):
+    write_parquet(LINES, row_group_size=row_group_size)
+    succeed(capsys, "embed", "texts.parquet", "-o", "a.npy", "--model", models / "nezha", *WHOLE)
+    succeed(capsys, "embed", "texts.parquet", "-o", "job", "--model", models / "nezha", *JOB, "--workers", 2)
+    assert [np.load(path).shape[0] for path in sorted(Path("job").glob("part-*"))] == [SHARD] * 5 + [7]
+    succeed(capsys, "join", "job", "-o", "b.npy")
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+
+
+def test_records_of_parquet_are_those_of_the_command_and_a_bad_row_is_named(capsys, models, corpus):
+    lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")
+    lines[70] = "好" * 50
+    Path("texts.txt").write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    write_parquet(LINES)
+    assert "texts.parquet, row 71: expected at most 40 tokens" in fail(
+        capsys, "classify", "texts.parquet", "-o", "job", "--model", models / "classify", *JOB, "--workers", 1
+    )
+    with pytest.warns(UserWarning, match="1 lines gave errors"):
+        nz.run_corpus(
+            "classify",
+            "texts.parquet",
+            "job",
+            model=models / "classify",
+            batch_size=2,
+            shard_lines=64,
+            on_error="record",
+        )
+    assert json.loads(Path("job/errors.jsonl").read_bytes())["line"] == 71
+    lines[70] = "好"
+    Path("texts.txt").write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    write_parquet(LINES)
+    succeed(capsys, "classify", "texts.parquet", "-o", "a.jsonl", "--model", models / "classify", *WHOLE)
+    succeed(capsys, "classify", "texts.parquet", "-o", "good/", "--model", models / "classify", *JOB)
+    succeed(capsys, "join", "good", "-o", "b.jsonl")
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+
+
+def test_a_parquet_file_that_changed_is_refused_by_its_rows(models, corpus):
+    write_parquet(LINES)
+    embed(models, source="texts.parquet")
+    lines = Path("texts.txt").read_text(encoding="utf-8").split("\n")
+    lines[130] = "X"
+    Path("texts.txt").write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    write_parquet(LINES)
+    with pytest.raises(
+        ValueError, match=r"texts.parquet: expected the lines that the job .* was begun with, got others"
+    ):
+        embed(models, source="texts.parquet")
+
+
+def test_a_parquet_file_that_changes_under_way_is_refused(models, corpus):
+    write_parquet(LINES)
+
+    def progress(done: int, lines: int) -> None:
+        write_parquet(100)
+
+    with pytest.raises(
+        ValueError, match=r"lines 65 to 128 as they were .*; 0 of 6|lines 1 to 64 as they were .*; 0 of 6"
+    ):
+        embed(models, source="texts.parquet", progress=progress)
+
+
+def test_a_parquet_file_may_be_empty_or_something_else(models, corpus):
+    write_parquet(0)
+    assert embed(models, source="texts.parquet") == []
+    Path("none.parquet").write_bytes(b"a\nb\n")
+    with pytest.raises(ValueError, match=r"none.parquet: expected Parquet, got something else"):
+        embed(models, "other", source="none.parquet")
+    assert not Path("other").exists()
 
 
 # --------------------------------------------------------------------------------------------------------------- faults
@@ -440,9 +486,9 @@ def test_an_interruption_says_how_to_go_on_and_ends_the_workers(capsys, models, 
         (["embed", ".", "-o", "job/"], "expected a file, which can be cut into shards, found something else"),
         (["embed", "texts.txt", "--workers", "0", "-o", "job"], "--workers: expected a number from 1 on, got 0"),
         (["embed", "texts.txt", "-o", "job/", "--shard-lines", "0"], "--shard-lines: expected a number from 1 on"),
-        (["embed", "texts.txt", "-o", "v.npy", "--shard-lines", "64"], "--shard-lines: expected --workers or"),
-        (["classify", "texts.txt", "-o", "v.jsonl", "--on-error", "stop"], "--on-error: expected --workers or"),
-        (["tag", "texts.txt", "-o", "v.jsonl", "--restart"], "--restart: expected --workers or"),
+        (["embed", "texts.txt", "-o", "v.npy", "--shard-lines", "64"], "--shard-lines: expected --workers, --cluster"),
+        (["classify", "texts.txt", "-o", "v.jsonl", "--on-error", "stop"], "--on-error: expected --workers, --cluster"),
+        (["tag", "texts.txt", "-o", "v.jsonl", "--restart"], "--restart: expected --workers, --cluster or"),
         (["tag", "texts.txt", "-o", "job/", "--force"], "--force: expected --restart"),
         (["tag", "texts.txt", "-o", "job/", "--format", "lines"], "--format: expected jsonl, got 'lines'"),
         (["classify", "texts.txt", "-o", "job/", "--top-k", "0"], "--top-k: expected a number from 1 on, got 0"),
@@ -478,11 +524,16 @@ def test_join_refuses_parts_that_are_missing_cut_or_of_another_format(capsys, mo
 @pytest.mark.parametrize(
     ("task", "options", "kind", "message"),
     [
-        ("answers", {}, ValueError, "task: expected one of embed, classify, tag, answer, fill_mask, got 'answers'"),
+        (
+            "answers",
+            {},
+            ValueError,
+            "task: expected one of embed, classify, tag, answer, choose, fill_mask, got 'answers'",
+        ),
         ("embed", {"top_k": 1}, TypeError, "top_k: expected an option of embed, one of pooling, "),
         ("embed", {"on_error": "pass"}, ValueError, "on_error: expected one of stop, record, got 'pass'"),
         ("embed", {"output_format": "bin"}, ValueError, "output_format: expected npy, safetensors, jsonl, got"),
-        ("embed", {"input_format": "csv"}, ValueError, "input_format: expected one of lines, jsonl, got"),
+        ("embed", {"input_format": "csv"}, ValueError, "input_format: expected one of lines, jsonl, parquet, got"),
         ("embed", {"workers": True}, TypeError, "workers: expected "),
         ("embed", {"batch_size": 0}, ValueError, "batch_size: expected a number from 1 on, got 0"),
     ],
@@ -506,3 +557,49 @@ def test_progress_counts_the_lines_of_an_earlier_run(models, corpus):
     assert [lines for _, lines in seen] == [LINES] * len(seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[0][0] > LINES - SHARD and seen[-1][0] == LINES
+
+
+# ------------------------------------------------------------------------------------------------------ shared weights
+
+
+@pytest.mark.parametrize("saved", ["float16", "pytorch_model.bin", "npz", "shipped"])
+def test_weights_that_loading_converts_are_converted_once_and_mapped_by_all_workers(models, corpus, monkeypatch, saved):
+    weights = nz.load(models / "nezha")
+    if saved == "float16":
+        weights.to(dtype="float16").save("model")
+    else:
+        shutil.copytree(models / "nezha", "model")
+    if saved == "npz":
+        tensors = {name: np.asarray(weights[name]) for name in weights}
+        np.savez_compressed("model/model.npz", **tensors)
+    for file in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(SHIPPED / file, "model")
+    model = {"npz": "model/model.npz", "shipped": None}.get(saved, "model")
+    if saved == "pytorch_model.bin":
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        Path("model/model.safetensors").unlink()
+        torch.save(
+            {name: torch.tensor(np.asarray(weights[name])).half() for name in weights}, "model/pytorch_model.bin"
+        )
+    whole = nz.run_corpus("embed", "texts.txt", "whole", model=model, batch_size=BATCH, shard_lines=SHARD)
+    jobs = []
+
+    def run_in_processes(numbers, job, workers, hear, original=processes.run_in_processes):
+        task, _ = open_job(job)
+        assert all(is_mapped(task.weights[name]) for name in task.weights)
+        assert task.weights.dtype == "float32" and Path(job["shared"]).parent.parent.parent == Path("job")
+        original(numbers, job, workers, hear)
+        jobs.append(job)
+
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.run_in_processes", run_in_processes)
+    nz.run_corpus("embed", "texts.txt", "job", model=model, batch_size=BATCH, shard_lines=SHARD, workers=2)
+    assert len(jobs) == 1 and len(whole) == 6 and contents(Path("job")) == contents(Path("whole"))
+
+
+def test_weights_that_are_mapped_are_not_saved_again(models, corpus, monkeypatch):
+    def run_in_processes(numbers, job, workers, hear, original=processes.run_in_processes):
+        assert job["shared"] is None
+        original(numbers, job, workers, hear)
+
+    monkeypatch.setattr("nezha_np.jobs.run_corpus.run_in_processes", run_in_processes)
+    assert len(embed(models, workers=1)) == 6

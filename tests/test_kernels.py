@@ -226,6 +226,20 @@ def test_self_attention_equals_its_definition(drawn, blocks, data):
         assert_equal_to_its_definition(model.self_attention, x, own, **options, returns_probs=False)
 
 
+@pytest.mark.parametrize("dtype", sorted(TOLERANCES))
+@pytest.mark.parametrize("score", [1.0, -1.0, 300.0, -300.0, 3000.0, -3000.0])
+def test_scores_whose_exponentials_leave_the_range_of_the_dtype_are_attended_to_as_by_definition(dtype, score):
+    config = nz.BertConfig(vocab_size=9, hidden_size=16, num_attention_heads=4, num_hidden_layers=1)
+    place = "encoder.layer.0.attention.self"
+    biases = {"query": 1.0, "key": score / 2}  # their product is 4 · score / 2 / √4
+    tensors = {f"{place}.{name}.bias": np.full(16, number, dtype) for name, number in biases.items()}
+    w = View(nz.Weights({**nz.init(config, dtype=dtype), **tensors}, config)).at(place)
+    x = np.random.default_rng(0).normal(size=(3, 5, 16)).astype(dtype)
+    options = {"table": None, "mask": None, "returns_probs": False}
+    with np.errstate(over="raise", invalid="raise"):
+        assert_equal_to_its_definition(model.self_attention, x, w, **options)
+
+
 def test_a_block_holds_the_heads_of_several_short_texts_and_of_one_long_text(monkeypatch):
     weights, blocks = nz.load(), []
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def mend(path, diff):
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
 
-STEPS = ("Trace", "Record", "Check", "A broken port, corrected in three steps")
+STEPS = ("Trace", "Record", "Check", "A broken port, corrected in three steps", "A report")
 
 
 @pytest.mark.exhaustive
@@ -75,6 +76,7 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
         else:
             assert without_numbers(said) == without_numbers(body)
     assert steps == 3
+    assert "all 193 arrays agree" in (workplace / "report.html").read_text(encoding="utf-8")
     assert nz.oracle.compare(names["bundle"], names["theirs"])
     assert nz.oracle.diagnose(names["bundle"], names["theirs"]).step is None
     in_half = nz.oracle.capture_torch(  # as the page says below
@@ -85,14 +87,39 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
 
 
 @pytest.mark.exhaustive
+def test_the_guide_says_where_a_port_in_int8_loses_its_precision():
+    names, said = {}, ""
+    for kind, body in blocks("Trace", "Record", "Where a quantised port loses it"):
+        if kind == "python":
+            said = printed(body, names).rstrip()
+    (*_, (_, shown)) = blocks("Where a quantised port loses it")
+    (first, *_, headings, _), (found_first, *_) = shown.rstrip().splitlines()[:5], said.splitlines()
+    assert without_numbers(found_first) == without_numbers(first)
+    assert headings.split() == said.splitlines()[3].split()
+    assert said.count("onnxruntime: weights") == 12 and said.count("left 0%") >= 8
+
+
+@pytest.mark.exhaustive
 def test_the_fixture_fails_as_the_guide_says(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
     shutil.copy(DOCS / "broken_port.py", pytester.path / "my_port.py")
-    (_, code), (_, shown) = blocks("In your own tests")
+    (_, code), (_, _), (_, shown) = blocks("In your own tests")
     pytester.makepyfile(test_my_port=code)
     result = pytester.runpytest_subprocess("-p", "pytest_nezha_np")
     result.assert_outcomes(failed=1)
     assert without_numbers(shown) in without_numbers(result.stdout.str())
+
+
+@pytest.mark.exhaustive
+def test_a_port_that_is_a_process_passes_as_the_guide_says(pytester, monkeypatch):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to compile docs/port.cpp with")
+    monkeypatch.setenv("PYTHONPATH", str(Path(nz.__file__).parents[1]))
+    subprocess.run([compiler, "-O2", "-std=c++17", "-o", pytester.path / "port", DOCS / "port.cpp"], check=True)
+    (_, _), (_, code), (_, _) = blocks("In your own tests")
+    pytester.makepyfile(code)
+    pytester.runpytest_subprocess("-p", "pytest_nezha_np").assert_outcomes(passed=1)
 
 
 def test_the_fixture_takes_the_standard_bundle_that_the_guide_names():

@@ -1,5 +1,6 @@
 """The pytest plugin, as other projects' tests use it: each test below runs pytest on one of them."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -286,3 +287,31 @@ def test_the_wheel_has_the_plugin_and_its_entry_point():
     assert project["project"]["entry-points"]["pytest11"] == {"pytest_nezha_np": "pytest_nezha_np"}
     assert "pytest_nezha_np.py" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert (REPOSITORY / "pytest_nezha_np.py").is_file()
+
+
+@pytest.mark.exhaustive
+def test_a_port_that_is_a_process_of_its_own_gets_the_bundles_file_and_writes_one(run_pytest, pytester):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to compile docs/port.cpp with")
+    program = pytester.path / "port"
+    subprocess.run([compiler, "-O2", "-std=c++17", "-o", program, REPOSITORY / "docs" / "port.cpp"], check=True)
+    run_pytest(
+        f"""
+import shutil
+import subprocess
+
+def cpp(golden, theirs):
+    subprocess.run([{str(program)!r}, golden, theirs], check=True)
+
+def test_right(nezha_golden):
+    comparison = nezha_golden(cpp, lively(), IDS, token_type_ids=[[0, 0, 1, 1], [0, 1, 1, 0]], files=True)
+    assert [row.name for row in comparison.rows] == ["embeddings.sum", "embeddings.LayerNorm"]
+
+def test_wrong(nezha_golden):
+    config = CONFIG.replace(layer_norm_eps=0.01)
+    nezha_golden(cpp, nz.Weights(dict(lively()), config), IDS, token_type_ids=[[0, 0, 1, 1], [0, 1, 1, 0]], files=True)
+"""
+    ).assert_outcomes(passed=1, failed=1)
+    (of_right, _) = kept(pytester)
+    assert nz.oracle.load(of_right).head == "forward"

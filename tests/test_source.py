@@ -38,6 +38,7 @@ ORDER = (
     "text",
     "training",
     "jobs",
+    "pages",
     "explanation",
     "oracle",
     "commands",

@@ -337,8 +337,30 @@ def test_a_table_has_means_and_spreads_and_keeps_other_tasks(tmp_path):
     assert all(len(row) == len(headings) for row in body)
     assert [target.verdict for target in targets([result])] == ["met"]
     file = tmp_path / "tasks.json"
-    file.write_text(json.dumps({"results": [{"task": "c3"}, {"task": "lcqmc", "old": True}]}), encoding="utf-8")
+    result["seeds"] = {"random": [0, 1], "pretrained": [0, 1, 2]}
+    file.write_text(json.dumps({"results": [{"task": "c3"}, {"task": "lcqmc", "scored": 9}]}), encoding="utf-8")
     assert with_others(file, [result]) == [result, {"task": "c3"}]
+
+
+def test_a_run_of_other_seeds_or_starts_is_added_to_what_the_file_has_of_the_same_settings(tmp_path):
+    from tasks import with_others
+
+    def result(settings, seeds, **scores):
+        found = {who: {"all": {"accuracy": values}} for who, values in scores.items()}
+        return {"task": "lcqmc", "settings": settings, "seeds": seeds, "scores": found}
+
+    before = result({"epochs": 4}, {"pretrained": [0, 2]}, majority=[0.5], pretrained=[0.7, 0.9])
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps({"results": [before]}), encoding="utf-8")
+    seeds = {"pretrained": [1, 2], "random": [0]}
+    more = result({"epochs": 4}, seeds, majority=[0.5], pretrained=[0.8, 0.6], random=[0.4])
+    (both,) = with_others(file, [more])
+    assert both["seeds"] == {"pretrained": [0, 1, 2], "random": [0]}
+    assert both["scores"]["pretrained"]["all"]["accuracy"] == [0.7, 0.8, 0.6]
+    assert both["scores"]["random"]["all"]["accuracy"] == [0.4]
+    assert both["scores"]["majority"] == {"all": {"accuracy": [0.5]}}
+    of_other_settings = result({"epochs": 3}, {"random": [0]}, majority=[0.5], random=[0.4])
+    assert with_others(file, [of_other_settings]) == [of_other_settings]
 
 
 def test_wrong_answers_are_told_in_words():

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
-import nezha_np as nz
 from nezha_np.commands import Subparsers
+from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.parser import typed_text
 from nezha_np.commands.task_options import add_options
@@ -41,32 +39,25 @@ def add(commands: Subparsers) -> None:
         metavar="NAME",
         help="of a JSON object, and the second column of a line: the text that the question is about; none if left out",
     )
+    add_job_options(parser)
     parser.set_defaults(run=run, aliases={"input": "FILE", "output_format": "--format"})
 
 
 def run(options: argparse.Namespace) -> int:
     """Choose for each question."""
+    how = {
+        "question_field": options.question_field,
+        "choices_field": options.choices_field,
+        "context_field": options.context_field,
+        "result": options.result,
+        "top_k": options.top_k,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+    }
+    if is_job(options):
+        return run_job("choose", options, output_format=options.format, **how)
     from nezha_np.commands.task_lines import load_model, run_task
-    from nezha_np.jobs.records import TaskOfLines
+    from nezha_np.jobs.records import choose_records
 
-    weights = load_model(options.model)
-
-    def chosen(records: Sequence[dict[str, Any]]) -> list[list[nz.Choice]]:
-        return nz.choose(
-            [record[options.question_field] for record in records],
-            [record[options.choices_field] for record in records],
-            weights,
-            contexts=None if options.context_field is None else [record[options.context_field] for record in records],
-            top_k=options.top_k,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-        )
-
-    context = () if options.context_field is None else (options.context_field,)
-    fields = (options.question_field, *context, options.choices_field)
-
-    def shown(one: nz.Choice) -> str:
-        return f"{one.text} {one.score:.3f}"
-
-    run_task(TaskOfLines(fields, options.result, chosen, shown, list[nz.Choice], several=True), options)
+    run_task(choose_records(load_model(options.model), **how), options)
     return SUCCESS

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from nezha_np.oracle import Bundle
 
 
-def add_comparison_options(parser: argparse.ArgumentParser) -> None:
+def add_comparison_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Add the arguments BUNDLE and THEIRS, and the options of a comparison.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
         The parser of the subcommand.
+    json : bool
+        Whether it can print JSON.
 
     Examples
     --------
@@ -38,14 +40,38 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a JSON object from their names to ours; * is any text within a part of a name, ** any text",
     )
+    parser.add_argument(
+        "--names",
+        dest="name_table",
+        metavar="PACKAGE",
+        help="a table of renames that ships with nezha_np, such as bert4torch or paddlenlp; an unknown one lists all",
+    )
     parser.add_argument("--transposed", action="store_true", help="accept arrays whose axes are in another order")
     parser.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), help="what they compute in; found from their arrays if left out"
     )
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def add_masked_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves out masked tokens.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the subcommand.
+
+    Examples
+    --------
+    >>> parser = argparse.ArgumentParser()
+    >>> add_masked_option(parser)
+    >>> parser.parse_args(["--ignore-masked"]).ignore_masked
+    True
+    """
     parser.add_argument(
         "--ignore-masked", action="store_true", help="leave out the numbers of masked tokens, which nothing else reads"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
 def matching_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +85,7 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     Returns
     -------
     dict
-        The arguments `rename`, `transposed`, `dtype` and `ignore_masked`.
+        The arguments `rename`, `names`, `transposed` and `dtype`.
 
     Raises
     ------
@@ -70,9 +96,9 @@ def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     """
     return {
         "rename": read_renames(options.rename),
+        "names": options.name_table,
         "transposed": options.transposed,
         "dtype": options.dtype,
-        "ignore_masked": options.ignore_masked,
     }
 
 

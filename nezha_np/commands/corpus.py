@@ -21,6 +21,11 @@ def add_job_options(parser: argparse.ArgumentParser, *, restart: bool = True) ->
         help="compute in N processes, with one thread each; OUT is a folder then, of a file for each shard of FILE",
     )
     parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="compute on the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786; OUT is a folder then",
+    )
+    parser.add_argument(
         "--shard-lines", type=int, metavar="N", help="lines of a shard, where OUT is a folder (65536, in whole windows)"
     )
     parser.add_argument(
@@ -57,15 +62,15 @@ def is_job(options: argparse.Namespace, *, restart: bool = True) -> bool:
 
     Examples
     --------
-    >>> options = argparse.Namespace(workers=None, output="vectors.npy", shard_lines=None, on_error=None, restart=False)
-    >>> is_job(options), is_job(argparse.Namespace(workers=2, output="vectors"))
-    (False, True)
+    >>> options = {"workers": None, "cluster": None, "shard_lines": None, "on_error": None, "restart": False}
+    >>> [is_job(argparse.Namespace(**options, output=output)) for output in ("vectors.npy", "vectors/")]
+    [False, True]
     """
-    if options.workers is not None or (options.output or "").endswith(("/", os.sep)):
+    if options.workers is not None or options.cluster is not None or (options.output or "").endswith(("/", os.sep)):
         return True
     for name in ("shard_lines", "on_error", *(["restart"] if restart else [])):
         if getattr(options, name):
-            raise ValueError(f"{name}: expected --workers or an output that ends in / with it, got none")
+            raise ValueError(f"{name}: expected --workers, --cluster or an output that ends in / with it, got none")
     return False
 
 
@@ -98,12 +103,12 @@ def run_job(task: str, options: argparse.Namespace, *, output_format: str | None
     from nezha_np.commands.progress import shown_steps
     from nezha_np.jobs.run_corpus import SHARD_LINES, run_corpus
 
+    needs = "--cluster" if options.cluster is not None else "--workers"
     if options.output in (None, "-"):
-        raise ValueError("output: expected a folder, which --workers needs, got standard output")
+        raise ValueError(f"output: expected a folder, which {needs} needs, got standard output")
     if Path(options.output).suffix.lower() in SUFFIXES and not Path(options.output).is_dir():
         raise ValueError(
-            f"output: expected a folder, which --workers needs, got {options.output}; nezha-np join makes "
-            "one file of it"
+            f"output: expected a folder, which {needs} needs, got {options.output}; nezha-np join makes one file of it"
         )
     if options.file in (None, "-"):
         raise ValueError("input: expected a file, which can be cut into shards, got standard input")
@@ -117,6 +122,7 @@ def run_job(task: str, options: argparse.Namespace, *, output_format: str | None
                 options.output,
                 model=options.model,
                 workers=options.workers,
+                cluster=options.cluster,
                 shard_lines=SHARD_LINES if options.shard_lines is None else options.shard_lines,
                 on_error=options.on_error or "stop",
                 restart=options.restart,

@@ -1,4 +1,8 @@
-"""``nezha-np golden``: record golden bundles (``record``), compare arrays with one (``check``), list one (``show``)."""
+"""``nezha-np golden``: golden bundles.
+
+``record`` makes them, ``check`` compares arrays with one, ``report`` draws that as a page, ``attribute`` says where
+precision is lost, and ``show`` lists what one holds.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ import numpy as np
 import nezha_np as nz
 from nezha_np.checks import DTYPES, listed
 from nezha_np.commands import Subparsers
-from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.comparison import add_comparison_options, add_masked_option, matching_options, read_bundle
+from nezha_np.commands.document import output_file, write_document
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
 from nezha_np.commands.output import print_lines, write_text
@@ -38,11 +43,12 @@ TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "
 
 
 def add(commands: Subparsers) -> None:
-    """Add the parser of ``golden``, with those of its three subcommands."""
+    """Add the parser of ``golden``, with those of its five subcommands."""
     parser = commands.add_parser(
         "golden",
         help="record golden bundles, and check other implementations with them",
-        description="Record golden bundles, check other implementations with them, and list what a bundle holds.",
+        description="Record golden bundles, check other implementations with them, draw a report of what differs, and "
+        "list what a bundle holds.",
         epilog="example: nezha-np golden show golden.safetensors",
     )
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -56,9 +62,39 @@ def add(commands: Subparsers) -> None:
         epilog="example: nezha-np golden check golden.safetensors theirs.safetensors --verbose",
     )
     add_comparison_options(check)
+    add_masked_option(check)
     check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
     check.add_argument("--verbose", action="store_true", help="list the arrays that agree too")
-    check.set_defaults(run=run_check)
+    check.set_defaults(run=run_check, aliases={"names": "--names"})
+
+    report = kinds.add_parser(
+        "report",
+        help="draw a page of what differs, and why",
+        description="Make one self-contained HTML page that shows where arrays differ from a bundle's, and what the "
+        "doctor says. The exit status is 0 where all is right, 1 where something is wrong, 2 after an error.",
+        epilog="example: nezha-np golden report golden.safetensors theirs.safetensors -o report.html",
+    )
+    add_comparison_options(report, json=False)
+    report.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
+    report.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
+    report.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    report.set_defaults(run=run_report, aliases={"names": "--names"})
+
+    attribute = kinds.add_parser(
+        "attribute",
+        help="say which steps of a quantised port lose the precision",
+        description="List the steps whose own error costs most at the end of the pass: what each is off by, what it "
+        "adds itself, what came with its inputs, and for linear layers in int8 the parts of weights and activations.",
+        epilog="example: nezha-np golden attribute golden.safetensors int8.safetensors",
+    )
+    add_comparison_options(attribute)
+    attribute.add_argument(
+        "--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it"
+    )
+    attribute.add_argument(
+        "--verbose", action="store_true", help="list every step, in the order in which they are made"
+    )
+    attribute.set_defaults(run=run_attribute, aliases={"names": "--names"})
 
     show = kinds.add_parser(
         "show",
@@ -254,7 +290,11 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 def run_check(options: argparse.Namespace) -> int:
     """Print whether a file of arrays agrees with a bundle, where it first differs, and a table of what differs."""
     found = nz.oracle.compare(
-        read_bundle(options.bundle), options.theirs, tolerance=options.tolerance, **matching_options(options)
+        read_bundle(options.bundle),
+        options.theirs,
+        tolerance=options.tolerance,
+        ignore_masked=options.ignore_masked,
+        **matching_options(options),
     )
     if options.json:
         write_text(format_json(found.to_dict()))
@@ -271,6 +311,45 @@ def _report(found: Comparison, *, verbose: bool) -> Iterator[str]:
     if not found.agrees:
         yield ""
         yield "nezha-np doctor BUNDLE THEIRS says which step is wrong, and which mistake makes these numbers"
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the page, to a file or to standard output."""
+    from nezha_np.commands.progress import shown_steps
+    from nezha_np.oracle.report import compute, fill
+
+    path = output_file(options)
+    with shown_steps("trials") as progress:
+        shown = compute(
+            read_bundle(options.bundle),
+            options.theirs,
+            weights=options.model,
+            progress=progress,
+            **matching_options(options),
+        )
+    write_document(fill(shown), path)
+    return SUCCESS if shown["agrees"] else DIFFERENT
+
+
+# ---------------------------------------------------------------------------------------------------------- attribute
+
+
+def run_attribute(options: argparse.Namespace) -> int:
+    """Print where precision is lost."""
+    from nezha_np.commands.progress import shown_steps
+
+    bundle, matching = read_bundle(options.bundle), matching_options(options)
+    with shown_steps("passes") as progress:
+        found = nz.oracle.attribute(bundle, options.theirs, weights=options.model, progress=progress, **matching)
+    if options.json:
+        write_text(format_json(found.to_dict()))
+    else:
+        lines = [str(found)] if not options.verbose else [str(found), "", "every step:", "", found.table(every=True)]
+        print_lines(typed_names(line, options) for line in lines)
+    return SUCCESS
 
 
 # --------------------------------------------------------------------------------------------------------------- show

@@ -2,7 +2,7 @@
 
 `explain` runs the model once inside `nezha_np.trace`, applies the language-model head to the hidden states after each
 layer (the logit lens: nostalgebraist 2020), and puts the arrays into ``page.html``, whose style and script are
-``page.css`` and ``page.js``. The page is one self-contained file: it needs no server and no library, and loads nothing.
+``page.css`` and ``page.js`` (`nezha_np.pages`).
 
     attention of one head, query i and key j, both parts divided by √D:
         score(i, j) = content(i, j) + position(i, j)        content = q_i · k_j / √D,   position = q_i · t_ij / √D
@@ -25,7 +25,6 @@ Dimension letters: L length, N heads, D head size, E and H features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ from nezha_np.layers.softmax import softmax
 from nezha_np.mechanism import View, trace
 from nezha_np.model.model import forward
 from nezha_np.model.outputs import ModelOutput
+from nezha_np.pages.page import fill_page
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.encode import check_text, encode
 from nezha_np.weights.weights import Weights
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 LONGEST = 128  # tokens; a map of more is too fine to read
 TOP = 5  # word pieces for each token and layer
 SMALL = 1_500_000  # characters: attention that would take more in 16 bits is rounded to 8 bits
-PAGE = Path(__file__).with_name("page.html")  # page.css and page.js stand next to it
+PAGE = Path(__file__).with_name("page.html")
 
 # The parts of the embeddings by their trace names, in the order in which they are computed.
 EMBEDDINGS = {
@@ -108,7 +108,8 @@ def explain(
     >>> page[:15], len(page) < 200_000
     ('<!doctype html>', True)
     """
-    return fill_page(compute(text, weights, tokenizer, pair=pair))
+    shown = compute(text, weights, tokenizer, pair=pair)
+    return fill_page(PAGE, " · ".join(part for part in (text, pair) if part), shown)
 
 
 def compute(
@@ -172,47 +173,6 @@ def compute(
         **arrays,
         "lens": lens,
     }
-
-
-def fill_page(shown: dict[str, Any]) -> str:
-    """Join the page's markup, style, script and data.
-
-    The content security policy allows this script alone, by its hash. The data is written so that a browser reads
-    nothing in it as markup.
-
-    Parameters
-    ----------
-    shown : dict
-        What `compute` returns.
-
-    Returns
-    -------
-    str
-        The page.
-
-    Examples
-    --------
-    >>> "</script><b>" in fill_page({"text": "</script><b>"})
-    False
-    """
-    import base64  # here, because only this function needs these modules
-    import hashlib
-    import html
-    import re
-
-    page, style, script = (PAGE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".html", ".css", ".js"))
-    data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    script = f"\n{script}"  # the hash is that of everything between the tags
-    texts = {
-        "title": html.escape(" · ".join(part for part in (shown["text"], shown.get("pair")) if part)),
-        "style": style,
-        "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "data": data,
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], page)  # in one step: a text may hold {{data}}
 
 
 def pack(array: np.ndarray, bits: int) -> dict[str, Any]:

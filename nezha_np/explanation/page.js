@@ -1,13 +1,10 @@
-// biome-ignore lint/suspicious/noRedundantUseStrict: this runs as a classic script, not as a module.
-"use strict";
-// The script of the page that nezha_np.explain writes. It is longer than other files, because a page that loads nothing
-// holds one script: parts of it could not import each other.
+// The script of the page that nezha_np.explain writes, after what all pages share. It is longer than other files, because
+// a page that loads nothing holds one script: parts of it could not import each other.
 //
 // Lengths: L tokens. Indices: i query, j key.
 
 // ------------------------------------------------------------------------------------------------ what is shown
 
-const shown = JSON.parse(document.getElementById("data").textContent);
 const { tokens, model } = shown;
 const L = tokens.length;
 const hasPosition = shown.layers.some((layer) => layer.position);
@@ -111,62 +108,26 @@ function choose(change) {
 }
 
 // The address says what is shown, so that a page that is loaded again, and a link that is sent, show the same:
-// page.html#layer=2&head=0&token=5, where needed with &key=3, &part=position and &theme=dark. A choice is a step for the
-// browser's back button; one that follows within a second, as when an arrow key is held down, belongs to the same step.
-let lastChoice = -Infinity;
-function writeLink(newStep = true) {
-  const link = new URLSearchParams({ layer: state.layer, head: state.head, token: state.token });
-  if (state.key !== strongestKey()) link.set("key", state.key);
-  if (state.part !== "both") link.set("part", state.part);
-  const { theme } = document.documentElement.dataset;
-  if (theme) link.set("theme", theme);
-  if (location.hash === `#${link}`) return;
-  const now = performance.now();
-  try {
-    history[newStep && now - lastChoice > 1000 ? "pushState" : "replaceState"](null, "", `#${link}`);
-  } catch {
-    return; // a page within another page may have no address of its own
-  }
-  if (newStep) lastChoice = now;
+// page.html#layer=2&head=0&token=5, where needed with &key=3, &part=position and &theme=dark.
+function link() {
+  const parts = new URLSearchParams({ layer: state.layer, head: state.head, token: state.token });
+  if (state.key !== strongestKey()) parts.set("key", state.key);
+  if (state.part !== "both") parts.set("part", state.part);
+  return parts;
 }
 
-function followLink() {
-  const link = new URLSearchParams(location.hash.slice(1));
+function follow(parts) {
   const change = { ...opening };
-  for (const name of ["layer", "head", "token", "key"]) if (/^\d+$/.test(link.get(name) ?? "")) change[name] = Number(link.get(name));
-  if (hasPosition && ["content", "position"].includes(link.get("part"))) change.part = link.get("part");
-  if (["light", "dark"].includes(link.get("theme"))) document.documentElement.dataset.theme = link.get("theme");
-  lastChoice = -Infinity;
+  for (const name of ["layer", "head", "token", "key"]) if (/^\d+$/.test(parts.get(name) ?? "")) change[name] = Number(parts.get(name));
+  if (hasPosition && ["content", "position"].includes(parts.get("part"))) change.part = parts.get("part");
   show(change);
 }
 
 // ------------------------------------------------------------------------------------------------ elements, colours
 
-const $ = (id) => document.getElementById(id);
-
-function element(name, attributes = {}, ...children) {
-  const made = name.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4)) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value); else made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
-
 // The page is in English; texts and tokens in Chinese are marked, so that they are read aloud and drawn as Chinese.
 const language = (text) => (/\p{Script=Han}/u.test(text) ? { lang: "zh" } : {});
 
-const colours = {};
-function readColours() {
-  const style = getComputedStyle(document.documentElement);
-  for (const name of ["panel", "ink", "soft", "line", "content", "position", "both", "minus"]) {
-    const hex = style.getPropertyValue(`--${name}`).trim();
-    colours[name] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  }
-}
-const mix = (from, to, share) => from.map((value, i) => Math.round(value + (to[i] - value) * Math.min(Math.max(share, 0), 1)));
-const css = (rgb) => `rgb(${rgb.join(" ")})`;
 const byProbability = (probability, hue = "both") => mix(colours.panel, colours[hue], Math.sqrt(probability));
 const bySign = (value, bound, hue) =>
   mix(colours.panel, colours[value > 0 ? hue : "minus"], bound ? (Math.abs(value) / bound) ** 0.75 : 0);
@@ -177,98 +138,12 @@ function inkOn(rgb) {
 const greatest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
-const percent = (share) => `${Math.round(100 * share)} %`;
 const signed = (value) => (value > 0 ? `+${value}` : String(value).replace("-", "−"));
-const short = (token, most = 7) => ([...token].length > most ? `${[...token].slice(0, most - 1).join("")}…` : token);
+const percent = (share) => `${Math.round(100 * share)} %`;
 const CLASSES = { content: "in-content", position: "in-position", both: "in-both" };
 const named = (part, text = part) => element("b", { class: CLASSES[part] }, text);
 
 // ------------------------------------------------------------------------------------------------ drawing
-
-// The width of a picture: the inner width of the figure that is its parent.
-function room(picture) {
-  const figure = picture.parentElement;
-  return Math.max(figure.clientWidth - 2 * parseFloat(getComputedStyle(figure).paddingLeft), 160);
-}
-
-// Give a canvas the width of its figure and the height that `height` computes from that; return its context.
-function prepare(canvas, height) {
-  const width = room(canvas);
-  const scale = isPaper() ? 3 : window.devicePixelRatio || 1;
-  const wanted = height(width);
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(wanted * scale);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${wanted}px`;
-  const context = canvas.getContext("2d");
-  context.scale(scale, scale);
-  return { context, width };
-}
-
-const FONT = '"PingFang SC", "Noto Sans CJK SC", "Microsoft YaHei", "WenQuanYi Zen Hei", system-ui, sans-serif';
-
-const LABEL = 11; // the font size of a label of several characters
-// A label of one character is not rotated.
-const upright = (label) => [...label].length === 1 || /^[−+]?\d$/.test(label);
-
-// A heat map with labels at its rows and columns. `canvas.place` returns the row and the column of a mouse event.
-function drawMap(canvas, { rows, columns, colour, rowLabels, columnLabels, row, column, cellHeight }) {
-  const measure = canvas.getContext("2d");
-  measure.font = `${LABEL}px ${FONT}`;
-  const widest = (labels) => Math.max(...labels.map((label) => measure.measureText(short(label)).width));
-  const left = widest(rowLabels) + 8;
-  const rotated = columnLabels.filter((label) => !upright(label));
-  const top = columnLabels.length ? Math.max(widest([...rotated, ""]), LABEL) + 8 : 0;
-  let size = 0;
-  const { context, width } = prepare(canvas, (available) => {
-    size = (available - left) / columns;
-    if (!cellHeight) size = Math.min(size, 34);
-    return top + rows * (cellHeight ?? size);
-  });
-  const tall = cellHeight ?? size;
-  const gap = Math.min(size, tall) > 7 ? 1 : 0;
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      context.fillStyle = css(colour(i, j));
-      context.fillRect(left + j * size, top + i * tall, size - gap + (gap ? 0 : 0.5), tall - gap + (gap ? 0 : 0.5));
-    }
-  }
-  const label = (text, chosen, extent, at) => {
-    if (extent < 7.5 && !chosen) return;
-    context.save();
-    at();
-    const fontSize = Math.min(upright(text) ? 14 : LABEL, Math.max(extent, 8));
-    context.font = `${chosen ? "bold " : ""}${fontSize}px ${FONT}`;
-    context.fillStyle = css(chosen ? colours.ink : colours.soft);
-    context.textBaseline = "middle";
-    context.fillText(short(text), 0, 0);
-    context.restore();
-  };
-  rowLabels.forEach((text, i) => {
-    label(text, i === row, tall, () => {
-      context.textAlign = "right";
-      context.translate(left - 6, top + (i + 0.5) * tall);
-    });
-  });
-  columnLabels.forEach((text, j) => {
-    label(text, j === column, size, () => {
-      context.translate(left + (j + 0.5) * size, top - 5);
-      if (upright(text)) { context.textAlign = "center"; context.translate(0, -5); } else context.rotate(-Math.PI / 2);
-    });
-  });
-  context.strokeStyle = css(colours.ink);
-  if (row !== undefined) context.strokeRect(left - 0.5, top + row * tall - 0.5, columns * size, tall);
-  if (column !== undefined && row !== undefined) {
-    context.lineWidth = 2;
-    context.strokeRect(left + column * size, top + row * tall, size - gap, tall - gap);
-  }
-  canvas.place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const [i, j] = [Math.floor((event.clientY - box.top - top) / tall), Math.floor((event.clientX - box.left - left) / size)];
-    return i >= 0 && i < rows && j < columns ? { token: i, key: Math.max(j, 0) } : null;
-  };
-  return width;
-}
 
 function ticks(low, high, count = 4) {
   const rough = (high - low || 1) / count;
@@ -326,23 +201,7 @@ function drawChart(svg, { lines, xTicks, low, high, dots = [], height = 210, xTi
   }
 }
 
-// Arrow keys move the choice within a group of buttons; the Tab key stops at the chosen one alone. True: a key was used.
-function arrows(event, moves) {
-  const move = moves[event.key];
-  if (!move || event.altKey || event.ctrlKey || event.metaKey) return false;
-  event.preventDefault();
-  move();
-  return true;
-}
-
-// ------------------------------------------------------------------------------------------------ the bar, the theme
-
-const THEMES = ["auto", "light", "dark"]; // auto: that of the system
-function setTheme(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
-  draw();
-  writeLink(false);
-}
+// ------------------------------------------------------------------------------------------------ the bar
 
 const CHOICES = [
   ["layer", "Layer", () => layers.length, () => String(state.layer)],
@@ -362,17 +221,10 @@ function buildBar() {
     group.addEventListener("keydown", (event) => arrows(event, moves));
     $("steppers").append(group);
   }
-  $("theme").addEventListener("click", () => {
-    const now = document.documentElement.dataset.theme ?? "auto";
-    setTheme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
-  });
 }
 
 function drawBar() {
   for (const [key, , , text] of CHOICES) $(`bar-${key}`).textContent = text();
-  const theme = document.documentElement.dataset.theme ?? "auto";
-  $("theme").textContent = { auto: "◐ auto", light: "○ light", dark: "● dark" }[theme];
-  $("theme").setAttribute("aria-label", `Theme: ${theme}`);
 }
 
 // ------------------------------------------------------------------------------------------------ 1 and 2
@@ -517,11 +369,11 @@ function buildMap(name, title, text, where) {
   });
   canvas.addEventListener("click", (event) => {
     const place = canvas.place(event);
-    if (place) choose(place);
+    if (place) choose({ token: place.row, key: place.column });
   });
   canvas.addEventListener("mousemove", (event) => {
     const place = canvas.place(event);
-    if (place) drawReadout(place.token, place.key);
+    if (place) drawReadout(place.row, place.column);
   });
   canvas.addEventListener("mouseleave", () => drawReadout(state.token, state.key));
   const move = (token, key) => choose({ token: state.token + token, key: state.key + key });
@@ -554,7 +406,7 @@ function buildFurtherPictures() {
       element("code", { class: "where", "data-name": "conv_kernels" }));
     $("kernels").addEventListener("click", (event) => {
       const place = $("kernels").place(event);
-      if (place) choose({ token: place.token });
+      if (place) choose({ token: place.row });
     });
   }
 }
@@ -916,15 +768,7 @@ function drawLens() {
 
 // ------------------------------------------------------------------------------------------------ all of it
 
-// For paper everything is drawn anew: in the width of a page, in light colours, and fine.
-const isPaper = () => document.documentElement.classList.contains("paper");
-function drawForPaper(starts) {
-  document.documentElement.classList.toggle("paper", starts);
-  draw();
-}
-
 function draw() {
-  readColours();
   drawBar();
   drawTokens();
   drawParts();
@@ -948,9 +792,4 @@ buildLens();
 $("rounding").textContent = `Attention is rounded to 1/${(2 ** shown.bits - 1).toLocaleString("en")} of the range of each head's numbers, ` +
   "embeddings to 1/255 of each token's; norms, cosines and probabilities of word pieces to four decimals. Colours of scores are " +
   "differences from their row's mean, which is all that softmax sees; content and position share one scale.";
-followLink();
-window.addEventListener("hashchange", followLink);
-window.addEventListener("resize", draw);
-window.addEventListener("beforeprint", () => drawForPaper(true));
-window.addEventListener("afterprint", () => drawForPaper(false));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+start();

@@ -77,15 +77,42 @@ def read_lines_or_rows(stream: BinaryIO, name: str, *, format: str) -> Iterator[
         return
     if not stream.seekable():
         raise ValueError(f"input: expected a file, because Parquet is read from its end, got {name}")
-    _, parquet = _pyarrow()
+    _, parquet = import_pyarrow()
     number = 0
     try:
         for batch in parquet.ParquetFile(stream).iter_batches(batch_size=ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield Line(f"{name}, row {number}", f"{json.dumps(row, ensure_ascii=False, default=str)}\n".encode())
+            yield from rows_as_lines(batch, name, number)
+            number += batch.num_rows
     except ValueError as error:  # pyarrow's errors of files are some
         raise ValueError(f"{name}: expected Parquet, got something else: {error}") from None
+
+
+def rows_as_lines(batch: Any, name: str, before: int) -> Iterator[Line]:
+    """Turn rows into lines of JSON.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        The rows.
+    name : str
+        How an error names the input.
+    before : int
+        How many rows stand before them.
+
+    Yields
+    ------
+    Line
+        The lines; a row has all columns, and what JSON does not know as text.
+
+    Examples
+    --------
+    >>> import pyarrow
+    >>> [line] = rows_as_lines(pyarrow.RecordBatch.from_pylist([{"text": "房间"}]), "texts.parquet", 6)
+    >>> line.name, line.raw.decode()
+    ('texts.parquet, row 7', '{"text": "房间"}\\n')
+    """
+    for number, row in enumerate(batch.to_pylist(), start=before + 1):
+        yield Line(f"{name}, row {number}", f"{json.dumps(row, ensure_ascii=False, default=str)}\n".encode())
 
 
 def write_lines_as_rows(path: Path, parts: Iterable[bytes], columns: Mapping[str, Any]) -> None:
@@ -108,7 +135,7 @@ def write_lines_as_rows(path: Path, parts: Iterable[bytes], columns: Mapping[str
     OSError, ValueError
         If the file cannot be written.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     schema = arrow.schema([(name, _type(arrow, kind)) for name, kind in {KEY: int, **columns}.items()])
     number = 0
     with parquet.ParquetWriter(path, schema) as writer:
@@ -132,7 +159,7 @@ def check_columns(columns: Iterable[str]) -> None:
     """
     if KEY in columns:
         raise ValueError(f"field: expected another name than {KEY!r}, which is that of the line's number, got that")
-    _pyarrow()
+    import_pyarrow()
 
 
 def _type(arrow: Any, kind: Any) -> Any:
@@ -145,7 +172,24 @@ def _type(arrow: Any, kind: Any) -> Any:
     return {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}[kind]
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Import pyarrow, and its module of Parquet.
+
+    Returns
+    -------
+    tuple of modules
+        Both.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is missing; the message says how to install it.
+
+    Examples
+    --------
+    >>> [module.__name__ for module in import_pyarrow()]
+    ['pyarrow', 'pyarrow.parquet']
+    """
     try:
         import pyarrow
         import pyarrow.parquet

@@ -23,6 +23,9 @@ PREFIX = ".nezha-np-"
 LOCK = "lock"
 DAY = 86400.0  # seconds
 
+# Those of this process, which are in use: a network folder may give a process a lock that the process itself has.
+_own: set[Path] = set()
+
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
@@ -54,9 +57,12 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     []
     """
     for other in sorted(parent.glob(f"{PREFIX}*")):
-        _remove_abandoned(other)
+        if other.absolute() not in _own:
+            _remove_abandoned(other)
     folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
     folder.mkdir()  # not tempfile.mkdtemp: on Windows its files are their owner's alone, also after they are moved
+    own = folder.absolute()
+    _own.add(own)
     try:
         with (folder / LOCK).open("xb", buffering=0) as lock:
             if try_lock(lock, folder / LOCK):
@@ -65,6 +71,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
                 (folder / name).mkdir()
             yield folder
     finally:
+        _own.discard(own)
         _remove(folder)
 
 

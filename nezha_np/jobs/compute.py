@@ -26,6 +26,7 @@ def compute_shard(
     manifest: Manifest,
     number: int,
     *,
+    named: str | None = None,
     record: bool = False,
     report: Callable[[int, str | None], object] = lambda lines, cut: None,
 ) -> None:
@@ -43,6 +44,8 @@ def compute_shard(
         The job.
     number : int
         Which shard.
+    named : str, optional
+        How errors name the file; None: by `source`.
     record : bool
         Whether a line that gives an error is noted, and its row left empty; else the error is raised.
     report : callable
@@ -70,15 +73,16 @@ def compute_shard(
     True
     """
     shard = manifest.shards[number]
+    named = str(source) if named is None else named
     errors: Errors = []
 
     def write(file: Path) -> None:
         stream: BinaryIO
         with file.open("wb") as stream:
             stream.write(task.header(shard.lines))
-            lines, row = read_shard(source, shard), shard.row
+            lines, row = read_shard(source, shard, named, format=task.input_format), shard.row
             while window := next_window(lines, task.window_size(row)):
-                data, cut = _compute(task, window, str(source), errors if record else None)
+                data, cut = _compute(task, window, named, errors if record else None)
                 stream.write(data)
                 row += len(window)
                 report(len(window), cut)
@@ -100,7 +104,7 @@ def _compute(task: Task, window: Sequence[Line], source: str, errors: Errors | N
             data, cut = task.compute(good) if good else (b"", None)
             break
         except (TypeError, ValueError) as error:
-            match = re.match(re.escape(source) + r", line (\d+)", str(error))
+            match = re.match(re.escape(source) + r", (?:line|row) (\d+)", str(error))
             index = next((i for i, line in enumerate(window) if match and line.name == match[0]), None)
             if errors is None or match is None or index is None or index in bad:
                 raise

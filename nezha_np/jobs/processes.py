@@ -52,7 +52,7 @@ def run_in_processes(numbers: Sequence[int], job: dict[str, Any], workers: int, 
         How many processes.
     hear : callable
         Is called with the number of a shard and what a worker says of it, in this thread. If it raises, all workers
-        are ended. A worker that has died says ``{"died": status, "tries": how often}``.
+        are ended. A worker that has died says ``{"died": status, "tries": count, "last": whether none is left}``.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class _Pool:
                         return
                     if self.ask(process, number):
                         break
-                    self.said.put((number, {"died": process.wait(), "tries": tries}))
+                    self.said.put((number, {"died": process.wait(), "tries": tries, "last": tries == TRIES}))
                     process = None
         finally:
             if process is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from nezha_np.checks import check_integer
 from nezha_np.files.text_lines import Line, parse_record
 from nezha_np.text.answer import Answer, answer
+from nezha_np.text.choose import Choice, choose
 from nezha_np.text.classify import Label, classify
 from nezha_np.text.fill_mask import Filling, fill_mask
 from nezha_np.text.tag import Entity, tag
@@ -289,6 +290,59 @@ def answer_records(
 
     fields = (question_field, context_field)
     return TaskOfLines(fields, result, answered, lambda one: f"{one.text} {one.score:.3f}", list[Answer])
+
+
+def choose_records(
+    weights: Weights | None,
+    *,
+    question_field: str = "question",
+    choices_field: str = "choices",
+    context_field: str | None = None,
+    result: str = "chosen",
+    top_k: int = 1,
+    batch_size: int = 32,
+    max_length: int | None = None,
+) -> TaskOfLines:
+    """Make the task that finds the choices that fit the questions of records.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        The model; None: none ships with the package, and the task says so.
+    question_field, choices_field : str
+        The fields of the question and of the list of its choices.
+    context_field : str, optional
+        The field of the text that the question is about; None: there is none.
+    result : str
+        The field that it adds.
+    top_k, batch_size, max_length
+        As `nezha_np.choose` takes them.
+
+    Returns
+    -------
+    TaskOfLines
+        The task.
+
+    Examples
+    --------
+    >>> choose_records(None, context_field="text").fields
+    ('question', 'text', 'choices')
+    """
+
+    def chosen(records: Sequence[Record]) -> list[list[Choice]]:
+        return choose(
+            [record[question_field] for record in records],
+            [record[choices_field] for record in records],
+            weights,
+            contexts=None if context_field is None else [record[context_field] for record in records],
+            top_k=top_k,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
+
+    context = () if context_field is None else (context_field,)
+    fields = (question_field, *context, choices_field)
+    return TaskOfLines(fields, result, chosen, lambda one: f"{one.text} {one.score:.3f}", list[Choice], several=True)
 
 
 def run_on_lines(

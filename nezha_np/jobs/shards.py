@@ -1,4 +1,4 @@
-"""Shards: a file of lines, cut at line ends into parts that are computed one by one.
+"""Shards: a file of lines, cut at line ends into parts that are computed one by one; or of Parquet, cut at rows.
 
 A part holds whole windows (`nezha_np.jobs.line_windows`). Its hash says later whether the file is still the same.
 """
@@ -14,13 +14,14 @@ from typing import Any, BinaryIO
 
 from nezha_np.checks import check_fetched
 from nezha_np.files.text_lines import Line
+from nezha_np.jobs.row_shards import cut_rows, hash_of_groups, read_rows
 
 BLOCK = 1 << 20  # bytes that are read at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A part of a file of lines.
+    """A part of a file of lines, or of rows.
 
     Attributes
     ----------
@@ -29,9 +30,9 @@ class Shard:
     lines : int
         How many lines it has.
     start, end : int
-        Its first byte, and the one after its last.
+        Its first byte, and the one after its last; of Parquet, its first row group and the one after its last.
     sha256 : str
-        The hash of its bytes.
+        The hash of these bytes.
     """
 
     row: int
@@ -49,7 +50,7 @@ def cut_source(source: Path, *, format: str, shard_lines: int) -> list[Shard]:
     source : Path
         The file.
     format : str
-        "lines", or "jsonl", whose empty lines at the end are left out.
+        "lines"; "jsonl", whose empty lines at the end are left out; or "parquet".
     shard_lines : int
         How many lines a shard has; the last one may have fewer.
 
@@ -78,6 +79,8 @@ def cut_source(source: Path, *, format: str, shard_lines: int) -> list[Shard]:
     if not source.is_file():
         raise ValueError(f"{source}: expected a file, which can be cut into shards, found something else")
     check_fetched(source)
+    if format == "parquet":
+        return [Shard(*part) for part in cut_rows(source, shard_lines)]
     shards: list[Shard] = []
     with source.open("rb") as stream:
         content_end = _content_end(stream) if format == "jsonl" else None
@@ -109,7 +112,7 @@ def _content_end(stream: BinaryIO) -> int:
     return 0
 
 
-def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
+def read_shard(source: Path, shard: Shard, named: str | None = None, *, format: str = "lines") -> Iterator[Line]:
     """Read the lines of a shard, and check that they are those that it was cut from.
 
     Parameters
@@ -118,6 +121,10 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
         The file.
     shard : Shard
         Its part.
+    named : str, optional
+        How errors name the file; None: by `source`.
+    format : str
+        That of the file, as `cut_source` takes it.
 
     Yields
     ------
@@ -138,10 +145,19 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
     >>> [(line.name.rpartition(", ")[2], line.raw) for line in read_shard(source, second)]
     [('line 3', b'three')]
     """
+    named = str(source) if named is None else named
     changed = (
-        f"{source}: expected lines {shard.row + 1:,} to {shard.row + shard.lines:,} as they were when the job was "
+        f"{named}: expected lines {shard.row + 1:,} to {shard.row + shard.lines:,} as they were when the job was "
         "begun, got others: a file that a job reads may not change; restart=True begins anew"
     )
+    if format == "parquet":
+        groups = range(shard.start, shard.end)
+        if hash_of_groups(source, groups) != shard.sha256:
+            raise ValueError(changed)
+        yield from read_rows(source, shard.row, shard.lines, groups, named)
+        if hash_of_groups(source, groups) != shard.sha256:  # it has changed since
+            raise ValueError(changed)
+        return
     with source.open("rb") as stream:
         # A line of a file that has changed may be no line at all: so the bytes are checked before they are read.
         stream.seek(shard.start)
@@ -156,7 +172,7 @@ def read_shard(source: Path, shard: Shard) -> Iterator[Line]:
         for number in range(shard.row + 1, shard.row + shard.lines + 1):
             raw = stream.readline()
             digest.update(raw)
-            yield Line(f"{source}, line {number}", raw, str(source))
+            yield Line(f"{named}, line {number}", raw, named)
         if digest.hexdigest() != shard.sha256:  # it has changed since
             raise ValueError(changed)
 

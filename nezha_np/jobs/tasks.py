@@ -8,23 +8,27 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nezha_np.checks import check_integer
-from nezha_np.files.text_lines import FORMATS, Line
+from nezha_np.files.parquet_file import FORMATS, import_pyarrow
+from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FIELD, file_header
 from nezha_np.files.vector_file import FORMATS as VECTOR_FORMATS
 from nezha_np.jobs.line_windows import WINDOW, whole_window, window_size
 from nezha_np.jobs.records import (
     TaskOfLines,
     answer_records,
+    choose_records,
     classify_records,
     fill_mask_records,
     run_on_lines,
     tag_records,
 )
+from nezha_np.jobs.shared_weights import read_shared
 from nezha_np.jobs.vectors import embed_window, identify_model, identify_sentence_model
 from nezha_np.text.defaults import choose_model
 from nezha_np.text.embed import check_options
@@ -38,6 +42,7 @@ RECORD_TASKS: Mapping[str, tuple[Callable[..., TaskOfLines], str]] = {
     "classify": (classify_records, "sentiment"),
     "tag": (tag_records, "names"),
     "answer": (answer_records, ""),
+    "choose": (choose_records, ""),
     "fill_mask": (fill_mask_records, ""),
 }
 TASKS = ("embed", *RECORD_TASKS)
@@ -50,8 +55,12 @@ class Task:
 
     Attributes
     ----------
+    weights : Weights
+        The model.
     identity : dict
         Everything besides the lines that the bytes of a result depend on, as JSON has it.
+    input_format : str
+        The format of the corpus.
     output_format : str
         The format of the results, which is the suffix of their files.
     batch_size : int
@@ -69,7 +78,9 @@ class Task:
         How many numbers a vector has; 0: the results are no vectors.
     """
 
+    weights: Weights
     identity: dict[str, Any]
+    input_format: str
     output_format: str
     batch_size: int
     window_size: Callable[[int], int]
@@ -87,7 +98,13 @@ class Task:
 
 
 def open_task(
-    name: str, model: str | None, *, input_format: str, output_format: str | None, options: Mapping[str, Any]
+    name: str,
+    model: str | None,
+    *,
+    input_format: str,
+    output_format: str | None,
+    options: Mapping[str, Any],
+    shared: str | None = None,
 ) -> Task:
     """Load the model of a task, and check its options.
 
@@ -98,11 +115,13 @@ def open_task(
     model : str or None
         A checkpoint with its tokenizer; None: the shipped model of the task.
     input_format : str
-        "lines" or "jsonl".
+        "lines", "jsonl" or "parquet".
     output_format : str or None
         For "embed" one of `nezha_np.files.vector_file.FORMATS`, None: "npy"; for the others "jsonl" or None.
     options : mapping
         Those of the task.
+    shared : str, optional
+        The file of `nezha_np.jobs.shared_weights` with the weights of `model`; None: they are loaded from there.
 
     Returns
     -------
@@ -124,6 +143,8 @@ def open_task(
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     if input_format not in FORMATS:
         raise ValueError(f"input_format: expected one of {', '.join(FORMATS)}, got {input_format!r}")
+    if input_format == "parquet":
+        import_pyarrow()
     formats = VECTOR_FORMATS if name == "embed" else ("jsonl",)
     output_format = output_format or formats[0]
     if output_format not in formats:
@@ -132,7 +153,11 @@ def open_task(
     known = [one.name for one in inspect.signature(builder).parameters.values() if one.kind == one.KEYWORD_ONLY]
     if wrong := [option for option in options if option not in known]:
         raise TypeError(f"{wrong[0]}: expected an option of {name}, one of {', '.join(known)}, got this one")
-    weights = None if model is None else load(model)
+    weights: Weights | None = None
+    if shared is not None:
+        weights = read_shared(Path(shared), model, "" if name == "embed" else RECORD_TASKS[name][1])
+    elif model is not None:
+        weights = load(model)
     if name == "embed":
         return _vectors(weights, input_format, output_format, **options)
     return _records(name, weights, input_format, options)
@@ -164,7 +189,9 @@ def _vectors(
     width = vector_size(how, weights.config.hidden_size)
     none = b'{"%s": null}\n' % FIELD.encode() if output_format == "jsonl" else np.full(width, np.nan, "<f4").tobytes()
     return Task(
+        weights,
         {"task": "embed"} | identify_sentence_model(weights, tokenizer, how) | settings | SHARED,
+        input_format,
         output_format,
         batch_size,
         lambda row: window_size(row, batch_size),
@@ -186,7 +213,9 @@ def _records(name: str, weights: Weights | None, input_format: str, options: Map
     chosen, tokenizer = choose_model(weights, None, head=head)
     identity = {"task": name} | identify_model(chosen, tokenizer) | settings
     return Task(
+        chosen,
         identity | {"input_format": input_format, "output_format": "jsonl"} | SHARED,
+        input_format,
         "jsonl",
         batch_size,
         lambda row: whole_window(row, batch_size),

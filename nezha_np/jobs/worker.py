@@ -54,10 +54,31 @@ def main() -> None:
             )
             answer(done=number)
         except Exception as error:
-            if not isinstance(error, REPORTED):
-                traceback.print_exc()  # a mistake of this package: its place is needed to mend it
-            kind = next((kind for kind in REPORTED if isinstance(error, kind)), RuntimeError)
-            answer(error=kind.__name__, message=str(error) or type(error).__name__)
+            answer(**describe_error(error))
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Say what went wrong with a shard, in words that another process understands.
+
+    Parameters
+    ----------
+    error : Exception
+        The error. The traceback of one that is a mistake of this package is printed, to find its place.
+
+    Returns
+    -------
+    dict
+        "error", the name of a class, and "message".
+
+    Examples
+    --------
+    >>> describe_error(ValueError("line 7: expected UTF-8"))
+    {'error': 'ValueError', 'message': 'line 7: expected UTF-8'}
+    """
+    if not isinstance(error, REPORTED):
+        traceback.print_exception(error)
+    kind = next((kind for kind in REPORTED if isinstance(error, kind)), RuntimeError)
+    return {"error": kind.__name__, "message": str(error) or type(error).__name__}
 
 
 def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
@@ -66,7 +87,8 @@ def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
     Parameters
     ----------
     job : dict
-        "task", "model", "input_format", "output_format", "options" and "out", as `nezha_np.run_corpus` takes them.
+        "task", "model", "input_format", "output_format", "options" and "out", as `nezha_np.run_corpus` takes them;
+        "shared", as `nezha_np.jobs.tasks.open_task` takes it.
 
     Returns
     -------
@@ -90,6 +112,7 @@ def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
         input_format=job["input_format"],
         output_format=job["output_format"],
         options=job["options"],
+        shared=job["shared"],
     )
     made_with = make_manifest(task, manifest.shard_lines, manifest.shards).made_with
     if wrong := [key for key in made_with if made_with[key] != manifest.made_with.get(key)]:

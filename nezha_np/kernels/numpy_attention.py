@@ -169,6 +169,9 @@ class Room(NamedTuple):
     scores: np.ndarray  # (G, Q, S)
     scored: np.ndarray  # (G, Q, W + 1): of each query, the scores by distance
     summed: np.ndarray  # (G, Q, W + 1): the probabilities by distance, 0 where it has no key at that distance
+    ones: np.ndarray  # (S or W + 1, 1), whichever is more
+    least: float  # of a sum of exponentials: what underflows is nothing beside it
+    most: float  # of a sum of exponentials: far from overflow, with the values too
     before: slice  # of the keys
     near: slice
     after: slice
@@ -182,12 +185,16 @@ class Room(NamedTuple):
         first = min(max(position - reach, 0), keys)
         last = min(max(position + queries + reach, first), keys)
         nearest = first - (position + queries - 1)  # the distance of column 0
+        number = np.finfo(dtype)
         low, high = max(nearest, -reach), min(last - 1 - position, reach)
         shape = (heads, queries, 0 if table is None or first == last else last - first + queries)
         return Room(
             scores=np.empty((heads, queries, keys), dtype),
             scored=np.empty(shape, dtype),
             summed=np.zeros(shape, dtype),
+            ones=np.ones((max(keys, shape[-1]), 1), dtype),
+            least=float(number.smallest_normal / number.eps**2),
+            most=float(number.max * number.eps),
             before=slice(0, first),
             near=slice(first, last),
             after=slice(last, keys),
@@ -203,9 +210,9 @@ def by_key(by_distance: np.ndarray, keys: int) -> np.ndarray:
     return flat.reshape(heads, queries, width - 1)[:, :, :keys]
 
 
-def total(x: np.ndarray) -> np.ndarray:
-    """Sum the last axis by BLAS: (…, Q, S) -> (…, Q, 1)."""
-    sums: np.ndarray = x @ np.ones((x.shape[-1], 1), x.dtype)
+def total(x: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    """Sum the last axis by BLAS: (…, Q, S) -> (…, Q, 1); `ones` are S or more."""
+    sums: np.ndarray = x @ ones[: x.shape[-1]]
     return sums
 
 
@@ -218,13 +225,16 @@ def attend_block(
     room: Room,
     *,
     out: np.ndarray,
+    shifted: bool = False,
 ) -> None:
     """Compute the context of one block, (T, N, Q, D), with some of the heads; T·N of them are the G of `Room`.
 
-    Softmax's division by the sum comes last: it is made for D features, and not for S probabilities.
+    Softmax's division by the sum comes last: it is made for D features, and not for S probabilities. Its subtraction of
+    the largest score keeps exponentials within the range of the dtype. Most scores are small enough without it, and the
+    sums tell whether they are: if not, the block is computed again, `shifted`.
     """
     heads, queries, size = q.shape[:2], *q.shape[2:]
-    q = np.multiply(q, 1.0 / math.sqrt(size), order="C")
+    unscaled, q = q, np.multiply(q, 1.0 / math.sqrt(size), order="C")
     scores = room.scores[: math.prod(heads)]  # (G, Q, S)
     by_text = scores.reshape(*heads, *scores.shape[1:])  # (T, N, Q, S), a view
     np.matmul(q, np.matrix_transpose(k), out=by_text)
@@ -232,12 +242,18 @@ def attend_block(
         add_position_scores(scores, q.reshape(-1, queries, size), rows.to_keys, room)
     if mask is not None:
         by_text += mask
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
+    if shifted:
+        scores -= scores.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):
+        np.exp(scores, out=scores)
+        sums = total(by_text, room.ones)  # (T, N, Q, 1)
+    if not shifted and not room.least < sums.min() <= sums.max() < room.most:  # one that is NaN is neither
+        attend_block(unscaled, k, v, mask, rows, room, out=out, shifted=True)
+        return
     context = by_text @ v  # (T, N, Q, D)
     if rows.to_values is not None:
         add_position_context(context.reshape(-1, queries, size), scores, rows.to_values, room)
-    np.divide(context, total(by_text), out=out)
+    np.divide(context, sums, out=out)
 
 
 def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Room) -> None:
@@ -269,4 +285,4 @@ def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, roo
     for parts, row in zip(edges, (table[0], table[-1]), strict=True):
         for part in parts:
             if part.shape[-1]:
-                context += total(part) * row
+                context += total(part, room.ones) * row

@@ -18,6 +18,7 @@ from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.bundle_document import KEY, TOLERANCES
 from nezha_np.oracle.description import has_square_scores
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
+from nezha_np.oracle.name_tables import every_name, name_table
 from nezha_np.oracle.nesting import flattened
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
@@ -65,6 +66,7 @@ def align(
     theirs: Mapping[str, Any] | Bundle | str | Path,
     *,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
 ) -> Theirs:
@@ -84,7 +86,9 @@ def align(
         name, ``**`` for any text, and in our name each star for the text of theirs in its place. What lies below a
         name follows it: ``{"blocks.*.attn.q": "encoder.layer.*.attention.self.query"}`` is for the gradient of
         ``blocks.0.attn.q.weight`` too. Of several that fit, that with the most parts acts. One that fits none of their
-        names is listed in `Theirs.idle`, and refused where the bundle does not have its name either.
+        names is listed in `Theirs.idle`, and refused where no bundle has its name either.
+    names : str, optional
+        A table of names that ships with the package (`nezha_np.oracle.name_tables`), after `rename`.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional
@@ -99,9 +103,9 @@ def align(
     """
     arrays, known = read_theirs(theirs) if isinstance(theirs, (str, Path)) else take_theirs(theirs)
     golden = bundle.arrays
-    table, idle = check_rename(rename), idle_renames(rename or {}, arrays, bundle)
+    table, idle = check_names(rename, names), idle_renames(rename or {}, arrays, bundle)
     found: dict[str, np.ndarray] = {}
-    names: dict[str, str] = {}
+    their_names: dict[str, str] = {}
     axes: dict[str, tuple[int, ...]] = {}
     unknown: list[str] = []
     wrong_shape: dict[str, np.ndarray] = {}
@@ -110,8 +114,8 @@ def align(
         if name is None:
             unknown.append(their_name)
             continue
-        if name in names:
-            raise ValueError(f"theirs: expected one array for {name}, got {names[name]} and {their_name}")
+        if name in their_names:
+            raise ValueError(f"theirs: expected one array for {name}, got {their_names[name]} and {their_name}")
         if _once_for_all_texts(name, golden, array):
             if name.startswith("gradients/"):  # theirs is the sum over the texts
                 unknown.append(their_name)
@@ -119,7 +123,7 @@ def align(
             array = np.broadcast_to(array, golden[name].shape)
         if golden[name].shape == () and array.size == 1:  # as libraries write a number that have no arrays without axes
             array = array.reshape(())
-        names[name] = their_name
+        their_names[name] = their_name
         order = _best_order(name, golden[name], array) if transposed else tuple(range(array.ndim))
         if order is None or array.transpose(order).shape != golden[name].shape:
             wrong_shape[name] = array
@@ -127,21 +131,32 @@ def align(
         if order != tuple(range(array.ndim)):
             axes[name] = order
         found[name] = array.transpose(order)
-    if not names:
+    if not their_names:
         advice = listed([f"{their!r} {why}" for their, why in idle.items()], 5) or "give a table of renames"
         raise ValueError(
             f"theirs: expected some of the bundle's names ({listed(list(golden), 5)}), "
             f"got {listed(list(arrays), 5) or 'no array'}: {advice}"
         )
     in_order = {name: found[name] for name in golden if name in found}
-    said = {name: known[names[name]] for name in in_order if names[name] in known}
+    said = {name: known[their_names[name]] for name in in_order if their_names[name] in known}
     theirs_in = dtype or most_frequent_dtype(in_order, said)
     if theirs_in not in TOLERANCES:
         raise ValueError(f"dtype: expected one of {', '.join(TOLERANCES)}, got {theirs_in!r}")
     by_bits = theirs_in == "bfloat16" and "bfloat16" not in said.values()
     dtype_by = "argument" if dtype else "bits" if by_bits else "arrays"
     unfit = {name: wrong_shape[name] for name in golden if name in wrong_shape}
-    return Theirs(in_order, names, axes, unknown, unfit, theirs_in, dtype_by, idle)
+    return Theirs(in_order, their_names, axes, unknown, unfit, theirs_in, dtype_by, idle)
+
+
+def of_trace(bundle: Bundle, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take what belongs to the trace, in its order; an output by the name of the intermediate that it is."""
+    names = {id(array): name for name, array in bundle.trace.items()}
+    taken = {name: array for name, array in arrays.items() if name in bundle.trace}
+    for name, array in bundle.outputs.items():
+        theirs = arrays.get(f"outputs/{name}")
+        if theirs is not None and id(array) in names:
+            taken.setdefault(names[id(array)], theirs)
+    return {name: taken[name] for name in bundle.trace if name in taken}
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -270,6 +285,17 @@ def check_rename(rename: Mapping[str, str] | None) -> Rename:
     return found
 
 
+def check_names(rename: Mapping[str, str] | None, names: str | None) -> Rename:
+    """Check a table of renames, and put a table that ships with the package after it.
+
+    Examples
+    --------
+    >>> check_names({"mlmDense": "mine"}, "bert4torch")[0]
+    ('mlmDense', 'mine')
+    """
+    return check_rename(rename) + check_rename(name_table(names))
+
+
 def renamed(name: str, rename: Rename) -> str:
     """Give a name by a table of renames, with its group or after it.
 
@@ -311,7 +337,7 @@ def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundl
     Raises
     ------
     ValueError
-        If one fits none of their names, and the bundle does not have its name either.
+        If one fits none of their names, and neither this bundle nor one of another family or head has its name.
     """
     idle, lost = {}, []
     golden, names = bundle.arrays, [name.removeprefix("trace/") for name in theirs]
@@ -326,10 +352,21 @@ def idle_renames(rename: Mapping[str, str], theirs: Iterable[str], bundle: Bundl
         elif _our_name(our, [], bundle, golden) or any(_fits(ours, name) for name in golden):
             idle[their] = "fits none of your names"
         else:
-            lost.append(f"{their!r} for {our!r}")
+            lost.append((their, our))
+    if lost:  # one table may serve the bundles of all families and heads
+        elsewhere = {their for their, our in lost if _any_bundle_has(our)}
+        idle |= dict.fromkeys(elsewhere, "fits none of your names, and the bundle has none such")
+        lost = [(their, our) for their, our in lost if their not in elsewhere]
     if lost:
-        raise ValueError(f"rename: expected names of theirs or of the bundle, got neither in {listed(lost, 5)}")
+        both = listed([f"{their!r} for {our!r}" for their, our in lost], 5)
+        raise ValueError(f"rename: expected names of theirs or of the bundle, got neither in {both}")
     return idle
+
+
+def _any_bundle_has(name: str) -> bool:
+    """Whether a bundle of some family and head has a name, or what lies below it."""
+    pattern = check_rename({without_prefix(name).removeprefix("trace/").rpartition("/")[2]: ""})
+    return any(stars_of(other, pattern[0][0]) is not None for other in every_name())
 
 
 def _fits(table: Rename, name: str) -> bool:

@@ -20,7 +20,17 @@ import numpy as np
 from nezha_np.checks import check_path, printable
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
-from nezha_np.oracle.bundle_document import FORMAT, KEY, TOLERANCES, read_document, tensor_name, tolerance_of
+from nezha_np.oracle.bundle_document import (
+    FORMAT,
+    KEY,
+    TOLERANCES,
+    check_checksums,
+    checksum,
+    read_document,
+    seal,
+    tensor_name,
+    tolerance_of,
+)
 from nezha_np.oracle.nesting import batches_of, by_step_and_part, flattened, nested
 from nezha_np.oracle.recipe import Recipe, recipe_from_dict
 from nezha_np.oracle.step_names import check_steps, is_derived
@@ -197,12 +207,13 @@ class Bundle:
         }
         if self.training is not None:
             document |= {"training": self.training.to_dict(), "steps": list(self.steps)}
+        document["crc32"] = {name: checksum(tensors[name]) for name in sorted(tensors)}
         try:
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.
-        write_atomically(path.parent, lambda folder: write_tensors(folder / path.name, tensors, {KEY: text}))
+        write_atomically(path.parent, lambda folder: write_tensors(folder / path.name, tensors, {KEY: seal(text)}))
 
     def _named(self) -> dict[str, Any]:
         """Give everything the name of its tensor."""
@@ -265,7 +276,8 @@ def load_bundle(path: str | Path) -> Bundle:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no safetensors file, is cut off, holds no bundle, or one of another format.
+        If it is no safetensors file, is cut off, holds no bundle or one of another format, or a bit of it is not as it
+        was written: the message names the tensor.
 
     Examples
     --------
@@ -280,7 +292,9 @@ def load_bundle(path: str | Path) -> Bundle:
     path = check_path(path)
     header = read_header(path)
     try:
-        return _as_bundle(read_document(read_metadata(path)), map_tensors(path, header))
+        document, tensors = read_document(read_metadata(path)), map_tensors(path, header)
+        check_checksums(document, tensors)
+        return _as_bundle(document, tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {printable(error)}") from None
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+import zlib
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from nezha_np.checks import DTYPES, parse_json, shortened
 from nezha_np.model.tasks import TASKS
@@ -28,6 +31,7 @@ KINDS: dict[str, type] = {
 }
 TOLERANCES = ("float64", "float32", "float16", "bfloat16")  # the widest first
 RECIPES = {"inside": (), "init": ("seed", "head"), "checkpoint": ("sha256", "name")}  # and what each needs
+SEAL = ',"document_crc32":'  # what stands between the document and its own checksum, at its end
 TOLERANCES_BY = ("measured", "quick", None)  # how `record` found them
 
 
@@ -40,6 +44,59 @@ def tensor_name(name: str) -> str:
     ('trace/embeddings.sum', 'outputs/logits')
     """
     return name if name.startswith(("outputs/", "gradients/", "steps/")) else f"trace/{name}"
+
+
+def checksum(array: np.ndarray) -> int:
+    """Return the CRC-32 of an array's bytes, as the file has them.
+
+    Examples
+    --------
+    >>> hex(checksum(np.frombuffer(b"123456789", np.uint8)))
+    '0xcbf43926'
+    """
+    return zlib.crc32(np.asarray(array, order="C").data)
+
+
+def check_checksums(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Check that the tensors of a file are those that were written; bundles of older versions have no checksums.
+
+    Raises
+    ------
+    ValueError
+        If a tensor has other bytes, is missing or is not among those that were written; the message names it.
+
+    Examples
+    --------
+    >>> x = np.zeros(3)
+    >>> check_checksums({"crc32": {"trace/x": checksum(x)}}, {"trace/x": x + 1e-300})
+    Traceback (most recent call last):
+    ...
+    ValueError: expected the numbers that were recorded, with CRC-32 a3c1ca20, got others with ca448efe for trace/x: \
+the file was changed or damaged
+    """
+    if "crc32" not in document:
+        return
+    for name, recorded in document["crc32"].items():
+        if name not in tensors:
+            raise ValueError(f"expected every tensor that was recorded, found no {name}")
+        if recorded != (found := checksum(tensors[name])):
+            raise ValueError(
+                f"expected the numbers that were recorded, with CRC-32 {recorded:08x}, got others with {found:08x} for "
+                f"{name}: the file was changed or damaged"
+            )
+    if added := sorted(set(tensors) - set(document["crc32"])):
+        raise ValueError(f"expected the tensors that were recorded, got {added[0]} too")
+
+
+def seal(text: str) -> str:
+    """Add to the text of a document the CRC-32 of what stands before it.
+
+    Examples
+    --------
+    >>> seal('{"format":1}')
+    '{"format":1,"document_crc32":464651762}'
+    """
+    return f"{text[:-1]}{SEAL}{zlib.crc32(text[:-1].encode())}}}"
 
 
 def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -58,6 +115,14 @@ def read_document(metadata: Mapping[str, str]) -> dict[str, Any]:
             f"expected a golden bundle of format {FORMAT}, got format {document.get('format')!r}: record it anew, or "
             "read it with the version of nezha_np that wrote it"
         )
+    if "document_crc32" in document and zlib.crc32(text.rpartition(SEAL)[0].encode()) != document["document_crc32"]:
+        raise ValueError(
+            f"expected the document that was recorded, got another under {KEY} in the metadata: its CRC-32 is not "
+            "that in its end; the file was changed or damaged"
+        )
+    checksums = document.get("crc32", {})
+    if not isinstance(checksums, dict) or not all(type(value) is int for value in checksums.values()):
+        raise ValueError("expected a number for each tensor under crc32 in the bundle's metadata, got something else")
     for key, kind in KINDS.items():
         if not isinstance(document.get(key), kind):
             got = type(document[key]).__name__ if key in document else "nothing"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import listed
+from nezha_np.arrays import kind_of
+from nezha_np.checks import check_path, check_switches, listed
 from nezha_np.mechanism.summary import format_table
 from nezha_np.oracle.alignment import Theirs, align, dtype_told
 from nezha_np.oracle.bundle import Bundle, load_bundle
@@ -250,10 +252,12 @@ def compare(
     theirs: Mapping[str, Any] | Callable[..., Any] | Bundle | str | Path,
     *,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
     tolerance: float | None = None,
     ignore_masked: bool = False,
+    files: bool = False,
 ) -> Comparison:
     """Compare another implementation with a bundle.
 
@@ -262,15 +266,18 @@ def compare(
     bundle : Bundle or path
         The golden pass.
     theirs : mapping of str to array, callable, Bundle, or path
-        Their arrays by name, some or all; or a function that takes the bundle's inputs by keyword, as NumPy arrays, and
-        returns such a mapping (where the bundle has training steps, it takes the bundle alone); or a .safetensors or
-        .npz file of them; or another bundle, or its path. A name is that of the trace, with a model's prefix or
-        without; that of an output, ``logits`` or ``outputs/logits``; ``gradients/…`` or ``steps/…``.
+        Their arrays by name, some or all; or a .safetensors or .npz file of them; or another bundle, or its path; or a
+        function that takes the bundle's inputs by keyword, as NumPy arrays, and returns one of these (where the bundle
+        has training steps, it takes the bundle alone; with `files` it takes files). A name is that of the trace, with a
+        model's prefix or without; that of an output, ``logits`` or ``outputs/logits``; ``gradients/…`` or ``steps/…``.
     rename : mapping of str to str, optional
         Our names for theirs, as patterns: ``{"blocks.*.q": "encoder.layer.*.attention.self.q"}``, where ``*`` stands
         for any text within a part of a name, ``**`` for any text, dots included. What lies below a name follows it. A
-        rename that fits none of their names is listed in the summary, and refused where the bundle does not have its
-        name either.
+        rename that fits none of their names is listed in the summary, and refused where no bundle has its name: one
+        table may serve the bundles of all families and heads.
+    names : str, optional
+        A table of renames that ships with the package, "bert4torch" or "paddlenlp" for example: see
+        `nezha_np.oracle.name_tables`. Those of `rename` come before it.
     transposed : bool
         Whether an array is taken with its axes in whatever order fits best.
     dtype : str, optional
@@ -283,6 +290,9 @@ def compare(
     ignore_masked : bool
         Whether to leave out what an engine that skips padding does not compute: the numbers of masked tokens, which in
         NEZHA and BERT nothing else reads.
+    files : bool
+        Whether `theirs` is a function of two paths, for a port that is a process of its own: the bundle's file, which
+        it reads, and the .safetensors file that it writes its arrays to, unless it returns the path of another.
 
     Returns
     -------
@@ -305,19 +315,56 @@ def compare(
     >>> nz.oracle.compare(bundle, {"embeddings": hidden + 1}).first.name
     'embeddings'
     """
-    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     check_tolerance(tolerance)
-    if callable(theirs) and not isinstance(theirs, Mapping):
-        theirs = call(theirs, bundle)
-    found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
-    others = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
-    compared = compare_aligned(bundle, others if ignore_masked else found, tolerance)
-    if compared.agrees or not compare_aligned(bundle, others, tolerance).agrees:
-        return compared
-    return dataclasses.replace(compared, at_masked_alone=True)
+    check_switches(files=files)
+    file = None if isinstance(bundle, Bundle) else check_path(bundle, "bundle")
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    with tempfile.TemporaryDirectory(prefix="nezha-golden-", ignore_cleanup_errors=True) as folder:
+        if callable(theirs) and not isinstance(theirs, Mapping):
+            theirs = call_with_files(theirs, bundle, file, Path(folder)) if files else call(theirs, bundle)
+        elif files:
+            raise TypeError(f"theirs: expected a function of two paths, because files=True, got {kind_of(theirs)}")
+        found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
+        others = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
+        compared = compare_aligned(bundle, others if ignore_masked else found, tolerance)
+        if compared.agrees or not compare_aligned(bundle, others, tolerance).agrees:
+            return compared
+        return dataclasses.replace(compared, at_masked_alone=True)
 
 
-def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
+def call_with_files(function: Callable[..., Any], bundle: Bundle, file: Path | None, folder: Path) -> Path:
+    """Call a function with a bundle's file and the file that it is to write, and return that or the one it returns.
+
+    Parameters
+    ----------
+    function : callable
+        What it raises is not caught.
+    bundle : Bundle
+        The bundle.
+    file : Path or None
+        Its file; None: it is written into the folder.
+    folder : Path
+        Where files are written.
+
+    Raises
+    ------
+    TypeError, FileNotFoundError
+        If it returns something else, or there is no such file.
+    """
+    if file is None:
+        file = folder / "golden.safetensors"
+        bundle.save(file)
+    written = folder / "theirs.safetensors"
+    returned = function(file, written)
+    if returned is not None and not isinstance(returned, (str, Path)):
+        raise TypeError(f"theirs: expected a function that returns a path or None, got {kind_of(returned)}")
+    found = written if returned is None else Path(returned)
+    if not found.is_file():
+        raise FileNotFoundError(f"theirs: expected a function that writes its arrays to a file, found no {found}")
+    return found
+
+
+def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any] | Bundle | str | Path:
     """Call a function with copies of a bundle's inputs, and return its arrays; what it raises is not caught.
 
     Training steps need more than inputs: their batches and their recipe, and the weights. So a function that is to make
@@ -327,8 +374,9 @@ def call(function: Callable[..., Any], bundle: Bundle) -> Mapping[str, Any]:
         theirs = function(bundle)
     else:
         theirs = function(**{name: _copied(value) for name, value in bundle.inputs.items()})
-    if not isinstance(theirs, Mapping):
-        raise TypeError(f"theirs: expected a function that returns a mapping of arrays, got {type(theirs).__name__}")
+    if not isinstance(theirs, (Mapping, Bundle, str, Path)):
+        got = type(theirs).__name__
+        raise TypeError(f"theirs: expected a function that returns a mapping of arrays or a path, got {got}")
     return theirs
 
 

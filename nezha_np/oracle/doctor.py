@@ -45,6 +45,7 @@ def diagnose(
     *,
     weights: Weights | str | Path | None = None,
     rename: Mapping[str, str] | None = None,
+    names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
     ignore_masked: bool = False,
@@ -60,7 +61,7 @@ def diagnose(
         Their arrays, some or all; the more of them, the sharper the answer.
     weights : Weights, str or Path, optional
         The weights, or their checkpoint, where the bundle does not have them.
-    rename, transposed, dtype, ignore_masked
+    rename, names, transposed, dtype, ignore_masked
         As for `nezha_np.oracle.compare`.
     progress : callable, optional
         Is told how far it is: called with the number of trials that are done and of all, ``progress=print`` for
@@ -89,7 +90,7 @@ def diagnose(
     """
     check_progress(progress)
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    found = align(bundle, theirs, rename=rename, transposed=transposed, dtype=dtype)
+    found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
     if ignore_masked:
         found = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
     own = bundle.weights(weights)

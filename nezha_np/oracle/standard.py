@@ -219,7 +219,7 @@ def record_standard(name: str, dtype: Any = "float64", *, tolerances: str | None
 
 
 def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
-    """Record the standard set: a file for each bundle, under 23 MB together.
+    """Record the standard set: a file for each bundle, under 24 MB together.
 
     On one machine and with one BLAS thread each run writes the same bytes; anywhere else the numbers are within the
     bundles' tolerances.

@@ -9,18 +9,33 @@ import contextlib
 import dataclasses
 import importlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from nezha_np.arrays import kind_of
-from nezha_np.oracle.alignment import Rename, check_rename, renamed, without_prefix
+from nezha_np.oracle.alignment import Rename, check_names, renamed, without_prefix
 from nezha_np.oracle.nesting import flattened
+
+# What modules are given, by the ends of their names and of its own.
+GIVEN = {
+    ".output.LayerNorm": ".output.residual",
+    ".attention.output.dense": ".attention.self.merged",
+    ".attention.self.dropout": ".attention.self.probs",
+    "pooler.dense": "pooler.first_token",
+    "pooler.activation": "pooler.dense",
+}
 
 
 def capture_torch(
-    module: Any, *inputs: Any, gradients: bool = False, rename: Mapping[str, str] | None = None, **kwargs: Any
+    module: Any,
+    *inputs: Any,
+    gradients: bool = False,
+    given: bool = False,
+    rename: Mapping[str, str] | None = None,
+    names: str | None = None,
+    **kwargs: Any,
 ) -> dict[str, np.ndarray]:
     """Run a PyTorch model once, and record what each of its modules returns.
 
@@ -35,8 +50,13 @@ def capture_torch(
         fit as they are.
     gradients : bool
         Whether to walk back from the loss, which the model returns as ``loss`` or first, and record gradients too.
+    given : bool
+        Whether to record what modules are given, too, where our traces have a name for it: a LayerNorm is given the sum
+        of the residual connection, a linear layer after the attention the heads side by side.
     rename : mapping of str to str, optional
         Our names for its modules, as for `nezha_np.oracle.compare`; parameters follow their modules.
+    names : str, optional
+        A table of renames that ships with the package, as for `nezha_np.oracle.compare`.
 
     Returns
     -------
@@ -71,7 +91,8 @@ def capture_torch(
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {kind_of(module)}")
-    names = _module_names(module, check_rename(rename))
+    table = check_names(rename, names)
+    module_names = _module_names(module, table)
     captured: dict[str, np.ndarray] = {}
     walked: dict[str, np.ndarray] = {}
     calls: Counter[str] = Counter()
@@ -87,9 +108,19 @@ def capture_torch(
             hook = tensor.register_hook(lambda gradient: walked.update({name: _to_numpy(torch, gradient)}))
             stack.callback(hook.remove)
 
+    def record_given(name: str, arguments: Any) -> None:
+        tensor = next(_tensors(torch, arguments), None)
+        if tensor is not None:
+            captured.setdefault(name, _to_numpy(torch, tensor))
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(_evaluating(torch, module, gradients))
-        for submodule, name in names.items():
+        for submodule, name in module_names.items():
+            if given and (what := _given_to(name, module_names.values())):
+                before = submodule.register_forward_pre_hook(
+                    lambda _, arguments, what=what: record_given(what, arguments)
+                )
+                stack.callback(before.remove)
             hook = submodule.register_forward_hook(lambda _, __, output, name=name: record(name, output))
             stack.callback(hook.remove)
         arguments = [_to_torch(torch, module, value) for value in inputs]
@@ -97,8 +128,28 @@ def capture_torch(
         found = {name: value for name, value in flattened(returned).items() if isinstance(value, torch.Tensor)}
         captured |= {f"outputs/{name}": _to_numpy(torch, value) for name, value in found.items()}
         if gradients:
-            walked |= _parameter_gradients(torch, module, _loss_of(found), check_rename(rename))
+            walked |= _parameter_gradients(torch, module, _loss_of(found), table)
     return captured | {f"gradients/{name}": array for name, array in walked.items()}
+
+
+def _given_to(name: str, names: Collection[str]) -> str:
+    """Name what a module is given, "" where our traces have no name for it.
+
+    Examples
+    --------
+    >>> _given_to("encoder.layer.0.output.LayerNorm", ())
+    'encoder.layer.0.output.residual'
+    >>> _given_to("embeddings.LayerNorm", ("embeddings.position_embeddings",))
+    'embeddings.sum_with_positions'
+    """
+    if name == "embeddings.LayerNorm":
+        return "embeddings.sum_with_positions" if "embeddings.position_embeddings" in names else "embeddings.sum"
+    for ending, what in GIVEN.items():
+        if name.endswith(ending):
+            if what.endswith("merged") and any(other.endswith(".key_conv_attn_layer") for other in names):
+                what = ".attention.self.joined"  # ConvBERT's, with what its convolutions make
+            return f"{name.removesuffix(ending)}{what}"
+    return ""
 
 
 def _torch() -> Any:

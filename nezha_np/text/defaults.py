@@ -75,12 +75,29 @@ def choose_model(weights: Weights | None, tokenizer: Tokenizer | None, *, head: 
     if tokenizer is None:
         if weights.source is None:
             raise ValueError("tokenizer: expected one, because the weights were not loaded from a folder, got None")
-        tokenizer = _load_tokenizer_once(weights.source)
+        tokenizer = load_tokenizer_once(weights.source)
     return weights, tokenizer
 
 
 @functools.lru_cache(maxsize=4)
-def _load_tokenizer_once(folder: str | os.PathLike[str]) -> Tokenizer:
+def load_tokenizer_once(folder: str | os.PathLike[str]) -> Tokenizer:
+    """Load a tokenizer; later calls with the same folder return the same one.
+
+    Parameters
+    ----------
+    folder : path
+        Its folder.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+        The tokenizer.
+
+    Examples
+    --------
+    >>> load_tokenizer_once(SHIPPED) is load_tokenizer_once(SHIPPED)
+    True
+    """
     return load_tokenizer(folder)
 
 
