@@ -1,9 +1,10 @@
 """Plant every mistake of the catalogue in a pass, and write down what the doctor says.
 
-    python tools/make_mistakes_table.py [--new]
+    python tools/make_mistakes_table.py [--new] [--list]
 
 writes docs/mistakes.md. The tests plant the same mistakes, in more bundles. With --new the entries of mistakes that the
-page has, with the same sentence and ways, stay as they are: that takes minutes in place of an hour.
+page has, with the same sentence and ways, stay as they are; with --list besides, those that it does not have are listed
+with their ways, and not planted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant, plan
 
 PAGE = REPOSITORY / "docs" / "mistakes.md"
 MOST_IN_FLOAT16 = 6  # bundles: float16's own roundings hide a mistake in all of them, or in few
+LISTED = "Tried, and not yet planted for this page:"
 HEADING = "| way | shows at | float32 | float16 |\n| --- | --- | --- | --- |"
 TOP = """# The mistakes that the doctor knows
 
@@ -157,6 +159,9 @@ def further(mistake):
 def entry(mistake, families, rows):
     """The lines of a mistake."""
     lines = [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
+    if "--list" in sys.argv:
+        ways = "; ".join(way or "as it says" for way in mistake.ways)
+        return [*lines, *([f"{LISTED} {ways}.", ""] if ways else [])]
     table = list(rows())
     return [*lines, *([HEADING, *table, ""] if table else []), *further(mistake)]
 
@@ -176,7 +181,9 @@ def kept(known, mistake, families):
     """The lines of an entry of the page where it has all ways of the mistake; None: it is to be written."""
     lines = known.get(f"**{mistake.name}**{families}: {mistake.sentence}.")
     ways = [f"| {way or 'as it says'} |" for way in planted_ways(mistake)]
-    if lines is None or not all(any(line.startswith(way) for line in lines) for way in ways):
+    if lines is None or any(line.startswith(LISTED) for line in lines):
+        return None
+    if not all(any(line.startswith(way) for line in lines) for way in ways):
         return None
     text = [line for line in lines if not line.startswith("It is tried too")]
     while text and not text[-1]:
