@@ -20,9 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from answers_tables import starts_table
 from contest import add_threads_option
 from installed import REPOSITORY, total_mb
-from machine import add_json_option, at_least, report, table
+from machine import add_json_option, at_least, report
 from processes import run_python
 from served import HANDLER, PAGE, program
 
@@ -95,17 +96,7 @@ def main() -> None:
         }
 
     print(f"The folder has {sum(sizes.values()):.0f} MB, with the shipped model; threads: {options.threads}\n")
-    rows = [
-        [
-            name,
-            f"{found['median_seconds']:.2f} s",
-            f"{found['median_seconds_of_a_further_answer'] * 1000:.0f} ms",
-            f"{found['median_peak_mb']:.0f} MB",
-            f"{found['model_mb']:.0f} MB",
-        ]
-        for name, found in results.items()
-    ]
-    print(table(["", "to the first answer", "a further answer", "peak memory", "beside the folder"], rows))
+    print(starts_table(results))
     settings = {"layers": options.layers, "threads": options.threads, "repeats": options.repeats}
     report(options.json, "function_start", settings, {"starts": results, "folder_mb": sizes})
 

@@ -60,5 +60,14 @@ def peak_mb() -> float:
     return _status("VmHWM")
 
 
-def _status(name: str) -> float:
-    return int(re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)[1]) * 1024 / 1e6
+def peak_of(pid: int) -> float | None:
+    """Return the peak memory of a process, or None if there is none of this number."""
+    try:
+        return _status("VmHWM", pid)
+    except (OSError, TypeError):  # it has ended
+        return None
+
+
+def _status(name: str, pid: int | str = "self") -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024 / 1e6

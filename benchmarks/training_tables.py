@@ -86,10 +86,10 @@ def section(content: dict[str, Any]) -> str:
     return "\n\n".join([*parts, target_table(judged)])
 
 
-def with_section(page: str, text: str) -> str:
+def with_section(page: str, text: str, begin: str = BEGIN) -> str:
     """Put a text between the marks of a page."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}"
 
 
 def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:

@@ -62,15 +62,20 @@ def models(head: str, config: nz.Config, seed: int = 0, dtype: str = "float64") 
 
 def fine_tuned(name: str, head: str, folder: Any) -> tuple[nz.Weights, Any]:
     """Load a head that ships with the package, here and in the reference."""
+    weights = nz.load(SHIPPED / name)
+    weights.save(folder)
+    return weights, read_by_the_reference(head, weights, folder)
+
+
+def read_by_the_reference(head: str, weights: nz.Weights, folder: Any) -> Any:
+    """Load a folder that was written by this package with the reference."""
     pytest.importorskip("torch", reason="the reference is PyTorch's")
     transformers = pytest.importorskip("transformers", reason="the reference is transformers 4.37.2")
     from reference import take_our_table
 
-    weights = nz.load(SHIPPED / name)
-    weights.save(folder)
     theirs = getattr(transformers, head).from_pretrained(folder).eval()
     take_our_table(theirs, weights.config, theirs.dtype)
-    return weights, theirs
+    return theirs.requires_grad_(False)
 
 
 def pipeline(name: str, model: Any, **options: Any) -> Any:

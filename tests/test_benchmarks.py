@@ -244,6 +244,32 @@ def test_the_section_of_training_is_that_of_its_file():
     assert with_section(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
 
 
+@pytest.mark.parametrize("benchmark", ["answers", "serve", "function_start"])
+def test_the_sections_of_tasks_are_those_of_their_files(benchmark):
+    from answers_tables import BEGIN, RESULTS, SECTIONS, with_section
+
+    speeds = {"one by one": 10.0, "nezha_np": 25.0, "batches of 32": 5.0}
+    ratios = {"one by one": 2.5, "batches of 32": 5.0}
+    answers = {"task": "tag", "threads": 1, "texts_per_second": speeds, "ratio_to_ours": ratios}
+    load = {"clients": 8, "texts_a_second": 25.0, "p50_seconds": 0.25, "p99_seconds": 0.5, "refused": 0}
+    start = {"median_seconds": 2.5, "median_seconds_of_a_further_answer": 0.25, "median_peak_mb": 9.0, "model_mb": 0.0}
+    results = {
+        "answers": [answers | {"same_results": 64, "largest_difference": 1e-6}],
+        "serve": {"rows": [load]},
+        "function_start": {"starts": {"BERT": start}, "folder_mb": {"numpy": 80.0}},
+    }
+    settings = {"texts": 64, "tokens": 640, "rounds": 3, "requests": 64, "threads": 2, "repeats": 5}
+    page, section = SECTIONS[benchmark]
+    machine = training_content()["machine"]
+    made = section({"machine": machine, "settings": settings, "results": results[benchmark]})
+    assert "a CPU" in made and "25" in made
+    text = page.read_text(encoding="utf-8")
+    assert made in with_section(text, made, BEGIN.format(benchmark))
+    if (file := RESULTS.with_name(f"{benchmark}.json")).exists():
+        content = json.loads(file.read_text(encoding="utf-8"))
+        assert with_section(text, section(content), BEGIN.format(benchmark)) == text
+
+
 def test_lamb_of_torch_makes_the_step_of_ours():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")

@@ -240,6 +240,42 @@ def test_the_shipped_model_is_found_by_itself_and_another_is_refused(tmp_path):
         other.weights(tmp_path / "nowhere")
 
 
+def test_weights_may_be_stored_in_float16_and_the_pass_is_of_these(tmp_path):
+    weights, path = nz.init(CONFIG), tmp_path / "bundle.safetensors"
+    nz.oracle.record(weights, [[2, 5]], stored_weights="float16", tolerances="quick", path=path)
+    read, (header, _) = nz.oracle.load(path), header_of(path)
+    assert header["weights/pooler.dense.weight"]["dtype"] == "F16" and header["trace/embeddings.sum"]["dtype"] == "F64"
+    rounded_weights = weights.to(dtype="float16").to(dtype="float64")
+    assert same(dict(sorted(read.weights().items())), dict(sorted(rounded_weights.items())))
+    assert same(read.outputs["pooler_output"], nz.oracle.record(rounded_weights, [[2, 5]]).outputs["pooler_output"])
+
+
+def test_a_checkpoints_weights_may_be_inside_and_a_hash_needs_a_checkpoint(tmp_path):
+    nz.init(CONFIG).save(tmp_path / "model")
+    inside = nz.oracle.record(tmp_path / "model", [[2, 5]], stored_weights="inside", tolerances=None)
+    assert inside.recipe == {"kind": "inside"} and "pooler.dense.weight" in inside.weights()
+    assert (
+        nz.oracle.record(tmp_path / "model", [[2]], stored_weights="hash", tolerances=None).recipe["kind"]
+        == "checkpoint"
+    )
+    with pytest.raises(ValueError, match=r"^stored_weights: expected 'hash' with the path of a checkpoint as weights"):
+        nz.oracle.record(nz.init(CONFIG), [[2]], stored_weights="hash")
+    with pytest.raises(ValueError, match=r"^stored_weights: expected inside, float16, hash or None, got 'int8'$"):
+        nz.oracle.record(nz.init(CONFIG), [[2]], stored_weights="int8")
+
+
+def test_before_a_large_file_is_recorded_a_warning_says_what_makes_it_smaller(monkeypatch):
+    monkeypatch.setattr(recording_module, "LARGE_FILE", 1_000)
+    labels = {"head": "masked_lm", "labels": [[2, 5]], "tolerances": None}
+    with pytest.warns(
+        UserWarning, match=r"MB of weights \(stored_weights='float16' or 'hash' .* and .* of their gradients"
+    ):
+        nz.oracle.record(nz.init(CONFIG), [[2, 5]], **labels)
+    with pytest.warns(UserWarning, match=r"the bundle will hold 0 MB of their gradients \(none without labels\)$"):
+        nz.oracle.record(CONFIG, [[2, 5]], **labels)
+    nz.oracle.record(CONFIG, [[2, 5]], tolerances=None)  # a seed for the weights, and no gradients
+
+
 def test_weights_themselves_are_taken_if_they_fit_the_configuration():
     bundle = nz.oracle.record(CONFIG, [[2, 5]])
     assert bundle.weights(nz.init(CONFIG, dtype="float16")).dtype == "float64"

@@ -112,6 +112,7 @@ def run_commands(code):
         run_command(command.strip())
 
 
+@pytest.mark.filterwarnings("ignore:.* drawn with seed:nezha_np.HeadWarning")  # the heads of some pages
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.exhaustive] * records_a_bundle(page)) for page in RUN_HERE],
@@ -124,7 +125,7 @@ def test_the_code_and_the_commands_of_a_page_run_from_top_to_bottom(page, a_fold
             pytest.skip("there is no GPU")
     names, left_out = {"__name__": "page"}, []
     for kind, code in blocks(page, "python", "sh"):
-        library = re.search(r"^(?:import|from) (torch|jax|fastapi)\b", code, flags=re.MULTILINE)
+        library = re.search(r"^(?:import|from) (torch|jax|fastapi|ray|pyspark)\b", code, flags=re.MULTILINE)
         if kind == "sh":
             run_commands(code)
         elif library and importlib.util.find_spec(library[1]) is None:

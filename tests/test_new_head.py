@@ -7,6 +7,8 @@ import pytest
 
 import nezha_np as nz
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* drawn with seed:nezha_np.HeadWarning")
+
 CONFIG = nz.BertConfig(
     vocab_size=11, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=4, num_labels=3
 )
@@ -37,11 +39,21 @@ def test_a_trained_head_stays_and_another_number_of_classes_or_another_task_draw
     np.testing.assert_array_equal(again["classifier.weight"], trained["classifier.weight"])
     five = nz.load(folder / "classifier", head="sequence_classification", num_labels=5, seed=5)
     assert five["classifier.weight"].shape == (5, 8) and five.config.num_labels == 5
+    tags = nz.load(folder / "classifier", head="token_classification", seed=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tags = nz.load(folder / "classifier", head="token_classification", seed=5)
         nz.token_classification(tags, [[2, 4, 3]])  # no warning: the head is this task's now
     assert not np.array_equal(tags["classifier.weight"], trained["classifier.weight"])
+
+
+def test_what_is_drawn_is_named_in_a_warning_and_a_trained_head_gives_none(folder):
+    with pytest.warns(nz.HeadWarning, match=r"for question_answering: qa_outputs\.weight, qa_outputs\.bias drawn"):
+        nz.load(folder / "pretrained", head="question_answering", seed=5)
+    with pytest.warns(nz.HeadWarning, match=r"for token_classification: classifier\.bias, classifier\.weight drawn"):
+        nz.load(folder / "classifier", head="token_classification", dtype="float64")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nz.load(folder / "classifier", head="sequence_classification", dtype="float64")
 
 
 def test_classes_may_be_named_and_are_saved_with_the_head(folder):

@@ -235,6 +235,9 @@ def test_the_command_names_what_is_missing_or_too_little(folders, tmp_path, caps
         with pytest.raises(SystemExit, match="2"):
             tasks.main([*words, "--limit", limit])
         assert message in capsys.readouterr().err
+    for option, value in (("--learning-rate", "-1"), ("--learning-rate", "nan"), ("--dropout", "1")):
+        with pytest.raises(SystemExit, match=rf"^{option}: expected .*got"):
+            tasks.main([*words, option, value])
     rare = "".join(f"一\t二{n}\t{'rare' if n == 15 else n % 2}\n" for n in range(100))
     (folders[0] / "lcqmc" / "dev.tsv").write_text(rare, encoding="utf-8")
     with pytest.raises(

@@ -18,8 +18,10 @@ from tiers import examples
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from nezha_np.text.encode import encode
+from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.text.special_tokens import get_special_tokens_mask
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
+from nezha_np.text.truncation import own_truncation
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "tokenizer_golden.json").read_text(encoding="utf-8"))
 TEXTS = [record["texts"][0] for record in GOLDEN if len(record["texts"]) == 1 and not record["pairs"]][::3]
@@ -499,11 +501,11 @@ def test_what_is_saved_is_read_by_the_reference_s_auto_class(tmp_path, reference
     assert isinstance(AutoTokenizer.from_pretrained(tmp_path), reference_class)
 
 
-def test_saving_leaves_truncation_and_padding_out(tmp_path, shipped):
+def test_saving_keeps_of_truncation_and_padding_the_sides_alone(tmp_path, shipped):
     tokenizer = with_settings(shipped)
     before = tokenizer.to_str()
     save_vocabulary(tokenizer, tmp_path)
-    assert load_tokenizer(tmp_path).to_str() == shipped.to_str()
+    assert_has_sides_alone(load_tokenizer(tmp_path), shipped)
     assert tokenizer.to_str() == before
 
 
@@ -664,15 +666,20 @@ def with_settings(tokenizer):
     return copy
 
 
-def test_truncation_and_padding_of_a_tokenizer_json_are_dropped(tmp_path, shipped):
-    with_settings(shipped).save(str(tmp_path / "tokenizer.json"))
-    loaded = load_tokenizer(tmp_path)
-    assert loaded.truncation is None
-    assert loaded.padding is None
-    assert loaded.to_str() == shipped.to_str()
+def assert_has_sides_alone(loaded, shipped):
+    """Check that a tokenizer pads and cuts on the left, but to no length of its own."""
+    assert (loaded.padding["direction"], loaded.padding["length"]) == ("left", None)
+    assert own_truncation(loaded) == {"direction": "left"}
+    assert without_truncation_and_padding(loaded).to_str() == shipped.to_str()
+    sides = {"padding_side": "left", "truncation_side": "left"}
     for max_length in (None, 4, 9):
-        expected = encode(shipped, TEXTS, TEXTS[::-1], max_length=max_length)
+        expected = encode(shipped, TEXTS, TEXTS[::-1], max_length=max_length, **sides)
         assert_same(encode(loaded, TEXTS, TEXTS[::-1], max_length=max_length), expected)
+
+
+def test_of_truncation_and_padding_of_a_tokenizer_json_the_sides_alone_are_kept(tmp_path, shipped):
+    with_settings(shipped).save(str(tmp_path / "tokenizer.json"))
+    assert_has_sides_alone(load_tokenizer(tmp_path), shipped)
 
 
 def test_encode_leaves_a_tokenizer_without_settings_as_it_is(shipped):

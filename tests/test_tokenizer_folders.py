@@ -8,10 +8,12 @@ import random
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
+from nezha_np.families.bert import BertConfig
 from nezha_np.text.decode import decode
 from nezha_np.text.encode import encode
 from nezha_np.text.tokenizer import load_tokenizer, save_vocabulary
 from nezha_np.text.tokenizer_class import BERT_CLASSES, CLASS_OF_MODEL
+from nezha_np.text.windows import window_size
 
 VOCABULARY = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -284,6 +286,51 @@ def test_the_config_says_whether_spaces_are_cleaned_up(tmp_path, auto, files, cl
     assert auto.from_pretrained(tmp_path / "saved").decode(ids) == decode(ours, ids)
 
 
+# Sides
+
+SIDES = [
+    {"padding_side": "left"},
+    {"truncation_side": "left"},
+    {"padding_side": "left", "truncation_side": "left"},
+    {"padding_side": "right", "truncation_side": "right"},
+]
+
+
+def padded_and_cut(file):
+    """Write a tokenizer.json that pads and cuts on the left, which its file of settings may deny."""
+    tokenizer = load_tokenizer(file.parent / "base")
+    tokenizer.enable_padding(direction="left")
+    tokenizer.enable_truncation(4, direction="left")
+    tokenizer.save(str(file))
+
+
+@pytest.mark.parametrize("files", [{}, {JSON: tokenizer_json()}, {JSON: padded_and_cut}], ids=["vocab", "json", "left"])
+@pytest.mark.parametrize("sides", SIDES, ids=str)
+def test_the_config_says_on_which_sides_texts_are_padded_and_cut(tmp_path, auto, files, sides):
+    folder = write(tmp_path, files | {CONFIG: BERT | sides})
+    ours, reference = load_tokenizer(folder), auto.from_pretrained(folder)
+    pairs = TEXTS[1:] + TEXTS[:1]
+    for options in ({}, {"max_length": 9, "truncation": True}):
+        for second in (None, pairs):
+            expected = reference(TEXTS, second, padding=True, return_tensors="np", **options)
+            found = encode(ours, TEXTS, second, **options)
+            for name, array in expected.items():
+                assert found[name].tolist() == array.tolist(), name
+    both = {"padding_side": "right", "truncation_side": "right", "max_length": 9}
+    plain = load_tokenizer(write(tmp_path / "plain", {CONFIG: BERT}))
+    assert encode(ours, TEXTS, **both)["input_ids"].tolist() == encode(plain, TEXTS, **both)["input_ids"].tolist()
+    save_vocabulary(ours, tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert (again.padding, again.truncation) == (ours.padding, ours.truncation)
+
+
+def test_a_side_without_a_length_cuts_nothing(tmp_path):
+    tokenizer = load_tokenizer(write(tmp_path, {CONFIG: BERT | {"truncation_side": "left"}}))
+    assert encode(tokenizer, "房" * 3000)["input_ids"].shape == (1, 3002)
+    assert encode(tokenizer, ["房" * 30, "间"], pad_to_multiple_of=5)["input_ids"].shape == (2, 35)
+    assert window_size(None, tokenizer, BertConfig()) == 512
+
+
 # What is refused
 
 
@@ -393,6 +440,8 @@ def test_an_id_far_beyond_the_vocabulary_is_refused(tmp_path):
         ),
         (CONFIG, {"unk_token": None}, "expected a name for unk_token with .*vocab.txt, got null"),
         (CONFIG, {"tokenizer_class": 3}, "expected str for tokenizer_class in tokenizer_config.json, got 3"),
+        (CONFIG, {"padding_side": "top"}, "'right' or 'left' for padding_side in tokenizer_config.json, got 'top'"),
+        (CONFIG, {"truncation_side": 1}, "expected str for truncation_side in tokenizer_config.json, got 1"),
         (CONFIG, {"clean_up_tokenization_spaces": "no"}, "bool for clean_up_tokenization_spaces .* got 'no'"),
         ("config.json", {"tokenizer_class": 3}, "expected str for tokenizer_class in config.json, got 3"),
         ("config.json", [], "expected a JSON object in .*config.json, got list"),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # The options of `record` that go with one bundle and not with --all, by their names in the parsed options.
 OF_ONE_BUNDLE = (
     "output_file", "model", "head", "text", "pair", "inputs", "labels", "seed", "dtype", "output", "tolerances",
+    "stored_weights",
     *STEP_OPTIONS,
 )  # fmt: skip
 TOLERANCES: dict[str, str | None] = {"measured": "measured", "quick": "quick", "none": None}  # as the oracle takes them
@@ -138,6 +139,12 @@ def _add_record(kinds: Subparsers) -> None:
         choices=tuple(TOLERANCES),
         help="how the tolerances are found: by many rounded passes, by one, or not at all (measured)",
     )
+    parser.add_argument(
+        "--stored-weights",
+        choices=("inside", "float16", "hash"),
+        help="what the bundle has of the weights: all of them, all of them rounded to float16 before the pass, or a "
+        "checkpoint's SHA-256 (hash; of random weights the seed)",
+    )
     add_step_options(parser)
     parser.add_argument("--all", metavar="DIR", help="record the standard set into a folder instead")
     parser.add_argument("--force", action="store_true", help="replace the bundles that are there")
@@ -201,6 +208,7 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
             seed=options.seed or 0,
             dtype=options.dtype or "float64",
             output=options.output,
+            stored_weights=options.stored_weights,
             path=target,
             progress=progress,
             **tolerances,

@@ -22,7 +22,7 @@ SAME_FUNCTION = (
 
 
 class HeadWarning(UserWarning):
-    """A head is called whose tensors were trained as those of another head, as the configuration says.
+    """A head was not trained: `load` has drawn it, or its tensors were trained as those of another head.
 
     Examples
     --------

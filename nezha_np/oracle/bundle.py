@@ -146,7 +146,8 @@ class Bundle:
             return Weights(dict(checkpoint.to(device="cpu", dtype=self.dtype)), self.config)
         match self.recipe["kind"]:
             case "inside":
-                return Weights(self.tensors or {}, self.config)
+                inside = Weights(self.tensors or {}, self.config)
+                return Weights(dict(inside.to(dtype=self.dtype)), self.config)  # they may be stored in float16
             case "init":
                 weights = init(self.config, self.recipe["head"], self.recipe["seed"])
                 return Weights(dict(weights.to(dtype=self.dtype)), self.config)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from nezha_np.weights.checkpoint import SHIPPED, load
 from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
 
+STORED_WEIGHTS = ("inside", "float16", "hash")
+LARGE_FILE = 500_000_000  # bytes from which on `record` warns
+
 
 def record(
     weights: Weights | Config | str | Path | None,
@@ -41,6 +46,7 @@ def record(
     output: Any = None,
     gradients: bool = True,
     tolerances: str | None = "measured",
+    stored_weights: str | None = None,
     path: str | Path | None = None,
     progress: Progress | None = None,
     step: Any = None,
@@ -82,6 +88,9 @@ def record(
         "measured": by 25 more passes, rounded to these dtypes. "quick": by one more pass in float32, whose roundings
         are scaled to the other dtypes; wider, and without what a narrow range does to float16 (`docs/bundles.md` says
         what it promises). None: not at all; then `nezha_np.oracle.compare` needs a ``tolerance=``.
+    stored_weights : str, optional
+        What the bundle has of the weights: "inside", all of them; "float16", all of them, rounded to float16 before the
+        pass, which is computed with exactly these; "hash", the SHA-256 of a checkpoint. None: as `weights` says above.
     path : str or Path, optional
         Where to save the bundle: a name that ends in ``.safetensors``.
     progress : callable, optional
@@ -118,6 +127,11 @@ def record(
     TypeError, ValueError, FileNotFoundError
         If an argument is wrong; the message names it.
 
+    Warns
+    -----
+    UserWarning
+        Before the pass, if weights and their gradients make a file of more than half a gigabyte.
+
     Examples
     --------
     >>> import nezha_np as nz
@@ -144,7 +158,15 @@ def record(
     check_progress(progress)
     if path is not None:
         path = bundle_path(path)
+    if stored_weights not in (None, *STORED_WEIGHTS):
+        raise ValueError(f"stored_weights: expected {', '.join(STORED_WEIGHTS)} or None, got {stored_weights!r}")
     weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
+    if stored_weights == "hash" and recipe["kind"] != "checkpoint":
+        raise ValueError("stored_weights: expected 'hash' with the path of a checkpoint as weights, got it without one")
+    if stored_weights in ("inside", "float16"):
+        recipe = {"kind": "inside"}
+    if stored_weights == "float16":
+        weights = weights.to(dtype="float16").to(dtype=name)
     options = {key: inputs.pop(key) for key in OPTIONS if key in inputs}
     arguments = {"input_ids": input_ids, **inputs}
     inputs = {key: _as_input(key, value, name) for key, value in arguments.items() if value is not None}
@@ -156,6 +178,8 @@ def record(
         for parts in plan.batches
     )
     inputs = inputs or (dict(of_steps[0][0]) if of_steps else {})
+    with_gradients = gradients and any(key in inputs for key in TASKS[head].labels)
+    _warn_of_a_large_file(weights, recipe, stored_weights, name, with_gradients=with_gradients)
     tape, out = run(Tape(None), head, weights, inputs)
     trace = {key: to_numpy(array) for key, array in tape.items()}
     outputs = in_order(outputs_of(out), trace)
@@ -174,7 +198,7 @@ def record(
         recipe=recipe,
         dtype=name,
         versions={"nezha_np": nezha_np.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        tensors={key: to_numpy(array) for key, array in weights.items()} if recipe["kind"] == "inside" else None,
+        tensors=_stored(weights, stored_weights) if recipe["kind"] == "inside" else None,
         tolerances_by=tolerances,
         training=plan.recipe,
         batches=of_steps,
@@ -201,6 +225,28 @@ def _weights_and_recipe(weights: Any, head: str, seed: int, dtype: str) -> tuple
         recipe = {"kind": "checkpoint", "sha256": checkpoint_hash(path, name="weights"), "name": path.resolve().name}
         return load(path, dtype=dtype), recipe
     raise TypeError(f"weights: expected Weights, a configuration, a path or None, got {type(weights).__name__}")
+
+
+def _stored(weights: Weights, stored: str | None) -> dict[str, np.ndarray]:
+    """Return the tensors that a bundle holds."""
+    if stored == "float16":
+        weights = weights.to(dtype="float16")
+    return {key: to_numpy(array) for key, array in weights.items()}
+
+
+def _warn_of_a_large_file(
+    weights: Weights, recipe: Mapping[str, Any], stored: str | None, recorded_in: str, *, with_gradients: bool
+) -> None:
+    """Warn before a long pass whose file will be large, and say what makes it smaller."""
+    numbers = sum(math.prod(array.shape) for array in weights.values())
+    size = numbers * np.dtype(recorded_in).itemsize
+    inside = 0 if recipe["kind"] != "inside" else numbers * 2 if stored == "float16" else size
+    of_gradients = size if with_gradients else 0
+    if inside + of_gradients <= LARGE_FILE:
+        return
+    parts = [f"{inside / 1e6:,.0f} MB of weights (stored_weights='float16' or 'hash' makes fewer)"] if inside else []
+    parts += [f"{of_gradients / 1e6:,.0f} MB of their gradients (none without labels)"] if of_gradients else []
+    warnings.warn(f"record: the bundle will hold {' and '.join(parts)}", stacklevel=3)
 
 
 def _as_input(name: str, value: Any, dtype: str) -> Any:

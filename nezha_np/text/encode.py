@@ -70,13 +70,13 @@ def encode(
     pad_to_multiple_of : int, optional
         The length of padded rows is rounded up to a multiple of this.
     padding_side : {"right", "left"}, optional
-        Where the pad tokens stand. None: on the right.
+        Where the pad tokens stand. None: where the tokenizer's files say, else on the right.
     truncation : bool or {"longest_first", "only_first", "only_second", "do_not_truncate"}, optional
         What is cut where a row is longer than `max_length`. True is "longest_first": of a pair, the longer text is cut
         to the length of the shorter, then both alike. None is that too, where there is a `max_length`. False is
         "do_not_truncate".
     truncation_side : {"right", "left"}, optional
-        The side on which a text loses tokens. None: on the right.
+        The side on which a text loses tokens. None: the one that the tokenizer's files name, else the right.
     stride : int, optional
         How many tokens two neighbouring windows of a text share. None: 0.
     is_split_into_words : bool

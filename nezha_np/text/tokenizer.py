@@ -15,7 +15,8 @@ from nezha_np.text.decode import keep_spaces
 from nezha_np.text.encode import check_tokenizer
 from nezha_np.text.rows import without_truncation_and_padding
 from nezha_np.text.tokenizer_class import find_class
-from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, read_object
+from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, check_settings, get_setting, get_side, read_object
+from nezha_np.text.truncation import NO_LENGTH
 from nezha_np.text.wordpiece import describe_tokenizer, make_tokenizer, obey_config, vocabulary_lines
 from nezha_np.weights.checkpoint import SHIPPED
 from nezha_np.weights.formats import READERS
@@ -48,7 +49,9 @@ def load_tokenizer(
     """Load a tokenizer.
 
     Truncation and padding that are stored in a tokenizer.json are switched off, because `encode` pads and truncates in
-    each call. One thing remains: a pad token with another name than ``[PAD]`` is stored in ``tokenizer.padding``.
+    each call. What remains are the sides that the files name (``padding_side``, ``truncation_side``), where one is the
+    left, and a pad token with another name than ``[PAD]``: `encode` reads them from ``tokenizer.padding`` and
+    ``tokenizer.truncation``, and its arguments win.
 
     Parameters
     ----------
@@ -132,12 +135,15 @@ def load_tokenizer(
     else:
         tokens = read_tokens(file, config, settings, SPECIAL_TOKENS, {})
         tokenizer = make_tokenizer(file, config | settings, tokens)
-    stored = tokenizer.padding or {}
+    padded, cut = tokenizer.padding or {}, tokenizer.truncation or {}
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    pad = str(tokens.named.get("pad_token", stored.get("pad_token", "[PAD]")))
-    if pad != "[PAD]" and tokenizer.token_to_id(pad) is not None:
-        tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
+    pad = str(tokens.named.get("pad_token", padded.get("pad_token", "[PAD]")))
+    side = get_side(config, "padding_side", padded.get("direction", "right"))
+    if (pad != "[PAD]" or side != "right") and tokenizer.token_to_id(pad) is not None:
+        tokenizer.enable_padding(direction=side, pad_token=pad, pad_id=tokenizer.token_to_id(pad))
+    if get_side(config, "truncation_side", cut.get("direction", "right")) == "left":
+        tokenizer.enable_truncation(NO_LENGTH, direction="left")
     if not get_setting(config, "clean_up_tokenization_spaces", bool, True):
         keep_spaces(tokenizer)
     return tokenizer
@@ -149,8 +155,8 @@ def save_vocabulary(
     """Write vocab.txt and tokenizer_config.json, which `load_tokenizer` and transformers' tokenizers read.
 
     The files are read back before they are moved into place: `load_tokenizer` makes an equal tokenizer of them, except
-    for truncation and padding. (BertTokenizerFast ignores `never_split` and `do_basic_tokenize`; BertTokenizer does
-    not.)
+    for truncation and padding, of which the sides are kept. (BertTokenizerFast ignores `never_split` and
+    `do_basic_tokenize`; BertTokenizer does not.)
 
     Parameters
     ----------

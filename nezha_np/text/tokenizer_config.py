@@ -9,6 +9,7 @@ from typing import Any
 from nezha_np.checks import parse_json
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.encode import check_text
+from nezha_np.text.truncation import SIDES
 
 # The special tokens by their settings, with the reference's names.
 SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
@@ -131,6 +132,39 @@ def get_setting(
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"path: expected {kind.__name__} for {key} in {file}, got {value!r}")
     return value
+
+
+def get_side(config: dict[str, Any], key: str, default: str) -> str:
+    """Look up on which side texts are padded or cut.
+
+    Parameters
+    ----------
+    config : dict
+        What tokenizer_config.json holds.
+    key : str
+        "padding_side" or "truncation_side".
+    default : str
+        The side where it is absent or null.
+
+    Returns
+    -------
+    str
+        "right" or "left".
+
+    Raises
+    ------
+    ValueError
+        The value is neither.
+
+    Examples
+    --------
+    >>> get_side({"padding_side": "left"}, "padding_side", "right")
+    'left'
+    """
+    side: str = get_setting(config, key, str, default)
+    if side not in SIDES:
+        raise ValueError(f"path: expected 'right' or 'left' for {key} in tokenizer_config.json, got {side!r}")
+    return side
 
 
 def get_never_split(config: dict[str, Any]) -> list[str]:

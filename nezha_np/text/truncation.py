@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from nezha_np.checks import check_integer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+NO_LENGTH = (
+    2**62
+)  # that a tokenizer is set to be cut at, where it has a side alone: the library knows no side without one
 STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 SIDES = ("right", "left")
 Strategy = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
@@ -88,7 +91,7 @@ def choose_truncation(
     >>> choose_truncation(tokenizer, False, True, stride=3)
     Truncation(strategy='longest_first', max_length=16, stride=3, side='left')
     """
-    own = tokenizer.truncation or {}
+    own = own_truncation(tokenizer)
     if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int | np.integer)):
         raise TypeError(f"max_length: expected an int or None, got {type(max_length).__name__}")
     if truncation is not None and not isinstance(truncation, bool):
@@ -113,6 +116,31 @@ def choose_truncation(
     if stride > most >= 0:
         raise ValueError(f"stride: expected at most {most}, max_length without the special tokens, got {stride}")
     return Truncation(strategy, length, stride, chosen_side)
+
+
+def own_truncation(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what a tokenizer is set to: its direction alone where it is cut at no length.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        The tokenizer.
+
+    Returns
+    -------
+    dict
+        Its `truncation`.
+
+    Examples
+    --------
+    >>> from nezha_np.text.tokenizer import load_tokenizer
+    >>> tokenizer = load_tokenizer()
+    >>> tokenizer.enable_truncation(NO_LENGTH, direction="left")
+    >>> own_truncation(tokenizer)
+    {'direction': 'left'}
+    """
+    own: dict[str, Any] = tokenizer.truncation or {}
+    return {"direction": own["direction"]} if own.get("max_length") == NO_LENGTH else own
 
 
 def check_choice(name: str, value: object, choices: Sequence[str], others: str = "") -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
 from nezha_np.text.sorted_batches import Row
+from nezha_np.text.truncation import own_truncation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -155,7 +156,7 @@ def window_size(
     """
     if max_length is not None:
         return check_integer("max_length", max_length, least=LEAST)
-    if tokenizer.truncation:
-        return max(LEAST, int(tokenizer.truncation["max_length"]))
+    if (length := own_truncation(tokenizer).get("max_length")) is not None:
+        return max(LEAST, int(length))
     known = [size for size in (default, config.longest_text) if size is not None]
     return min(known, default=None)

@@ -190,6 +190,8 @@ def describe_tokenizer(tokenizer: Tokenizer, state: dict[str, Any], mask_token: 
         "do_basic_tokenize": state["normalizer"] is not None,
         "never_split": _read_never_split(state) or None,
         "clean_up_tokenization_spaces": cleans_up(tokenizer),
+        "padding_side": (tokenizer.padding or {}).get("direction", "right"),
+        "truncation_side": (tokenizer.truncation or {}).get("direction", "right"),
         **names,
         "mask_token": mask_token,
         "additional_special_tokens": [token for token in further if token != mask_token],

@@ -17,7 +17,7 @@ from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.model import heads
 from nezha_np.text.encode import encode
 from nezha_np.text.rows import without_truncation_and_padding
-from nezha_np.text.sorted_batches import stack_rows
+from nezha_np.text.sorted_batches import make_rows, stack_rows
 from nezha_np.text.spans import best_spans
 from nezha_np.text.windows import make_windows
 from nezha_np.training.examples import Example
@@ -25,7 +25,6 @@ from nezha_np.training.metrics import accuracy, answer_scores, entity_f1
 
 Arrays = dict[str, np.ndarray]
 LONGEST_ANSWER = 50  # tokens
-TOGETHER = 1024  # texts that are encoded, and padded, at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,39 +78,15 @@ class Feature:
         return int(self.arrays["input_ids"].shape[0]) if self.arrays["input_ids"].ndim == 2 else 0
 
 
-def _encode(settings: Settings, texts: list[str], pairs: list[str] | None) -> Arrays:
-    """Turn texts into arrays that are padded on the right, as `stack` pads, whatever the tokenizer is set to."""
-    batch: dict[str, Any] = dict(
-        encode(
-            settings.tokenizer,
-            texts,
-            pairs,
-            max_length=settings.max_length,
-            truncation="longest_first",
-            truncation_side="right",
-            stride=0,
-            padding="longest",
-            padding_side="right",
-            pad_to_multiple_of=1,
-        )
-    )
-    return batch
-
-
 def text_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
     """Turn texts, or pairs of texts, with their classes into arrays."""
-    found: list[Feature] = []
-    for first in range(0, len(examples), TOGETHER):
-        some = examples[first : first + TOGETHER]
-        pairs = [example["text_pair"] for example in some] if "text_pair" in some[0] else None
-        texts = [one["text"] for one in some]
-        batch = _encode(settings, texts, pairs)
-        lengths = batch["attention_mask"].sum(axis=1)
-        for row, (example, length) in enumerate(zip(some, lengths.tolist(), strict=True)):
-            arrays = {name: array[row, :length].copy() for name, array in batch.items()}
-            arrays["labels"] = np.array(settings.labels.index(example["label"]))
-            found.append(Feature(arrays, first + row))
-    return found
+    texts = [example["text"] for example in examples]
+    pairs = [example["text_pair"] for example in examples] if examples and "text_pair" in examples[0] else None
+    rows = make_rows(settings.tokenizer, texts, pairs, max_length=settings.max_length, truncation="longest_first")
+    return [
+        Feature({**row, "labels": np.array(settings.labels.index(example["label"]))}, number)
+        for number, (row, example) in enumerate(zip(rows, examples, strict=True))
+    ]
 
 
 def tag_features(examples: Sequence[Example], settings: Settings) -> list[Feature]:
@@ -181,7 +156,19 @@ def choice_features(examples: Sequence[Example], settings: Settings) -> list[Fea
     for number, example in enumerate(examples):
         asked = [f"{example['question']}{choice}" for choice in example["choices"]]
         contexts = [example["context"]] * len(asked)
-        row = _encode(settings, contexts, asked)
+        row: dict[str, Any] = dict(
+            encode(
+                settings.tokenizer,
+                contexts,
+                asked,
+                max_length=settings.max_length,
+                truncation="longest_first",
+                stride=0,
+                padding="longest",
+                padding_side="right",  # as `stack` pads
+                pad_to_multiple_of=1,
+            )
+        )
         found.append(Feature({**row, "labels": np.array(example["label"])}, number))
     return found
 

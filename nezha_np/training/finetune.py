@@ -30,6 +30,7 @@ from nezha_np.training.run_folder import check_options, load_step, only_run, sav
 from nezha_np.training.schedule import warmup_polynomial_decay
 from nezha_np.weights.changes import dtype_of_changes, files_of_whole_model
 from nezha_np.weights.checkpoint import load
+from nezha_np.weights.new_head import with_head
 from nezha_np.weights.weights import Weights
 
 TOGETHER = 16  # batches that are sorted by length together
@@ -142,7 +143,7 @@ def finetune(
     what = TASKS[task]
     trained_on, measured_on = read_and_hold_out(task, examples, held_out)
     labels = names_of_labels(trained_on, task)
-    weights = load(model, head=what.head.__name__, id2label=labels or None, seed=seed)
+    weights = with_head(load(model), what.head.__name__, id2label=labels or None, seed=seed)
     if learning_rate is None:
         learning_rate = 5e-5 * 768 / weights.config.hidden_size
     if dropout is not None:

@@ -55,7 +55,8 @@ def save_changes(weights: Weights, path: str | Path, base: str | Path | None = N
     --------
     >>> import tempfile
     >>> import nezha_np as nz
-    >>> weights = nz.load(head="sequence_classification", id2label=["bad", "good"])
+    >>> config = nz.load().config.replace(id2label={0: "bad", 1: "good"})
+    >>> weights = nz.Weights({**nz.init(config, "sequence_classification"), **nz.load()}, config)
     >>> folder = tempfile.mkdtemp()
     >>> save_changes(weights, folder)
     ['classifier.weight', 'classifier.bias']

@@ -16,6 +16,7 @@ from nezha_np.checks import check_device, check_dtype, check_path, listed, parse
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import aliases, backbone_shapes, task_shapes, tasks_of
+from nezha_np.families.trained_head import HeadWarning
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.base import CHANGES, CHECKPOINTS, check_base, find_base
@@ -65,8 +66,8 @@ def load(
     head : str, optional
         A task head, such as "sequence_classification", to train it from these weights. What the checkpoint lacks of it
         is drawn with `seed`, as `nezha_np.init` draws it; so is a head with another number of classes than are asked
-        for, and a classifier that was trained for another task, as ``architectures`` says. None: the checkpoint as it
-        is.
+        for, and a classifier that was trained for another task, as ``architectures`` says. A HeadWarning names what is
+        drawn. None: the checkpoint as it is.
     num_labels : int, optional
         The number of classes of the head; None: the number of `id2label`, or that of the configuration.
     id2label : mapping of int to str, or sequence of str, optional
@@ -143,7 +144,13 @@ def load(
     if unused := unused_tensors(floats, config):
         warnings.warn(f"{folder}: {describe_unused(unused)}", stacklevel=2)
     if head is not None:
-        weights = with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
+        read, weights = weights, with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
+        if drawn := [name for name in weights if name not in read or weights[name] is not read[name]]:
+            warnings.warn(
+                f"{folder}: no trained head for {head}: {listed(drawn)} drawn with seed {seed}, to be trained",
+                HeadWarning,
+                stacklevel=2,
+            )
     return weights if device == "cpu" else weights.to(device=device)
 
 

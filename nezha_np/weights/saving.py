@@ -56,13 +56,23 @@ def config_text(tensors: Mapping[str, Array], config: Config) -> str:
     >>> json.loads(config_text(nz.load(), nz.load().config))["torch_dtype"]
     'float32'
     """
-    values = config.to_dict()
+    values = _with_labels_of_the_head(tensors, config).to_dict()
     for key in NOT_OURS:
         values.pop(key, None)
     named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
     values["architectures"] = named or [architecture_of(tensors, config)]
     values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_labels_of_the_head(tensors: Mapping[str, Array], config: Config) -> Config:
+    """Return a configuration with as many labels as the reference's class for question answering reads from it.
+
+    Its linear map is to ``num_labels``, and it needs 2: a beginning and an end. Multiple choice (1) and next-sentence
+    prediction (2) read no such number. Where there is a classifier too, the number is that of its labels.
+    """
+    is_of_answers = "qa_outputs.weight" in tensors and not any(name.startswith("classifier.") for name in tensors)
+    return config.replace(num_labels=2) if is_of_answers and config.num_labels != 2 else config
 
 
 def file_to_write(path: Path, name: str = "path") -> Path:
