@@ -374,8 +374,8 @@ def test_a_mistake_that_depends_on_numbers_of_the_port_is_recognised(what, dtype
     ("step", "name"),
     [
         ("encoder.layer.0.attention.self.probs", "softmax in half precision"),
-        ("encoder.layer.0.attention.output.LayerNorm", "result in half precision"),
-        ("encoder.layer.1.attention.self.context", "result in half precision"),
+        ("encoder.layer.0.attention.output.LayerNorm", "results of few bits"),
+        ("encoder.layer.1.attention.self.context", "results of few bits"),
         ("cls.predictions.decoder", "logits in half precision"),
     ],
 )

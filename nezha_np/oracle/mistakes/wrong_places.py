@@ -339,9 +339,9 @@ multiplied = mistake(
 def constant_factor(evidence: Evidence) -> Ways:
     """Recognise a multiple of the right numbers."""
     right, theirs = evidence.right, evidence.theirs
-    size = float((right * right).sum())
-    if right.size < MORE_THAN_A_FEW or size == 0.0 or evidence.layer in (additive_mask, attention_probs):
+    if right.size < MORE_THAN_A_FEW or evidence.layer in (additive_mask, attention_probs) or not right.any():
         return {}
+    size = float((right * right).sum())
     factor = float((right * theirs).sum()) / size
     if abs(factor - 1.0) < 1e-3 or not evidence.is_explained_by(factor * right, margin=max(1.0, abs(factor))):
         return {}
