@@ -303,3 +303,22 @@ def test_the_references_convolutions_have_the_features_before_the_tokens_and_a_c
     comparison = nz.oracle.compare(bundle, captured, transposed=True)
     turned = [row for row in comparison.rows if row.axes]
     assert comparison and turned and all("conv" in row.name and row.axes == (0, 2, 1) for row in turned)
+
+
+def test_of_a_list_of_all_layers_the_last_is_recorded():
+    """Old code of BERT returns the results of all layers from its encoder."""
+
+    class Stack(torch.nn.Module):
+        def forward(self, x):
+            return [x, x + 1.0, x + 2.0]
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = Stack()
+
+        def forward(self, x):
+            return self.encoder(x)[-1]
+
+    theirs = nz.oracle.capture_torch(Model(), np.zeros((1, 2), np.float32))
+    assert (theirs["encoder"] == 2.0).all()

@@ -6,9 +6,9 @@ import pytest
 import nezha_np as nz
 from nezha_np.layers import addition, attention, layer_norm, linear
 from nezha_np.mechanism.patterns import matches
-from nezha_np.oracle.doctor import groups_of
 from nezha_np.oracle.replay import At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
+from nezha_np.oracle.search import groups_of
 from nezha_np.oracle.standard import record_standard
 
 
@@ -73,7 +73,7 @@ def test_numbers_that_were_rounded_to_a_narrower_dtype_are_recognised(bundle):
     name = "encoder.layer.0.attention.self.scores"
     theirs = {key: bundle.trace[key].astype("float32") for key in ("embeddings", name)}
     theirs[name] = theirs[name].astype("float16").astype("float32")
-    assert "result in half precision, in float16" in str(nz.oracle.diagnose(bundle, theirs))
+    assert "results of few bits, sums of scores in float16" in str(nz.oracle.diagnose(bundle, theirs))
 
 
 # ---------------------------------------------------------------------- what looks like a mistake of the catalogue only

@@ -121,6 +121,26 @@ def test_record_draws_the_weights_of_a_configuration(capsys, folder, tmp_path):
     assert all(np.array_equal(bundle.arrays[name], same.arrays[name]) for name in same.arrays)
 
 
+def test_record_stores_weights_as_it_is_told(capsys, folder, tmp_path):
+    out = tmp_path / "half.safetensors"
+    arguments = (
+        "--model",
+        folder / "config.json",
+        "--inputs",
+        folder / "inputs.json",
+        "--tolerances",
+        "none",
+        "-o",
+        out,
+    )
+    assert run(capsys, "golden", "record", *arguments, "--stored-weights", "float16")[0] == 0
+    bundle = nz.oracle.load(out)
+    assert bundle.recipe == {"kind": "inside"} and bundle.tensors["pooler.dense.weight"].dtype == "float16"
+    assert "--stored-weights: expected 'hash' with the path of a checkpoint" in error(
+        capsys, "golden", "record", *arguments, "--force", "--stored-weights", "hash"
+    )
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_record_takes_inputs_from_files_of_arrays_caches_too(capsys, folder, tmp_path, suffix):
     decoder, out = CONFIG.replace(is_decoder=True), tmp_path / "out.safetensors"

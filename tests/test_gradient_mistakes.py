@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_doctor import planted_ways
 
 import nezha_np as nz
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES
@@ -23,7 +24,7 @@ INPUTS = {
     "token_type_ids": [[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1]],
 }
 WORDS = [[-100, 4, -100, 6, -100, -100], [-100, -100, 8, -100, 1, -100]]
-WAYS = [(mistake, way) for mistake in GRADIENT_MISTAKES for way in mistake.ways]
+WAYS = [(mistake, way) for mistake in GRADIENT_MISTAKES for way in planted_ways(mistake)]
 
 
 def lively(config, head):

@@ -19,6 +19,7 @@ from corpora import BATCH, JOB, LINES, SHARD, SMALL, WHOLE, contents, embed, fai
 
 import nezha_np as nz
 from nezha_np.cli import main
+from nezha_np.files.atomic import write_atomically
 from nezha_np.files.temporary import PREFIX
 from nezha_np.jobs import compute, line_windows, processes
 from nezha_np.jobs.join import join
@@ -371,6 +372,19 @@ def test_another_job_in_the_folder_is_refused_by_what_differs_until_it_is_begun_
     Path("job/manifest.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.json: expected the manifest of a job, got something else"):
         embed(models)
+
+
+def test_of_two_jobs_that_begin_in_the_same_moment_the_second_is_refused(models, corpus, monkeypatch):
+    def overtaken(folder, write):
+        monkeypatch.undo()
+        monkeypatch.chdir(corpus)
+        embed(models, pooling="cls")
+        write_atomically(folder, write)
+
+    monkeypatch.setattr("nezha_np.jobs.manifest.write_atomically", overtaken)
+    with pytest.raises(ValueError, match="expected a job with pooling 'mean', got one with 'cls'"):
+        embed(models)
+    assert read_manifest(Path("job")).made_with["pooling"] == "cls"
 
 
 def test_a_worker_that_finds_another_model_refuses_it(models, corpus, monkeypatch):

@@ -87,7 +87,8 @@ def test_the_guide_says_what_its_examples_print_and_mends_the_port_in_three_step
 
 
 @pytest.mark.exhaustive
-def test_the_guide_says_where_a_port_in_int8_loses_its_precision():
+def test_the_guide_says_where_a_port_in_int8_loses_its_precision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the example saves its bundle
     names, said = {}, ""
     for kind, body in blocks("Trace", "Record", "Where a quantised port loses it"):
         if kind == "python":

@@ -1,8 +1,10 @@
 """Plant every mistake of the catalogue in a pass, and write down what the doctor says.
 
-    python tools/make_mistakes_table.py
+    python tools/make_mistakes_table.py [--new] [--list]
 
-writes docs/mistakes.md. The tests plant the same mistakes, in more bundles.
+writes docs/mistakes.md. The tests plant the same mistakes, in more bundles. With --new the entries of mistakes that the
+page has, with the same sentence and ways, stay as they are; with --list besides, those that it does not have are listed
+with their ways, and not planted.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ sys.path.insert(0, str(REPOSITORY / "tests"))  # the tests plant the same mistak
 
 import test_gradient_mistakes  # noqa: E402
 import test_step_mistakes  # noqa: E402
-from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant  # noqa: E402
+from test_doctor import OWN_NUMBERS, UNSEEN, bundle_of, bundles_for, plant, planted_ways  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "mistakes.md"
+MOST_IN_FLOAT16 = 6  # bundles: float16's own roundings hide a mistake in all of them, or in few
+LISTED = "Tried, and not yet planted for this page:"
 HEADING = "| way | shows at | float32 | float16 |\n| --- | --- | --- | --- |"
 TOP = """# The mistakes that the doctor knows
 
@@ -32,8 +36,9 @@ mistake is, in which ways it is made, and what the doctor says of a pass in whic
 float32 or in float16, with the mistake and with roundings of their own. *Shows at* is the first step that is wrong; the
 two numbers are its largest difference from the right result, and from that under the mistake. Where several mistakes
 make the same numbers all are named, those first that explain most of what follows. A dash: the mistake moves no step by
-more than the dtype's roundings. What is recognised by fitting (dropout, another table or weight) was planted with
-random numbers.
+more than the dtype's roundings (in float16: in the first six bundles that it can be planted in). Of a mistake with more
+than eight ways two were planted, and the others are listed. What is recognised by fitting (dropout, another table or
+weight) was planted with random numbers.
 
 The bundles are those of the standard set, which `nezha-np golden record --all` writes.
 `python tools/make_mistakes_table.py` writes this page anew.
@@ -57,9 +62,11 @@ mistakes of the section before are tried at the gradients of a step too.
 
 def first_seen(mistake, changes, dtype):
     """The first bundle in which the doctor sees a mistake, and what it says."""
+    tried = 0
     for name in bundles_for(mistake):
         theirs = plant(bundle_of(name), changes, dtype)
-        if theirs is not None:
+        if theirs is not None and (dtype != "float16" or tried < MOST_IN_FLOAT16):
+            tried += 1
             diagnosis = nz.oracle.diagnose(bundle_of(name), theirs, dtype=dtype)
             if diagnosis.step is not None:
                 return name, diagnosis
@@ -85,7 +92,8 @@ def said(mistake, found):
 def rows_of(mistake):
     """The rows of a mistake's table, one for each way to make it."""
     fitted = {what: changes for what, (name, changes) in OWN_NUMBERS.items() if name == mistake.name}
-    for way, changes in {**mistake.ways, **fitted}.items():
+    planted = {way: mistake.ways[way] for way in planted_ways(mistake)}
+    for way, changes in {**planted, **fitted}.items():
         found = {dtype: first_seen(mistake, changes, dtype) for dtype in ("float32", "float16")}
         if (mistake.name, way) in UNSEEN:
             found["float64"] = first_seen(mistake, changes, "float64")
@@ -109,7 +117,8 @@ def first_gradient_seen(bundles, changes, dtype):
 
 def rows_of_gradients(mistake, bundles):
     """The rows of the table of a mistake of walking back."""
-    for way, changes in mistake.ways.items():
+    for way in planted_ways(mistake):
+        changes = mistake.ways[way]
         found = {dtype: first_gradient_seen(bundles, changes, dtype) for dtype in ("float32", "float16")}
         what, diagnosis = found["float32"]
         where = f"`{diagnosis.step.removeprefix('gradients/')}` of {what}"
@@ -141,22 +150,65 @@ def lines_of_steps():
     return lines
 
 
+def further(mistake):
+    """The ways that were not planted, in a line."""
+    others = [way for way in mistake.ways if way not in planted_ways(mistake)]
+    return [f"It is tried too: {'; '.join(others)}.", ""] if others else []
+
+
+def entry(mistake, families, rows):
+    """The lines of a mistake."""
+    lines = [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
+    if "--list" in sys.argv:
+        ways = "; ".join(way or "as it says" for way in mistake.ways)
+        return [*lines, *([f"{LISTED} {ways}.", ""] if ways else [])]
+    table = list(rows())
+    return [*lines, *([HEADING, *table, ""] if table else []), *further(mistake)]
+
+
+def known_entries():
+    """The entries that the page has, by the first line of each."""
+    found, first = {}, None
+    for line in PAGE.read_text(encoding="utf-8").split("\n"):
+        if line.startswith(("**", "## ")):
+            first = line if line.startswith("**") else None
+        if first is not None:
+            found.setdefault(first, []).append(line)
+    return found
+
+
+def kept(known, mistake, families):
+    """The lines of an entry of the page where it has all ways of the mistake; None: it is to be written."""
+    lines = known.get(f"**{mistake.name}**{families}: {mistake.sentence}.")
+    ways = [f"| {way or 'as it says'} |" for way in planted_ways(mistake)]
+    if lines is None or any(line.startswith(LISTED) for line in lines):
+        return None
+    if not all(any(line.startswith(way) for line in lines) for way in ways):
+        return None
+    text = [line for line in lines if not line.startswith("It is tried too")]
+    while text and not text[-1]:
+        text.pop()
+    return [*text, "", *further(mistake)]
+
+
 def main():
+    known = known_entries() if "--new" in sys.argv else {}
     lines = [TOP]
     for part, mistakes in PARTS.items():
         lines.append(f"## {part}\n")
         for mistake in mistakes:
             families = "" if len(mistake.families) == 3 else f" ({', '.join(mistake.families)})"
-            lines += [f"**{mistake.name}**{families}: {mistake.sentence}.\n"]
-            rows = list(rows_of(mistake))
-            if rows:
-                lines += [HEADING, *rows, ""]
+            lines += kept(known, mistake, families) or entry(
+                mistake, families, lambda mistake=mistake: rows_of(mistake)
+            )
     lines.append(GRADIENTS)
     bundles = test_gradient_mistakes.make_bundles()
     for mistake in GRADIENT_MISTAKES:
-        rows = rows_of_gradients(mistake, bundles)
-        lines += [f"**{mistake.name}**: {mistake.sentence}.\n", HEADING, *rows, ""]
-    lines += lines_of_steps()
+        lines += kept(known, mistake, "") or entry(
+            mistake, "", lambda mistake=mistake: rows_of_gradients(mistake, bundles)
+        )
+    old = PAGE.read_text(encoding="utf-8")
+    lines += [old[old.index(STEPS) :]] if "--new" in sys.argv and STEPS in old else lines_of_steps()
     PAGE.write_text("\n".join(lines), encoding="utf-8")
 
 

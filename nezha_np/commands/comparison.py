@@ -54,6 +54,26 @@ def add_comparison_options(parser: argparse.ArgumentParser, *, json: bool = True
         parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
+def add_masked_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves out masked tokens.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the subcommand.
+
+    Examples
+    --------
+    >>> parser = argparse.ArgumentParser()
+    >>> add_masked_option(parser)
+    >>> parser.parse_args(["--ignore-masked"]).ignore_masked
+    True
+    """
+    parser.add_argument(
+        "--ignore-masked", action="store_true", help="leave out the numbers of masked tokens, which nothing else reads"
+    )
+
+
 def matching_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return what `nezha_np.oracle.compare` and `nezha_np.oracle.diagnose` take from these options.
 

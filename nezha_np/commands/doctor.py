@@ -7,7 +7,7 @@ import dataclasses
 
 import nezha_np as nz
 from nezha_np.commands import Subparsers
-from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.comparison import add_comparison_options, add_masked_option, matching_options, read_bundle
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json
 from nezha_np.commands.output import print_lines, write_text
@@ -24,6 +24,7 @@ def add(commands: Subparsers) -> None:
         epilog="example: nezha-np doctor golden.safetensors theirs.safetensors",
     )
     add_comparison_options(parser)
+    add_masked_option(parser)
     parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
     parser.set_defaults(run=run, aliases={"names": "--names"})
 
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the diagnosis; succeed where every step is right and all numbers are within their tolerances."""
     from nezha_np.commands.progress import shown_steps
 
-    bundle, matching = read_bundle(options.bundle), matching_options(options)
+    bundle = read_bundle(options.bundle)
+    matching = {**matching_options(options), "ignore_masked": options.ignore_masked}
     with shown_steps("trials") as progress:
         found = nz.oracle.diagnose(bundle, options.theirs, weights=options.model, progress=progress, **matching)
     if options.json:

@@ -17,7 +17,7 @@ import numpy as np
 import nezha_np as nz
 from nezha_np.checks import DTYPES, listed
 from nezha_np.commands import Subparsers
-from nezha_np.commands.comparison import add_comparison_options, matching_options, read_bundle
+from nezha_np.commands.comparison import add_comparison_options, add_masked_option, matching_options, read_bundle
 from nezha_np.commands.document import output_file, write_document
 from nezha_np.commands.exit_status import DIFFERENT, SUCCESS
 from nezha_np.commands.json_text import format_json, parse_json, read_json
@@ -63,6 +63,7 @@ def add(commands: Subparsers) -> None:
         epilog="example: nezha-np golden check golden.safetensors theirs.safetensors --verbose",
     )
     add_comparison_options(check)
+    add_masked_option(check)
     check.add_argument("--tolerance", type=float, metavar="X", help="largest difference over largest number, for all")
     check.add_argument("--verbose", action="store_true", help="list the arrays that agree too")
     check.set_defaults(run=run_check, aliases={"names": "--names"})
@@ -297,7 +298,11 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 def run_check(options: argparse.Namespace) -> int:
     """Print whether a file of arrays agrees with a bundle, where it first differs, and a table of what differs."""
     found = nz.oracle.compare(
-        read_bundle(options.bundle), options.theirs, tolerance=options.tolerance, **matching_options(options)
+        read_bundle(options.bundle),
+        options.theirs,
+        tolerance=options.tolerance,
+        ignore_masked=options.ignore_masked,
+        **matching_options(options),
     )
     if options.json:
         write_text(format_json(found.to_dict()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,7 +167,8 @@ def begin(out: Path, source: Path, manifest: Manifest, *, restart: bool) -> None
         raise ValueError(
             f"{out}: expected a new folder, or that of a job, found one with {min(others)} and no {NAME}: name another"
         )
-    _write(out, manifest)
+    if not _write(out, manifest) and (first := read_manifest(out)) is not None:
+        _check_same(out / NAME, source, manifest, first)
 
 
 def _check_same(path: Path, source: Path, now: Manifest, before: Manifest) -> None:
@@ -185,10 +187,26 @@ def _check_same(path: Path, source: Path, now: Manifest, before: Manifest) -> No
         )
 
 
-def _write(out: Path, manifest: Manifest) -> None:
+def _write(out: Path, manifest: Manifest) -> bool:
+    """Write a manifest, unless another run that began in the same moment was the first; return whether it is ours."""
     content = {"format": FORMAT} | dataclasses.asdict(manifest)
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    write_atomically(out, lambda folder: (folder / NAME).write_text(text, encoding="utf-8", newline="\n"))
+    won = True
+
+    def write(folder: Path) -> None:
+        nonlocal won
+        (folder / NAME).write_text(text, encoding="utf-8", newline="\n")
+        try:
+            os.link(folder / NAME, out / NAME)  # it replaces nothing, as moving does
+            (folder / NAME).unlink()
+        except FileExistsError:
+            won = False
+            (folder / NAME).unlink()
+        except (OSError, AttributeError):  # a file system, or a system, without links: it is moved
+            pass
+
+    write_atomically(out, write)
+    return won
 
 
 def _clear(out: Path) -> None:

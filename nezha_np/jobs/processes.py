@@ -175,7 +175,7 @@ def start_worker() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | ONE_THREAD,
-        start_new_session=True,
+        process_group=0,  # not a new session: Linux may share out a busy machine by sessions, and a worker would starve
     )
 
 

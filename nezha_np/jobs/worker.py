@@ -26,6 +26,8 @@ def main() -> None:
     """Compute shards until standard input ends. Its first line says of which job they are."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to all processes, and the first one ends the others
     signal.signal(signal.SIGTERM, _end)
+    if hasattr(signal, "SIGTTOU"):
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what it prints comes from behind the terminal's own group
     warnings.simplefilter("ignore")  # the first process has warned of the same model
     answers = os.dup(1)
     os.dup2(2, 1)  # what is printed by mistake is no answer

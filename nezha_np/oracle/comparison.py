@@ -17,6 +17,7 @@ from nezha_np.mechanism.summary import format_table
 from nezha_np.oracle.alignment import Theirs, align, dtype_told
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude, worst_place
+from nezha_np.oracle.masked_tokens import without_masked
 from nezha_np.oracle.step_tolerances import allowed_differences
 
 
@@ -97,6 +98,8 @@ class Comparison:
         For each rename that gives none of the bundle's arrays: why.
     in_bfloat16 : int
         How many arrays hold numbers of bfloat16 alone, though others made all count as float32.
+    at_masked_alone : bool
+        Whether they differ at masked tokens alone, which nothing else reads.
     """
 
     rows: tuple[Row, ...]
@@ -107,6 +110,7 @@ class Comparison:
     dtype_by: str
     idle: dict[str, str]
     in_bfloat16: int
+    at_masked_alone: bool = False
 
     @property
     def first(self) -> Row | None:
@@ -170,6 +174,11 @@ class Comparison:
 
     def _notes(self) -> Iterator[str]:
         """Say what the result depends on besides the numbers: a dtype that was guessed, axes, wide tolerances."""
+        if self.at_masked_alone:
+            yield (
+                "they differ at masked tokens alone, which nothing else reads: ignore_masked=True (--ignore-masked) "
+                "leaves them out"
+            )
         if self.tolerance is None and self.dtype_by == "bits":
             yield f"{self.dtype} is a guess, by the bits of arrays in float32: dtype= says what it is"
         if self.tolerance is None and self.dtype_by == "arrays" and self.dtype in ("bfloat16", "float16"):
@@ -206,6 +215,7 @@ class Comparison:
             "unknown": list(self.unknown),
             "missing": list(self.missing),
             "idle": self.idle,
+            "at_masked_alone": self.at_masked_alone,
         }
 
 
@@ -246,6 +256,7 @@ def compare(
     transposed: bool = False,
     dtype: str | None = None,
     tolerance: float | None = None,
+    ignore_masked: bool = False,
     files: bool = False,
 ) -> Comparison:
     """Compare another implementation with a bundle.
@@ -276,6 +287,9 @@ def compare(
     tolerance : float, optional
         The largest difference over the largest golden number, in place of the bundle's tolerances; needed where it was
         recorded without.
+    ignore_masked : bool
+        Whether to leave out what an engine that skips padding does not compute: the numbers of masked tokens, which in
+        NEZHA and BERT nothing else reads.
     files : bool
         Whether `theirs` is a function of two paths, for a port that is a process of its own: the bundle's file, which
         it reads, and the .safetensors file that it writes its arrays to, unless it returns the path of another.
@@ -311,7 +325,11 @@ def compare(
         elif files:
             raise TypeError(f"theirs: expected a function of two paths, because files=True, got {kind_of(theirs)}")
         found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
-        return compare_aligned(bundle, found, tolerance)
+        others = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
+        compared = compare_aligned(bundle, others if ignore_masked else found, tolerance)
+        if compared.agrees or not compare_aligned(bundle, others, tolerance).agrees:
+            return compared
+        return dataclasses.replace(compared, at_masked_alone=True)
 
 
 def call_with_files(function: Callable[..., Any], bundle: Bundle, file: Path | None, folder: Path) -> Path:

@@ -71,8 +71,10 @@ class Diagnosis:
 
     @property
     def together(self) -> bool:
-        """Whether several mistakes make the same numbers of training steps: the numbers do not tell which it is."""
-        return len(self.names) > 1 and self.step is not None and self.step.startswith(STEPS)
+        """Whether several mistakes make the same numbers and explain as much: the numbers do not tell which it is."""
+        if self.step is None or len(self.names) < 2:
+            return False
+        return self.step.startswith(STEPS) or len({finding.unexplained for finding in self.findings}) == 1
 
     def __str__(self) -> str:
         lines = []

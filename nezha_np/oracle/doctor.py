@@ -19,38 +19,24 @@ from nezha_np.layers import losses
 from nezha_np.layers.dropout import unchanged
 from nezha_np.oracle.alignment import Theirs, align
 from nezha_np.oracle.bundle import Bundle, load_bundle
+from nezha_np.oracle.closeness import apart, root_mean_square
 from nezha_np.oracle.comparison import compare_aligned, describe_row
 from nezha_np.oracle.description import describe_difference
 from nezha_np.oracle.diagnosis import Diagnosis, Finding, best_of_each
-from nezha_np.oracle.differences import NEVER, is_additive_mask, largest, largest_difference, magnitude
+from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, largest_difference, magnitude
 from nezha_np.oracle.gradient_doctor import diagnose_gradients
+from nezha_np.oracle.masked_tokens import masked_tokens, of_masked, without_masked
 from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
 from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
+from nezha_np.oracle.search import FAR, Contradicted, Search, Trial
 from nezha_np.oracle.step_doctor import diagnose_steps
 from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
 from nezha_np.weights.weights import Weights
 
 NUDGES = (0, 1, 2)  # passes that measure rounding: 0 as it is, the others with results moved in their last place
 LEAST = float(np.finfo(np.float32).min)
-MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
-MOST_GROUPS = 8  # it is also tried at groups of steps, if there are no more groups than these
-FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
-LAYER = "encoder.layer."
-
-
-def groups_of(sites: list[str], layers: int) -> list[str]:
-    """Make patterns of the steps that a mistake is made at: the same step of every layer, all steps of a layer.
-
-    Examples
-    --------
-    >>> groups_of(["embeddings.sum", "encoder.layer.0.output.dense"], layers=2)
-    ['encoder.layer.*.output.dense', 'encoder.layer.0.**']
-    """
-    parts = [site.removeprefix(LAYER).partition(".") for site in sites if site.startswith(LAYER)]
-    alike = [f"{LAYER}*{dot}{rest}" for _, dot, rest in parts] if layers > 1 else []
-    return list(dict.fromkeys([*alike, *(f"{LAYER}{index}.**" for index, _, _ in parts)]))
 
 
 def diagnose(
@@ -62,6 +48,7 @@ def diagnose(
     names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
+    ignore_masked: bool = False,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Find out what another implementation does wrong.
@@ -74,7 +61,7 @@ def diagnose(
         Their arrays, some or all; the more of them, the sharper the answer.
     weights : Weights, str or Path, optional
         The weights, or their checkpoint, where the bundle does not have them.
-    rename, names, transposed, dtype
+    rename, names, transposed, dtype, ignore_masked
         As for `nezha_np.oracle.compare`.
     progress : callable, optional
         Is told how far it is: called with the number of trials that are done and of all, ``progress=print`` for
@@ -104,26 +91,26 @@ def diagnose(
     check_progress(progress)
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
+    if ignore_masked:
+        found = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
     own = bundle.weights(weights)
     if bundle.tolerances_by is None:
         bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
-    return _Doctor(bundle, own, found, progress).diagnosis()
+    return Doctor(bundle, own, found, Count(progress)).diagnosis()
 
 
-def _trials(mistakes: Iterable[Mistake]) -> list[tuple[Mistake, str, Changes]]:
+def _trials(mistakes: Iterable[Mistake]) -> list[Trial]:
     """List every way of making each mistake."""
     return [(mistake, way, changes) for mistake in mistakes for way, changes in mistake.ways.items()]
 
 
-class Contradicted(Exception):
-    """A step that is right would be wrong with a mistake."""
-
-
-class _Doctor:
+class Doctor:
     """One consultation: the golden pass, their arrays in float64, and how much rounding explains of each step."""
 
-    def __init__(self, bundle: Bundle, weights: Weights, theirs: Theirs, progress: Progress | None) -> None:
-        self.bundle, self.aligned, self.count = bundle, theirs, Count(progress)
+    def __init__(
+        self, bundle: Bundle, weights: Weights, theirs: Theirs, count: Count, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.bundle, self.aligned, self.count, self.notes = bundle, theirs, count, notes
         self.arithmetic: Arithmetic = ARITHMETICS[theirs.dtype]
         exact, self.exact_weights = ARITHMETICS["float64"], weights
         # NumPy multiplies float16 matrices slowly; in float32 with rounded results the numbers are the same.
@@ -134,10 +121,10 @@ class _Doctor:
         self.rounded_inputs = inputs_in(bundle.inputs, self.fast)
         self.weights, self.inputs = weights_in(self.rounded_weights, exact), inputs_in(self.rounded_inputs, exact)
         self.theirs = self._of_trace(theirs.arrays)
-        self.replayed = self._replay(self.theirs)
+        self.replayed = self.replay(self.theirs)
         self.made = self.replayed.made
-        self.allowed = self._rounding(self.made, self.theirs)
-        self.differing = self._differing(self.made, self.allowed)
+        self.allowed, self.noise = self.rounding(self.made, self.theirs)
+        self.differing = self.differing_of(self.made, self.allowed)
 
     def _of_trace(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Take what belongs to the trace, an output by the name of the intermediate that it is."""
@@ -156,34 +143,44 @@ class _Doctor:
         array = array.astype(np.float64)
         return np.where(array <= NEVER, LEAST, array) if is_additive_mask(name) else array
 
-    def _in_their_dtype(self, name: str, array: np.ndarray) -> np.ndarray:
+    def in_their_dtype(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Give an array the dtype that NumPy computes theirs in."""
         array = np.maximum(array, LEAST) if is_additive_mask(name) else array
         with np.errstate(over="ignore"):
             return array.astype(self.fast.computed_in)
 
-    def _replay(self, theirs: Mapping[str, np.ndarray], **options: Any) -> Replay:
+    def replay(self, theirs: Mapping[str, np.ndarray], **options: Any) -> Replay:
+        """Run the pass on their numbers in float64."""
         return replay(self.bundle, self.weights, self.inputs, theirs, **options)
 
-    def _rounding(
+    def rounding(
         self, made: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], **options: Any
-    ) -> dict[str, float]:
-        """Measure how much rounding explains of what was made of theirs."""
-        in_their_dtype = {name: self._in_their_dtype(name, array) for name, array in theirs.items()}
-        allowed = {name: self.arithmetic.epsilon * self._scale(name, array) for name, array in made.items()}
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Measure how much rounding explains of what was made of theirs: at most, and typically."""
+        in_their_dtype = {name: self.in_their_dtype(name, array) for name, array in theirs.items()}
+        epsilon = self.arithmetic.epsilon
+        allowed = {name: epsilon * self._scale(name, array) for name, array in made.items()}
+        typical = {name: epsilon / 4.0 * root_mean_square(magnitude(name, array)) for name, array in made.items()}
         for nudge in NUDGES:
-            rounded = replay(
-                self.bundle,
-                self.rounded_weights,
-                self.rounded_inputs,
-                in_their_dtype,
-                arithmetic=self.fast,
-                nudge=nudge,
-                **options,
-            ).made
+            rounded = self.replay_in_their_dtype(in_their_dtype, arithmetic=self.fast, nudge=nudge, **options).made
             for name, array in made.items():
-                allowed[name] = max(allowed[name], largest_difference(name, array, rounded.get(name)))
+                found = apart(name, array, rounded.get(name))
+                allowed[name] = max(allowed[name], found.most)
+                typical[name] = max(typical[name], found.typical)
         # Masks are not rounded: all that is in them means attended to or never.
-        return {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
+        allowed = {name: OF_A_MASK if is_additive_mask(name) else MARGIN * value for name, value in allowed.items()}
+        return allowed, {name: max(value, allowed[name] / (8.0 * MARGIN)) for name, value in typical.items()}
+
+    def rounding_of(
+        self, step: str, made: np.ndarray, theirs: Mapping[str, np.ndarray], **options: Any
+    ) -> tuple[float, float]:
+        """Measure how much rounding explains of one step that a mistake makes."""
+        allowed, typical = self.rounding({step: made}, theirs, **options)
+        return allowed[step], typical[step]
+
+    def replay_in_their_dtype(self, theirs: Mapping[str, np.ndarray], **options: Any) -> Replay:
+        """Run the pass on their numbers in their dtype."""
+        return replay(self.bundle, self.rounded_weights, self.rounded_inputs, theirs, **options)
 
     def _scale(self, name: str, made: np.ndarray) -> float:
         """Return the largest number of a step; for a cross-entropy, of its logits too, which may be larger."""
@@ -191,31 +188,86 @@ class _Doctor:
         logits = arguments[0] if layer is losses.cross_entropy else np.zeros(0)
         return max(largest(magnitude(name, made)), largest(magnitude(name, logits)))
 
-    def _differing(self, made: Mapping[str, Any], allowed: Mapping[str, float]) -> list[str]:
+    def differing_of(
+        self,
+        made: Mapping[str, Any],
+        allowed: Mapping[str, float],
+        theirs: Mapping[str, np.ndarray] | None = None,
+    ) -> list[str]:
         """List the steps whose results are not theirs, by more than rounding."""
         return [
             name
-            for name, array in self.theirs.items()
+            for name, array in (self.theirs if theirs is None else theirs).items()
             if name not in made or not largest_difference(name, made[name], array) <= allowed[name]
         ]
 
     def diagnosis(self) -> Diagnosis:
         """Name the first step that does not follow from their inputs to it, and the mistakes that explain it."""
-        notes = tuple(self._notes())
+        notes = (*self.notes, *self._notes())
         if not self.differing and self.aligned.wrong_shape:
             return self._of_shapes(notes)
         if self.differing:
-            step = self.differing[0]
-            steps, evidence = self.replayed.steps_to(step), self._evidence(step)
-            findings = tuple(self._findings(step, steps, evidence))
-            seen = tuple(self._seen(step, steps, evidence))
-            return Diagnosis(step, findings, tuple(self.differing), seen, notes)
+            return self._of_step(notes)
         exact = (self.weights, self.inputs)
         return (
             diagnose_gradients(self.bundle, *exact, self.aligned, notes, self.count)
             or diagnose_steps(self.bundle, self.exact_weights, self.aligned, notes, self.count)
             or self._all_right(notes)
         )
+
+    def _of_step(self, notes: tuple[str, ...]) -> Diagnosis:
+        """Diagnose the first step that differs, unless it is a matter of names or of masked tokens."""
+        others = self._without_misnamed() or self._without_masked()
+        step = self.differing[0]
+        steps, evidence = self.replayed.steps_to(step), self._evidence(step)
+        found = tuple(self._findings(step, steps, evidence))
+        if others is not None and not any(finding.unexplained == 0 for finding in found):
+            return dataclasses.replace(others.diagnosis(), agrees=False)
+        seen = tuple(self._seen(step, steps, evidence))
+        return Diagnosis(step, found, tuple(self.differing), seen, notes)
+
+    def _without(self, arrays: Mapping[str, np.ndarray], note: str) -> Doctor:
+        """Consult again on fewer or other arrays of theirs, and say why."""
+        names = {name: self.aligned.names[name] for name in arrays}
+        aligned = dataclasses.replace(self.aligned, arrays=dict(arrays), names=names)
+        return Doctor(self.bundle, self.exact_weights, aligned, self.count, (*self.notes, note))
+
+    def _without_misnamed(self) -> Doctor | None:
+        """Leave out the first step that differs where what follows from the right one is theirs; None: it is not so.
+
+        They call another number so: logits before their bias is added, for example.
+        """
+        step = self.differing[0]
+        rest = {name: array for name, array in self.theirs.items() if name != step}
+        replayed = self.replay(rest)
+        wrong = set(self.differing_of(replayed.made, self.allowed, rest))
+        following = [name for name in rest if name not in wrong and replayed.is_made_of(name, step)]
+        if not following or len(wrong) >= len(self.differing):
+            return None
+        same = {name for name, array in self.bundle.arrays.items() if array is self.bundle.trace[step]}
+        left = {name: array for name, array in self.aligned.arrays.items() if name != step}
+        left = {name: array for name, array in left.items() if name not in same or name in following}
+        note = (
+            f"{step} of yours is another number than the bundle's, but {following[0]}, which follows from it, is "
+            "right: a matter of names, and left out"
+        )
+        return self._without(left, note) if left else None
+
+    def _without_masked(self) -> Doctor | None:
+        """Leave out masked tokens where theirs differ at these alone; None: it is not so."""
+        masked = masked_tokens(self.bundle)
+        if masked is None:
+            return None
+        step = self.differing[0]
+        where = of_masked(step, self.theirs[step], masked)
+        if where is None or (difference(step, self.made[step], self.theirs[step])[~where] > self.allowed[step]).any():
+            return None
+        note = (
+            "yours differ at masked tokens alone, which nothing else reads: ignore_masked=True (--ignore-masked) "
+            "leaves them out"
+        )
+        others = self._without(without_masked(self.bundle, self.aligned.arrays), note)
+        return None if others.differing else others
 
     def _notes(self) -> list[str]:
         notes = []
@@ -241,19 +293,22 @@ class _Doctor:
         What is fitted to their numbers (a trained table, a dropout's mask) is tried where nothing exact makes them.
         """
         layers = set().union(*(self.replayed.layers.get(name, ()) for name in steps))
-        apart, size = largest_difference(step, self.made[step], self.theirs[step]), magnitude(step, self.made[step])
+        search = Search(self, step, steps)
+        size = magnitude(step, self.made[step])
         possible = [
             mistake
             for mistake in self._of_this_family()
-            if not (mistake.of_rounding and apart > largest(size) / 4.0)  # and those of rounding take long
+            if not (mistake.of_rounding and search.before.most > largest(size) / 4.0)  # and those of rounding take long
         ]
         trials = [trial for trial in _trials(possible) if not layers.isdisjoint(trial[2])]
-        found = [finding for trial in self.count.each(trials) for finding in self._made_so(*trial, step, steps)]
+        found = search.at_all_steps(trials, self.count)
+        if not any(finding.unexplained == 0 for finding in found):
+            found += search.at_some_steps(self.count)
         if not found and evidence is not None:
             for mistake in self.count.each(possible):
                 fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
                 for way, changes in fitted.items():
-                    found += self._made_so(mistake, way, changes, step, steps)
+                    found += search.fitted(mistake, way, changes, self.count)
         return best_of_each(found)
 
     def _of_shapes(self, notes: tuple[str, ...]) -> Diagnosis:
@@ -271,12 +326,12 @@ class _Doctor:
     def _shaped_so(self, mistake: Mistake, way: str, changes: Changes, step: str, allowed: float) -> Iterator[Finding]:
         """Try a change on an array of another shape: it must give that shape and keep right what is right."""
         try:
-            made = self._replay(self.theirs, changes=changes).made
+            made = self.replay(self.theirs, changes=changes).made
         except CANNOT:
             return
         left = dict(self.aligned.wrong_shape)
         after = largest_difference(step, made.get(step), left[step])
-        if after > allowed or self._differing(made, self.allowed):
+        if after > allowed or self.differing_of(made, self.allowed):
             return
         unexplained = sum(made[name].shape != array.shape for name, array in left.items() if name in made)
         yield Finding(mistake.name, mistake.sentence, way, None, np.inf, after, unexplained)
@@ -293,51 +348,14 @@ class _Doctor:
                 f"{between[len(between) // 2]} of yours would tell in which half of them it is"
             )
 
-    def _before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
+    def before(self, step: str) -> Iterator[tuple[str, np.ndarray]]:
+        """List what was made before a step."""
         for name, array in self.made.items():
             if name == step:
                 return
             yield name, array
 
-    def _made_so(
-        self, mistake: Mistake, way: str, changes: Changes, step: str, steps: Collection[str]
-    ) -> Iterator[Finding]:
-        """Try a change at all steps since their last arrays, then at groups of these, and at each alone."""
-        known = {name: self.theirs.get(name, made) for name, made in self._before(step) if name not in steps}
-        before = largest_difference(step, self.made[step], self.theirs[step])
-        sites: list[str | None] = [None]
-        for only in self.count.each(sites):  # the first trial, at all steps, finds the others to try
-            options = {"changes": changes, "only": only, "steps": steps, "target": step}
-            try:
-                done = self._replay(known, **options)
-            except CANNOT:  # what comes after the mistake cannot take its result
-                return
-            if done.refused and len(changes) > 1:
-                return  # a part of the mistake alone would be no mistake, or a different one
-            if only is None and not mistake.indivisible:
-                groups = groups_of(done.changed, self.bundle.config.num_hidden_layers)
-                sites += groups if len(groups) <= MOST_GROUPS else []
-                sites += done.changed if len(done.changed) <= MOST_SITES else []
-            if step not in done.made:  # the mistake has no such step, where it changes a composite
-                continue
-            after = largest_difference(step, done.made[step], self.theirs[step])
-            if not after < before / 2:
-                continue
-            if after > self.allowed[step]:  # the mistake's own roundings may be larger
-                made = {step: done.made[step]}
-                if after > before / 8 or after > self._rounding(made, known, **options)[step]:
-                    continue
-            try:
-                left = self._left(changes, only)
-            except Contradicted:
-                continue
-            if left is None:
-                return
-            yield Finding(mistake.name, mistake.sentence, way, only, before, after, left)
-            if left == 0:
-                return
-
-    def _left(self, changes: Changes, only: str | None) -> int | None:
+    def left(self, changes: Changes, only: str | None) -> int | None:
         """Count the steps that differ with a mistake too, beyond its own roundings; None: it cannot be made wholly.
 
         Raises
@@ -346,15 +364,15 @@ class _Doctor:
             If a step that is right would be wrong with it.
         """
         try:
-            done = self._replay(self.theirs, changes=changes, only=only)
+            done = self.replay(self.theirs, changes=changes, only=only)
             if done.refused and len(changes) > 1 and only is None:
                 return None
             made = done.made
-            left = self._differing(made, self.allowed)
+            left = self.differing_of(made, self.allowed)
             if left:
                 own = {name: made[name] for name in left if name in made}
-                left = self._differing(
-                    made, self.allowed | self._rounding(own, self.theirs, changes=changes, only=only)
+                left = self.differing_of(
+                    made, self.allowed | self.rounding(own, self.theirs, changes=changes, only=only)[0]
                 )
         except CANNOT:
             return len(self.differing)
@@ -383,7 +401,7 @@ class _Doctor:
             self.made[step],
             self.theirs[step],
             self.allowed[step],
-            dict(reversed([(before, self.theirs.get(before, made)) for before, made in self._before(step)])),
+            dict(reversed([(before, self.theirs.get(before, made)) for before, made in self.before(step)])),
         )
 
     def _all_right(self, notes: tuple[str, ...]) -> Diagnosis:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,18 +10,20 @@ import numpy as np
 
 from nezha_np.oracle.alignment import Theirs
 from nezha_np.oracle.bundle import Bundle
+from nezha_np.oracle.closeness import Apart, apart, is_rounding
 from nezha_np.oracle.description import describe_difference
 from nezha_np.oracle.diagnosis import Diagnosis, Finding, rank
 from nezha_np.oracle.differences import largest, largest_difference, magnitude
-from nezha_np.oracle.mistakes import GRADIENT_MISTAKES
+from nezha_np.oracle.mistakes import FITS, GRADIENT_MISTAKES, GradientEvidence
 from nezha_np.oracle.progress import Count
-from nezha_np.oracle.replay import replay_gradients
+from nezha_np.oracle.replay import replay_gradients, tape_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.tolerances import MARGIN
 from nezha_np.weights.weights import Weights
 
 NUDGES = (0, 1, 2)
 GROUP = "gradients/"
+FIT = 20.0  # by how much a fit to the numbers themselves has to make the difference smaller
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -61,9 +62,9 @@ def diagnose_gradients(
     }
     if not gradients or not bundle.gradients:
         return None
-    exact = ARITHMETICS["float64"]
-    made = replay_gradients(bundle, weights, inputs, gradients, exact)
-    allowed = allowed_of_gradients(bundle, weights, inputs, theirs.dtype, made, gradients)
+    recorder, loss = tape_gradients(bundle, weights, inputs, gradients, ARITHMETICS["float64"])
+    made = recorder.walk(loss)
+    allowed, noise = allowed_of_gradients(bundle, weights, inputs, theirs.dtype, made, gradients)
 
     def differing(of: Mapping[str, Any]) -> list[str]:
         return [
@@ -76,20 +77,36 @@ def diagnose_gradients(
     if not wrong:
         return None
     step = wrong[0]
-    before = largest_difference(step, made[step], gradients[step])
+    before = apart(step, made[step], gradients[step])
+    size = max(largest(magnitude(step, made[step])), TINY)
     findings = []
+
+    def explains(trial: np.ndarray | None, margin: float = 1.0) -> Apart | None:
+        """What a trial leaves, where rounding explains it: larger gradients have larger roundings."""
+        left = apart(step, trial, gradients[step])
+        if trial is None or not left.most < before.most / 2.0:
+            return None
+        grown = max(1.0, largest(magnitude(step, trial)) / size)
+        near = is_rounding(left, before, noise[step] * grown)
+        return left if left.most <= allowed[step] * grown and near and before.typical > margin * left.typical else None
+
     possible = [mistake for mistake in GRADIENT_MISTAKES if bundle.config.model_type in mistake.families]
     trials = [(mistake, way, changes) for mistake in possible for way, changes in mistake.ways.items()]
     for mistake, way, changes in count.each(trials):
-        trial = replay_gradients(bundle, weights, inputs, gradients, exact, changes=changes)
-        if step not in trial:
-            continue
-        after = largest_difference(step, trial[step], gradients[step])
-        sizes = (max(largest(magnitude(step, of[step])), TINY) for of in (trial, made))
-        grown = max(1.0, operator.truediv(*sizes))  # larger gradients have larger roundings
-        if after <= allowed[step] * grown and after < before / 2:
-            left = len(differing({**made, **trial}))
-            findings.append(Finding(mistake.name, mistake.sentence, way, None, before, after, left))
+        trial = recorder.walk(loss, changes)
+        if (left := explains(trial.get(step))) is not None:
+            unexplained = len(differing({**made, **trial}))
+            findings.append(Finding(mistake.name, mistake.sentence, way, None, before.most, left.most, unexplained))
+    if not findings:
+        of_weights = [{name: of[name] for name in weights if name in of} for of in (made, gradients)]
+        evidence = GradientEvidence(made[step], gradients[step], allowed[step], *of_weights)
+        for mistake, function in FITS:
+            for way, numbers in function(evidence).items():
+                if (left := explains(numbers, FIT)) is not None:
+                    others = len(wrong) - 1
+                    findings.append(Finding(mistake.name, mistake.sentence, way, None, before.most, left.most, others))
+            if findings:
+                break
     findings.sort(key=rank)
     seen = tuple(describe_difference(step, made[step], gradients[step], allowed[step]))
     return Diagnosis(f"{GROUP}{step}", tuple(findings), tuple(GROUP + name for name in wrong), seen, notes)
@@ -102,8 +119,8 @@ def allowed_of_gradients(
     dtype: str,
     made: Mapping[str, np.ndarray],
     theirs: Mapping[str, np.ndarray],
-) -> dict[str, float]:
-    """Measure how much rounding explains of each gradient.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure how much rounding explains of each gradient: at most, and typically.
 
     The walk back starts from the bundle's forward pass, and theirs from their own, whose roundings count too: so it is
     the bundle's tolerance at least.
@@ -113,12 +130,14 @@ def allowed_of_gradients(
         arithmetic = dataclasses.replace(arithmetic, computed_in="float32")
     suggested = bundle.tolerances[dtype]
     allowed = {name: suggested.get(f"{GROUP}{name}", 0.0) for name in made}
+    typical = {name: value / (8.0 * MARGIN) for name, value in allowed.items()}
     rounded_weights, rounded_inputs = weights_in(weights, arithmetic), inputs_in(inputs, arithmetic)
     rounded_theirs = {name: array.astype(arithmetic.computed_in) for name, array in theirs.items()}
     for nudge in NUDGES:
         rounded = replay_gradients(bundle, rounded_weights, rounded_inputs, rounded_theirs, arithmetic, nudge=nudge)
         for name, array in made.items():
-            rounding = largest_difference(name, array, rounded[name])
+            rounding = apart(name, array, rounded[name])
             least = arithmetic.epsilon * largest(magnitude(name, array))
-            allowed[name] = max(allowed[name], MARGIN * max(rounding, least))
-    return allowed
+            allowed[name] = max(allowed[name], MARGIN * max(rounding.most, least))
+            typical[name] = max(typical[name], rounding.typical, least / 8.0)
+    return allowed, typical

@@ -106,6 +106,8 @@ class Replay(Trace):
         The dtype to round every result to; None: as NumPy computes it.
     nudge : int
         With a number other than 0 results are also moved by a random part of a unit in their last place.
+    right : mapping of str to array, optional
+        What the same replay makes without a change: it is not computed again before the first step that is changed.
 
     Attributes
     ----------
@@ -135,8 +137,10 @@ class Replay(Trace):
         target: str | None = None,
         arithmetic: Arithmetic | None = None,
         nudge: int = 0,
+        right: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
+        self.right = right
         self.arithmetic, self.nudge = arithmetic, nudge
         self.weights, self.inputs, self.theirs = weights, inputs, theirs
         self.changes, self.only, self.steps, self.target = changes or {}, only, steps, target
@@ -160,6 +164,8 @@ class Replay(Trace):
         self.sources[name] = tuple(
             self._latest_name[id(argument)] for argument in arguments if id(argument) in self._latest_name
         )
+        if self.right is not None and not self.changed and not self._is_changed(name, layer) and name in self.right:
+            return self.right[name]
         result = self._result(name, layer, arguments, options)
         if self.arithmetic is None or layer is additive_mask or any(result is argument for argument in arguments):
             return result
@@ -184,21 +190,25 @@ class Replay(Trace):
         return self.steps is not None and name not in self.steps and name in self.theirs
 
     def _result(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        change = self.changes.get(layer)
-        if (
-            change is None
-            or not (self.only is None or matches(name, (self.only,)))
-            or (self.steps is not None and name not in self.steps)
-            or (isinstance(change, At) and not change.acts_at(name))
-        ):
+        if not self._is_changed(name, layer):
             return layer.definition(*arguments, **options)
+        change, before = self.changes[layer], len(self.changed)
+        self.changed.append(name)  # what a changed composite calls is not what the right one called
         try:
-            result = change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
+            return change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
         except CANNOT:
+            del self.changed[before:]
             self.refused.append(name)
             return layer.definition(*arguments, **options)
-        self.changed.append(name)
-        return result
+
+    def _is_changed(self, name: str, layer: Layer) -> bool:
+        change = self.changes.get(layer)
+        return (
+            change is not None
+            and (self.only is None or matches(name, (self.only,)))
+            and (self.steps is None or name in self.steps)
+            and not (isinstance(change, At) and not change.acts_at(name))
+        )
 
     def keep(self, name: str, array: Any) -> Any:
         """Note what was made, and go on with theirs."""
@@ -219,6 +229,11 @@ class Replay(Trace):
                     open_ends.append(source)
         return found.union(*(self.around.get(step, ()) for step in found))
 
+    def is_made_of(self, name: str, step: str) -> bool:
+        """Whether a result is made of another one, by steps that they do not have."""
+        sources = self.sources.get(name, ())
+        return step in sources or any(self.is_made_of(source, step) for source in sources if source not in self.theirs)
+
 
 def replay(
     bundle: Bundle, weights: Weights, inputs: Mapping[str, Any], theirs: Mapping[str, np.ndarray], **options: Any
@@ -231,7 +246,11 @@ def replay(
 
 
 class GradientReplay(Rounded):
-    """A taped pass whose walk back goes on with their gradients; results and gradients are rounded to a dtype."""
+    """A taped pass whose walk back goes on with their gradients; results and gradients are rounded to a dtype.
+
+    The pass is taped once, and walked back again for each mistake: what a walk makes of the same numbers as the right
+    one is taken from that.
+    """
 
     def __init__(
         self,
@@ -247,16 +266,31 @@ class GradientReplay(Rounded):
         super().__init__(arithmetic, nudge, dropout_seed)
         self.weights, self.inputs, self.theirs, self.changes = weights, inputs, theirs, changes or {}
         self.made_gradients: dict[str, np.ndarray] = {}
+        self.right: dict[
+            int, tuple[Any, Any]
+        ] = {}  # of a result, by its identity: its gradient, and what is made of it
+        self.acted = False
+        self._names: dict[int, list[str]] = {}
 
     def compute_gradient(
         self, dy: Any, result: Any, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         """Make the gradients of a layer's arguments, by the change where there is one."""
         change = self.changes.get(layer)
-        if change is None:
-            return super().compute_gradient(dy, result, layer, arguments, options)
-        step = Step(self.names_of(result)[0], cast(Any, layer.gradient), self.weights, self.inputs)
-        return change(step, dy, result, *arguments, **options)
+        names = [] if change is None else self.names_of(result)
+        if change is not None and not (isinstance(change, At) and not any(map(change.acts_at, names))):
+            step = Step(names[0], cast(Any, layer.gradient), self.weights, self.inputs)
+            with contextlib.suppress(*CANNOT):
+                parts = change(step, dy, result, *arguments, **options)
+                self.acted = True
+                return parts
+        known = self.right.get(id(result))
+        if known is not None and (not self.acted or known[0] is dy):
+            return known[1]
+        parts = super().compute_gradient(dy, result, layer, arguments, options)
+        if not self.acted:
+            self.right[id(result)] = dy, parts
+        return parts
 
     def keep_gradient(self, dy: Any, result: Any) -> Any:
         """Note what was made, and go on with theirs."""
@@ -266,7 +300,46 @@ class GradientReplay(Rounded):
 
     def names_of(self, array: Any) -> list[str]:
         """List the names of an array."""
-        return [name for name, own in self.arrays.items() if own is array]
+        if not self._names:
+            for name, own in self.arrays.items():
+                self._names.setdefault(id(own), []).append(name)
+        return self._names.get(id(array), [])
+
+    def walk(self, loss: Any, changes: Changes | None = None) -> dict[str, np.ndarray]:
+        """Walk back with a mistake: what each step makes of theirs, in the order of the walk.
+
+        Parameters
+        ----------
+        loss : () array
+            The loss, a result of this tape.
+        changes : mapping of layers to functions, optional
+            What is computed in place of some gradients.
+
+        Returns
+        -------
+        dict of str to array
+            The gradients.
+        """
+        self.changes, self.made_gradients, self.acted = changes or {}, {}, False
+        with np.errstate(all="ignore"), definitions():
+            found = self.walk_back(loss)
+        made = {**found, **self.made_gradients}
+        return {name: to_numpy(made[name]) for name in order_of_gradients(self) if name in made}
+
+
+def tape_gradients(
+    bundle: Bundle,
+    weights: Weights,
+    inputs: Mapping[str, Any],
+    theirs: Mapping[str, np.ndarray],
+    arithmetic: Arithmetic,
+    **options: Any,
+) -> tuple[GradientReplay, Any]:
+    """Tape a bundle's pass, to be walked back on their gradients; and the loss that the walk begins at."""
+    recorder = GradientReplay(weights, inputs, theirs, arithmetic, **options)
+    with np.errstate(all="ignore"), recording(recorder):
+        out = TASKS[bundle.head].function(weights, **inputs)
+    return recorder, out.loss
 
 
 def replay_gradients(
@@ -275,14 +348,10 @@ def replay_gradients(
     inputs: Mapping[str, Any],
     theirs: Mapping[str, np.ndarray],
     arithmetic: Arithmetic,
+    *,
+    changes: Changes | None = None,
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Walk back on their gradients: what each step makes of theirs, in the order of the walk."""
-    recorder = GradientReplay(weights, inputs, theirs, arithmetic, **options)
-    with np.errstate(all="ignore"):
-        with recording(recorder):
-            out = TASKS[bundle.head].function(weights, **inputs)
-        with definitions():
-            found = recorder.walk_back(out.loss)
-    made = {**found, **recorder.made_gradients}
-    return {name: to_numpy(made[name]) for name in order_of_gradients(recorder) if name in made}
+    recorder, loss = tape_gradients(bundle, weights, inputs, theirs, arithmetic, **options)
+    return recorder.walk(loss, changes)

@@ -61,7 +61,8 @@ def capture_torch(
     Returns
     -------
     dict of str to array
-        For each module the first tensor that it returns, in the order of the calls, by its path in the model without
+        For each module the first tensor that it returns, or the last of a list, in which older code gives the results
+        of all its layers, in the order of the calls, by its path in the model without
         ``nezha.``, ``bert.`` or ``convbert.``; a second call's is ``name_2``. What the model itself returns is
         ``outputs/logits``, ``outputs/hidden_states.0``, …, by number where it has no names. Gradients by parameters and
         by what the modules return are ``gradients/…``, that of a tied parameter once, under the embedding's name; what
@@ -97,7 +98,7 @@ def capture_torch(
     calls: Counter[str] = Counter()
 
     def record(name: str, output: Any) -> None:
-        tensor = next(_tensors(torch, output), None)
+        tensor = next(_tensors(torch, output[-1] if _is_list_of_layers(torch, output) else output), None)
         if tensor is None:
             return
         calls[name] += 1
@@ -240,6 +241,13 @@ def _tensors(torch: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, (Mapping, tuple, list)):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(torch, part)
+
+
+def _is_list_of_layers(torch: Any, output: Any) -> bool:
+    """Whether a module returns a list of tensors of one shape: the results of all its layers, the last its own."""
+    if not isinstance(output, list) or not all(isinstance(part, torch.Tensor) for part in output):
+        return False
+    return len({tuple(part.shape) for part in output}) == 1
 
 
 def _to_numpy(torch: Any, tensor: Any) -> np.ndarray:

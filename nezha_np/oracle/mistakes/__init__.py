@@ -13,11 +13,15 @@ recognisers are told what is known of a step, fit these numbers, and return the 
 from __future__ import annotations
 
 from nezha_np.oracle.mistakes.activations import ACTIVATIONS
+from nezha_np.oracle.mistakes.approximations import APPROXIMATIONS
 from nezha_np.oracle.mistakes.attention import ATTENTION
 from nezha_np.oracle.mistakes.clipping import OF_CLIPPING
+from nezha_np.oracle.mistakes.coarse_numbers import COARSE_NUMBERS
 from nezha_np.oracle.mistakes.convbert import OF_CONVBERT
 from nezha_np.oracle.mistakes.embeddings import EMBEDDINGS
 from nezha_np.oracle.mistakes.everywhere import EVERYWHERE
+from nezha_np.oracle.mistakes.gradient_numbers import FITS, GRADIENT_NUMBERS, GradientEvidence
+from nezha_np.oracle.mistakes.gradient_terms import GRADIENT_TERMS
 from nezha_np.oracle.mistakes.gradients_of_layers import GRADIENTS_OF_LAYERS
 from nezha_np.oracle.mistakes.gradients_of_losses import GRADIENTS_OF_LOSSES
 from nezha_np.oracle.mistakes.learned_distances import LEARNED_DISTANCES
@@ -27,19 +31,23 @@ from nezha_np.oracle.mistakes.masks import MASKS
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
 from nezha_np.oracle.mistakes.norms import NORMS
 from nezha_np.oracle.mistakes.optimizers import OF_OPTIMIZERS
+from nezha_np.oracle.mistakes.other_masks import OTHER_MASKS
 from nezha_np.oracle.mistakes.position_table import POSITION_TABLE
 from nezha_np.oracle.mistakes.position_terms import POSITION_TERMS
 from nezha_np.oracle.mistakes.step_mistake import StepMistake
 from nezha_np.oracle.mistakes.task_heads import TASK_HEADS
 from nezha_np.oracle.mistakes.training import OF_TRAINING
 from nezha_np.oracle.mistakes.updates import OF_UPDATES
+from nezha_np.oracle.mistakes.wrong_places import WRONG_PLACES
 
 __all__ = [
+    "FITS",
     "GRADIENT_MISTAKES",
     "MISTAKES",
     "PARTS",
     "STEP_MISTAKES",
     "Evidence",
+    "GradientEvidence",
     "Mistake",
     "StepMistake",
     "too_few_rows",
@@ -51,16 +59,23 @@ PARTS: dict[str, list[Mistake]] = {
     "Norms and residuals": NORMS,
     "Linear layers": LINEAR,
     "Attention": ATTENTION,
-    "Masks": MASKS,
+    "Masks": [*MASKS, *OTHER_MASKS],
     "Relative positions": [*POSITION_TERMS, *POSITION_TABLE, *LEARNED_DISTANCES],
     "Activations": ACTIVATIONS,
     "Task heads": TASK_HEADS,
     "Losses": LOSSES,
     "ConvBERT": OF_CONVBERT,
-    "Everywhere": EVERYWHERE,
+    "Approximations": APPROXIMATIONS,
+    "Wrong places": WRONG_PLACES,
+    "Everywhere": [*EVERYWHERE, *COARSE_NUMBERS],
 }
 MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mistake in part)
 # Made walking back, where the forward pass is right.
-GRADIENT_MISTAKES: tuple[Mistake, ...] = (*GRADIENTS_OF_LAYERS, *GRADIENTS_OF_LOSSES)
+GRADIENT_MISTAKES: tuple[Mistake, ...] = (
+    *GRADIENTS_OF_LAYERS,
+    *GRADIENTS_OF_LOSSES,
+    *GRADIENT_TERMS,
+    *GRADIENT_NUMBERS,
+)
 # Made in a training step, where the pass and its walk back are right.
 STEP_MISTAKES: tuple[StepMistake, ...] = (*OF_TRAINING, *OF_CLIPPING, *OF_OPTIMIZERS, *OF_UPDATES)

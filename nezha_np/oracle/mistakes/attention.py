@@ -45,6 +45,11 @@ def with_scale(factor: Callable[[Step, float], float]) -> Changes:
     }
 
 
+def with_scale_of_scores(factor: Callable[[Any], float]) -> Changes:
+    """A factor that depends on the scores' shape."""
+    return {attention_probs: lambda step, scores, mask=None, *, scale: step.right(scores, mask, scale=factor(scores))}
+
+
 UNSCALED = with_scale(lambda step, scale: 1.0)
 scale_missing.add_way("", UNSCALED)
 
@@ -83,6 +88,41 @@ another_scale.add_way("doubled: by D", with_scale(lambda step, scale: scale * sc
 another_scale.add_way("by √H", with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.hidden_size)))
 another_scale.add_way("by √N", with_scale(lambda step, scale: 1.0 / math.sqrt(step.config.attention_heads)))
 another_scale.add_way("multiplied", with_scale(lambda step, scale: 1.0 / scale))
+another_scale.add_way("by D − 1", with_scale(lambda step, scale: 1.0 / max(1.0, step.config.head_size - 1.0)))
+another_scale.add_way("by √(D − 1)", with_scale(lambda step, scale: max(1.0, step.config.head_size - 1.0) ** -0.5))
+another_scale.add_way("by √(D + 1)", with_scale(lambda step, scale: (step.config.head_size + 1.0) ** -0.5))
+another_scale.add_way("by √(2D)", with_scale(lambda step, scale: (2.0 * step.config.head_size) ** -0.5))
+another_scale.add_way("by √(3D)", with_scale(lambda step, scale: (3.0 * step.config.head_size) ** -0.5))
+another_scale.add_way("by 2√D", with_scale(lambda step, scale: scale / 2.0))
+another_scale.add_way("by √D / 2", with_scale(lambda step, scale: scale * 2.0))
+another_scale.add_way("by the fourth root of D", with_scale(lambda step, scale: scale**0.5))
+another_scale.add_way("by H", with_scale(lambda step, scale: 1.0 / step.config.hidden_size))
+another_scale.add_way("by 8, that of heads of 64", with_scale(lambda step, scale: 0.125))
+another_scale.add_way("by √S", with_scale_of_scores(lambda scores: scores.shape[-1] ** -0.5))
+another_scale.add_way("by ln 2 · √D", with_scale(lambda step, scale: scale / math.log(2.0)))
+another_scale.add_way("by √D / ln 2", with_scale(lambda step, scale: scale * math.log(2.0)))
+
+
+@another_scale.recogniser
+def fitted_scale(evidence: Evidence) -> Ways:
+    """Recognise any other number: by how much a score more raises the logarithm of a probability."""
+    if evidence.layer is not attention_probs:
+        return {}
+    scores, *mask = evidence.arguments
+    may = np.broadcast_to(mask[0] > -5e4 if mask and mask[0] is not None else True, scores.shape)
+    use = may & (evidence.theirs > 1e-6)
+    if not use.any() or (use.sum(axis=-1) < 2).all():
+        return {}
+    count = np.maximum(use.sum(axis=-1, keepdims=True), 1)
+    logits = np.where(use, np.log(np.where(use, evidence.theirs, 1.0)), 0.0)
+    x = np.where(use, scores - np.where(use, scores, 0.0).sum(axis=-1, keepdims=True) / count, 0.0)
+    y = np.where(use, logits - logits.sum(axis=-1, keepdims=True) / count, 0.0)
+    if not (x * x).sum() > 0.0:
+        return {}
+    factor = float((x * y).sum() / (x * x).sum())
+    return {f"multiplied by {factor:.4g}": with_scale(lambda step, scale: factor)}
+
+
 another_scale.way("in the queries too", split_heads, at="**.q")(scaled)
 another_scale.way("in the keys too", split_heads, at="**.k")(keys_scaled)
 
@@ -331,6 +371,54 @@ cache_mixed_up.add_way("of the next layer", cached_at(lambda layer, which, layer
 cache_mixed_up.add_way("of the layer before", cached_at(lambda layer, which, layers: (layer - 1, which)))
 cache_mixed_up.add_way("layers in reverse", cached_at(lambda layer, which, layers: (layers - 1 - layer, which)))
 cache_mixed_up.add_way("keys in place of values", cached_at(lambda layer, which, layers: (layer, 0)))
+
+overwritten = mistake(
+    ATTENTION,
+    "cache overwritten",
+    does="new keys or values are written over some of the cache, or next to their place",
+    right="to put them after all of the cache, which stays as it is",
+    families=NEZHA_AND_BERT,
+)
+
+
+def written_at(place: Callable[[int, int], int]) -> Callable[..., Any]:
+    """New entries written into an array of zeros and the cache: of P and L the place."""
+
+    def change(step: Step, past: Any, new: Any) -> Any:
+        before, length = past.shape[2], new.shape[2]
+        at = place(before, length)
+        if at < 0:
+            raise ValueError("the cache is too short")
+        whole = np.zeros_like(step.right(past, new))
+        whole[:, :, :before] = past
+        whole[:, :, at : at + length] = new[:, :, : whole.shape[2] - at]
+        return whole
+
+    return change
+
+
+overwritten.way("from the start on", append_keys)(written_at(lambda past, new: 0))
+overwritten.way("from its last entry on", append_keys)(written_at(lambda past, new: past - 1))
+overwritten.way("one entry too late", append_keys)(written_at(lambda past, new: past + 1))
+
+
+@overwritten.way("its last entry by the first new one", append_keys)
+def last_overwritten(step: Step, past: Any, new: Any) -> Any:
+    """The cache's last entry is that of the first new token too."""
+    return step.right(np.concatenate([past[:, :, :-1], new[:, :, :1]], axis=2), new)
+
+
+@overwritten.way("its first entry left at 0", append_keys)
+def first_lost(step: Step, past: Any, new: Any) -> Any:
+    """The first entry of the cache is lost."""
+    return step.right(np.concatenate([0.0 * past[:, :, :1], past[:, :, 1:]], axis=2), new)
+
+
+@overwritten.way("its last entry left at 0", append_keys)
+def last_lost(step: Step, past: Any, new: Any) -> Any:
+    """The last entry of the cache is lost."""
+    return step.right(np.concatenate([past[:, :, :-1], 0.0 * past[:, :, -1:]], axis=2), new)
+
 
 # ----------------------------------------------------------------------------------------------------- cross-attention
 

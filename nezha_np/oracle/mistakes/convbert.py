@@ -246,3 +246,113 @@ def results_in_turn(step: Step, x: Any, weight: Any, bias: Any) -> Any:
     """Results put together feature by feature, not group by group."""
     y = step.right(x, weight, bias * 0.0)
     return in_groups(y, weight.shape[2]) + bias
+
+
+# ------------------------------------------------------------------------------------------------- windows and layouts
+
+window_off = mistake(
+    OF_CONVBERT,
+    "window of a convolution off",
+    does="the window of k tokens is moved, or what lies beyond the ends is not 0",
+    right="(k − 1)/2 tokens before and after each, and zeros beyond both ends",
+    families=CONVBERT,
+)
+
+
+def in_window(x: Any, size: int, at: int, mode: str) -> list[Any]:
+    """List the neighbour at each place of a kernel, the window moved by some tokens."""
+    half, length = size // 2, x.shape[1]
+    width = ((0, 0), (half + abs(at), half + abs(at)), *((0, 0),) * (x.ndim - 2))
+    wide = np.pad(x, width, mode=mode)  # type: ignore[call-overload]
+    return [wide[:, abs(at) + at + j : abs(at) + at + j + length] for j in range(size)]
+
+
+def with_window(at: int, mode: str = "constant") -> Changes:
+    """Convolutions whose window is moved, or padded otherwise."""
+
+    def span(step: Step, x: Any, depthwise: Any, pointwise: Any, bias: Any) -> Any:
+        neighbours = in_window(x, depthwise.shape[2], at, mode)
+        z = sum(neighbour * depthwise[:, 0, j] for j, neighbour in enumerate(neighbours))
+        return z @ pointwise[:, :, 0].T + bias[:, 0]
+
+    def dynamic(step: Step, values: Any, kernels: Any) -> Any:
+        by_kernel = values.reshape(*kernels.shape[:3], -1)
+        neighbours = in_window(by_kernel, kernels.shape[-1], at, mode)
+        total: Any = sum(kernels[..., j, None] * neighbour for j, neighbour in enumerate(neighbours))
+        return total.reshape(values.shape)
+
+    return {separable_convolution: span, dynamic_convolution: dynamic}
+
+
+for way, window in (
+    ("one token later", with_window(1)),
+    ("one token earlier", with_window(-1)),
+    ("the edges repeated", with_window(0, "edge")),
+    ("mirrored at the edges", with_window(0, "reflect")),
+    ("going round to the other end", with_window(0, "wrap")),
+):
+    window_off.add_way(way, window)
+    window_off.add_way(f"{way}, of the span", {separable_convolution: window[separable_convolution]})
+    window_off.add_way(f"{way}, dynamic", {dynamic_convolution: window[dynamic_convolution]})
+
+laid_out_otherwise = mistake(
+    OF_CONVBERT,
+    "convolution laid out otherwise",
+    does="windows, kernels or matrices of a convolution are read in the order of other axes",
+    right="windows of (k, N, D) for each token, pointwise weights (out, in)",
+    families=CONVBERT,
+)
+
+
+@laid_out_otherwise.way("windows read as (N·D, k) and cut as (k, N·D)", dynamic_convolution)
+def im2col_mixed(step: Step, values: Any, kernels: Any) -> Any:
+    """What unfold returns, features before places, cut as if places came first."""
+    size = kernels.shape[-1]
+    windows = np.stack(in_window(values, size, 0, "constant"), axis=-1)  # (B, L, N·D, k)
+    mixed = windows.reshape(*values.shape[:2], size, *kernels.shape[2:3], -1)
+    return np.einsum("blnk,blknd->blnd", kernels, mixed).reshape(values.shape)
+
+
+@laid_out_otherwise.way("windows read as (k, N·D) and cut as (N, D, k)", dynamic_convolution)
+def im2col_mixed_otherwise(step: Step, values: Any, kernels: Any) -> Any:
+    """Places before features, cut as unfold returns them."""
+    size = kernels.shape[-1]
+    windows = np.stack(in_window(values, size, 0, "constant"), axis=2)  # (B, L, k, N·D)
+    mixed = windows.reshape(*values.shape[:2], kernels.shape[2], -1, size)
+    return np.einsum("blnk,blndk->blnd", kernels, mixed).reshape(values.shape)
+
+
+@laid_out_otherwise.way("features cut as (D, N)", dynamic_convolution)
+def features_before_kernels(step: Step, values: Any, kernels: Any) -> Any:
+    """Feature i for kernel i mod N."""
+    count = kernels.shape[2]
+    y = step.right(in_groups(values, count), kernels)
+    return in_groups(y, y.shape[-1] // count)
+
+
+@laid_out_otherwise.way("pointwise weights read as (in, out)", separable_convolution)
+def pointwise_transposed(step: Step, x: Any, depthwise: Any, pointwise: Any, *rest: Any) -> Any:
+    """The pointwise matrix written column by column."""
+    out, into = pointwise.shape[:2]
+    return step.right(x, depthwise, pointwise.reshape(into, out, 1).transpose(1, 0, 2), *rest)
+
+
+@laid_out_otherwise.way("depthwise weights read as (k, H)", separable_convolution)
+def depthwise_transposed(step: Step, x: Any, depthwise: Any, *rest: Any) -> Any:
+    """The depthwise kernels written place by place."""
+    features, _, size = depthwise.shape
+    return step.right(x, depthwise.reshape(size, features).T[:, None, :], *rest)
+
+
+@laid_out_otherwise.way("heads and convolutions joined one by one", join_features)
+def joined_by_head(step: Step, x: Any, y: Any) -> Any:
+    """A head of attention, then one of convolutions, in turn."""
+    heads = int(step.config.attention_heads)
+    both = np.stack([array.reshape(*array.shape[:-1], heads, -1) for array in (x, y)], axis=-2)
+    return both.reshape(*x.shape[:-1], -1)
+
+
+@laid_out_otherwise.way("features of both joined one by one", join_features)
+def joined_by_feature(step: Step, x: Any, y: Any) -> Any:
+    """A feature of attention, then one of convolutions, in turn."""
+    return np.stack([x, y], axis=-1).reshape(*x.shape[:-1], -1)

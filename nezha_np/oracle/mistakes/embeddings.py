@@ -21,12 +21,14 @@ from nezha_np.oracle.mistakes.mistake import (
     mistake,
     nothing,
 )
+from nezha_np.oracle.mistakes.narrowing import narrow
 from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, interleaved
 from nezha_np.oracle.replay import At, Changes, Step
 
 EMBEDDINGS: list[Mistake] = []
 WORDS, TYPES = "embeddings.word_embeddings", "embeddings.token_type_embeddings"
 POSITIONS = "embeddings.position_embeddings"
+MOST_LOOKED_UP = 10**8  # tokens times rows
 
 # --------------------------------------------------------------------------------------------------------- token types
 
@@ -47,6 +49,20 @@ def one_token_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
 token_types_ignored.way("left out", embedding, at=TYPES)(nothing)
 
 
+@token_types_ignored.way("all of type 1", embedding, at=TYPES)
+def last_token_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+    """Every token of the last type."""
+    return step.right(np.full_like(ids, weight.shape[0] - 1), weight, **options)
+
+
+@token_types_ignored.way("those of the first text for all", embedding, at=TYPES)
+def types_of_first(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+    """The token types of the first text for the whole batch."""
+    if len(ids) < 2:
+        raise ValueError("there is one text alone")
+    return step.right(np.broadcast_to(ids[:1], ids.shape), weight, **options)
+
+
 @token_types_ignored.way("turned round", embedding, at=TYPES)
 def other_token_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
     """The last type for the first, and so on."""
@@ -61,6 +77,7 @@ positions_added = mistake(
     does="the port adds absolute positions to the word embeddings",
     right="to add none: this model's positions are relative, and enter attention alone",
     families=NEZHA_AND_BERT,
+    fits_any_numbers=True,
 )
 
 
@@ -156,6 +173,28 @@ positions_off.add_way(
 )
 positions_off.add_way("tokens alone, from padding_idx + 1", positions_from(positions_of_tokens))
 
+positions_off.add_way(
+    "over the whole batch",
+    positions_from(lambda step, ids: np.arange(ids.size).reshape(ids.shape) % step.config.max_position_embeddings),
+)
+positions_off.add_way("0 for all", positions_from(lambda step, ids: 0 * ids))
+positions_off.add_way("from the last to the first", positions_from(lambda step, ids: np.flip(ids, axis=-1)))
+positions_off.add_way("by text in place of token", positions_from(lambda step, ids: by_text(ids)))
+
+
+def by_text(ids: Any) -> Any:
+    """The number of the text for each of its tokens."""
+    return np.broadcast_to(np.arange(ids.shape[0])[:, None], ids.shape)
+
+
+@positions_off.way("from 0 again with each token type", embedding, at=POSITIONS)
+def of_each_type(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+    """Positions that start anew with the second part of a pair."""
+    types = np.asarray(step.inputs["token_type_ids"])
+    first = np.where((types != 0).any(axis=1), (types != 0).argmax(axis=1), types.shape[1])[:, None]
+    return step.right(np.where(ids >= first, ids - first, ids), weight, **options)
+
+
 # --------------------------------------------------------------------------------------------------------- word pieces
 
 words_multiplied = mistake(
@@ -191,6 +230,84 @@ def row_moved_by(offset: int) -> Changes:
 
 ids_off.add_way("row id − 1", row_moved_by(-1))
 ids_off.add_way("row id + 1", row_moved_by(1))
+
+ids_wrapped = mistake(
+    EMBEDDINGS,
+    "ids in a narrow integer",
+    does="ids are kept in an integer type that is too small for the vocabulary, or cut off at a number",
+    right="int32 or wider",
+)
+
+
+def ids_by(function: Callable[[Any, int], Any]) -> Changes:
+    """Look up another id: of the ids and V."""
+
+    def change(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+        other = function(np.asarray(ids, np.int64), int(weight.shape[0]))
+        if (other == ids).all() or (other < -weight.shape[0]).any() or (other >= weight.shape[0]).any():
+            raise ValueError("no id is changed, or there is no such row")
+        return step.right(np.asarray(other % weight.shape[0]), weight, **options)
+
+    return {embedding: At(WORDS, change)}
+
+
+def last_bits(bits: int) -> Callable[[Any, int], Any]:
+    """The remainder of a power of 2."""
+    return lambda ids, V: ids % 2**bits
+
+
+def signed(bits: int, least: int) -> Callable[[Any, int], Any]:
+    """The two's complement of the last bits, negative numbers as `least` at least."""
+    return lambda ids, V: np.maximum((ids + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1), least)
+
+
+def at_most(number: int) -> Callable[[Any, int], Any]:
+    """Larger ids as this one."""
+    return lambda ids, V: np.minimum(ids, number)
+
+
+def ids_in(dtype: str) -> Callable[[Any, int], Any]:
+    """Ids in floats of few digits."""
+    return lambda ids, V: narrow(ids * 1.0, dtype).astype(int)
+
+
+for bits in (4, 8, 10, 12, 16):
+    ids_wrapped.add_way(f"the last {bits} bits", ids_by(last_bits(bits)))
+for bits in (4, 8, 16):
+    ids_wrapped.add_way(f"int{bits}, negative ones from the end", ids_by(signed(bits, -(2**bits))))
+    ids_wrapped.add_way(f"int{bits}, negative ones as 0", ids_by(signed(bits, 0)))
+    ids_wrapped.add_way(f"at most {2 ** (bits - 1) - 1}", ids_by(at_most(2 ** (bits - 1) - 1)))
+for dtype in ("float16", "bfloat16"):
+    ids_wrapped.add_way(f"rounded to {dtype}", ids_by(ids_in(dtype)))
+
+other_rows = mistake(
+    EMBEDDINGS,
+    "another row looked up",
+    does="some ids get the rows of others",
+    right="the row of each id",
+)
+
+
+@other_rows.recogniser
+def rows_of_others(evidence: Evidence) -> Ways:
+    """Recognise rows of the table that belong to other ids."""
+    if evidence.layer is not embedding:
+        return {}
+    ids, weight = np.asarray(evidence.arguments[0]), np.asarray(evidence.arguments[1])
+    theirs = evidence.theirs.reshape(-1, weight.shape[1])
+    flat = np.broadcast_to(ids, evidence.theirs.shape[:-1]).ravel()
+    if len(theirs) * len(weight) > MOST_LOOKED_UP:
+        return {}
+    squares = (weight * weight).sum(axis=1)
+    found = (squares - 2.0 * (theirs @ weight.T)).argmin(axis=1)
+    found = np.where((np.abs(weight[flat] - theirs) <= evidence.allowed).all(axis=1), flat, found)
+    made = weight[found].reshape(evidence.theirs.shape)
+    if (found == flat).all() or not evidence.is_explained_by(made):
+        return {}
+    pairs = list(dict.fromkeys((int(own), int(other)) for own, other in zip(flat, found, strict=True) if own != other))
+    said = ", ".join(f"{other} for {own}" for own, other in pairs[:5])
+    return evidence.replace_result(made, f"{said}{' …' if len(pairs) > 5 else ''}")
+
 
 padding_zero = mistake(
     EMBEDDINGS,

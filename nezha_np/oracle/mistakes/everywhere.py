@@ -79,6 +79,7 @@ dropout_left_on = mistake(
     "dropout left on",
     does="numbers are set to 0 at random, and the others scaled up",
     right="to apply dropout in training alone (model.eval())",
+    fits_any_numbers=True,
 )
 
 

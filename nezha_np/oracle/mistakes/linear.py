@@ -123,6 +123,7 @@ another_bias = mistake(
     "another bias",
     does="a linear layer adds other numbers than its bias, the same to every result",
     right="the checkpoint's bias",
+    fits_any_numbers=True,
 )
 
 
@@ -149,6 +150,7 @@ another_weight = mistake(
     "another weight",
     does="a linear layer's results are another linear map of its inputs",
     right="the map that the checkpoint's weights make",
+    fits_any_numbers=True,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from nezha_np.layers import selection
 from nezha_np.layers.addition import add
 from nezha_np.layers.losses import IGNORE_INDEX, average, bce_with_logits, cross_entropy, mse
+from nezha_np.layers.softmax import softmax
 from nezha_np.oracle.mistakes.mistake import NEZHA_AND_BERT, Mistake, first, mistake, second
 from nezha_np.oracle.replay import Change, Step
 
@@ -186,3 +188,128 @@ halved = mistake(
 def half(step: Step, predictions: Any, targets: Any) -> Any:
     """Half of the mean."""
     return step.right(predictions, targets) / 2.0
+
+
+# ------------------------------------------------------------------------------------------------------ another loss
+
+smoothed = mistake(
+    LOSSES,
+    "labels smoothed",
+    does="the loss takes (1 − ε) of the right class and ε of all classes, as in training with label smoothing",
+    right="the right class alone",
+)
+
+
+def all_classes(logits: Any, labels: Any, ignore_index: int) -> Any:
+    """The mean over the labels that count of the mean of −log p over all classes."""
+    rows = np.asarray(logits, np.float64).reshape(-1, logits.shape[-1])
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    logs = rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
+    return -logs[np.asarray(labels).reshape(-1) != ignore_index].mean()
+
+
+def smoothed_by(epsilon: float) -> Change:
+    """Label smoothing of ε."""
+
+    def change(step: Step, logits: Any, labels: Any, *, ignore_index: int = IGNORE_INDEX) -> Any:
+        right = step.right(logits, labels, ignore_index=ignore_index)
+        return (1.0 - epsilon) * right + epsilon * all_classes(logits, labels, ignore_index)
+
+    return change
+
+
+for epsilon in (0.1, 0.05, 0.2, 0.01, 0.15, 0.25, 0.3):
+    smoothed.way(f"ε = {epsilon:g}", cross_entropy)(smoothed_by(epsilon))
+
+another_loss = mistake(
+    LOSSES,
+    "another loss",
+    does="the loss is another function of logits and labels",
+    right="the mean of −log p, or of (p − t)²",
+)
+
+
+@another_loss.way("log₂", cross_entropy, bce_with_logits)
+def in_bits(step: Step, logits: Any, labels: Any, **options: Any) -> Any:
+    """Logarithms of base 2."""
+    return step.right(logits, labels, **options) / math.log(2.0)
+
+
+@another_loss.way("log₁₀", cross_entropy, bce_with_logits)
+def in_digits(step: Step, logits: Any, labels: Any, **options: Any) -> Any:
+    """Logarithms of base 10."""
+    return step.right(logits, labels, **options) / math.log(10.0)
+
+
+@another_loss.way("of another sign", cross_entropy, mse, bce_with_logits)
+def negated(step: Step, logits: Any, labels: Any, **options: Any) -> Any:
+    """Mean log p in place of its negative."""
+    return -step.right(logits, labels, **options)
+
+
+@another_loss.way("of probabilities taken for logits", cross_entropy)
+def of_probabilities(step: Step, logits: Any, labels: Any, **options: Any) -> Any:
+    """A softmax of the softmax."""
+    return step.right(softmax(logits), labels, **options)
+
+
+@another_loss.way("a perplexity", cross_entropy)
+def perplexity(step: Step, logits: Any, labels: Any, **options: Any) -> Any:
+    """The exponential of the loss."""
+    return np.exp(step.right(logits, labels, **options))
+
+
+@another_loss.way("absolute error", mse)
+def absolute_error(step: Step, predictions: Any, targets: Any) -> Any:
+    """The mean of |p − t|."""
+    return np.abs(predictions - targets).mean()
+
+
+@another_loss.way("root of the mean square", mse)
+def root_of_mean(step: Step, predictions: Any, targets: Any) -> Any:
+    """The root of the squared error."""
+    return np.sqrt(step.right(predictions, targets))
+
+
+@another_loss.way("Huber's", mse)
+def huber(step: Step, predictions: Any, targets: Any) -> Any:
+    """Half of the square up to 1, and a line beyond."""
+    apart = np.abs(predictions - targets)
+    return np.where(apart < 1.0, 0.5 * apart * apart, apart - 0.5).mean()
+
+
+@another_loss.way("squared error of the logits", bce_with_logits)
+def square_of_logits(step: Step, logits: Any, targets: Any) -> Any:
+    """(z − t)² in place of a cross-entropy."""
+    return ((logits - targets) ** 2).mean()
+
+
+other_labels = mistake(
+    LOSSES,
+    "other labels",
+    does="the loss takes other labels than those that are given",
+    right="the label of each text or token as it is",
+)
+
+
+def labels_by(function: Callable[[Any, int], Any]) -> Change:
+    """Other classes: of the labels and how many classes there are."""
+
+    def change(step: Step, logits: Any, labels: Any, *, ignore_index: int = IGNORE_INDEX) -> Any:
+        classes = int(logits.shape[-1])
+        other = np.where(labels == ignore_index, ignore_index, function(labels, classes))
+        if (other == labels).all():
+            raise ValueError("these are the labels")
+        return step.right(logits, other, ignore_index=ignore_index)
+
+    return change
+
+
+other_labels.way("inverted, C − 1 − label", cross_entropy)(labels_by(lambda labels, classes: classes - 1 - labels))
+other_labels.way("next-sentence labels inverted", cross_entropy, at="next_sentence_loss")(
+    labels_by(lambda labels, classes: classes - 1 - labels)
+)
+other_labels.way("label + 1", cross_entropy)(labels_by(lambda labels, classes: (labels + 1) % classes))
+other_labels.way("label − 1", cross_entropy)(labels_by(lambda labels, classes: (labels - 1) % classes))
+other_labels.way("in reverse order", cross_entropy)(labels_by(lambda labels, classes: labels[::-1]))
+other_labels.way("0 for all", cross_entropy)(labels_by(lambda labels, classes: 0 * labels))

@@ -87,6 +87,9 @@ class Mistake:
         Whether all its changes belong together: a part of them alone is another mistake.
     of_rounding : bool
         Whether it is a matter of rounding, and so cannot move a step by more than a part of its largest number.
+    fits_any_numbers : bool
+        Whether what is fitted has so many free numbers that it comes close to nearly anything: then a difference of a
+        few roundings is not enough.
     ways : dict of str to (dict of layers to functions)
         The changes of each way to make it; the key says which way, "" where there is one alone.
     recognise : callable or None
@@ -99,6 +102,7 @@ class Mistake:
     families: tuple[str, ...] = ALL
     indivisible: bool = False
     of_rounding: bool = False
+    fits_any_numbers: bool = False
     ways: dict[str, Changes] = dataclasses.field(default_factory=dict)
     recognise: Recogniser | None = None
 
@@ -150,6 +154,7 @@ def mistake(
     families: tuple[str, ...] = ALL,
     indivisible: bool = False,
     of_rounding: bool = False,
+    fits_any_numbers: bool = False,
 ) -> Mistake:
     """Write a mistake down in a part of the catalogue, to which its ways are added below it.
 
@@ -157,7 +162,7 @@ def mistake(
     ----------
     part : list of Mistake
         The part of the catalogue. The order in which mistakes are written down decides where two explain as much.
-    name, does, right, families, indivisible, of_rounding
+    name, does, right, families, indivisible, of_rounding, fits_any_numbers
         As `Mistake` has them.
 
     Returns
@@ -176,7 +181,7 @@ def mistake(
     >>> norms[0].sentence, [layer.__name__ for layer in norms[0].ways[""]]
     ('a layer_norm is left out; right is to apply it', ['layer_norm'])
     """
-    part.append(Mistake(name, does, right, families, indivisible, of_rounding))
+    part.append(Mistake(name, does, right, families, indivisible, of_rounding, fits_any_numbers))
     return part[-1]
 
 

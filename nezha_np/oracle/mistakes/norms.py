@@ -37,8 +37,25 @@ def with_eps(eps: float) -> Changes:
     return {layer_norm: lambda step, x, weight, bias, **options: step.right(x, weight, bias, eps=eps)}
 
 
-for number in (1e-5, 1e-6, 1e-12, 1e-3):
+for number in (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1e-10, 1e-4, 1e-2, 1e-1, 0.0):
     another_eps.add_way(written(number), with_eps(number))
+
+
+@another_eps.recogniser
+def fitted_eps(evidence: Evidence) -> Ways:
+    """Recognise any other ε: by it each token is divided by √((σ² + ε′) / (σ² + ε)) more."""
+    if evidence.layer is not layer_norm:
+        return {}
+    x, _, bias = evidence.arguments
+    right, theirs = evidence.right - bias, evidence.theirs - bias
+    with np.errstate(all="ignore"):
+        divided = (right * right).sum(axis=-1) / (right * theirs).sum(axis=-1)
+    variance = x.var(axis=-1)
+    found = np.median(divided**2 * (variance + evidence.options["eps"]) - variance)
+    if not np.isfinite(found) or found <= 0.0:
+        return {}
+    return {written(eps): with_eps(eps) for eps in (float(f"{found:.1g}"), float(f"{found:.2g}"), float(found))}
+
 
 eps_outside = mistake(
     NORMS,
@@ -119,6 +136,7 @@ another_weight_or_bias = mistake(
     "another weight or bias of a norm",
     does="layer_norm multiplies by other numbers than its weight, or adds others than its bias",
     right="to take the checkpoint's (old files call them gamma and beta)",
+    fits_any_numbers=True,
 )
 
 

@@ -11,6 +11,7 @@ from nezha_np.layers.masks import as_constant
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.oracle.mistakes.distances import by_rows, by_vectors, clipped
 from nezha_np.oracle.mistakes.mistake import NEZHA, Evidence, Mistake, Ways, mistake
+from nezha_np.oracle.mistakes.narrowing import HALF, narrow
 from nezha_np.oracle.mistakes.sinusoids import frequencies, halves, interleaved
 from nezha_np.oracle.mistakes.their_table import (
     ARRANGEMENTS,
@@ -74,6 +75,16 @@ def with_table(make: Callable[[Any, int, int], Any]) -> Changes:
             "relative_positions", lambda step, table: make(step.config, table.shape[0] // 2, table.shape[1])
         )
     }
+
+
+def with_table_by(function: Callable[[Any], Any]) -> Changes:
+    """A function of the right table."""
+    return {as_constant: At("relative_positions", lambda step, table: function(table))}
+
+
+def narrowed_table(dtype: str) -> Callable[[Any], Any]:
+    """Rounding to a dtype."""
+    return lambda table: narrow(table, dtype)
 
 
 another_reach = mistake(
@@ -168,6 +179,55 @@ other_wavelengths.add_way(
 )
 
 
+def by_feature(factor: float) -> Callable[[int], Any]:
+    """An exponent for each feature: factor · j/D for feature j, so that sine and cosine have no angle in common."""
+    return lambda size: 10000.0 ** (-factor * np.arange(size) / size)
+
+
+def of_each_feature(angle: np.ndarray) -> np.ndarray:
+    """The sine of the angles of even features, the cosine of those of odd ones."""
+    of_each: np.ndarray = np.where(np.arange(angle.shape[-1]) % 2 == 0, np.sin(angle), np.cos(angle))
+    return of_each
+
+
+other_wavelengths.add_way("exponent j/D for each feature j", with_angles(of_each_feature, by_feature(1.0)))
+other_wavelengths.add_way("exponent 2j/D for each feature j", with_angles(of_each_feature, by_feature(2.0)))
+other_wavelengths.add_way(
+    "a whole turn shorter, 2π in the angle",
+    with_angles(interleaved, lambda size: 2.0 * np.pi * frequencies(size)),
+)
+
+narrow_table = mistake(
+    POSITION_TABLE,
+    "table in a narrower dtype",
+    does="the table, its angles or their frequencies are rounded to a narrower dtype",
+    right="to compute them in float64, and to round the table to the port's dtype",
+    families=NEZHA,
+)
+
+
+def angles_in(dtype: str, *, of_frequencies: bool) -> Changes:
+    """Angles rounded to a dtype, and the frequencies that they are made of too."""
+
+    def make(config: Any, K: int, D: int) -> np.ndarray:
+        frequency = narrow(frequencies(D), dtype) if of_frequencies else frequencies(D)
+        return interleaved(narrow(np.arange(2.0 * K + 1)[:, None] * frequency, dtype))
+
+    return with_table(make)
+
+
+def frequencies_in(dtype: str) -> Changes:
+    """Frequencies in a dtype, and the rest exact."""
+    return with_angles(interleaved, lambda size: narrow(frequencies(size), dtype))
+
+
+for dtype in HALF:
+    narrow_table.add_way(f"rounded to {dtype}", with_table_by(narrowed_table(dtype)))
+    narrow_table.add_way(f"angles in {dtype}", angles_in(dtype, of_frequencies=False))
+    narrow_table.add_way(f"angles and frequencies in {dtype}", angles_in(dtype, of_frequencies=True))
+    narrow_table.add_way(f"frequencies in {dtype}", frequencies_in(dtype))
+
+
 @other_wavelengths.recogniser
 def other_waves(evidence: Evidence) -> Ways:
     """Recognise a table of sines and cosines of other angles: of row · base^(−2i/D), or of any multiple of the row."""
@@ -231,13 +291,31 @@ trained_table = mistake(
     "perhaps a trained one",
     right="the fixed table, which is in no checkpoint",
     families=NEZHA,
+    fits_any_numbers=True,
 )
+
+
+def is_of_other_numbers(evidence: Evidence, table: np.ndarray) -> bool:
+    """Whether a table is neither close to the right one nor made of waves: those have a reason of their own."""
+    known = ~np.isnan(table)
+    right = right_table(evidence)
+    if not (np.abs(table - right)[known] > 0.1 * np.abs(right).max()).mean() > 0.5:
+        return False
+    middle, around = table[1:-1], table[2:] + table[:-2]  # sin and cos of p f: t(p + 1) + t(p − 1) = 2 cos(f) t(p)
+    whole = ~np.isnan(middle + around).any(axis=1)
+    middle, around = middle[whole], around[whole]
+    if len(middle) < 3:
+        return True
+    with np.errstate(all="ignore"):
+        turn = (middle * around).sum(axis=0) / (middle * middle).sum(axis=0)
+        left = np.sqrt(((around - turn * middle) ** 2).mean(axis=0) / (around * around).mean(axis=0))
+    return bool(np.nanmedian(left) > 0.1)
 
 
 @trained_table.recogniser
 def fitted_table(evidence: Evidence) -> Ways:
     """Recognise a table of other numbers, where they are no rows of the right one, and no sines and cosines."""
     table = their_table(evidence)
-    if table is None or other_rows(evidence) or other_waves(evidence):
+    if table is None or other_rows(evidence) or other_waves(evidence) or not is_of_other_numbers(evidence, table):
         return {}
     return {"": of_table(evidence, np.where(np.isnan(table), right_table(evidence), table))}

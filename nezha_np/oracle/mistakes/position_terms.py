@@ -121,6 +121,46 @@ without_sign = mistake(
 without_sign.add_way("|distance| + K", by_rows(lambda distance, K: clipped(np.abs(distance), K)))
 without_sign.add_way("|distance|", by_rows(lambda distance, K: np.minimum(np.abs(distance), K)))
 
+distance_off = mistake(
+    POSITION_TERMS,
+    "relative distance off",
+    does="the distance is moved by one, scaled, or cut before it is looked up",
+    right="key − query",
+    families=NEZHA,
+)
+
+
+def of_other_distance(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
+    """The row of another distance."""
+    return lambda distance, K: clipped(function(distance), K)
+
+
+for way, other in (
+    ("key − query + 1", lambda distance: distance + 1),
+    ("key − query − 1", lambda distance: distance - 1),
+    ("query − key + 1", lambda distance: 1 - distance),
+    ("query − key − 1", lambda distance: -1 - distance),
+    ("twice the distance", lambda distance: 2 * distance),
+    ("half of the distance", lambda distance: distance // 2),
+    ("0 for keys before", lambda distance: np.maximum(distance, 0)),
+    ("0 for keys after", lambda distance: np.minimum(distance, 0)),
+    ("−|distance|", lambda distance: -np.abs(distance)),
+    ("the key's position", lambda distance: np.broadcast_to(np.arange(distance.shape[1]), distance.shape)),
+    ("the query's position", lambda distance: np.broadcast_to(np.arange(distance.shape[0])[:, None], distance.shape)),
+    ("0 for all", lambda distance: 0 * distance),
+):
+    distance_off.add_way(way, by_rows(of_other_distance(other)))
+
+in_one_term = mistake(
+    POSITION_TERMS,
+    "relative distance reversed in one term",
+    does="keys or values take the distance as query − key, the other term rightly",
+    right="key − query in both",
+    families=NEZHA,
+)
+for which, layer in (("in keys", position_scores), ("in values", position_context)):
+    in_one_term.add_way(which, {layer: by_rows(lambda distance, K: clipped(-distance, K))[layer]})
+
 cached_elsewhere = mistake(
     POSITION_TERMS,
     "cached queries at another position",

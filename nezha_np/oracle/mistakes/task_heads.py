@@ -110,12 +110,49 @@ untied = mistake(
     "decoder untied",
     does="the logits are another linear map of the hidden states",
     right="the word embeddings as the decoder's matrix",
+    fits_any_numbers=True,
 )
 
 
 @untied.recogniser
 def another_decoder(evidence: Evidence) -> Ways:
-    """Recognise another matrix of the decoder."""
+    """Recognise another matrix of a decoder that is tied."""
+    if not evidence.step.config.tie_word_embeddings:
+        return {}
+    return another_matrix(evidence, of_decoders=True)
+
+
+tied = mistake(
+    TASK_HEADS,
+    "decoder tied",
+    does="the decoder multiplies by the word embeddings",
+    right="a matrix of its own: the configuration says tie_word_embeddings = false",
+)
+
+
+@tied.way("", linear, at=LM_DECODERS)
+def by_word_embeddings(step: Step, x: Any, weight: Any, *bias: Any) -> Any:
+    """The word embeddings in place of the decoder's own matrix."""
+    words = step.weights["embeddings.word_embeddings.weight"]
+    if step.config.tie_word_embeddings or words.shape != weight.shape:
+        raise ValueError("the decoder is tied, or cannot be")
+    return step.right(x, words, *bias)
+
+
+another_decoder_matrix = mistake(
+    TASK_HEADS,
+    "another decoder",
+    does="the logits are another linear map of the hidden states",
+    right="that of the decoder's own matrix",
+    fits_any_numbers=True,
+)
+
+
+@another_decoder_matrix.recogniser
+def another_own_decoder(evidence: Evidence) -> Ways:
+    """Recognise another matrix of a decoder that is not tied."""
+    if evidence.step.config.tie_word_embeddings:
+        return {}
     return another_matrix(evidence, of_decoders=True)
 
 
@@ -180,3 +217,37 @@ ends_swapped = mistake(
 def other_column(step: Step, x: Any, *, index: int) -> Any:
     """The other one of two columns."""
     return step.right(x, index=1 - index)
+
+
+regrouped = mistake(
+    TASK_HEADS,
+    "choices grouped otherwise",
+    does="the scores of the choices are put into texts in another order",
+    right="(B·C, 1) → (B, C): the choices of a text follow one another",
+)
+
+
+@regrouped.way("choice by choice", selection.by_choice)
+def by_text_first(step: Step, x: Any, *, choices: int) -> Any:
+    """(C, B) in place of (B, C)."""
+    return x.reshape(choices, -1).T
+
+
+@regrouped.way("in reverse", selection.by_choice)
+def choices_reversed(step: Step, x: Any, *, choices: int) -> Any:
+    """The last choice first."""
+    return step.right(x, choices=choices)[:, ::-1]
+
+
+classes_exchanged = mistake(
+    TASK_HEADS,
+    "classes in another order",
+    does="the logits of the classes come in another order",
+    right="class 0 first; of the next sentence, 0 for one that follows",
+)
+
+
+@classes_exchanged.way("in reverse", linear, at=("cls.seq_relationship", "classifier", "classifier.out_proj"))
+def last_class_first(step: Step, *arguments: Any) -> Any:
+    """The last class first."""
+    return step.right(*arguments)[..., ::-1]
