@@ -147,6 +147,20 @@ def test_an_array_of_another_shape_and_nan_are_shown(bundle):
     assert steps["encoder.layer.0.output"]["level"] == HIGHEST and not steps["encoder.layer.0.output"]["agrees"]
 
 
+def test_what_differs_at_masked_tokens_alone_can_be_left_out(bundle):
+    theirs = port(bundle)
+    name = "encoder.layer.1.output.LayerNorm"
+    theirs = {name: np.where(MASK[:, :, None] == 1, theirs[name], 0.0).astype("float32")}
+    assert not read(nz.oracle.report(bundle, theirs))["agrees"]
+    assert read(nz.oracle.report(bundle, theirs, ignore_masked=True))["agrees"]
+
+
+def test_a_bundle_without_tolerances_gets_quick_ones_as_the_doctor_gives_it(bundle):
+    bare = nz.oracle.record(bundle.weights(), IDS, tolerances=None)
+    theirs = {"embeddings": bare.trace["embeddings"].astype("float32")}
+    assert read(nz.oracle.report(bare, theirs))["agrees"]
+
+
 def test_a_wrong_gradient_stands_in_the_backward_pass(bundle):
     name = "gradients/encoder.layer.1.output.dense.bias"
     gradients = {key: value for key, value in bundle.arrays.items() if key.startswith("gradients/")}

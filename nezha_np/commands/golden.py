@@ -76,6 +76,7 @@ def add(commands: Subparsers) -> None:
         epilog="example: nezha-np golden report golden.safetensors theirs.safetensors -o report.html",
     )
     add_comparison_options(report, json=False)
+    add_masked_option(report)
     report.add_argument("-o", "--output", required=True, metavar="OUT", help="the page; - for standard output")
     report.add_argument("--model", metavar="PATH", help="the checkpoint, where the bundle neither holds nor finds it")
     report.add_argument("--force", action="store_true", help="replace OUT if it is there")
@@ -335,6 +336,7 @@ def run_report(options: argparse.Namespace) -> int:
             read_bundle(options.bundle),
             options.theirs,
             weights=options.model,
+            ignore_masked=options.ignore_masked,
             progress=progress,
             **matching_options(options),
         )

@@ -35,11 +35,13 @@ from nezha_np.oracle.description import OF_KEYS, axes_of
 from nezha_np.oracle.diagnosis import Diagnosis, Finding
 from nezha_np.oracle.differences import difference
 from nezha_np.oracle.doctor import diagnose
+from nezha_np.oracle.masked_tokens import without_masked
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, MISTAKES
 from nezha_np.oracle.progress import Progress
 from nezha_np.oracle.replay import At, Replay, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.step_tolerances import allowed_differences
+from nezha_np.oracle.tolerances import quick_tolerances
 from nezha_np.pages.page import fill_page
 from nezha_np.weights.weights import Weights
 
@@ -59,6 +61,7 @@ def report(
     names: str | None = None,
     transposed: bool = False,
     dtype: str | None = None,
+    ignore_masked: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Write a page that shows where another implementation's numbers part from a bundle's, and why.
@@ -67,7 +70,7 @@ def report(
     ----------
     bundle : Bundle or path
         The golden pass.
-    theirs, rename, names, transposed, dtype
+    theirs, rename, names, transposed, dtype, ignore_masked
         As for `nezha_np.oracle.compare`.
     weights, progress
         As for `nezha_np.oracle.diagnose`.
@@ -101,6 +104,7 @@ def report(
         names=names,
         transposed=transposed,
         dtype=dtype,
+        ignore_masked=ignore_masked,
         progress=progress,
     )
     return fill(shown)
@@ -132,6 +136,7 @@ def compute(
     theirs: Mapping[str, Any] | Callable[..., Any] | Bundle | str | Path,
     *,
     weights: Weights | str | Path | None = None,
+    ignore_masked: bool = False,
     progress: Progress | None = None,
     **matching: Any,
 ) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def compute(
 
     Parameters
     ----------
-    bundle, theirs, weights, progress, **matching
+    bundle, theirs, weights, ignore_masked, progress, **matching
         The arguments of `report`, which describes them.
 
     Returns
@@ -159,9 +164,13 @@ def compute(
     if callable(theirs) and not isinstance(theirs, Mapping):
         theirs = call(theirs, bundle)
     own = bundle.weights(weights)
+    if bundle.tolerances_by is None:
+        bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
     aligned = align(bundle, theirs, **matching)
+    if ignore_masked:
+        aligned = dataclasses.replace(aligned, arrays=without_masked(bundle, aligned.arrays))
     compared = compare_aligned(bundle, aligned)
-    diagnosis = diagnose(bundle, theirs, weights=own, progress=progress, **matching)
+    diagnosis = diagnose(bundle, theirs, weights=own, ignore_masked=ignore_masked, progress=progress, **matching)
     replayed = _golden_replay(bundle, own)
     steps = list(_steps(bundle, compared, diagnosis, replayed))
     _add_maps(steps, bundle, aligned)
