@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,15 @@ def main() -> None:
         except OSError:  # who asked is gone: what it has left undone is removed on the way out
             sys.exit(1)
 
+    try:
+        _answer_all(answer)
+    finally:
+        # Nothing is left to be removed; while the interpreter ends, an exception of `_end` would be printed.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _answer_all(answer: Callable[..., None]) -> None:
+    """Compute the shards whose numbers come, and say so."""
     job = json.loads(sys.stdin.readline())
     opened: tuple[Task, Manifest] | None = None
     for line in iter(sys.stdin.readline, ""):
