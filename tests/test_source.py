@@ -24,6 +24,9 @@ DEFINITIONS = [
     *(PACKAGE / "model" / f"{name}.py" for name in ("model", "heads")),
 ]
 
+# What the examples of some modules need besides the dependencies.
+NEEDED = {"nezha_np.kernels.cu": "cupy", "nezha_np.files.parquet": "pyarrow"}
+
 # Imports point downwards only: a room may import what stands before it, and what stands in it.
 ORDER = (
     "arrays",
@@ -64,8 +67,9 @@ def names_in(module):
 
 @pytest.mark.parametrize("name", ["nezha_np", *MODULES])
 def test_every_example_in_a_docstring_runs(name):
-    if name.startswith("nezha_np.kernels.cu"):
-        pytest.importorskip("cupy", reason="CuPy is not installed")
+    for beginning, needed in NEEDED.items():
+        if name.startswith(beginning):
+            pytest.importorskip(needed, reason=f"{needed} is not installed")
     module = import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     objects = [(name, module), *names_in(module)]
