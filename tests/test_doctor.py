@@ -42,14 +42,21 @@ IDS = [f"{mistake.name}, {way}" if way else mistake.name for mistake, way in WAY
 # A number so large means never in float32 and float16 as well as their minimum does.
 UNSEEN = {
     ("mask of −1e4", "−1e9"),
+    ("decoder tied", ""),  # no bundle of the standard set has a decoder of its own
     # The vocabulary is smaller than these integers.
     ("ids in a narrow integer", "the last 16 bits"),
     ("ids in a narrow integer", "int8, negative ones from the end"),
     ("ids in a narrow integer", "int16, negative ones as 0"),
     ("part not computed", "features beyond tiles of 2 not added up, in linear"),  # there are 16 and 24 of them
 }
-# What comes before it is rounded to float16, and where it is rounded again a half becomes a whole unit.
-UNTOLD_IN_FLOAT16 = {("softmax in half precision", "in bfloat16")}
+# In float16 nothing tells these: what comes before it is rounded, and where it is rounded again a half becomes a whole
+# unit; a few numbers differ by a little more than roundings; a number becomes NaN.
+UNTOLD_IN_FLOAT16 = {
+    ("softmax in half precision", "in bfloat16"),
+    ("quantised linear layers", "weights int8 per tensor"),
+    ("quantised linear layers", "weights int8 per tensor, activations int8 per tensor"),
+    ("activation approximated", "Φ(x) alone"),
+}
 # What a hook on each torch module sees: its result, and nothing of what is computed between modules.
 MODULES = {
     *("embeddings", "word_embeddings", "token_type_embeddings", "position_embeddings", "embeddings_project"),

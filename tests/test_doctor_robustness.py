@@ -26,7 +26,9 @@ def test_each_step_alone_may_be_wrong_in_a_full_dump(bundle):
     right = {name: array.astype("float32") for name, array in bundle.trace.items() if "attention_mask" not in name}
     for name in list(right)[::7]:
         diagnosis = nz.oracle.diagnose(bundle, right | {name: noisy(bundle.trace[name])})
-        assert diagnosis.step is not None, name
+        if diagnosis.step is None:  # what follows from it is right, so it is an array of another name
+            assert not diagnosis.agrees and f"{name} " in str(diagnosis) and "a matter of names" in str(diagnosis)
+            continue
         assert "not in the catalogue" in str(diagnosis) or diagnosis.findings
 
 
