@@ -39,7 +39,7 @@ def main() -> None:
             window.execute_script(f"return document.getElementById('{name}').getBoundingClientRect().top + scrollY")
             for name in SECTIONS
         ]
-        clip = {"x": 0, "y": tops[0] - 16, "width": WIDTH, "height": tops[1] - tops[0], "scale": 0.5}
+        clip = {"x": 0, "y": tops[0] - 16, "width": WIDTH, "height": tops[1] - tops[0], "scale": 1}
         PICTURE.write_bytes(capture(window, clip))
 
 
