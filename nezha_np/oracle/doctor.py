@@ -17,7 +17,7 @@ import numpy as np
 from nezha_np.checks import listed
 from nezha_np.layers import losses
 from nezha_np.layers.dropout import unchanged
-from nezha_np.oracle.alignment import Theirs, align
+from nezha_np.oracle.alignment import Theirs, align, of_trace
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.closeness import apart, root_mean_square
 from nezha_np.oracle.comparison import compare_aligned, describe_row
@@ -120,21 +120,12 @@ class Doctor:
         self.rounded_weights = weights_in(weights, self.fast)
         self.rounded_inputs = inputs_in(bundle.inputs, self.fast)
         self.weights, self.inputs = weights_in(self.rounded_weights, exact), inputs_in(self.rounded_inputs, exact)
-        self.theirs = self._of_trace(theirs.arrays)
+        taken = of_trace(bundle, theirs.arrays)
+        self.theirs = {name: self._in_float64(name, array) for name, array in taken.items()}
         self.replayed = self.replay(self.theirs)
         self.made = self.replayed.made
         self.allowed, self.noise = self.rounding(self.made, self.theirs)
         self.differing = self.differing_of(self.made, self.allowed)
-
-    def _of_trace(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take what belongs to the trace, an output by the name of the intermediate that it is."""
-        trace_names = {id(array): name for name, array in self.bundle.trace.items()}
-        taken = {name: array for name, array in arrays.items() if name in self.bundle.trace}
-        for name, array in self.bundle.outputs.items():
-            theirs = arrays.get(f"outputs/{name}")
-            if theirs is not None and id(array) in trace_names:
-                taken.setdefault(trace_names[id(array)], theirs)
-        return {name: self._in_float64(name, taken[name]) for name in self.bundle.trace if name in taken}
 
     def _in_float64(self, name: str, array: np.ndarray) -> np.ndarray:
         """Bring an array to float64; what means never in a mask is float32's minimum, whatever they write for it."""
