@@ -19,7 +19,7 @@ from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mean_square
 from nezha_np.oracle.diagnosis import Finding
 from nezha_np.oracle.differences import magnitude
-from nezha_np.oracle.mistakes import Mistake
+from nezha_np.oracle.mistakes import Mistake, Sites
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import CANNOT, Changes, Replay
 
@@ -147,6 +147,23 @@ class Search:
         if any(finding.unexplained == 0 for finding in found):
             return found
         return found + self._at_some_steps(Tried(trial, list(dict.fromkeys(done.changed)), 1.0), count)
+
+    def near_the_fault(self, mistakes: list[Mistake], sites: Sites | None, count: Count) -> list[Finding]:
+        """Try what depends on the steps between their arrays, where these are few."""
+        if sites is None:
+            return []
+        trials = [
+            (mistake, way, changes)
+            for mistake in mistakes
+            if mistake.near is not None
+            for way, changes in mistake.near(sites)
+        ]
+        found = []
+        for trial in count.each(trials):
+            done = self._run(trial, None, quick=False)
+            if done is not None and done.changed:
+                found += list(self._finding(trial, None, done))
+        return found
 
     def _run(self, trial: Trial, only: str | None, *, quick: bool = True) -> Replay | None:
         """Make the step with a mistake; None: what comes after it cannot take its result."""

@@ -13,6 +13,7 @@ recognisers are told what is known of a step, fit these numbers, and return the 
 from __future__ import annotations
 
 from nezha_np.oracle.mistakes.activations import ACTIVATIONS
+from nezha_np.oracle.mistakes.altered import ALTERED
 from nezha_np.oracle.mistakes.approximations import APPROXIMATIONS
 from nezha_np.oracle.mistakes.attention import ATTENTION
 from nezha_np.oracle.mistakes.clipping import OF_CLIPPING
@@ -28,7 +29,7 @@ from nezha_np.oracle.mistakes.learned_distances import LEARNED_DISTANCES
 from nezha_np.oracle.mistakes.linear import LINEAR, too_few_rows
 from nezha_np.oracle.mistakes.losses import LOSSES
 from nezha_np.oracle.mistakes.masks import MASKS
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Sites
 from nezha_np.oracle.mistakes.norms import NORMS
 from nezha_np.oracle.mistakes.optimizers import OF_OPTIMIZERS
 from nezha_np.oracle.mistakes.other_masks import OTHER_MASKS
@@ -49,6 +50,7 @@ __all__ = [
     "Evidence",
     "GradientEvidence",
     "Mistake",
+    "Sites",
     "StepMistake",
     "too_few_rows",
 ]
@@ -67,6 +69,7 @@ PARTS: dict[str, list[Mistake]] = {
     "ConvBERT": OF_CONVBERT,
     "Approximations": APPROXIMATIONS,
     "Wrong places": WRONG_PLACES,
+    "Altered numbers": ALTERED,
     "Everywhere": [*EVERYWHERE, *COARSE_NUMBERS],
 }
 MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mistake in part)

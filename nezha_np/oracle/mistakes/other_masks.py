@@ -9,6 +9,7 @@ import numpy as np
 
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.masks import additive_mask
+from nezha_np.oracle.mistakes.embeddings import past_of
 from nezha_np.oracle.mistakes.masks import is_attended
 from nezha_np.oracle.mistakes.mistake import NEZHA_AND_BERT, Mistake, mistake
 from nezha_np.oracle.replay import Step
@@ -84,13 +85,13 @@ def of_both(step: Step, may: Any) -> Any:
     return may & np.swapaxes(may, -1, -2)
 
 
-def moved(by: int, beyond: bool) -> Attended:
-    """The mask of the key before, or after; what comes in at the end is attended to, or not."""
+def moved(by: int, beyond: bool | None) -> Attended:
+    """The mask of the key before, or after; what comes in at the end is attended to, or not; None: as the other end."""
 
     def attended(step: Step, may: Any) -> Any:
         turned = np.roll(may, by, axis=-1)
-        end = slice(None, by) if by > 0 else slice(by, None)
-        turned[..., end] = beyond
+        if beyond is not None:
+            turned[..., slice(None, by) if by > 0 else slice(by, None)] = beyond
         return turned
 
     return attended
@@ -189,6 +190,57 @@ def whole_tiles(size: int) -> Attended:
     return attended
 
 
+def without_last_tile(size: int) -> Attended:
+    """The keys of all tiles but the last, full or not."""
+
+    def attended(step: Step, may: Any) -> Any:
+        keys = may.shape[-1]
+        need(keys > size and keys % size == 0)  # else it is what is left of the tiles
+        return may & (np.arange(keys) < keys - size)
+
+    return attended
+
+
+def of_cache(step: Step, may: Any) -> Any:
+    """Every token of the cache, whatever the mask says of it."""
+    past = past_of(step)
+    need(0 < past < may.shape[-1])
+    return may | (np.arange(may.shape[-1]) < past)
+
+
+def of_new(step: Step, may: Any) -> Any:
+    """Of the tokens after the cache as many as come before, whatever the mask says of them."""
+    keys, past = may.shape[-1], past_of(step)
+    need(0 < past < keys)
+    before = np.arange(keys)[None, :] <= np.arange(may.shape[-2])[:, None] + (keys - may.shape[-2])
+    return may | ((np.arange(keys) >= past) & (before | (not step.config.is_decoder)))
+
+
+def not_of_cache(step: Step, may: Any) -> Any:
+    """The tokens after the cache alone."""
+    past = past_of(step)
+    need(0 < past < may.shape[-1])
+    return may & (np.arange(may.shape[-1]) >= past)
+
+
+def of_two(step: Step, may: Any) -> Any:
+    """Whether either the text's own mask or the next text's has 1."""
+    need(len(may) > 1)
+    return may | np.roll(may, -1, axis=0)
+
+
+def of_any_text(step: Step, may: Any) -> Any:
+    """The keys that any text of the batch attends to."""
+    need(len(may) > 1)
+    return np.broadcast_to(may.any(axis=0, keepdims=True), may.shape)
+
+
+def of_every_text(step: Step, may: Any) -> Any:
+    """The keys that all texts of the batch attend to."""
+    need(len(may) > 1)
+    return np.broadcast_to(may.all(axis=0, keepdims=True), may.shape)
+
+
 def near(distance: int) -> Attended:
     """The keys near the query."""
 
@@ -209,6 +261,8 @@ masking_by("moved by one to the right", moved(1, beyond=True))
 masking_by("moved by one to the right, the first key masked", moved(1, beyond=False))
 masking_by("moved by one to the left", moved(-1, beyond=False))
 masking_by("moved by one to the left, the last key attended to", moved(-1, beyond=True))
+masking_by("moved by one to the right, and round", moved(1, beyond=None))
+masking_by("moved by one to the left, and round", moved(-1, beyond=None))
 masking_by("the first keys, as many as it has", first_of_its_count)
 masking_by("the last keys, as many as it has", last_of_its_count)
 masking_by("all up to the last that it has", up_to_the_last)
@@ -222,8 +276,15 @@ masking_by("the token types in its place", of_types)
 masking_by("without the token itself", not_itself)
 masking_by("without the first key", without(0))
 masking_by("without the last key", without(-1))
-for size in (2, 4, 8):
+masking_by("with every token of the cache", of_cache)
+masking_by("with every new token", of_new)
+masking_by("without the cache", not_of_cache)
+masking_by("that of the next text too", of_two)
+masking_by("those of any text", of_any_text)
+masking_by("those of every text", of_every_text)
+for size in (2, 4, 8, 16, 32, 64):
     masking_by(f"without what is left of tiles of {size}", whole_tiles(size))
+    masking_by(f"without the last tile of {size}", without_last_tile(size))
 for distance in (1, 2, 3, 4):
     masking_by(f"keys at most {distance} away", near(distance))
 
