@@ -32,7 +32,9 @@ from nezha_np.oracle.mistakes.masks import MASKS
 from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Sites
 from nezha_np.oracle.mistakes.norms import NORMS
 from nezha_np.oracle.mistakes.optimizers import OF_OPTIMIZERS
+from nezha_np.oracle.mistakes.other_losses import OTHER_LOSSES
 from nezha_np.oracle.mistakes.other_masks import OTHER_MASKS
+from nezha_np.oracle.mistakes.other_softmax import OTHER_SOFTMAX
 from nezha_np.oracle.mistakes.position_table import POSITION_TABLE
 from nezha_np.oracle.mistakes.position_terms import POSITION_TERMS
 from nezha_np.oracle.mistakes.step_mistake import StepMistake
@@ -60,12 +62,12 @@ PARTS: dict[str, list[Mistake]] = {
     "Embeddings": EMBEDDINGS,
     "Norms and residuals": NORMS,
     "Linear layers": LINEAR,
-    "Attention": ATTENTION,
+    "Attention": [*ATTENTION, *OTHER_SOFTMAX],
     "Masks": [*MASKS, *OTHER_MASKS],
     "Relative positions": [*POSITION_TERMS, *POSITION_TABLE, *LEARNED_DISTANCES],
     "Activations": ACTIVATIONS,
     "Task heads": TASK_HEADS,
-    "Losses": LOSSES,
+    "Losses": [*LOSSES, *OTHER_LOSSES],
     "ConvBERT": OF_CONVBERT,
     "Approximations": APPROXIMATIONS,
     "Wrong places": WRONG_PLACES,

@@ -26,39 +26,25 @@ from nezha_np.mechanism import Layer
 from nezha_np.oracle.description import OF_KEYS, axes_of
 from nezha_np.oracle.mistakes.coarse_numbers import FLOATS, integers, last, whole
 from nezha_np.oracle.mistakes.everywhere import INPUTS, same, wrong_input
-from nezha_np.oracle.mistakes.mistake import Mistake, Near, Sites, mistake
+from nezha_np.oracle.mistakes.mistake import LAYER, Mistake, Near, Sites, mistake, of_every_layer
 from nezha_np.oracle.replay import At, Step
 
 ALTERED: list[Mistake] = []
 Alteration = Callable[[Any], Any]
-LAYER = "encoder.layer."
 NO_ARITHMETIC = (unchanged, as_constant, additive_mask, embedding)
 OF_LABELS = (cross_entropy, mse, bce_with_logits, average)
 MOST_OTHERS = 12  # arrays that are tried in place of an argument
 MOST_MOVED = 4  # by how many places numbers may have moved
 
 
-def of_every_layer(name: str) -> str:
-    """Make a pattern of the same step of every layer.
-
-    Examples
-    --------
-    >>> of_every_layer("encoder.layer.0.output.dense"), of_every_layer("pooler.dense")
-    ('encoder.layer.*.output.dense', 'pooler.dense')
-    """
-    if not name.startswith(LAYER):
-        return name
-    return f"{LAYER}*.{name.removeprefix(LAYER).partition('.')[2]}"
-
-
 # -------------------------------------------------------------------------------------------------------- other places
 
 ORDERS: dict[str, Callable[[int], Any]] = {
+    "{0}s in reverse": lambda count: np.arange(count)[::-1],
     "the first {0}'s for all": lambda count: np.zeros(count, int),
     "the last {0}'s for all": lambda count: np.full(count, count - 1),
     "the next {0}'s": lambda count: np.roll(np.arange(count), -1),
     "the {0}'s before it": lambda count: np.roll(np.arange(count), 1),
-    "{0}s in reverse": lambda count: np.arange(count)[::-1],
     "{0}s exchanged in pairs": lambda count: np.arange(count).reshape(-1, 2)[:, ::-1].ravel(),
     "{0}s of even and odd number apart": lambda count: np.arange(count).reshape(-1, 2).T.ravel(),
     "{0}s of two halves in turn": lambda count: np.arange(count).reshape(2, -1).T.ravel(),
@@ -130,7 +116,7 @@ def along_axes(axes: tuple[str, ...], x: np.ndarray, heads: int) -> Iterator[tup
         if what in ("token", "key", "query", "feature"):
             for by in (1, -1, 2, -2, 3, -3, 4, -4)[: 2 * MOST_MOVED]:
                 yield f"{what}s moved by {by}, and 0 from beyond".replace("-", "−"), moved(axis, by)
-        if what in ("feature", "row", "column") and count % heads == 0 and 2 < heads < count:
+        if what in ("feature", "row", "column") and count % heads == 0 and 1 < heads < count:
             yield f"{what}s cut as (D, N)", cut_as(axis, count // heads)
             yield f"{what}s cut as (N, D) of (D, N)", cut_as(axis, heads)
 
@@ -323,7 +309,7 @@ def steps_left_out(sites: Sites) -> Near:
     """Each step whose result has the shape of its first argument."""
     for name, (layer, arguments, _) in sites.calls.items():
         x = arguments[0]
-        if layer in NO_ARITHMETIC or not is_array(x) or np.shape(sites.made.get(name)) != x.shape:
+        if layer is add or layer in NO_ARITHMETIC or not is_array(x) or np.shape(sites.made.get(name)) != x.shape:
             continue
         yield name, {layer: At(of_every_layer(name), lambda step, x, *rest, **options: x)}
 

@@ -27,6 +27,7 @@ NEZHA_AND_BERT = (*NEZHA, *BERT)  # they have decoders, caches, cross-attention 
 WITH_LEARNED_POSITIONS = tuple(name for name in ALL if "position_embeddings" in FAMILIES[name].marks)
 # The linear layers that make a language model's logits.
 LM_DECODERS = tuple(dict.fromkeys(FAMILIES[name].decoder.removesuffix(".weight") for name in ALL))
+LAYER = "encoder.layer."
 ENOUGH = 4  # how many more equations than unknowns make a fit evidence
 
 Ways = Mapping[str, Changes]  # by which way
@@ -241,3 +242,16 @@ def first(step: Step, x: Any, *rest: Any, **options: Any) -> Any:
 def second(step: Step, x: Any, y: Any, *rest: Any, **options: Any) -> Any:
     """The second argument as it is."""
     return y
+
+
+def of_every_layer(name: str) -> str:
+    """Make a pattern of the same step of every layer.
+
+    Examples
+    --------
+    >>> of_every_layer("encoder.layer.0.output.dense"), of_every_layer("pooler.dense")
+    ('encoder.layer.*.output.dense', 'pooler.dense')
+    """
+    if not name.startswith(LAYER):
+        return name
+    return f"{LAYER}*.{name.removeprefix(LAYER).partition('.')[2]}"

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.attention import attention_probs, merge_heads
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
 from nezha_np.layers.masks import additive_mask
 from nezha_np.oracle.mistakes.embeddings import past_of
 from nezha_np.oracle.mistakes.masks import is_attended
-from nezha_np.oracle.mistakes.mistake import NEZHA_AND_BERT, Mistake, mistake
+from nezha_np.oracle.mistakes.mistake import ALL, Mistake, mistake
 from nezha_np.oracle.replay import Step
 
 OTHER_MASKS: list[Mistake] = []
@@ -291,9 +293,9 @@ for distance in (1, 2, 3, 4):
 rows_of_masked = mistake(
     OTHER_MASKS,
     "masked queries set to zero",
-    does="what masked queries attend to is set to 0",
+    does="what masked queries attend to, or their hidden states, are set to 0",
     right="to compute it as that of every other token: the mask is for keys",
-    families=NEZHA_AND_BERT,
+    families=ALL,
 )
 
 
@@ -303,3 +305,26 @@ def zero_rows(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any
     padding = np.asarray(step.inputs["attention_mask"])
     need(padding.ndim == 2 and padding.shape[1] == scores.shape[2] and not (padding != 0).all())
     return step.right(scores, mask, scale=scale) * (padding != 0)[:, None, :, None]
+
+
+def of_masked_tokens(step: Step, *arguments: Any, **options: Any) -> Any:
+    """Hidden states of 0 for masked tokens."""
+    y, padding = step.right(*arguments, **options), np.asarray(step.inputs["attention_mask"])
+    need(padding.ndim == 2 and y.ndim == 3 and padding.shape == y.shape[:2] and not (padding != 0).all())
+    return y * (padding != 0)[:, :, None]
+
+
+def at_ends_of_layers(step: Step, *arguments: Any, **options: Any) -> Any:
+    """The same, of the feed-forward network's norm alone."""
+    need(not step.name.endswith("attention.output.LayerNorm"))
+    return of_masked_tokens(step, *arguments, **options)
+
+
+rows_of_masked.way("in the context", merge_heads)(of_masked_tokens)
+rows_of_masked.way("after each layer", layer_norm, at="encoder.layer.*.output.LayerNorm")(at_ends_of_layers)
+rows_of_masked.way("after each block", layer_norm, at="encoder.**")(of_masked_tokens)
+rows_of_masked.way("in the embeddings", layer_norm, at="embeddings.LayerNorm")(of_masked_tokens)
+rows_of_masked.way(
+    "after embeddings and layers", layer_norm, at=("embeddings.LayerNorm", "encoder.layer.*.output.LayerNorm")
+)(at_ends_of_layers)
+rows_of_masked.way("in the values", linear, at="**.self.value")(of_masked_tokens)

@@ -100,6 +100,34 @@ def recognise_term_of_keys(evidence: Evidence) -> Ways:
     return evidence.replace_result(np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)]))
 
 
+of_another_factor = mistake(
+    POSITION_TERMS,
+    "position term of another factor",
+    does="the position term is subtracted, or multiplied or divided by √D, where it is added",
+    right="to add it as it is, and to divide the sum of both terms by √D",
+    families=NEZHA_AND_BERT,
+)
+
+
+def added_times(factor: Callable[[Step], float]) -> Callable[..., Any]:
+    """The second summand times a factor."""
+    return lambda step, x, y: step.right(x, factor(step) * y)
+
+
+FACTORS: dict[str, Callable[[Step], float]] = {
+    "multiplied by √D": lambda step: float(step.config.head_size) ** 0.5,
+    "divided by √D": lambda step: float(step.config.head_size) ** -0.5,
+    "multiplied by D": lambda step: float(step.config.head_size),
+    "divided by D": lambda step: 1.0 / step.config.head_size,
+    "subtracted": lambda step: -1.0,
+    "halved": lambda step: 0.5,
+}
+for way, of_term in FACTORS.items():
+    of_another_factor.way(f"{way} in the scores", add, at=SCORES)(added_times(of_term))
+    of_another_factor.way(f"{way} in the context", add, at=CONTEXT)(added_times(of_term))
+    if way in ("subtracted", "halved"):
+        of_another_factor.way(f"{way} in both", add, at=(SCORES, CONTEXT))(added_times(of_term))
+
 # ----------------------------------------------------------------------------------------------------------- distances
 
 reversed_distance = mistake(
@@ -148,6 +176,8 @@ for way, other in (
     ("the key's position", lambda distance: np.broadcast_to(np.arange(distance.shape[1]), distance.shape)),
     ("the query's position", lambda distance: np.broadcast_to(np.arange(distance.shape[0])[:, None], distance.shape)),
     ("0 for all", lambda distance: 0 * distance),
+    ("the last query's for all", lambda distance: np.broadcast_to(distance[-1:], distance.shape)),
+    ("the first query's for all", lambda distance: np.broadcast_to(distance[:1], distance.shape)),
 ):
     distance_off.add_way(way, by_rows(of_other_distance(other)))
 
