@@ -149,7 +149,7 @@ class Search:
         return found + self._at_some_steps(Tried(trial, list(dict.fromkeys(done.changed)), 1.0), count)
 
     def near_the_fault(self, mistakes: list[Mistake], sites: Sites | None, count: Count) -> list[Finding]:
-        """Try what depends on the steps between their arrays, where these are few."""
+        """Try what depends on the steps between their arrays, where these are few, until one explains everything."""
         if sites is None:
             return []
         trials = [
@@ -158,11 +158,13 @@ class Search:
             if mistake.near is not None
             for way, changes in mistake.near(sites)
         ]
-        found = []
+        found: list[Finding] = []
         for trial in count.each(trials):
             done = self._run(trial, None, quick=False)
-            if done is not None and done.changed:
-                found += list(self._finding(trial, None, done))
+            of_trial = list(self._finding(trial, None, done)) if done is not None and done.changed else []
+            found += of_trial
+            if any(finding.unexplained == 0 for finding in of_trial):
+                break
         return found
 
     def _run(self, trial: Trial, only: str | None, *, quick: bool = True) -> Replay | None:

@@ -40,15 +40,26 @@ MOST_MOVED = 4  # by how many places numbers may have moved
 # -------------------------------------------------------------------------------------------------------- other places
 
 ORDERS: dict[str, Callable[[int], Any]] = {
-    "{0}s in reverse": lambda count: np.arange(count)[::-1],
-    "the first {0}'s for all": lambda count: np.zeros(count, int),
-    "the last {0}'s for all": lambda count: np.full(count, count - 1),
-    "the next {0}'s": lambda count: np.roll(np.arange(count), -1),
-    "the {0}'s before it": lambda count: np.roll(np.arange(count), 1),
-    "{0}s exchanged in pairs": lambda count: np.arange(count).reshape(-1, 2)[:, ::-1].ravel(),
-    "{0}s of even and odd number apart": lambda count: np.arange(count).reshape(-1, 2).T.ravel(),
-    "{0}s of two halves in turn": lambda count: np.arange(count).reshape(2, -1).T.ravel(),
+    "{1} in reverse": lambda count: np.arange(count)[::-1],
+    "that of the first {0} for all": lambda count: np.zeros(count, int),
+    "that of the last {0} for all": lambda count: np.full(count, count - 1),
+    "that of the next {0}": lambda count: np.roll(np.arange(count), -1),
+    "that of the {0} before": lambda count: np.roll(np.arange(count), 1),
+    "{1} exchanged in pairs": lambda count: np.arange(count).reshape(-1, 2)[:, ::-1].ravel(),
+    "{1} of even and odd number apart": lambda count: np.arange(count).reshape(-1, 2).T.ravel(),
+    "{1} of two halves in turn": lambda count: np.arange(count).reshape(2, -1).T.ravel(),
 }
+
+
+def plural(what: str) -> str:
+    """Write a word for several.
+
+    Examples
+    --------
+    >>> plural("query"), plural("head")
+    ('queries', 'heads')
+    """
+    return f"{what.removesuffix('y')}ies" if what == "query" else f"{what}s"
 
 
 def in_order(axis: int, order: Callable[[int], Any]) -> Alteration:
@@ -109,16 +120,16 @@ def along_axes(axes: tuple[str, ...], x: np.ndarray, heads: int) -> Iterator[tup
         if count < 2:
             continue
         for way, order in ORDERS.items():
-            yield way.format(what), in_order(axis, order)
-        yield f"the mean of all {what}s for each", averaged(axis)
+            yield way.format(what, plural(what)), in_order(axis, order)
+        yield f"the mean of all {plural(what)} for each", averaged(axis)
         yield f"the first {what} left out", left_out(axis, 0)
         yield f"the last {what} left out", left_out(axis, -1)
         if what in ("token", "key", "query", "feature"):
             for by in (1, -1, 2, -2, 3, -3, 4, -4)[: 2 * MOST_MOVED]:
-                yield f"{what}s moved by {by}, and 0 from beyond".replace("-", "−"), moved(axis, by)
+                yield f"{plural(what)} moved by {by}, and 0 from beyond".replace("-", "−"), moved(axis, by)
         if what in ("feature", "row", "column") and count % heads == 0 and 1 < heads < count:
-            yield f"{what}s cut as (D, N)", cut_as(axis, count // heads)
-            yield f"{what}s cut as (N, D) of (D, N)", cut_as(axis, heads)
+            yield f"{plural(what)} cut as (D, N)", cut_as(axis, count // heads)
+            yield f"{plural(what)} cut as (N, D) of (D, N)", cut_as(axis, heads)
 
 
 def between_axes(axes: tuple[str, ...], x: np.ndarray) -> Iterator[tuple[str, Alteration]]:
@@ -127,10 +138,10 @@ def between_axes(axes: tuple[str, ...], x: np.ndarray) -> Iterator[tuple[str, Al
         order = list(range(x.ndim))
         order[a], order[b] = b, a
         if x.shape[a] == x.shape[b] and x.shape[a] > 1:
-            yield f"{axes[a]}s and {axes[b]}s exchanged", lambda x, order=tuple(order): x.transpose(order)
+            yield f"{plural(axes[a])} and {plural(axes[b])} exchanged", lambda x, order=tuple(order): x.transpose(order)
         elif min(x.shape[a], x.shape[b]) > 1:
-            yield f"{axes[a]}s and {axes[b]}s read in another order", written_as(tuple(order))
-            yield f"{axes[a]}s and {axes[b]}s written in another order", read_as(tuple(order))
+            yield f"{plural(axes[a])} and {plural(axes[b])} read in another order", written_as(tuple(order))
+            yield f"{plural(axes[a])} and {plural(axes[b])} written in another order", read_as(tuple(order))
 
 
 # ----------------------------------------------------------------------------------------------------------- functions

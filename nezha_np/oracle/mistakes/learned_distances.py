@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from nezha_np.layers.addition import add
 from nezha_np.layers.relative_key import key_distance_scores, query_distance_scores
 from nezha_np.oracle.mistakes.distances import distances
-from nezha_np.oracle.mistakes.mistake import BERT, Evidence, Mistake, Ways, first, mistake, nothing
-from nezha_np.oracle.replay import Changes, Step
+from nezha_np.oracle.mistakes.mistake import BERT, Evidence, Mistake, Near, Sites, Ways, first, mistake, nothing
+from nezha_np.oracle.replay import At, Call, Changes, Step
 
 LEARNED_DISTANCES: list[Mistake] = []
 
@@ -107,21 +107,37 @@ other_side = mistake(
 )
 
 
+def made_of_other_side(call: Call, others: Mapping[str, Any], name: str) -> tuple[str, np.ndarray] | None:
+    """Make k · E in place of q · E, or the other way round; None: it cannot be made."""
+    layer, arguments, options = call
+    scope, past = name.rpartition(".")[0], options.get("past", 0)
+    q, k = others.get(f"{scope}.q"), others.get(f"{scope}.all_k", others.get(f"{scope}.k"))
+    if layer not in (query_distance_scores, key_distance_scores) or q is None or k is None:
+        return None
+    weight = arguments[1]
+    if layer is query_distance_scores:
+        return "of the keys", key_distance_scores.definition(k, weight, queries=q.shape[2], past=past)
+    return "of the queries", query_distance_scores.definition(q, weight, keys=k.shape[2], past=past)
+
+
 @other_side.recogniser
 def of_other_side(evidence: Evidence) -> Ways:
     """Recognise k · E in place of q · E, or the other way round."""
-    layer = evidence.layer
-    scope, past = evidence.step.name.rpartition(".")[0], evidence.options.get("past", 0)
-    q, k = (evidence.others.get(f"{scope}.{name}") for name in ("q", "k"))
-    k = evidence.others.get(f"{scope}.all_k", k)
-    if layer not in (query_distance_scores, key_distance_scores) or q is None or k is None:
+    call = evidence.layer, evidence.arguments, dict(evidence.options)
+    found = made_of_other_side(call, evidence.others, evidence.step.name)
+    if found is None or not evidence.is_explained_by(found[1]):
         return {}
-    weight = evidence.arguments[1]
-    if layer is query_distance_scores:
-        made = key_distance_scores.definition(k, weight, queries=q.shape[2], past=past)
-        return evidence.replace_result(made, "of the keys") if evidence.is_explained_by(made) else {}
-    made = query_distance_scores.definition(q, weight, keys=k.shape[2], past=past)
-    return evidence.replace_result(made, "of the queries") if evidence.is_explained_by(made) else {}
+    return evidence.replace_result(found[1], found[0])
+
+
+@other_side.near_the_fault
+def of_other_side_between(sites: Sites) -> Near:
+    """Each such term between their arrays."""
+    for name, call in sites.calls.items():
+        found = made_of_other_side(call, sites.others, name)
+        if found is not None:
+            way, made = found
+            yield way, {call[0]: At(name, lambda step, *arguments, made=made, **options: made)}
 
 
 @distance_off.way("", query_distance_scores, key_distance_scores)

@@ -219,12 +219,20 @@ def plain_norm_of_norm(step: Step, x: Any, weight: Any, bias: Any, **options: An
     return step.right(step.right(x, weight, bias, **options), np.ones_like(weight), np.zeros_like(bias), **options)
 
 
-@applied_twice.way("after the last layer", model.encoder)
-def another_norm_at_the_end(step: Step, x: Any, w: Any, **options: Any) -> Any:
+def norm_at_the_end(eps: float | None) -> Callable[..., Any]:
     """A norm without weight and bias of what the encoder returns."""
-    last, *rest = step.right(x, w, **options)
-    ones = np.ones_like(last[0, 0])
-    return layer_norm.definition(last, ones, 0.0 * ones, eps=w.config.layer_norm_eps), *rest
+
+    def change(step: Step, x: Any, w: Any, **options: Any) -> Any:
+        last, *rest = step.right(x, w, **options)
+        ones = np.ones_like(last[0, 0])
+        least = w.config.layer_norm_eps if eps is None else eps
+        return layer_norm.definition(last, ones, 0.0 * ones, eps=least), *rest
+
+    return change
+
+
+applied_twice.way("after the last layer", model.encoder)(norm_at_the_end(None))
+applied_twice.way("after the last layer, with ε = 1e-5", model.encoder)(norm_at_the_end(1e-5))
 
 
 in_groups = mistake(
@@ -235,25 +243,29 @@ in_groups = mistake(
 )
 
 
-def norm_of_groups(size: Callable[[Step, int], int]) -> Callable[..., Any]:
-    """Mean and variance of groups of neighbouring features."""
+def norm_of_groups(size: Callable[[Step, int], int], own_eps: float | None = None) -> Callable[..., Any]:
+    """Mean and variance of groups of neighbouring features, with ε or another one."""
 
     def change(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
         count, group = x.shape[-1], size(step, x.shape[-1])
         if not 1 < group < count or count % group:
             raise ValueError("there are no such groups")
         y = x.reshape(*x.shape[:-1], -1, group)
-        y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + eps)
+        least = eps if own_eps is None else own_eps
+        y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + least)
         return y.reshape(x.shape) * weight + bias
 
     return change
 
 
-in_groups.way("of a head each", layer_norm)(norm_of_groups(lambda step, count: int(step.config.head_size)))
-for parts in (2, 4, 8, 32):
-    in_groups.way(f"{parts} of them", layer_norm)(norm_of_groups(lambda step, count, parts=parts: count // parts))
-for size in (4, 8, 16, 64, 128, 256):
-    in_groups.way(f"of {size} features", layer_norm)(norm_of_groups(lambda step, count, size=size: size))
+GROUPS: dict[str, Callable[[Step, int], int]] = {
+    "of a head each": lambda step, count: int(step.config.head_size),
+    **{f"{parts} of them": (lambda step, count, parts=parts: count // parts) for parts in (2, 4, 8, 32)},
+    **{f"of {size} features": (lambda step, count, size=size: size) for size in (4, 8, 16, 64, 128, 256)},
+}
+for way, size in GROUPS.items():
+    in_groups.way(way, layer_norm)(norm_of_groups(size))
+    in_groups.way(f"{way}, with ε = 1e-5", layer_norm)(norm_of_groups(size, 1e-5))
 
 norm_missing = mistake(NORMS, "norm missing", does="a layer_norm of the model is left out", right="to apply it")
 norm_missing.way("", layer_norm)(first)

@@ -118,6 +118,12 @@ def is_last_token(step: Step, logits: Any, labels: Any) -> Any:
     return np.arange(labels.shape[1]) == labels.shape[1] - 1
 
 
+def is_of_last_text(step: Step, logits: Any, labels: Any) -> Any:
+    """The labels of the last text."""
+    text = np.arange(len(labels)).reshape(-1, *(1,) * (labels.ndim - 1))
+    return text == len(labels) - 1
+
+
 other_ones_counted.way("0 left out", cross_entropy)(without(lambda step, logits, labels: labels == 0))
 other_ones_counted.way("the id of padding left out", cross_entropy)(without(is_padding))
 other_ones_counted.way("those of masked tokens left out", cross_entropy)(without(is_masked))
@@ -126,11 +132,7 @@ other_ones_counted.way("the last token's left out", cross_entropy)(without(is_la
 other_ones_counted.way("the first token's left out", cross_entropy)(
     without(lambda step, logits, labels: is_last_token(step, logits, labels)[::-1])
 )
-other_ones_counted.way("the last text's left out", cross_entropy)(
-    without(
-        lambda step, logits, labels: (np.arange(len(labels)) == len(labels) - 1).reshape(-1, *(1,) * (labels.ndim - 1))
-    )
-)
+other_ones_counted.way("the last text's left out", cross_entropy)(without(is_of_last_text))
 
 
 def moved_further(by: int) -> Change:
@@ -220,7 +222,7 @@ weighted.way("the sum without its maximum, not added back", cross_entropy)(
     against(lambda rows: sum_of(rows) - rows.max(axis=-1))
 )
 
-# -------------------------------------------------------------------------------------------- several labels, regression
+# ------------------------------------------------------------------------------------------ several labels, regression
 
 several = mistake(
     OTHER_LOSSES,

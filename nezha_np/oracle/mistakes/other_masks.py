@@ -253,6 +253,9 @@ def near(distance: int) -> Attended:
     return attended
 
 
+masking_by("with every token of the cache", of_cache)
+masking_by("with every new token", of_new)
+masking_by("without the cache", not_of_cache)
 masking_by("the first text's for all", of_text(0))
 masking_by("the last text's for all", of_text(-1))
 masking_by("the next text's", of_other_text)
@@ -278,9 +281,6 @@ masking_by("the token types in its place", of_types)
 masking_by("without the token itself", not_itself)
 masking_by("without the first key", without(0))
 masking_by("without the last key", without(-1))
-masking_by("with every token of the cache", of_cache)
-masking_by("with every new token", of_new)
-masking_by("without the cache", not_of_cache)
 masking_by("that of the next text too", of_two)
 masking_by("those of any text", of_any_text)
 masking_by("those of every text", of_every_text)

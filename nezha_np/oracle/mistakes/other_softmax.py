@@ -55,7 +55,7 @@ def over_the_root(step: Step, scores: Any, mask: Any = None, *, scale: float) ->
     return power / np.sqrt((power * power).sum(axis=-1, keepdims=True))
 
 
-def tiles_of(size: Callable[[int], int], rescaled: str) -> Changes:
+def tiles_of(size: Callable[[int], int], rescaled: str, *, halved: bool = False) -> Changes:
     """A softmax in tiles of keys with a running maximum, of which the sums or the numbers before are not rescaled."""
 
     def change(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
@@ -63,7 +63,8 @@ def tiles_of(size: Callable[[int], int], rescaled: str) -> Changes:
         keys, tile = scores.shape[-1], size(scores.shape[-1])
         if not 0 < tile < keys:
             raise ValueError("there is one tile alone")
-        own: Any = [logits[..., at : at + tile] for at in range(0, keys, tile)]
+        starts = [0, tile] if halved else range(0, keys, tile)
+        own: Any = np.split(logits, starts[1:], axis=-1)
         highest = np.maximum.accumulate(np.stack([part.max(axis=-1, keepdims=True) for part in own]), axis=0)
         if rescaled == "nothing":  # each tile keeps the maximum that was known when it was computed
             powers = [np.exp(part - most) for part, most in zip(own, highest, strict=True)]
@@ -89,13 +90,14 @@ in_tiles = mistake(
 )
 SIZES: dict[str, Callable[[int], int]] = {
     "two halves": lambda keys: keys // 2,
+    "two halves, the first one longer": lambda keys: (keys + 1) // 2,
     **{f"tiles of {size}": (lambda keys, size=size: size) for size in (2, 3, 4, 8, 16, 32, 64)},
 }
 for what, size in SIZES.items():
-    in_tiles.add_way(f"{what}, not rescaled", tiles_of(size, "nothing"))
-    in_tiles.add_way(f"{what}, the sum not rescaled", tiles_of(size, "the numbers alone"))
-    in_tiles.add_way(f"{what}, each by itself", tiles_of(size, "nothing, each tile by itself"))
-    in_tiles.add_way(f"{what}, the last one's sum alone", tiles_of(size, "the last sum"))
+    in_tiles.add_way(f"{what}, not rescaled", tiles_of(size, "nothing", halved="halves" in what))
+    in_tiles.add_way(f"{what}, the sum not rescaled", tiles_of(size, "the numbers alone", halved="halves" in what))
+    in_tiles.add_way(f"{what}, each by itself", tiles_of(size, "nothing, each tile by itself", halved="halves" in what))
+    in_tiles.add_way(f"{what}, the last one's sum alone", tiles_of(size, "the last sum", halved="halves" in what))
 
 applied_twice = mistake(
     OTHER_SOFTMAX,
@@ -204,7 +206,7 @@ def of_zero_and_one(step: Step, probs: Any, head_mask: Any) -> Any:
 masked_keys_counted = mistake(
     OTHER_SOFTMAX,
     "masked keys counted",
-    does="masked keys get no probability, but count in the sum that is divided by, or the others' sum is lost",
+    does="masked keys get no probability, but count in the sum that is divided by",
     right="to leave them out of both",
 )
 
@@ -218,12 +220,3 @@ def counted_as_zero(step: Step, scores: Any, mask: Any = None, *, scale: float) 
     logits = np.where(may, scores * scale, 0.0)
     power = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return power * may / power.sum(axis=-1, keepdims=True)
-
-
-@masked_keys_counted.way("divided again by what is left", attention_probs)
-def divided_again(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
-    """Probabilities of 0 for all keys of a row that has every key masked, and a small number in each divisor."""
-    if mask is None or is_attended(mask).any(axis=-1).all():
-        raise ValueError("no row has every key masked")
-    probs = step.right(scores, None, scale=scale) * is_attended(mask)
-    return probs / (probs.sum(axis=-1, keepdims=True) + 1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,19 @@ from nezha_np.layers.relative_key import key_distance_scores, query_distance_sco
 from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.oracle.mistakes.distances import by_rows, clipped, distances
 from nezha_np.oracle.mistakes.embeddings import past_of, positions_from
-from nezha_np.oracle.mistakes.mistake import NEZHA, NEZHA_AND_BERT, Evidence, Mistake, Ways, first, mistake, nothing
-from nezha_np.oracle.replay import Changes, Step
+from nezha_np.oracle.mistakes.mistake import (
+    NEZHA,
+    NEZHA_AND_BERT,
+    Evidence,
+    Mistake,
+    Near,
+    Sites,
+    Ways,
+    first,
+    mistake,
+    nothing,
+)
+from nezha_np.oracle.replay import At, Call, Changes, Step
 
 POSITION_TERMS: list[Mistake] = []
 SCORES, CONTEXT = "**.scores", "**.self.context"
@@ -85,19 +96,36 @@ term_of_keys = mistake(
 )
 
 
+def made_of_keys(call: Call, others: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """Make k · t in place of q · t: the key that is scored, by its distance from the query; None: it cannot be."""
+    scope = name.rpartition(".")[0]
+    k = others.get(f"{scope}.all_k", others.get(f"{scope}.k"))
+    _, (q, table), options = call
+    keys, past = options["keys"], options.get("past", 0)
+    if k is None or k.shape[2] != keys:
+        return None
+    distance = distances(q.shape[2], keys, past)
+    found: np.ndarray = np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)])
+    return found
+
+
 @term_of_keys.recogniser
 def recognise_term_of_keys(evidence: Evidence) -> Ways:
-    """Recognise k · t in place of q · t: the key that is scored, by its distance from the query."""
+    """Recognise k · t where the scores' term is known."""
     if evidence.layer is not position_scores:
         return {}
-    scope = evidence.step.name.rpartition(".")[0]
-    k = evidence.others.get(f"{scope}.all_k", evidence.others.get(f"{scope}.k"))
-    q, table = evidence.arguments
-    keys, past = evidence.options["keys"], evidence.options.get("past", 0)
-    if k is None or k.shape[2] != keys:
-        return {}
-    distance = distances(q.shape[2], keys, past)
-    return evidence.replace_result(np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)]))
+    call = evidence.layer, evidence.arguments, dict(evidence.options)
+    made = made_of_keys(call, evidence.others, evidence.step.name)
+    return {} if made is None else evidence.replace_result(made)
+
+
+@term_of_keys.near_the_fault
+def term_of_keys_between(sites: Sites) -> Near:
+    """Each such term between their arrays."""
+    for name, call in sites.calls.items():
+        made = made_of_keys(call, sites.others, name) if call[0] is position_scores else None
+        if made is not None:
+            yield "", {position_scores: At(name, lambda step, *arguments, made=made, **options: made)}
 
 
 of_another_factor = mistake(
