@@ -36,6 +36,7 @@ OF_ROUNDING = 4.0  # by how much a rounding that is theirs makes the typical dif
 FIT = 20.0  # how many times the roundings a difference must be in which free numbers are fitted
 FAR_FIT = 5e3  # and how many where the step's own inputs are not known
 COPIES = (unchanged, as_constant, additive_mask)  # they compute nothing, or nothing of the numbers before
+ABSURD = 1e4  # times the largest right number: no weight makes that
 CLOSE = 0.02  # other weights than the right ones make a larger part of a result another one
 ENOUGH_NUMBERS = 12  # of fewer numbers roundings alone tell nothing
 
@@ -137,6 +138,8 @@ class Search:
         trial = mistake, way, changes
         noise = self.doctor.noise[self.step]
         if mistake.fits_any_numbers:
+            if not self._is_plausible():
+                return []
             size = root_mean_square(magnitude(self.step, self.right))
             if self.before.typical < max((FIT if self.direct else FAR_FIT) * noise, CLOSE * size):
                 return []  # so small a difference may be fitted by chance, or the right numbers were rounded
@@ -147,6 +150,11 @@ class Search:
         if any(finding.unexplained == 0 for finding in found):
             return found
         return found + self._at_some_steps(Tried(trial, list(dict.fromkeys(done.changed)), 1.0), count)
+
+    def _is_plausible(self) -> bool:
+        """Whether their numbers may be those of another weight: memory that was never written has any."""
+        most = magnitude(self.step, self.right).max(initial=0.0)
+        return bool(np.isfinite(self.theirs).all() and np.abs(self.theirs).max(initial=0.0) <= ABSURD * most)
 
     def near_the_fault(self, mistakes: list[Mistake], sites: Sites | None, count: Count) -> list[Finding]:
         """Try what depends on the steps between their arrays, where these are few, until one explains everything."""

@@ -113,6 +113,11 @@ def read_as(order: tuple[int, ...]) -> Alteration:
     return lambda x: x.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
+def exchanged(order: tuple[int, ...]) -> Alteration:
+    """The axes in another order."""
+    return lambda x: x.transpose(order)
+
+
 def along_axes(axes: tuple[str, ...], x: np.ndarray, heads: int) -> Iterator[tuple[str, Alteration]]:
     """List what may be done along one axis."""
     for axis, what in enumerate(axes):
@@ -138,7 +143,7 @@ def between_axes(axes: tuple[str, ...], x: np.ndarray) -> Iterator[tuple[str, Al
         order = list(range(x.ndim))
         order[a], order[b] = b, a
         if x.shape[a] == x.shape[b] and x.shape[a] > 1:
-            yield f"{plural(axes[a])} and {plural(axes[b])} exchanged", lambda x, order=tuple(order): x.transpose(order)
+            yield f"{plural(axes[a])} and {plural(axes[b])} exchanged", exchanged(tuple(order))
         elif min(x.shape[a], x.shape[b]) > 1:
             yield f"{plural(axes[a])} and {plural(axes[b])} read in another order", written_as(tuple(order))
             yield f"{plural(axes[a])} and {plural(axes[b])} written in another order", read_as(tuple(order))
@@ -320,9 +325,10 @@ def steps_left_out(sites: Sites) -> Near:
     """Each step whose result has the shape of its first argument."""
     for name, (layer, arguments, _) in sites.calls.items():
         x = arguments[0]
-        if layer is add or layer in NO_ARITHMETIC or not is_array(x) or np.shape(sites.made.get(name)) != x.shape:
+        if layer is add or layer in NO_ARITHMETIC or not is_array(x) or name not in sites.made:
             continue
-        yield name, {layer: At(of_every_layer(name), lambda step, x, *rest, **options: x)}
+        if np.shape(sites.made[name]) == x.shape:
+            yield name, {layer: At(of_every_layer(name), lambda step, x, *rest, **options: x)}
 
 
 # --------------------------------------------------------------------------------------------------- weights of another

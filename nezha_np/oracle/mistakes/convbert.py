@@ -407,6 +407,12 @@ half_of_it.way("the input added between both", separable_convolution)(
     lambda step, x, depthwise, pointwise, bias: (of_kernels(x, depthwise) + x) @ pointwise[:, :, 0].T + bias[:, 0]
 )
 
+
+def joined_as(parts: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
+    """Other features side by side: of those of heads and convolutions."""
+    return lambda step, x, y: np.concatenate(parts(x, y), axis=-1)
+
+
 added_up = mistake(
     OF_CONVBERT,
     "heads and convolutions added up",
@@ -414,7 +420,7 @@ added_up = mistake(
     right="to put those of the attention heads first, and then those of the convolutions",
     families=CONVBERT,
 )
-for way, both in (
+for way, put_together in (
     ("their sum twice", lambda x, y: (x + y, x + y)),
     ("their mean twice", lambda x, y: ((x + y) / 2.0, (x + y) / 2.0)),
     ("the heads twice", lambda x, y: (x, x)),
@@ -424,9 +430,7 @@ for way, both in (
     ("the convolutions added to the heads", lambda x, y: (x + y, y)),
     ("the heads added to the convolutions", lambda x, y: (x, x + y)),
 ):
-    added_up.way(way, join_features)(
-        lambda step, x, y, both=both: np.concatenate(both(x, y), axis=-1) if x.shape == y.shape else first(step, x)
-    )
+    added_up.way(way, join_features)(joined_as(put_together))
 
 scaled_kernels = mistake(
     OF_CONVBERT,

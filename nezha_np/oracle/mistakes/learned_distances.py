@@ -67,6 +67,11 @@ def of_distance(function: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
     return lambda distance, most: function(distance) + most - 1
 
 
+def clipped_at(reach: int) -> Callable[[Any], Any]:
+    """Distances no larger than this."""
+    return lambda distance: np.clip(distance, -reach, reach)
+
+
 another_distance = mistake(
     LEARNED_DISTANCES,
     "another learned distance",
@@ -94,7 +99,7 @@ DISTANCES: dict[str, Callable[[Any, int], Any]] = {
     "the first key's for all": of_distance(lambda distance: np.broadcast_to(distance[:, :1], distance.shape)),
 }
 for reach in (1, 2, 3, 4, 5, 8, 16, 32, 64, 128):
-    DISTANCES[f"clipped at ±{reach}"] = of_distance(lambda distance, reach=reach: np.clip(distance, -reach, reach))
+    DISTANCES[f"clipped at ±{reach}"] = of_distance(clipped_at(reach))
 for way, row_of in DISTANCES.items():
     another_distance.add_way(way, by_learned_rows(row_of))
 
@@ -107,7 +112,7 @@ other_side = mistake(
 )
 
 
-def made_of_other_side(call: Call, others: Mapping[str, Any], name: str) -> tuple[str, np.ndarray] | None:
+def made_of_other_side(call: Call, others: Mapping[str, Any], name: str) -> tuple[str, Any] | None:
     """Make k · E in place of q · E, or the other way round; None: it cannot be made."""
     layer, arguments, options = call
     scope, past = name.rpartition(".")[0], options.get("past", 0)

@@ -17,6 +17,7 @@ from nezha_np.oracle.mistakes.narrowing import narrow
 from nezha_np.oracle.replay import At, Changes, Step
 
 LINEAR: list[Mistake] = []
+LEAST_SPREAD = 0.02  # of what the right results have, or another matrix is no explanation
 PRODUCTS = (linear, grouped_linear, content_scores, content_context)
 
 # ------------------------------------------------------------------------------------------------------------- weights
@@ -166,11 +167,19 @@ def fitted_weight(evidence: Evidence) -> np.ndarray | None:
     return made
 
 
+def spread(y: np.ndarray) -> float:
+    """Return how much results differ from one row to another, the root mean square."""
+    rows = y.reshape(-1, y.shape[-1])
+    return float(np.sqrt(((rows - rows.mean(axis=0)) ** 2).mean()))
+
+
 def another_matrix(evidence: Evidence, *, of_decoders: bool) -> Ways:
     """Recognise another matrix, where another bias is not enough: of a language model's decoder, or of any other."""
     value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
     if value is None or of_bias is None or (evidence.step.name in LM_DECODERS) is not of_decoders:
         return {}
+    if spread(evidence.theirs) < LEAST_SPREAD * spread(evidence.right):
+        return {}  # results that are nearly the same for all inputs are explained by any numbers that are nearly 0
     return {} if evidence.is_explained_by(of_bias) else evidence.replace_result(value)
 
 

@@ -172,13 +172,14 @@ def of_each(function: Callable[[Any], Any]) -> Change:
     return change
 
 
+def focal(gamma: float, factor: float) -> Callable[[Any], Any]:
+    """The focal loss of −log p."""
+    return lambda loss: factor * loss * (1.0 - np.exp(-loss)) ** gamma
+
+
 for gamma in (1.0, 2.0, 3.0, 5.0):
-    weighted.way(f"focal, (1 − p)^{gamma:g}", cross_entropy)(
-        of_each(lambda loss, gamma=gamma: loss * (1.0 - np.exp(-loss)) ** gamma)
-    )
-    weighted.way(f"focal, a quarter of (1 − p)^{gamma:g}", cross_entropy)(
-        of_each(lambda loss, gamma=gamma: 0.25 * loss * (1.0 - np.exp(-loss)) ** gamma)
-    )
+    weighted.way(f"focal, (1 − p)^{gamma:g}", cross_entropy)(of_each(focal(gamma, 1.0)))
+    weighted.way(f"focal, a quarter of (1 − p)^{gamma:g}", cross_entropy)(of_each(focal(gamma, 0.25)))
 weighted.way("1 − p", cross_entropy)(of_each(lambda loss: 1.0 - np.exp(-loss)))
 weighted.way("the root", cross_entropy)(of_each(np.sqrt))
 weighted.way("the square", cross_entropy)(of_each(np.square))

@@ -88,10 +88,17 @@ in_tiles = mistake(
     does="the softmax is made in tiles of keys, and what was computed of the first ones is not rescaled or added up",
     right="exp(x − maximum) over the sum of these over all keys",
 )
+
+
+def of_size(count: int) -> Callable[[int], int]:
+    """Tiles of so many keys."""
+    return lambda keys: count
+
+
 SIZES: dict[str, Callable[[int], int]] = {
     "two halves": lambda keys: keys // 2,
     "two halves, the first one longer": lambda keys: (keys + 1) // 2,
-    **{f"tiles of {size}": (lambda keys, size=size: size) for size in (2, 3, 4, 8, 16, 32, 64)},
+    **{f"tiles of {count}": of_size(count) for count in (2, 3, 4, 8, 16, 32, 64)},
 }
 for what, size in SIZES.items():
     in_tiles.add_way(f"{what}, not rescaled", tiles_of(size, "nothing", halved="halves" in what))
@@ -147,11 +154,20 @@ def of_bent(function: Callable[[Any], Any], *, scaled: bool = True) -> Changes:
     return {attention_probs: change}
 
 
+def bent(most: float) -> Callable[[Any], Any]:
+    """c · tanh(x / c)."""
+    return lambda x: most * np.tanh(x / most)
+
+
+def cut_at(most: float) -> Callable[[Any], Any]:
+    """No more than c, and no less than −c."""
+    return lambda x: np.clip(x, -most, most)
+
+
 for most in (1.0, 2.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0):
-    bend: Callable[[Any], Any] = lambda x, most=most: most * np.tanh(x / most)  # noqa: E731
-    capped.add_way(f"{most:g} · tanh(x / {most:g})", of_bent(bend))
-    capped.add_way(f"{most:g} · tanh(x / {most:g}) before the scale", of_bent(bend, scaled=False))
-    capped.add_way(f"cut off at ±{most:g}", of_bent(lambda x, most=most: np.clip(x, -most, most)))
+    capped.add_way(f"{most:g} · tanh(x / {most:g})", of_bent(bent(most)))
+    capped.add_way(f"{most:g} · tanh(x / {most:g}) before the scale", of_bent(bent(most), scaled=False))
+    capped.add_way(f"cut off at ±{most:g}", of_bent(cut_at(most)))
 capped.add_way("cut off below 0", of_bent(lambda x: np.maximum(x, 0.0)))
 capped.add_way("without signs", of_bent(np.abs))
 capped.add_way("of another sign", of_bent(np.negative))
