@@ -104,7 +104,7 @@ def test_what_is_no_model_and_a_model_without_layers_are_refused():
 
 @pytest.fixture(scope="module")
 def tensorflow():
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # which transformers needs; `import keras` is Keras 3 all the same
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # for transformers; `import keras` is Keras 3 all the same
     return pytest.importorskip("tensorflow", reason="TensorFlow is not installed: it is in none of our extras")
 
 

@@ -13,14 +13,14 @@ import nezha_np as nz
 
 PACKAGES, NAMES = ("transformers", "tf-keras", "tensorflow"), "tensorflow"
 BUNDLES = ("bert-masked_lm", "bert-masked_lm-holes", "bert-forward-pairs", "bert-forward-relative_key")
-KINDS = {"kernel": "weight", "embeddings": "weight", "weight": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
 
 
 def our_name(theirs):
     """Name a weight of theirs as ours."""
     *place, kind = theirs.partition(":")[0].split("/")[1:]
     name = ".".join(part for part in place if part != "bert")
-    return f"{name.replace('layer_._', 'layer.').replace('mlm___cls', 'cls')}.{KINDS[kind]}"
+    kind = "bias" if kind in ("bias", "beta") else "weight"
+    return f"{name.replace('layer_._', 'layer.').replace('mlm___cls', 'cls')}.{kind}"
 
 
 def run(bundle):
