@@ -1,7 +1,7 @@
 """One self-contained HTML page, of markup, style, script and data: it needs no server, no library, and loads nothing.
 
-A page is three files side by side: ``NAME.html``, its sections, ``NAME.css`` and ``NAME.js``. What all pages share is in
-this folder: ``shared.html``, in which the sections stand, and ``shared.css`` and ``shared.js``, which come before theirs.
+A page is three files side by side: ``NAME.html``, its sections, ``NAME.css`` and ``NAME.js``. What all pages share is
+in this folder: ``shared.html``, in which the sections stand, and ``shared.css`` and ``shared.js``, which come first.
 """
 
 from __future__ import annotations
