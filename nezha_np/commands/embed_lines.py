@@ -106,6 +106,7 @@ def embed_lines(
                 windows = _embed_windows(lines, task)
                 _write_to_stdout(windows, Progress(stream, wanted=progress))
                 return
+
             def last_header(rows: int) -> bytes:
                 if name == source:  # a file: it may be `target`, and Windows does not replace a file that is open
                     stream.close()
