@@ -28,16 +28,15 @@ from typing import Any
 import numpy as np
 
 from nezha_np.families.family import family_of
-from nezha_np.oracle.alignment import Theirs, align
-from nezha_np.oracle.bundle import Bundle, load_bundle
-from nezha_np.oracle.comparison import Comparison, Row, call, compare_aligned
+from nezha_np.oracle.alignment import Theirs
+from nezha_np.oracle.bundle import Bundle
+from nezha_np.oracle.comparison import Comparison, Row, compare_aligned, taken
 from nezha_np.oracle.description import OF_KEYS, axes_of
 from nezha_np.oracle.diagnosis import Diagnosis, Finding
 from nezha_np.oracle.differences import difference
-from nezha_np.oracle.doctor import diagnose
-from nezha_np.oracle.masked_tokens import without_masked
+from nezha_np.oracle.doctor import Doctor
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, MISTAKES
-from nezha_np.oracle.progress import Progress
+from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import At, Replay, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.step_tolerances import allowed_differences
@@ -160,17 +159,13 @@ def compute(
     >>> compute(bundle, {"embeddings": bundle.trace["embeddings"].astype("float32")})["verdict"]
     'the array agrees within the tolerances of float32'
     """
-    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if callable(theirs) and not isinstance(theirs, Mapping):
-        theirs = call(theirs, bundle)
+    check_progress(progress)
+    bundle, aligned = taken(bundle, theirs, ignore_masked=ignore_masked, **matching)
     own = bundle.weights(weights)
     if bundle.tolerances_by is None:
         bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
-    aligned = align(bundle, theirs, **matching)
-    if ignore_masked:
-        aligned = dataclasses.replace(aligned, arrays=without_masked(bundle, aligned.arrays))
     compared = compare_aligned(bundle, aligned)
-    diagnosis = diagnose(bundle, theirs, weights=own, ignore_masked=ignore_masked, progress=progress, **matching)
+    diagnosis = Doctor(bundle, own, aligned, Count(progress)).diagnosis()
     replayed = _golden_replay(bundle, own)
     steps = list(_steps(bundle, compared, diagnosis, replayed))
     _add_maps(steps, bundle, aligned)
