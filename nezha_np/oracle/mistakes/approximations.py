@@ -418,15 +418,14 @@ def from_a_table(entries: int, rounded: Function, most: float) -> Callable[..., 
 
 
 ROUNDED: dict[str, Function] = {"the nearest": np.round, "the one below": np.floor}
-for entries, (which, rounded), most in itertools.product(
-    (8, 16, 32, 64, 100, 128, 256), ROUNDED.items(), (4.0, 8.0, math.inf)
-):
-    if most == 4.0 or entries in (16, 32, 64):
-        beyond = "" if most == math.inf else f", 0 or x beyond ±{most:g}"
-        approximated.add_way(
-            f"a table of {entries} entries a unit, {which}{beyond}",
-            dict.fromkeys(ALL_ACTIVATIONS, from_a_table(entries, rounded, most)),
-        )
+for entries, most in itertools.product((8, 16, 32, 64, 128, 256), (4.0, math.inf)):
+    for which, rounded in ROUNDED.items():
+        if which == "the nearest" or most == math.inf:
+            beyond = "" if most == math.inf else f", 0 or x beyond ±{most:g}"
+            approximated.add_way(
+                f"a table of {entries} entries a unit, {which}{beyond}",
+                dict.fromkeys(ALL_ACTIVATIONS, from_a_table(entries, rounded, most)),
+            )
 
 
 @approximated.recogniser

@@ -263,15 +263,9 @@ def so_many_parts(parts: int) -> Callable[[Step, int], int]:
     return lambda step, count: count // parts
 
 
-def so_many_features(features: int) -> Callable[[Step, int], int]:
-    """Groups of so many features."""
-    return lambda step, count: features
-
-
 GROUPS: dict[str, Callable[[Step, int], int]] = {
     "of a head each": lambda step, count: int(step.config.head_size),
     **{f"{parts} of them": so_many_parts(parts) for parts in (2, 4, 8, 32)},
-    **{f"of {features} features": so_many_features(features) for features in (4, 8, 16, 64, 128, 256)},
 }
 for way, size in GROUPS.items():
     in_groups.way(way, layer_norm)(norm_of_groups(size))

@@ -109,7 +109,7 @@ for what, size in SIZES.items():
 applied_twice = mistake(
     OTHER_SOFTMAX,
     "softmax applied twice",
-    does="the softmax is taken of the probabilities again, or its logarithm is returned",
+    does="the softmax is taken of the probabilities again",
     right="the probabilities",
 )
 
@@ -126,12 +126,6 @@ def of_masked_probabilities(step: Step, scores: Any, mask: Any = None, *, scale:
     if mask is None:
         raise ValueError("there is no mask")
     return step.right(step.right(scores, mask, scale=scale), mask, scale=1.0)
-
-
-@applied_twice.way("its logarithm", attention_probs)
-def logarithms(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
-    """The logarithm of the softmax."""
-    return np.log(np.maximum(step.right(scores, mask, scale=scale), 1e-300))
 
 
 capped = mistake(
