@@ -169,12 +169,13 @@ const chipOf = (index) => $(`step-${index}`);
 
 function buildStep(step) {
   const index = byName.get(step.name);
-  const kinds = [["missing", step.agrees === undefined], ["wrong", step.wrong], ["little", step.agrees && !step.telling]];
+  const seen = steps[byName.get(step.given_as)] ?? step; // the same numbers, by the name by which they were given
+  const kinds = [["missing", seen.agrees === undefined], ["wrong", step.wrong], ["little", seen.agrees && !seen.telling]];
   return element("button", {
     type: "button", role: "radio", id: `step-${index}`, class: ["step", ...kinds.filter(([, is]) => is).map(([kind]) => kind)].join(" "),
     title: `${step.name}: ${said(step)}`, "aria-label": `${step.name}: ${said(step)}${step.wrong ? "; it does not follow from its inputs" : ""}`,
     onclick: () => choose({ step: index }),
-  }, element("i", step.level === undefined ? {} : { "data-level": step.level }), step.short);
+  }, element("i", seen.level === undefined ? {} : { "data-level": seen.level }), step.short);
 }
 
 function drawDiagram() {

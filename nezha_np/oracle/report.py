@@ -197,7 +197,8 @@ def _words(diagnosis: Diagnosis, named: Mapping[str, str]) -> dict[str, list[str
     words = str(alone).split("\n") if diagnosis.step is not None else []
     if diagnosis.findings:
         words = words[:1]
-    called = [f"{diagnosis.step} is {named[diagnosis.step]}"] if diagnosis.step in named else []
+    given = named.get(diagnosis.step or "")
+    called = [f"{diagnosis.step} is {given}"] if given else []
     return {"words": words, "notes": [*called, *diagnosis.notes]}
 
 
