@@ -578,7 +578,7 @@ other.join()
 assert (seen[1], counts()) == ((2, [1]), [2])
 
 def limit():
-    with threadpool_limits(1):
+    with threadpoolctl.threadpool_limits(1):
         limited.append(counts())
 
 limited = []  # a limit of the user's, in any thread, still has its effect
