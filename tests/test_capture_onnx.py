@@ -12,6 +12,7 @@ import nezha_np as nz
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: it is in the extra [benchmarks]")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: it is in the extra [benchmarks]")
 
+pytest_plugins = "pytest_nezha_np"  # the fixture nezha_golden, where the package is not installed
 ADD, RELU = "/bert/encoder/layer.0/output/dense/Add", "/bert/encoder/layer.0/output/Relu"
 
 
@@ -65,6 +66,30 @@ def test_what_is_no_model_and_an_input_that_is_missing_are_refused(model):
         nz.oracle.capture_onnx({}, {})
     with pytest.raises(ValueError, match=r"^inputs: expected x, an input of the model, got input_ids$"):
         nz.oracle.capture_onnx(model, {"input_ids": [[2]]})
+
+
+def test_a_session_of_onnxruntime_is_checked_by_the_fixture(nezha_golden):
+    bundle = nz.oracle.record_standard("nezha-forward-pairs", tolerances="quick")
+    weights = bundle.weights().to(dtype="float32")
+    tables = [name for name in weights if name.startswith("embeddings.")]
+    node, value, types = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto
+    kinds = {"word_embeddings": "input_ids", "token_type_embeddings": "token_type_ids"}
+    norm = [f"embeddings.LayerNorm.{kind}" for kind in ("weight", "bias")]
+    nodes = [node("Gather", [f"embeddings.{kind}.weight", kinds[kind]], [kind], name=f"/{kind}") for kind in kinds]
+    nodes += [node("Add", list(kinds), ["sum"], name="/sum")]
+    nodes += [node("LayerNormalization", ["sum", *norm], ["norm"], name="/LayerNorm", epsilon=1e-12)]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "port",
+        [value(ids, types.INT64, [None, None]) for ids in kinds.values()],
+        [value("norm", types.FLOAT, [None, None, None])],
+        [onnx.numpy_helper.from_array(weights[name], name) for name in tables],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    steps = (*kinds, "sum", "LayerNorm")
+    rename = {name: f"embeddings.{name}" for name in steps}
+    comparison = nezha_golden(lambda **inputs: nz.oracle.capture_onnx(model, inputs, rename=rename), bundle)
+    assert [row.name for row in comparison.rows] == [f"embeddings.{name}" for name in steps]
 
 
 @pytest.mark.exhaustive

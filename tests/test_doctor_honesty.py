@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_doctor import bundle_of, named, plant, up_to
+from test_doctor import bundle_of, by_module, named, plant, up_to
 
 import nezha_np as nz
-from nezha_np.layers import activations, addition, layer_norm, linear, masks
+from nezha_np.layers import activations, addition, attention, layer_norm, linear, masks
 from nezha_np.oracle.replay import At
 from nezha_np.oracle.rounding import ARITHMETICS, rounded
 from nezha_np.randomness import uniform
@@ -82,6 +82,33 @@ def test_a_result_that_is_nearly_that_of_a_mistake_has_not_its_name(factor):
     assert "tanh GELU for erf" not in nz.oracle.diagnose(bundle, plant(bundle, changes, "float32")).names
 
 
+def written_by_garbage(step, x):
+    """A head whose context was never written: what was in memory."""
+    return step.right(np.concatenate([x[:, :-1], np.full_like(x[:, -1:], 1e10)], axis=1))
+
+
+@pytest.mark.parametrize("within", ["all", "logits"])
+def test_memory_that_was_never_written_is_no_other_weight(within):
+    bundle = bundle_of("nezha-masked_lm")
+    theirs = plant(bundle, {attention.merge_heads: written_by_garbage}, "float32")
+    names = nz.oracle.diagnose(bundle, theirs if within == "all" else logits_of(theirs)).names
+    assert names == (("part not computed",) if within == "all" else ()), names
+
+
+def test_numbers_that_bfloat16_holds_are_called_so():
+    bundle, step = bundle_of("nezha-masked_lm"), "encoder.layer.0.attention.self.probs"
+    theirs = up_to(plant(bundle, {}, "float32"), step)
+    theirs[step] = rounded(theirs[step], ARITHMETICS["bfloat16"])
+    finding = nz.oracle.diagnose(bundle, theirs).findings[0]
+    assert finding.name == "softmax in half precision" and finding.way.endswith("in bfloat16")
+
+
+def test_of_masks_that_make_the_same_numbers_the_plainer_is_named_first():
+    bundle = bundle_of("nezha-forward-pairs")  # the first text has no padding
+    for theirs in (plant(bundle, named("mask missing").ways[way], "float32") for way in ("", "made, and not added")):
+        assert nz.oracle.diagnose(bundle, theirs).names[0] == "mask missing"
+
+
 # ------------------------------------------------------------------------------------------------ tied, untied decoders
 
 
@@ -124,6 +151,14 @@ def test_logits_before_their_bias_are_a_matter_of_names_where_what_follows_is_ri
     assert diagnosis.step is None and diagnosis.findings == (), str(diagnosis)
     assert "cls.predictions.decoder of yours is another number" in str(diagnosis)
     assert "a matter of names" in str(diagnosis)
+
+
+def test_logits_of_padding_that_are_masked_are_no_matter_of_names_where_the_loss_follows_from_them():
+    bundle = bundle_of("nezha-question_answering")
+    theirs = plant(bundle, named("logits of masked tokens set").ways["−10000 added"], "float32")
+    diagnosis = nz.oracle.diagnose(bundle, theirs)
+    assert (diagnosis.step, diagnosis.names) == ("start_logits", ("logits of masked tokens set",)), str(diagnosis)
+    assert "a matter of names" not in str(diagnosis)
 
 
 def skipping_padding(bundle):
@@ -169,6 +204,45 @@ def test_masked_tokens_of_convbert_are_never_left_out_because_its_convolutions_r
     assert not compared and not compared.at_masked_alone
 
 
+# ------------------------------------------------------------------------------------------------- altered arguments
+
+KEYS, VALUES = attention.content_scores, attention.content_context
+ALTERED = {
+    "k: the mean of all heads for each": {
+        KEYS: lambda step, q, k: step.right(q, np.broadcast_to(k.mean(axis=1, keepdims=True), k.shape))
+    },
+    "both: of length one": {
+        KEYS: lambda step, q, k: step.right(*(x / np.sqrt((x * x).sum(axis=-1, keepdims=True)) for x in (q, k)))
+    },
+    "probs: queries and keys exchanged": {VALUES: lambda step, probs, v: step.right(np.swapaxes(probs, -1, -2), v)},
+    "weight: without signs": {
+        linear.linear: At("**.self.query", lambda step, x, weight, bias: step.right(x, np.abs(weight), bias))
+    },
+}
+
+
+@pytest.mark.parametrize("within", ["all", "modules"])
+@pytest.mark.parametrize("way", ALTERED)
+def test_an_argument_that_is_altered_near_their_arrays_is_named_with_what_is_done_to_it(way, within):
+    bundle = bundle_of("nezha-masked_lm-holes")
+    theirs = plant(bundle, ALTERED[way], "float32", within=by_module if within == "modules" else lambda name: True)
+    finding = nz.oracle.diagnose(bundle, theirs).findings[0]
+    assert (finding.name, finding.unexplained) == ("argument altered", 0)
+    assert way in (finding.way, *finding.or_else)
+
+
+def test_weights_of_another_module_are_named_with_it():
+    bundle = bundle_of("nezha-masked_lm-holes")
+
+    def of_values(step, x, weight, bias):
+        return step.right(x, step.weights[step.name.replace("query", "value") + ".weight"], bias)
+
+    theirs = plant(bundle, {linear.linear: At("**.self.query", of_values)}, "float32")
+    finding = nz.oracle.diagnose(bundle, theirs).findings[0]
+    assert (finding.name, finding.unexplained) == ("weights of another module", 0)
+    assert finding.way == "encoder.layer.0.attention.self.value.weight"
+
+
 # ------------------------------------------------------------------------------------------------- fewer or more arrays
 
 
@@ -183,10 +257,13 @@ PLANTED = {
     "residual missing": {addition.add: At("**.residual", lambda step, x, y: x)},
     "norm before the residual": named("norm before the residual").ways["of the block's result"],
     "relative distance reversed": named("relative distance reversed").ways[""],
+    "position term of another factor": named("position term of another factor").ways["multiplied by √D in the scores"],
+    "softmax applied twice": named("softmax applied twice").ways[""],
     "": {layer_norm.layer_norm: At("encoder.**", residual_after_the_norm)},
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_name_is_never_wrong_with_more_arrays_where_it_was_right_with_fewer(name):
     bundle = bundle_of("nezha-forward-pairs")

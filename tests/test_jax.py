@@ -1,5 +1,6 @@
 """JAX runs the same definitions: as they come, compiled by `jax.jit`, and under its own gradient."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pages import run_examples
 import nezha_np as nz
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: it is the extra [jax]")
+pytest_plugins = "pytest_nezha_np"  # the fixture nezha_golden, where the package is not installed
 
 SIZES = {
     "vocab_size": 11,
@@ -286,12 +288,12 @@ for closes_over in (jax.pmap(lambda ids: predict(weights, ids)), jax.jit(lambda 
     assert done.stdout == "True\nTrue\n", done.stderr
 
 
-def test_a_port_in_jax_returns_its_intermediates_and_is_compared_and_diagnosed():
+def test_a_port_in_jax_returns_its_intermediates_and_is_checked_by_the_fixture(nezha_golden):
     bundle = nz.oracle.record_standard("nezha-masked_lm-holes", tolerances="quick")
     weights, jnp = bundle.weights(), jax.numpy
 
     @jax.jit
-    def port(input_ids, token_type_ids, eps):
+    def port(input_ids, token_type_ids, eps, **others):
         words = jnp.asarray(weights["embeddings.word_embeddings.weight"])[input_ids]
         types = jnp.asarray(weights["embeddings.token_type_embeddings.weight"])[token_type_ids]
         x = words + types
@@ -301,14 +303,13 @@ def test_a_port_in_jax_returns_its_intermediates_and_is_compared_and_diagnosed()
         embeddings = {"word_embeddings": words, "token_type_embeddings": types, "sum": x, "norm": norm}
         return {"nezha": {"embeddings": embeddings}, "nothing": None}
 
-    inputs = {key: bundle.inputs[key] for key in ("input_ids", "token_type_ids")}
-    rename = {"embeddings.norm": "embeddings.LayerNorm"}
-    right = nz.oracle.capture_jax(port, **inputs, eps=bundle.config.layer_norm_eps, rename=rename)
-    assert list(right) == [f"embeddings.{name}" for name in ("LayerNorm", "sum", "token_type_embeddings",
-                                                             "word_embeddings")]  # fmt: skip
-    assert nz.oracle.compare(bundle, right)
-    wrong = nz.oracle.capture_jax(port, **inputs, eps=1e-1, rename=rename)
-    assert nz.oracle.diagnose(bundle, wrong).step == "embeddings.LayerNorm"
+    captured = functools.partial(nz.oracle.capture_jax, port, rename={"embeddings.norm": "embeddings.LayerNorm"})
+    comparison = nezha_golden(functools.partial(captured, eps=bundle.config.layer_norm_eps), bundle)
+    assert [row.name for row in comparison.rows] == [
+        f"embeddings.{name}" for name in ("word_embeddings", "token_type_embeddings", "sum", "LayerNorm")
+    ]
+    with pytest.raises(pytest.fail.Exception, match=r"the doctor: embeddings\.LayerNorm is the first that does not"):
+        nezha_golden(functools.partial(captured, eps=1e-1), bundle)
 
 
 def test_what_flax_captured_goes_by_its_modules():

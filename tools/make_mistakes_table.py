@@ -37,7 +37,7 @@ float32 or in float16, with the mistake and with roundings of their own. *Shows 
 two numbers are its largest difference from the right result, and from that under the mistake. Where several mistakes
 make the same numbers all are named, those first that explain most of what follows. A dash: the mistake moves no step by
 more than the dtype's roundings (in float16: in the first six bundles that it can be planted in). Of a mistake with more
-than eight ways two were planted, and the others are listed. What is recognised by fitting (dropout, another table or
+than four ways two were planted, and the others are listed. What is recognised by fitting (dropout, another table or
 weight) was planted with random numbers.
 
 The bundles are those of the standard set, which `nezha-np golden record --all` writes.
@@ -183,12 +183,14 @@ def kept(known, mistake, families):
     ways = [f"| {way or 'as it says'} |" for way in planted_ways(mistake)]
     if lines is None or any(line.startswith(LISTED) for line in lines):
         return None
-    if not all(any(line.startswith(way) for line in lines) for way in ways):
+    planted = [line for line in lines if line.startswith("| ")][2:]
+    if not all(any(line.startswith(way) for line in lines) for way in ways) and not ("--list" in sys.argv and planted):
         return None
     text = [line for line in lines if not line.startswith("It is tried too")]
     while text and not text[-1]:
         text.pop()
-    return [*text, "", *further(mistake)]
+    others = [way for way in mistake.ways if not any(line.startswith(f"| {way or 'as it says'} |") for line in lines)]
+    return [*text, "", *([f"It is tried too: {'; '.join(others)}.", ""] if others else [])]
 
 
 def main():

@@ -21,7 +21,7 @@ import numpy as np
 import nezha_np as nz
 from nezha_np.oracle.alignment import align
 
-PORTS = ("transformers", "onnxruntime", "bert4torch", "ctranslate2", "kerashub", "flax", "paddlenlp")
+PORTS = ("transformers", "onnxruntime", "bert4torch", "ctranslate2", "kerashub", "flax", "tensorflow", "paddlenlp")
 
 
 def with_golden_padding(bundle, theirs, names):

@@ -6,9 +6,10 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 
-import keras
 import keras_hub
 import numpy as np
+
+import nezha_np as nz
 
 PACKAGES, NAMES, TRANSPOSED = ("keras-hub", "keras", "jax"), "kerashub", True
 BUNDLES = ("bert-forward-pairs",)
@@ -46,13 +47,9 @@ def run(bundle):
     for weight in model.weights:
         array = np.array(weights[our_name(weight.path)])
         weight.assign((array.T if weight.path.endswith("/kernel") else array).reshape(weight.shape))
-    names = [
-        layer.name for layer in model.layers if layer.name.startswith(("transformer_layer_", "embeddings_layer_norm"))
-    ]
-    steps = {name: model.get_layer(name).output for name in (*names, "pooled_dense")}
     given = {
         "token_ids": inputs["input_ids"],
         "segment_ids": inputs["token_type_ids"],
         "padding_mask": inputs["attention_mask"],
     }
-    return {name: np.asarray(array) for name, array in keras.Model(model.inputs, steps)(given).items()}
+    return nz.oracle.capture_tf(model, given, names=NAMES)

@@ -14,7 +14,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from nezha_np.checks import check_fetched
 from nezha_np.commands.exit_status import Stopped, status_of
@@ -25,18 +25,9 @@ from nezha_np.files.atomic import resolve_target
 from nezha_np.files.parquet_file import format_of, read_lines_or_rows
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.text_lines import Line
-from nezha_np.files.vector_file import FIELD, FORMATS, file_header
-from nezha_np.jobs.line_windows import WINDOW, next_window, window_size
-from nezha_np.jobs.vectors import embed_window, identify_sentence_model
-from nezha_np.text.defaults import choose_model
-from nezha_np.text.embed import check_options
-from nezha_np.text.sentence_folder import choose_sentence_model
-from nezha_np.text.sentence_model import SentenceModel, vector_size
-from nezha_np.weights.checkpoint import load
-from nezha_np.weights.weights import Weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from nezha_np.files.vector_file import FORMATS
+from nezha_np.jobs.line_windows import next_window
+from nezha_np.jobs.tasks import Task, open_task
 
 Windows = Iterator[tuple[list[Line], bytes]]  # the lines of each window, and their vectors as they are written
 
@@ -101,66 +92,43 @@ def embed_lines(
     """
     path = None if target in (None, "-") else Path(str(target))
     output_format = _output_format(path, output_format)
-    if output_format == "jsonl" and field == FIELD:
-        raise ValueError(f"field: expected another name than {FIELD!r}, which is the vector's, got that")
     try:
         if path is not None:
             path = resolve_target(path, force=force)
         with open_input(source) as (stream, name):
             if input_format is None:
                 input_format = format_of(name)
-            weights, tokenizer = choose_model(None if model is None else load(model), None)
-            how = choose_sentence_model(
-                weights, pooling=pooling, normalize=normalize, max_length=max_length, prompt=prompt
-            )
-            check_options(tokenizer, how, batch_size=batch_size)
-            settings = {
-                "batch_size": batch_size,
-                "input_format": input_format,
-                "field": field,
-                "output_format": output_format,
-            }
+            options = {"pooling": pooling, "normalize": normalize, "batch_size": batch_size, "max_length": max_length}
+            options |= {"prompt": prompt, "field": field}
+            task = open_task("embed", model, input_format=input_format, output_format=output_format, options=options)
             lines = read_lines_or_rows(stream, name, format=input_format)
             if path is None:
-                windows = _embed_windows(lines, weights, tokenizer, how, settings)
+                windows = _embed_windows(lines, task)
                 _write_to_stdout(windows, Progress(stream, wanted=progress))
                 return
-            made_with = identify_sentence_model(weights, tokenizer, how) | settings | {"window": WINDOW}
-            width = vector_size(how, weights.config.hidden_size)
-            header = file_header(output_format, 0, width)
 
             def last_header(rows: int) -> bytes:
                 if name == source:  # a file: it may be `target`, and Windows does not replace a file that is open
                     stream.close()
-                return file_header(output_format, rows, width)
+                return task.header(rows)
 
-            with PartialFile(path, made_with, header=header, force=force, restart=restart) as file:
+            with PartialFile(path, task.identity, header=task.header(0), force=force, restart=restart) as file:
                 digest = _skip_done_lines(lines, file)
                 shown = Progress(stream, wanted=progress, lines=file.rows)
-                windows = _embed_windows(lines, weights, tokenizer, how, settings, row=file.rows)
+                windows = _embed_windows(lines, task, row=file.rows)
                 _write_to_file(windows, file, digest, shown, last_header)
     except KeyboardInterrupt as interrupt:
         raise Stopped("interrupted", status_of(interrupt)) from None
 
 
-def _embed_windows(
-    lines: Iterator[Line],
-    weights: Weights,
-    tokenizer: Tokenizer,
-    how: SentenceModel,
-    settings: dict[str, Any],
-    row: int = 0,
-) -> Windows:
+def _embed_windows(lines: Iterator[Line], task: Task, row: int = 0) -> Windows:
     """Yield window after window, from that which begins with a row; say once that the folder lets texts be cut."""
     said = False
-    while window := next_window(lines, window_size(row, settings["batch_size"])):
+    while window := next_window(lines, task.window_size(row)):
         row += len(window)
-        data, cut = embed_window(window, weights, tokenizer, how, settings)
+        data, cut = task.compute(window)
         if cut and not said:
-            print_message(
-                f"nezha-np: {cut}: cut after {how.max_length} tokens, {how.cut_by}, as all longer lines will be; "
-                "--max-length sets another"
-            )
+            print_message(f"nezha-np: {cut}, as all longer lines will be; --max-length sets another")
             said = True
         yield window, data
 

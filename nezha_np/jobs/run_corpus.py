@@ -280,7 +280,7 @@ class _Heard:
                 self.under_way[number] = self.under_way.get(number, 0) + lines
                 if cut and not self.said_cut:
                     self.said_cut = True
-                    warnings.warn(f"{cut}: cut, as the folder of the model says; max_length sets another", stacklevel=5)
+                    warnings.warn(f"{cut}, as all longer lines will be; max_length sets another", stacklevel=5)
             case {"begun": _}:
                 self.under_way[number] = 0
             case {"done": _}:

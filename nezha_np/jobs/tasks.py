@@ -68,8 +68,8 @@ class Task:
     window_size : callable
         How many lines the window that begins with a row may have.
     compute : callable
-        Turns the lines of a window into bytes, and names the first line that was cut because the model's folder says
-        so. An error that is of one line begins with its name.
+        Turns the lines of a window into bytes, and says which line is the first that was cut because the model's folder
+        says so. An error that is of one line begins with its name.
     header : callable
         The beginning of a file with so many rows.
     missing : bytes

@@ -36,14 +36,14 @@ def embed_window(
     weights, tokenizer, how
         The model, and how its texts become vectors.
     settings : mapping
-        "batch_size", "input_format", "output_format" and "field", as `nezha_np.commands.embed_lines` describes them.
+        "batch_size", "input_format", "output_format" and "field", as `nezha_np.jobs.tasks.open_task` takes them.
 
     Returns
     -------
     rows : bytes
         The vectors, as they are written.
     cut : str or None
-        The name of the first line that was cut because the folder of the model says so.
+        The first line that was cut because the folder of the model says so, and what the folder says.
 
     Examples
     --------
@@ -61,8 +61,8 @@ def embed_window(
         records.append(record)
     names = [line.name for line in window]
     vectors, cut = embed_sorted(texts, names, weights, tokenizer, how, min(settings["batch_size"], sys.maxsize))
-    first = names[int(cut.argmax())] if how.cut_by and cut.any() else None
-    return rows_as_bytes(settings["output_format"], vectors, records), first
+    said = f"{names[int(cut.argmax())]}: cut after {how.max_length} tokens, {how.cut_by}"
+    return rows_as_bytes(settings["output_format"], vectors, records), said if how.cut_by and cut.any() else None
 
 
 def identify_model(weights: Weights, tokenizer: Tokenizer, more: Iterable[tuple[str, Any]] = ()) -> dict[str, str]:

@@ -12,6 +12,7 @@ from nezha_np.oracle.onnx_capture import capture_onnx
 from nezha_np.oracle.recording import record
 from nezha_np.oracle.report import report
 from nezha_np.oracle.standard import record_all, record_standard
+from nezha_np.oracle.tf_capture import capture_tf
 from nezha_np.oracle.torch_capture import capture_torch
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "attribute",
     "capture_jax",
     "capture_onnx",
+    "capture_tf",
     "capture_torch",
     "compare",
     "diagnose",

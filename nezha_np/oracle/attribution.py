@@ -31,9 +31,9 @@ from nezha_np.arrays import to_numpy
 from nezha_np.layers.int8_linear import ENGINES, dequantized, int8_linear
 from nezha_np.layers.linear import linear
 from nezha_np.mechanism.summary import format_table
-from nezha_np.oracle.alignment import align, of_trace
-from nezha_np.oracle.bundle import Bundle, load_bundle
-from nezha_np.oracle.comparison import call
+from nezha_np.oracle.alignment import of_trace
+from nezha_np.oracle.bundle import Bundle
+from nezha_np.oracle.comparison import taken
 from nezha_np.oracle.differences import is_additive_mask
 from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import Replay, replay
@@ -212,10 +212,7 @@ def attribute(
     'pooler.dense'
     """
     check_progress(progress)
-    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if callable(theirs) and not isinstance(theirs, Mapping):
-        theirs = call(theirs, bundle)
-    aligned = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
+    bundle, aligned = taken(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
     exact = ARITHMETICS["float64"]
     in_float64 = {
         name: np.asarray(array, np.float64)

@@ -332,6 +332,24 @@ def compare(
         return dataclasses.replace(compared, at_masked_alone=True)
 
 
+def taken(
+    bundle: Bundle | str | Path,
+    theirs: Mapping[str, Any] | Callable[..., Any] | Bundle | str | Path,
+    *,
+    ignore_masked: bool = False,
+    **matching: Any,
+) -> tuple[Bundle, Theirs]:
+    """Read a bundle where it is a path, call theirs where it is a function, and align the two.
+
+    The arguments are those of `compare`.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if callable(theirs) and not isinstance(theirs, Mapping):
+        theirs = call(theirs, bundle)
+    found = align(bundle, theirs, **matching)
+    return bundle, dataclasses.replace(found, arrays=without_masked(bundle, found.arrays)) if ignore_masked else found
+
+
 def call_with_files(function: Callable[..., Any], bundle: Bundle, file: Path | None, folder: Path) -> Path:
     """Call a function with a bundle's file and the file that it is to write, and return that or the one it returns.
 

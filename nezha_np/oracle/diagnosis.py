@@ -8,6 +8,8 @@ import numpy as np
 
 from nezha_np.oracle.step_names import STEPS
 
+MOST_WAYS = 4  # of one mistake that are listed
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -26,6 +28,8 @@ class Finding:
         theirs are.
     unexplained : int
         How many steps are not theirs under the mistake: further mistakes, or steps at which they do not make it.
+    or_else : tuple of str
+        Other ways to make it that make the same numbers.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Finding:
     before: float
     after: float
     unexplained: int
+    or_else: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +93,7 @@ class Diagnosis:
             lines += [
                 f"mistake: {made}{where}",
                 f"  {finding.sentence}.",
+                *(f"  or, with the same numbers: {way}" for way in finding.or_else),
                 f"  with it {_falls(finding)}{_whats_left(finding.unexplained)}",
             ]
         if self.step is not None and not self.findings:
@@ -117,7 +123,10 @@ def best_of_each(found: list[Finding]) -> list[Finding]:
     """
     best: dict[str, Finding] = {}
     for finding in sorted(found, key=rank):
-        best.setdefault(finding.name, finding)
+        first = best.setdefault(finding.name, finding)
+        ways = (first.way, *first.or_else)
+        if rank(finding) == rank(first) and finding.way not in ways and len(ways) < MOST_WAYS:
+            best[finding.name] = dataclasses.replace(first, or_else=(*first.or_else, finding.way))
     at_all_steps = [finding.unexplained for finding in best.values() if finding.only is None]
     return [
         finding

@@ -26,11 +26,11 @@ from nezha_np.oracle.diagnosis import Diagnosis, Finding, best_of_each
 from nezha_np.oracle.differences import NEVER, difference, is_additive_mask, largest, largest_difference, magnitude
 from nezha_np.oracle.gradient_doctor import diagnose_gradients
 from nezha_np.oracle.masked_tokens import masked_tokens, of_masked, without_masked
-from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, too_few_rows
+from nezha_np.oracle.mistakes import MISTAKES, Evidence, Mistake, Sites, too_few_rows
 from nezha_np.oracle.progress import Count, Progress, check_progress
 from nezha_np.oracle.replay import CANNOT, Changes, Replay, Step, replay
 from nezha_np.oracle.rounding import ARITHMETICS, Arithmetic, inputs_in, weights_in
-from nezha_np.oracle.search import FAR, Contradicted, Search, Trial
+from nezha_np.oracle.search import COPIES, FAR, Contradicted, Search, Trial
 from nezha_np.oracle.step_doctor import diagnose_steps
 from nezha_np.oracle.tolerances import MARGIN, OF_A_MASK, quick_tolerances
 from nezha_np.weights.weights import Weights
@@ -226,13 +226,15 @@ class Doctor:
     def _without_misnamed(self) -> Doctor | None:
         """Leave out the first step that differs where what follows from the right one is theirs; None: it is not so.
 
-        They call another number so: logits before their bias is added, for example.
+        They call another number so: logits before their bias is added, for example. What follows has to tell the two
+        apart: it is theirs with the right number, and with their own number it is not.
         """
         step = self.differing[0]
         rest = {name: array for name, array in self.theirs.items() if name != step}
         replayed = self.replay(rest)
         wrong = set(self.differing_of(replayed.made, self.allowed, rest))
-        following = [name for name in rest if name not in wrong and replayed.is_made_of(name, step)]
+        telling = set(self.differing) - wrong
+        following = [name for name in rest if name in telling and replayed.is_made_of(name, step)]
         if not following or len(wrong) >= len(self.differing):
             return None
         same = {name for name, array in self.bundle.arrays.items() if array is self.bundle.trace[step]}
@@ -242,7 +244,9 @@ class Doctor:
             f"{step} of yours is another number than the bundle's, but {following[0]}, which follows from it, is "
             "right: a matter of names, and left out"
         )
-        return self._without(left, note) if left else None
+        others = self._without(left, note)
+        # Their number may be large, and roundings too that were measured with it: without it they are smaller.
+        return others if set(following).isdisjoint(others.differing) else None
 
     def _without_masked(self) -> Doctor | None:
         """Leave out masked tokens where theirs differ at these alone; None: it is not so."""
@@ -295,12 +299,33 @@ class Doctor:
         found = search.at_all_steps(trials, self.count)
         if not any(finding.unexplained == 0 for finding in found):
             found += search.at_some_steps(self.count)
-        if not found and evidence is not None:
-            for mistake in self.count.each(possible):
-                fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
-                for way, changes in fitted.items():
-                    found += search.fitted(mistake, way, changes, self.count)
+        fixed = [mistake for mistake in possible if not mistake.fits_any_numbers]
+        found = found or self._recognised(search, fixed, evidence)
+        found = found or search.near_the_fault(possible, self._sites(step, steps), self.count)
+        if not found:
+            found = self._recognised(search, [mistake for mistake in possible if mistake.fits_any_numbers], evidence)
         return best_of_each(found)
+
+    def _recognised(self, search: Search, mistakes: list[Mistake], evidence: Evidence | None) -> list[Finding]:
+        """List the findings of mistakes that are recognised by their numbers."""
+        if evidence is None:
+            return []
+        found = []
+        for mistake in self.count.each(mistakes):
+            fitted = {} if mistake.recognise is None else mistake.recognise(evidence)
+            for way, changes in fitted.items():
+                found += search.fitted(mistake, way, changes, self.count)
+        return found
+
+    def _sites(self, step: str, steps: Collection[str]) -> Sites | None:
+        """Return what is known of the steps between their arrays; None where these are many."""
+        calls = {name: call for name, call in self.replayed.calls.items() if name in steps}
+        if len([name for name, (layer, _, _) in calls.items() if layer not in COPIES]) > FAR:
+            return None
+        layer = self.replayed.calls[step][0] if step in self.replayed.calls else None
+        made = {name: array for name, array in self.made.items() if name in steps}
+        others = dict(reversed([(before, self.theirs.get(before, array)) for before, array in self.before(step)]))
+        return Sites(step, layer, self.made[step], calls, made, others, self.weights)
 
     def _of_shapes(self, notes: tuple[str, ...]) -> Diagnosis:
         """Name the first array of another shape, where all that could be looked at is right."""

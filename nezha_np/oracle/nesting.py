@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,24 @@ def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             found[name] = value
     return found
+
+
+def named(returned: Any) -> dict[str, Any]:
+    """List what a function returns by name, or by number where it has no names.
+
+    Examples
+    --------
+    >>> named({"logits": 1}), named((1, 2)), named(3)
+    ({'logits': 1}, {'0': 1, '1': 2}, {'0': 3})
+    """
+    if isinstance(returned, Mapping):
+        return dict(returned)
+    if dataclasses.is_dataclass(returned):
+        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return dict(zip(returned._fields, returned, strict=True))
+    parts = returned if isinstance(returned, (tuple, list)) else (returned,)
+    return {str(index): part for index, part in enumerate(parts)}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

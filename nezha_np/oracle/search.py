@@ -19,7 +19,7 @@ from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mean_square
 from nezha_np.oracle.diagnosis import Finding
 from nezha_np.oracle.differences import magnitude
-from nezha_np.oracle.mistakes import Mistake
+from nezha_np.oracle.mistakes import Mistake, Sites
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import CANNOT, Changes, Replay
 
@@ -36,6 +36,7 @@ OF_ROUNDING = 4.0  # by how much a rounding that is theirs makes the typical dif
 FIT = 20.0  # how many times the roundings a difference must be in which free numbers are fitted
 FAR_FIT = 5e3  # and how many where the step's own inputs are not known
 COPIES = (unchanged, as_constant, additive_mask)  # they compute nothing, or nothing of the numbers before
+ABSURD = 1e4  # times the largest right number: no weight makes that
 CLOSE = 0.02  # other weights than the right ones make a larger part of a result another one
 ENOUGH_NUMBERS = 12  # of fewer numbers roundings alone tell nothing
 
@@ -137,6 +138,8 @@ class Search:
         trial = mistake, way, changes
         noise = self.doctor.noise[self.step]
         if mistake.fits_any_numbers:
+            if not self._is_plausible():
+                return []
             size = root_mean_square(magnitude(self.step, self.right))
             if self.before.typical < max((FIT if self.direct else FAR_FIT) * noise, CLOSE * size):
                 return []  # so small a difference may be fitted by chance, or the right numbers were rounded
@@ -147,6 +150,30 @@ class Search:
         if any(finding.unexplained == 0 for finding in found):
             return found
         return found + self._at_some_steps(Tried(trial, list(dict.fromkeys(done.changed)), 1.0), count)
+
+    def _is_plausible(self) -> bool:
+        """Whether their numbers may be those of another weight: memory that was never written has any."""
+        most = magnitude(self.step, self.right).max(initial=0.0)
+        return bool(np.isfinite(self.theirs).all() and np.abs(self.theirs).max(initial=0.0) <= ABSURD * most)
+
+    def near_the_fault(self, mistakes: list[Mistake], sites: Sites | None, count: Count) -> list[Finding]:
+        """Try what depends on the steps between their arrays, where these are few, until one explains everything."""
+        if sites is None:
+            return []
+        trials = [
+            (mistake, way, changes)
+            for mistake in mistakes
+            if mistake.near is not None
+            for way, changes in mistake.near(sites)
+        ]
+        found: list[Finding] = []
+        for trial in count.each(trials):
+            done = self._run(trial, None, quick=False)
+            of_trial = list(self._finding(trial, None, done)) if done is not None and done.changed else []
+            found += of_trial
+            if any(finding.unexplained == 0 for finding in of_trial):
+                break
+        return found
 
     def _run(self, trial: Trial, only: str | None, *, quick: bool = True) -> Replay | None:
         """Make the step with a mistake; None: what comes after it cannot take its result."""

@@ -6,7 +6,6 @@ PyTorch is imported here alone, and only when a model is recorded.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +15,7 @@ import numpy as np
 
 from nezha_np.arrays import kind_of
 from nezha_np.oracle.alignment import Rename, check_names, renamed, without_prefix
-from nezha_np.oracle.nesting import flattened
+from nezha_np.oracle.nesting import flattened, named
 
 # What modules are given, by the ends of their names and of its own.
 GIVEN = {
@@ -124,7 +123,7 @@ def capture_torch(
             hook = submodule.register_forward_hook(lambda _, __, output, name=name: record(name, output))
             stack.callback(hook.remove)
         arguments = [_to_torch(torch, module, value) for value in inputs]
-        returned = _named(module(*arguments, **{key: _to_torch(torch, module, value) for key, value in kwargs.items()}))
+        returned = named(module(*arguments, **{key: _to_torch(torch, module, value) for key, value in kwargs.items()}))
         found = {name: value for name, value in flattened(returned).items() if isinstance(value, torch.Tensor)}
         captured |= {f"outputs/{name}": _to_numpy(torch, value) for name, value in found.items()}
         if gradients:
@@ -220,18 +219,6 @@ def _loss_of(returned: Mapping[str, Any]) -> Any:
             f"got one that returns {', '.join(returned) or 'no tensor'}"
         )
     return loss
-
-
-def _named(returned: Any) -> dict[str, Any]:
-    """List what a model returns by name, or by number."""
-    if isinstance(returned, Mapping):
-        return dict(returned)
-    if dataclasses.is_dataclass(returned):
-        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
-        return dict(zip(returned._fields, returned, strict=True))
-    parts = returned if isinstance(returned, (tuple, list)) else (returned,)
-    return {str(index): part for index, part in enumerate(parts)}
 
 
 def _tensors(torch: Any, value: Any) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """One self-contained HTML page, of markup, style, script and data: it needs no server, no library, and loads nothing.
 
-A page is three files side by side, ``NAME.html``, ``NAME.css`` and ``NAME.js``. Before the style and the script stand
-those that all pages share, ``shared.css`` and ``shared.js`` of this folder.
+A page is three files side by side: ``NAME.html``, its sections, ``NAME.css`` and ``NAME.js``. What all pages share is
+in this folder: ``shared.html``, in which the sections stand, and ``shared.css`` and ``shared.js``, which come first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def fill_page(page: Path, title: str, shown: Mapping[str, Any]) -> str:
     Parameters
     ----------
     page : Path
-        The markup; style and script stand next to it.
+        The sections; style and script stand next to it.
     title : str
         The title of the window.
     shown : mapping
@@ -46,20 +46,21 @@ def fill_page(page: Path, title: str, shown: Mapping[str, Any]) -> str:
     import html
     import re
 
-    markup = page.read_text(encoding="utf-8")
     style, script = (
         "".join(part.with_suffix(suffix).read_text(encoding="utf-8") for part in (SHARED, page))
         for suffix in (".css", ".js")
     )
+    frame = SHARED.with_suffix(".html").read_text(encoding="utf-8")
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     script = f"\n{script}"  # the hash is that of everything between the tags
     texts = {
+        "sections": page.read_text(encoding="utf-8"),
         "title": html.escape(title),
         "style": style,
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "data": data,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], markup)  # in one step: a text may hold {{data}}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], frame)  # in one step: a text may hold {{data}}

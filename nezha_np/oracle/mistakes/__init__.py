@@ -13,6 +13,7 @@ recognisers are told what is known of a step, fit these numbers, and return the 
 from __future__ import annotations
 
 from nezha_np.oracle.mistakes.activations import ACTIVATIONS
+from nezha_np.oracle.mistakes.altered import ALTERED
 from nezha_np.oracle.mistakes.approximations import APPROXIMATIONS
 from nezha_np.oracle.mistakes.attention import ATTENTION
 from nezha_np.oracle.mistakes.clipping import OF_CLIPPING
@@ -33,10 +34,12 @@ from nezha_np.oracle.mistakes.learned_distances import LEARNED_DISTANCES
 from nezha_np.oracle.mistakes.linear import LINEAR, too_few_rows
 from nezha_np.oracle.mistakes.losses import LOSSES
 from nezha_np.oracle.mistakes.masks import MASKS
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Sites
 from nezha_np.oracle.mistakes.norms import NORMS
 from nezha_np.oracle.mistakes.optimizers import OF_OPTIMIZERS
+from nezha_np.oracle.mistakes.other_losses import OTHER_LOSSES
 from nezha_np.oracle.mistakes.other_masks import OTHER_MASKS
+from nezha_np.oracle.mistakes.other_softmax import OTHER_SOFTMAX
 from nezha_np.oracle.mistakes.position_table import POSITION_TABLE
 from nezha_np.oracle.mistakes.position_terms import POSITION_TERMS
 from nezha_np.oracle.mistakes.step_mistake import StepMistake
@@ -54,6 +57,7 @@ __all__ = [
     "Evidence",
     "GradientEvidence",
     "Mistake",
+    "Sites",
     "StepMistake",
     "too_few_rows",
 ]
@@ -63,15 +67,16 @@ PARTS: dict[str, list[Mistake]] = {
     "Embeddings": EMBEDDINGS,
     "Norms and residuals": NORMS,
     "Linear layers": LINEAR,
-    "Attention": ATTENTION,
+    "Attention": [*ATTENTION, *OTHER_SOFTMAX],
     "Masks": [*MASKS, *OTHER_MASKS],
     "Relative positions": [*POSITION_TERMS, *POSITION_TABLE, *LEARNED_DISTANCES],
     "Activations": ACTIVATIONS,
     "Task heads": TASK_HEADS,
-    "Losses": LOSSES,
+    "Losses": [*LOSSES, *OTHER_LOSSES],
     "ConvBERT": OF_CONVBERT,
     "Approximations": APPROXIMATIONS,
     "Wrong places": WRONG_PLACES,
+    "Altered numbers": ALTERED,
     "Everywhere": [*EVERYWHERE, *COARSE_NUMBERS],
 }
 MISTAKES: tuple[Mistake, ...] = tuple(mistake for part in PARTS.values() for mistake in part)

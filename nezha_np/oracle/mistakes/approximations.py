@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -69,11 +70,25 @@ def by_powers_of_two(coefficients: tuple[float, ...]) -> Function:
     return function
 
 
+def schraudolph_in_float32(shift: int) -> Function:
+    """The same, computed in float32: its bits are whole multiples of a power of 2."""
+
+    def function(x: Any) -> Any:
+        line = np.asarray(x, np.float32) * np.float32(2.0**23 / math.log(2.0)) + np.float32(127 * 2**23 - shift)
+        return np.maximum(line, 0.0).astype(np.int64).astype(np.int32).view(np.float32).astype(np.float64)
+
+    return function
+
+
 def of_limit(n: int) -> Function:
     """(1 + x/n)^n, 0 where this is no number above 0."""
     return lambda x: np.maximum(1.0 + x / n, 0.0) ** n
 
 
+for shift in (0, 366393, 486411, 298765):
+    another_exponential.add_way(
+        f"a float32's bits as a line, moved by {shift}, in float32", quotient(schraudolph_in_float32(shift))
+    )
 TAYLOR = tuple(math.log(2.0) ** power / math.factorial(power) for power in range(6))
 for shift in (0, 366393, 486411, 298765, 60801 * 8, 545947):
     another_exponential.add_way(f"a float32's bits as a line, moved by {shift}", quotient(schraudolph(shift)))
@@ -188,6 +203,29 @@ def statistics_in(dtype: str, *, of_squares: bool) -> Changes:
 for dtype in ("float16", "bfloat16"):
     another_root.add_way(f"mean and variance in {dtype}", statistics_in(dtype, of_squares=False))
     another_root.add_way(f"E[x²] − E[x]² in {dtype}", statistics_in(dtype, of_squares=True))
+
+
+def all_in(dtype: str) -> Changes:
+    """Everything before the weight in a narrower dtype."""
+
+    def change(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        x = narrow(np.asarray(x, np.float64), dtype)
+        centred = narrow(x - narrow(x.mean(axis=-1, keepdims=True), dtype), dtype)
+        variance = narrow(narrow(centred * centred, dtype).mean(axis=-1, keepdims=True), dtype)
+        return centred / np.sqrt(variance + eps) * weight + bias
+
+    return {layer_norm: change}
+
+
+for dtype in ("float16", "bfloat16"):
+    another_root.add_way(f"x, mean and variance in {dtype}", all_in(dtype))
+
+
+@another_root.way("variance about 0", layer_norm)
+def about_zero(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """The mean subtracted, and divided by the root of the mean square before that."""
+    square = (x * x).mean(axis=-1, keepdims=True)
+    return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(square + eps) * weight + bias
 
 
 @another_root.way("mean absolute deviation", layer_norm)
@@ -367,6 +405,28 @@ def cut_below(least: float) -> Callable[..., Any]:
 for most in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0):
     approximated.add_way(f"of numbers cut off at ±{most:g}", dict.fromkeys(ALL_ACTIVATIONS, bounded(most)))
     approximated.add_way(f"0 or x beyond ±{most:g}", dict.fromkeys(ALL_ACTIVATIONS, cut_below(most)))
+
+
+def from_a_table(entries: int, rounded: Function, most: float) -> Callable[..., Any]:
+    """The activation of x rounded to one of so many entries for each unit; 0 or x beyond ±most."""
+
+    def change(step: Step, x: Any) -> Any:
+        made = step.right(rounded(x * entries) / entries)
+        return np.where(np.abs(x) > most, np.maximum(x, 0.0), made)
+
+    return change
+
+
+ROUNDED: dict[str, Function] = {"the nearest": np.round, "the one below": np.floor}
+for entries, (which, rounded), most in itertools.product(
+    (8, 16, 32, 64, 100, 128, 256), ROUNDED.items(), (4.0, 8.0, math.inf)
+):
+    if most == 4.0 or entries in (16, 32, 64):
+        beyond = "" if most == math.inf else f", 0 or x beyond ±{most:g}"
+        approximated.add_way(
+            f"a table of {entries} entries a unit, {which}{beyond}",
+            dict.fromkeys(ALL_ACTIVATIONS, from_a_table(entries, rounded, most)),
+        )
 
 
 @approximated.recogniser

@@ -142,6 +142,18 @@ for place, (layers, patterns) in PLACES.items():
         narrow_place.add_way(f"{place} in {name}", dict.fromkeys(layers, At(patterns, result_rounded(coarse))))
 
 
+def in_steps_of(count: int, rounded: Coarse = np.round) -> Coarse:
+    """Numbers from 0 to 1 in so many steps."""
+    return lambda x: rounded(x * count) / count
+
+
+for count in (255, 256, 127, 128, 65535):
+    narrow_place.add_way(f"probabilities in steps of 1/{count}", {attention_probs: result_rounded(in_steps_of(count))})
+    narrow_place.add_way(
+        f"probabilities cut off to steps of 1/{count}", {attention_probs: result_rounded(in_steps_of(count, np.floor))}
+    )
+
+
 def scores_divided_first(coarse: Coarse) -> Changes:
     """Scores that are scaled, rounded and then masked."""
     return {
@@ -173,6 +185,33 @@ def factors_rounded(of_x: Coarse | None, of_weight: Coarse | None) -> Changes:
 
     return {linear: change}
 
+
+def zero_point_forgotten(axes: Callable[[Any], tuple[int, ...]], *, of_zero: bool) -> Coarse:
+    """Integers from 0 to 255 with a zero point that is not subtracted again; `of_zero`: 0 is among the numbers."""
+
+    def rounded(x: Any) -> Any:
+        low, high = x.min(axis=axes(x), keepdims=True), x.max(axis=axes(x), keepdims=True)
+        low, high = (np.minimum(low, 0.0), np.maximum(high, 0.0)) if of_zero else (low, high)
+        scale = np.where(high == low, 1.0, (high - low) / 255.0)
+        return np.clip(np.round(x / scale) - np.round(low / scale), 0, 255) * scale
+
+    return rounded
+
+
+wrong_zero = mistake(
+    COARSE_NUMBERS,
+    "zero point forgotten",
+    does="linear layers take 8-bit integers from 0 to 255 without their zero point",
+    right="to subtract it before the product, or the sum of the weights times it afterwards",
+)
+for of_zero, which in ((False, "of the numbers alone"), (True, "of the numbers and 0")):
+    for axes, what in ((whole, "per tensor"), (last, "in rows")):
+        wrong_zero.add_way(
+            f"activations {what}, {which}", factors_rounded(zero_point_forgotten(axes, of_zero=of_zero), None)
+        )
+        wrong_zero.add_way(
+            f"weights {what}, {which}", factors_rounded(None, zero_point_forgotten(axes, of_zero=of_zero))
+        )
 
 WEIGHTS: dict[str, Coarse] = {
     "int8 per tensor": integers(8, whole),

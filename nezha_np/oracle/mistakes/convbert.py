@@ -356,3 +356,100 @@ def joined_by_head(step: Step, x: Any, y: Any) -> Any:
 def joined_by_feature(step: Step, x: Any, y: Any) -> Any:
     """A feature of attention, then one of convolutions, in turn."""
     return np.stack([x, y], axis=-1).reshape(*x.shape[:-1], -1)
+
+
+# --------------------------------------------------------------------------------------------------- parts left out
+
+half_of_it = mistake(
+    OF_CONVBERT,
+    "separable convolution in another order",
+    does="the depthwise or the pointwise half is left out, or the pointwise half comes first",
+    right="the depthwise kernels of all features first, and then the pointwise matrix",
+    families=CONVBERT,
+)
+
+
+@half_of_it.way("depthwise left out", separable_convolution)
+def pointwise_alone(step: Step, x: Any, depthwise: Any, pointwise: Any, bias: Any) -> Any:
+    """The matrix alone."""
+    return x @ pointwise[:, :, 0].T + bias[:, 0]
+
+
+def of_kernels(x: Any, kernels: Any) -> Any:
+    """A depthwise convolution."""
+    neighbours = in_window(x, kernels.shape[2], 0, "constant")
+    return sum(neighbour * kernels[:, 0, j] for j, neighbour in enumerate(neighbours))
+
+
+@half_of_it.way("pointwise first, with the first kernels", separable_convolution)
+def pointwise_first(step: Step, x: Any, depthwise: Any, pointwise: Any, bias: Any) -> Any:
+    """The matrix, and then as many kernels as it has results."""
+    return of_kernels(x @ pointwise[:, :, 0].T, depthwise[: len(pointwise)]) + bias[:, 0]
+
+
+@half_of_it.way("pointwise left out", separable_convolution)
+def depthwise_alone(step: Step, x: Any, depthwise: Any, pointwise: Any, bias: Any) -> Any:
+    """The kernels of the first features alone."""
+    return of_kernels(x, depthwise)[..., : len(pointwise)] + bias[:, 0]
+
+
+def with_a_function(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Something between both halves."""
+
+    def change(step: Step, x: Any, depthwise: Any, pointwise: Any, bias: Any) -> Any:
+        return function(of_kernels(x, depthwise)) @ pointwise[:, :, 0].T + bias[:, 0]
+
+    return change
+
+
+half_of_it.way("ReLU between both", separable_convolution)(with_a_function(lambda z: np.maximum(z, 0.0)))
+half_of_it.way("the input added between both", separable_convolution)(
+    lambda step, x, depthwise, pointwise, bias: (of_kernels(x, depthwise) + x) @ pointwise[:, :, 0].T + bias[:, 0]
+)
+
+
+def joined_as(parts: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
+    """Other features side by side: of those of heads and convolutions."""
+    return lambda step, x, y: np.concatenate(parts(x, y), axis=-1)
+
+
+added_up = mistake(
+    OF_CONVBERT,
+    "heads and convolutions added up",
+    does="the features of attention heads and convolutions are added, or one of them is taken twice",
+    right="to put those of the attention heads first, and then those of the convolutions",
+    families=CONVBERT,
+)
+for way, put_together in (
+    ("their sum twice", lambda x, y: (x + y, x + y)),
+    ("their mean twice", lambda x, y: ((x + y) / 2.0, (x + y) / 2.0)),
+    ("the heads twice", lambda x, y: (x, x)),
+    ("the convolutions twice", lambda x, y: (y, y)),
+    ("the convolutions left at 0", lambda x, y: (x, 0.0 * y)),
+    ("the heads left at 0", lambda x, y: (0.0 * x, y)),
+    ("the convolutions added to the heads", lambda x, y: (x + y, y)),
+    ("the heads added to the convolutions", lambda x, y: (x, x + y)),
+):
+    added_up.way(way, join_features)(joined_as(put_together))
+
+scaled_kernels = mistake(
+    OF_CONVBERT,
+    "kernels of scaled scores",
+    does="the scores of the kernels, or the products that they are made of, are multiplied or divided by a number",
+    right="to make them of the product of span and query as it is",
+    families=CONVBERT,
+)
+for way, of_scores in (
+    ("divided by √D", lambda step, size: step.config.head_size**-0.5),
+    ("multiplied by √D", lambda step, size: step.config.head_size**0.5),
+    ("divided by √k", lambda step, size: size**-0.5),
+    ("divided by k", lambda step, size: 1.0 / size),
+    ("divided by D", lambda step, size: 1.0 / step.config.head_size),
+):
+    scaled_kernels.way(f"scores {way}", convolution_kernels)(
+        lambda step, scores, size, of_scores=of_scores: step.right(scores * of_scores(step, size), size=size)
+    )
+    if "k" not in way:
+        scaled_kernels.way(f"products {way}", multiply)(
+            lambda step, x, y, of_scores=of_scores: step.right(x, y) * of_scores(step, 1)
+        )

@@ -18,6 +18,7 @@ from nezha_np.oracle.mistakes.mistake import (
     Evidence,
     Mistake,
     Ways,
+    first,
     mistake,
     nothing,
 )
@@ -142,6 +143,68 @@ positions_missing = mistake(
 )
 positions_missing.way("", embedding, at=POSITIONS)(nothing)
 
+positions_missing.way("looked up, not added", add, at="embeddings.sum_with_positions")(first)
+token_types_ignored.way("looked up, not added", add, at="embeddings.sum")(first)
+
+fixed_positions = mistake(
+    EMBEDDINGS,
+    "fixed positions for learned ones",
+    does="positions are sines and cosines, as in the first Transformer",
+    right="to add to each word embedding the row of its position",
+    families=WITH_LEARNED_POSITIONS,
+)
+
+
+def waves_of(*, joined: bool) -> Callable[..., Any]:
+    """Sines and cosines of the position ids."""
+
+    def change(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+        features = weight.shape[1]
+        angle = np.asarray(ids)[..., None] * frequencies(features + features % 2)
+        return (halves(angle) if joined else interleaved(angle))[..., :features]
+
+    return change
+
+
+fixed_positions.way("sines and cosines in turn", embedding, at=POSITIONS)(waves_of(joined=False))
+fixed_positions.way("sines before cosines", embedding, at=POSITIONS)(waves_of(joined=True))
+
+after_the_norm = mistake(
+    EMBEDDINGS,
+    "embeddings added after the norm",
+    does="the norm is taken before all embeddings are added up, and the others are added to its result",
+    right="the norm of the sum of all",
+)
+
+
+def vectors_of(which: str) -> Callable[[Step, Any], Any]:
+    """The vectors of token types or positions, for (B, L, E)."""
+
+    def types(step: Step, x: Any) -> Any:
+        table = to_numpy(step.weights["embeddings.token_type_embeddings.weight"])
+        ids = step.inputs.get("token_type_ids")
+        return table[np.zeros(x.shape[:2], int) if ids is None else np.asarray(ids).reshape(x.shape[:2])]
+
+    def positions(step: Step, x: Any) -> Any:
+        if not step.config.learns_positions:
+            raise ValueError("there are no absolute positions")
+        table, ids = to_numpy(step.weights["embeddings.position_embeddings.weight"]), step.inputs.get("position_ids")
+        ids = np.arange(past_of(step), past_of(step) + x.shape[1])[None] if ids is None else np.asarray(ids)
+        return np.broadcast_to(table[ids], x.shape)
+
+    both = {"types": types, "positions": positions, "both": lambda step, x: types(step, x) + positions(step, x)}
+    return both[which]
+
+
+def added_after(which: str) -> Callable[..., Any]:
+    """The norm of the other embeddings, and these vectors added to it."""
+    of = vectors_of(which)
+    return lambda step, x, *rest, **options: step.right(x - of(step, x), *rest, **options) + of(step, x)
+
+
+for way, which in (("token types", "types"), ("positions", "positions"), ("token types and positions", "both")):
+    after_the_norm.way(way, layer_norm, at="embeddings.LayerNorm")(added_after(which))
+
 positions_off = mistake(
     EMBEDDINGS,
     "position ids off by one",
@@ -185,6 +248,25 @@ positions_off.add_way("by text in place of token", positions_from(lambda step, i
 def by_text(ids: Any) -> Any:
     """The number of the text for each of its tokens."""
     return np.broadcast_to(np.arange(ids.shape[0])[:, None], ids.shape)
+
+
+def counted_by_mask(step: Step, ids: Any) -> Any:
+    """The number of tokens before that are attended to."""
+    mask = np.asarray(step.inputs["attention_mask"])
+    if mask.ndim != 2 or mask.shape[1] != np.shape(ids)[-1]:
+        raise ValueError("the mask has no number for each token")
+    return np.maximum(np.cumsum(mask != 0, axis=1) - 1, 0)
+
+
+def given_ignored(step: Step, ids: Any) -> Any:
+    """Counted from 0, whatever the position ids say."""
+    if step.inputs.get("position_ids") is None:
+        raise ValueError("no position ids are given")
+    return np.broadcast_to(past_of(step) + np.arange(np.shape(ids)[-1]), np.shape(ids))
+
+
+positions_off.add_way("by the attention mask", positions_from(counted_by_mask))
+positions_off.add_way("position_ids ignored", positions_from(given_ignored))
 
 
 @positions_off.way("from 0 again with each token type", embedding, at=POSITIONS)

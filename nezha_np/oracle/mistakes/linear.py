@@ -13,9 +13,11 @@ from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.oracle.mistakes.mistake import ENOUGH, LM_DECODERS, Evidence, Mistake, Ways, mistake
+from nezha_np.oracle.mistakes.narrowing import narrow
 from nezha_np.oracle.replay import At, Changes, Step
 
 LINEAR: list[Mistake] = []
+LEAST_SPREAD = 0.02  # of what the right results have, or another matrix is no explanation
 PRODUCTS = (linear, grouped_linear, content_scores, content_context)
 
 # ------------------------------------------------------------------------------------------------------------- weights
@@ -165,11 +167,19 @@ def fitted_weight(evidence: Evidence) -> np.ndarray | None:
     return made
 
 
+def spread(y: np.ndarray) -> float:
+    """Return how much results differ from one row to another, the root mean square."""
+    rows = y.reshape(-1, y.shape[-1])
+    return float(np.sqrt(((rows - rows.mean(axis=0)) ** 2).mean()))
+
+
 def another_matrix(evidence: Evidence, *, of_decoders: bool) -> Ways:
     """Recognise another matrix, where another bias is not enough: of a language model's decoder, or of any other."""
     value, of_bias = fitted_weight(evidence), fitted_bias(evidence)
     if value is None or of_bias is None or (evidence.step.name in LM_DECODERS) is not of_decoders:
         return {}
+    if spread(evidence.theirs) < LEAST_SPREAD * spread(evidence.right):
+        return {}  # results that are nearly the same for all inputs are explained by any numbers that are nearly 0
     return {} if evidence.is_explained_by(of_bias) else evidence.replace_result(value)
 
 
@@ -263,3 +273,24 @@ def summed_in_float16(*, fused: bool) -> Changes:
 
 float16_sums.add_way("product and sum rounded", summed_in_float16(fused=False))
 float16_sums.add_way("sum rounded", summed_in_float16(fused=True))
+
+
+def summed_in_tiles(size: int, *, of_rounded: bool) -> Changes:
+    """Products of tiles of features in float32, whose sums are rounded to float16 one after another."""
+
+    def change(step: Step, x: Any, weight: Any, bias: Any = 0.0) -> Any:
+        if x.shape[-1] <= size:
+            raise ValueError("there is one tile alone")
+        if of_rounded:
+            x, weight = narrow(x, "float16"), narrow(weight, "float16")
+        total = np.zeros((*x.shape[:-1], len(weight)))
+        for at in range(0, x.shape[-1], size):
+            total = narrow(total + x[..., at : at + size] @ weight[:, at : at + size].T, "float16")
+        return total + (0.0 if bias is None else bias)
+
+    return {linear: change}
+
+
+for size in (4, 8, 16, 32, 64):
+    float16_sums.add_way(f"in tiles of {size}", summed_in_tiles(size, of_rounded=False))
+    float16_sums.add_way(f"in tiles of {size}, of factors in float16", summed_in_tiles(size, of_rounded=True))

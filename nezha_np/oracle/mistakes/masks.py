@@ -99,16 +99,19 @@ def least(mask: Any, number: float) -> Any:
     return np.where(is_attended(mask), mask, number)
 
 
+def where_added(number: float) -> Changes:
+    """Another number where a mask that is right is added."""
+    return {attention_probs: before_softmax(lambda mask: least(mask, number))}
+
+
 def of_number(number: float) -> Changes:
-    """Another number where the mask says never, in the mask or where it is added."""
-    return {
-        additive_mask: of_mask(lambda mask: least(mask, number)),
-        attention_probs: before_softmax(lambda mask: least(mask, number)),
-    }
+    """Another number where the mask says never, in the mask and where it is added."""
+    return {additive_mask: of_mask(lambda mask: least(mask, number)), **where_added(number)}
 
 
 for way, value in (("", -1e4), ("−1e9", -1e9), ("−1000", -1e3), ("−100", -1e2), ("−10", -1e1)):
     another_number.add_way(way, of_number(value))
+    another_number.add_way(f"{way or '−1e4'} where it is added", where_added(value))
 
 
 @another_number.recogniser
@@ -120,7 +123,10 @@ def fitted_number(evidence: Evidence) -> Ways:
         found = added_to_masked(evidence)
     else:
         return {}
-    return {"": of_number(float(np.median(found)))} if found.size else {}
+    if not found.size:
+        return {}
+    number = float(np.median(found))
+    return {"": of_number(number) if evidence.layer is additive_mask else where_added(number)}
 
 
 def added_to_masked(evidence: Evidence) -> np.ndarray:
@@ -142,6 +148,15 @@ infinite = mistake(
     right="the dtype's minimum, with which it is uniform",
 )
 infinite.add_way("", of_number(-np.inf))
+infinite.add_way("where it is added", where_added(-np.inf))
+
+
+@infinite.way("its NaN set to 0", attention_probs)
+def not_numbers_as_zero(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any:
+    """Probabilities of 0 where every key is masked."""
+    if mask is None or is_attended(mask).any(axis=-1).all():
+        raise ValueError("no row has every key masked")
+    return np.where(is_attended(mask).any(axis=-1, keepdims=True), step.right(scores, mask, scale=scale), 0.0)
 
 
 @infinite.way("padding and causal mask added", attention_probs)
@@ -163,13 +178,14 @@ missing = mistake(
     right="to mask it",
 )
 missing.way("", additive_mask)(of_mask(np.zeros_like))
-missing.way("", attention_probs)(before_softmax(lambda mask: None))
+missing.way("made, and not added", attention_probs)(before_softmax(lambda mask: None))
 
 
 @missing.way("of the padding", additive_mask)
 def without_padding(step: Step, weight: Any, attended: Any, **options: Any) -> Any:
     """The causal mask alone, where there is one."""
-    return step.right(weight, None, **options)
+    shape = np.shape(step.right(weight, attended, **options))
+    return np.broadcast_to(step.right(weight, None, **options), shape)
 
 
 before_positions = mistake(
@@ -237,7 +253,7 @@ def causal_by(may_attend: Callable[[Any, Any, int], Any]) -> Changes:
             raise ValueError("this mask is not causal")
         full = step.right(weight, attended, queries=queries, keys=keys, causal=False)
         may = may_attend(np.arange(keys)[None, :], np.arange(queries)[:, None], keys - queries)
-        return np.where(may, full, np.finfo(full.dtype).min)
+        return np.where(np.broadcast_to(may, (queries, keys)), full, np.finfo(full.dtype).min)
 
     return {additive_mask: change}
 

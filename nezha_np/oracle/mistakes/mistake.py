@@ -11,14 +11,15 @@ A mistake is written down once, where the functions that make it stand:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from nezha_np.families import FAMILIES, bert, convbert, nezha
 from nezha_np.mechanism import Layer
-from nezha_np.oracle.replay import At, Change, Changes, Step
+from nezha_np.oracle.replay import At, Call, Change, Changes, Step
+from nezha_np.weights.weights import Weights
 
 NEZHA, BERT, CONVBERT = ((family.config.model_type,) for family in (nezha.NEZHA, bert.BERT, convbert.CONVBERT))
 ALL = (*NEZHA, *BERT, *CONVBERT)
@@ -26,6 +27,7 @@ NEZHA_AND_BERT = (*NEZHA, *BERT)  # they have decoders, caches, cross-attention 
 WITH_LEARNED_POSITIONS = tuple(name for name in ALL if "position_embeddings" in FAMILIES[name].marks)
 # The linear layers that make a language model's logits.
 LM_DECODERS = tuple(dict.fromkeys(FAMILIES[name].decoder.removesuffix(".weight") for name in ALL))
+LAYER = "encoder.layer."
 ENOUGH = 4  # how many more equations than unknowns make a fit evidence
 
 Ways = Mapping[str, Changes]  # by which way
@@ -71,6 +73,40 @@ class Evidence:
 Recogniser = Callable[[Evidence], Ways]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sites:
+    """What is known of the steps that lie between their arrays, where these are few.
+
+    Attributes
+    ----------
+    step : str
+        The step that differs from theirs, the last of them.
+    layer : Layer or None
+        What makes it; None: several primitives do.
+    right : array
+        What it makes.
+    calls : dict of str to (layer, arguments, options)
+        How each of these steps was called.
+    made : dict of str to array
+        What each made.
+    others : dict of str to array
+        What was made before the step, by their numbers where they have them, the latest first.
+    weights : Weights
+        All weights.
+    """
+
+    step: str
+    layer: Layer | None
+    right: np.ndarray
+    calls: Mapping[str, Call]
+    made: Mapping[str, np.ndarray]
+    others: Mapping[str, np.ndarray]
+    weights: Weights
+
+
+Near = Iterator[tuple[str, Changes]]
+
+
 @dataclasses.dataclass(eq=False)
 class Mistake:
     """One mistake.
@@ -94,6 +130,8 @@ class Mistake:
         The changes of each way to make it; the key says which way, "" where there is one alone.
     recognise : callable or None
         ``recognise(evidence)``: ways in which it may have been made, fitted to their numbers; {} where there is none.
+    near : callable or None
+        ``near(sites)``: ways to make it at the steps between their arrays; they depend on what these steps are.
     """
 
     name: str
@@ -105,6 +143,7 @@ class Mistake:
     fits_any_numbers: bool = False
     ways: dict[str, Changes] = dataclasses.field(default_factory=dict)
     recognise: Recogniser | None = None
+    near: Callable[[Sites], Near] | None = None
 
     @property
     def sentence(self) -> str:
@@ -142,6 +181,11 @@ class Mistake:
     def recogniser(self, function: Recogniser) -> Recogniser:
         """Register the decorated function as what recognises the mistake by their numbers."""
         self.recognise = function
+        return function
+
+    def near_the_fault(self, function: Callable[[Sites], Near]) -> Callable[[Sites], Near]:
+        """Register the decorated function as what lists ways to make the mistake at steps between their arrays."""
+        self.near = function
         return function
 
 
@@ -198,3 +242,16 @@ def first(step: Step, x: Any, *rest: Any, **options: Any) -> Any:
 def second(step: Step, x: Any, y: Any, *rest: Any, **options: Any) -> Any:
     """The second argument as it is."""
     return y
+
+
+def of_every_layer(name: str) -> str:
+    """Make a pattern of the same step of every layer.
+
+    Examples
+    --------
+    >>> of_every_layer("encoder.layer.0.output.dense"), of_every_layer("pooler.dense")
+    ('encoder.layer.*.output.dense', 'pooler.dense')
+    """
+    if not name.startswith(LAYER):
+        return name
+    return f"{LAYER}*.{name.removeprefix(LAYER).partition('.')[2]}"

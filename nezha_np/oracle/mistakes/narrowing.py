@@ -20,10 +20,11 @@ def narrow(x: np.ndarray, dtype: str) -> np.ndarray:
 def recognise_rounding(evidence: Evidence, make: Callable[[str], np.ndarray]) -> Ways:
     """Recognise results that all are numbers of a narrow dtype, and within a few units of what is made in it.
 
-    Where a number lies between two of the dtype, the port may round to either: so they are not the same.
+    Where a number lies between two of the dtype, the port may round to either: so they are not the same. A number of
+    bfloat16 is one of float16 too, and not the other way round: so bfloat16 is asked first.
     """
     theirs, largest = evidence.theirs, float(np.abs(evidence.right).max())
-    for dtype in HALF:
+    for dtype in reversed(HALF):
         unit = ARITHMETICS[dtype].epsilon
         if evidence.allowed > largest * unit / 8.0 or (narrow(theirs, dtype) != theirs).any():
             continue

@@ -170,6 +170,12 @@ def exchanged(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any
     return step.right(x, bias, weight, **options)
 
 
+@another_weight_or_bias.way("the bias added before the weight multiplies", layer_norm)
+def bias_first(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """(x̂ + bias) · weight."""
+    return (step.right(x, np.ones_like(weight), np.zeros_like(bias), **options) + bias) * weight
+
+
 @another_weight_or_bias.way("of the layer's other norm", layer_norm)
 def of_the_other_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
     """Weight and bias of the other norm of a layer."""
@@ -195,6 +201,81 @@ def fitted_norm(evidence: Evidence) -> Ways:
     slope = (across * theirs).sum(axis=0) / (across * across).sum(axis=0)
     return evidence.replace_result(normalised * slope + (theirs.mean(axis=0) - slope * rows.mean(axis=0)))
 
+
+applied_twice = mistake(
+    NORMS, "norm applied twice", does="a layer_norm is applied to its own result again", right="to apply it once"
+)
+
+
+@applied_twice.way("", layer_norm)
+def norm_of_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The norm of the norm."""
+    return step.right(step.right(x, weight, bias, **options), weight, bias, **options)
+
+
+@applied_twice.way("without weight and bias the second time", layer_norm)
+def plain_norm_of_norm(step: Step, x: Any, weight: Any, bias: Any, **options: Any) -> Any:
+    """The norm's result normalised."""
+    return step.right(step.right(x, weight, bias, **options), np.ones_like(weight), np.zeros_like(bias), **options)
+
+
+def norm_at_the_end(eps: float | None) -> Callable[..., Any]:
+    """A norm without weight and bias of what the encoder returns."""
+
+    def change(step: Step, x: Any, w: Any, **options: Any) -> Any:
+        last, *rest = step.right(x, w, **options)
+        ones = np.ones_like(last[0, 0])
+        least = w.config.layer_norm_eps if eps is None else eps
+        return layer_norm.definition(last, ones, 0.0 * ones, eps=least), *rest
+
+    return change
+
+
+applied_twice.way("after the last layer", model.encoder)(norm_at_the_end(None))
+applied_twice.way("after the last layer, with ε = 1e-5", model.encoder)(norm_at_the_end(1e-5))
+
+
+in_groups = mistake(
+    NORMS,
+    "norm in groups",
+    does="mean and variance are taken of groups of features, as in a group norm",
+    right="to take them over all features of a token",
+)
+
+
+def norm_of_groups(size: Callable[[Step, int], int], own_eps: float | None = None) -> Callable[..., Any]:
+    """Mean and variance of groups of neighbouring features, with ε or another one."""
+
+    def change(step: Step, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        count, group = x.shape[-1], size(step, x.shape[-1])
+        if not 1 < group < count or count % group:
+            raise ValueError("there are no such groups")
+        y = x.reshape(*x.shape[:-1], -1, group)
+        least = eps if own_eps is None else own_eps
+        y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + least)
+        return y.reshape(x.shape) * weight + bias
+
+    return change
+
+
+def so_many_parts(parts: int) -> Callable[[Step, int], int]:
+    """Groups of a part of the features each."""
+    return lambda step, count: count // parts
+
+
+def so_many_features(features: int) -> Callable[[Step, int], int]:
+    """Groups of so many features."""
+    return lambda step, count: features
+
+
+GROUPS: dict[str, Callable[[Step, int], int]] = {
+    "of a head each": lambda step, count: int(step.config.head_size),
+    **{f"{parts} of them": so_many_parts(parts) for parts in (2, 4, 8, 32)},
+    **{f"of {features} features": so_many_features(features) for features in (4, 8, 16, 64, 128, 256)},
+}
+for way, size in GROUPS.items():
+    in_groups.way(way, layer_norm)(norm_of_groups(size))
+    in_groups.way(f"{way}, with ε = 1e-5", layer_norm)(norm_of_groups(size, 1e-5))
 
 norm_missing = mistake(NORMS, "norm missing", does="a layer_norm of the model is left out", right="to apply it")
 norm_missing.way("", layer_norm)(first)

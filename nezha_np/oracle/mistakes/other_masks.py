@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.attention import attention_probs, merge_heads
+from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.linear import linear
 from nezha_np.layers.masks import additive_mask
+from nezha_np.oracle.mistakes.embeddings import past_of
 from nezha_np.oracle.mistakes.masks import is_attended
-from nezha_np.oracle.mistakes.mistake import NEZHA_AND_BERT, Mistake, mistake
+from nezha_np.oracle.mistakes.mistake import ALL, Mistake, mistake
 from nezha_np.oracle.replay import Step
 
 OTHER_MASKS: list[Mistake] = []
@@ -84,13 +87,13 @@ def of_both(step: Step, may: Any) -> Any:
     return may & np.swapaxes(may, -1, -2)
 
 
-def moved(by: int, beyond: bool) -> Attended:
-    """The mask of the key before, or after; what comes in at the end is attended to, or not."""
+def moved(by: int, beyond: bool | None) -> Attended:
+    """The mask of the key before, or after; what comes in at the end is attended to, or not; None: as the other end."""
 
     def attended(step: Step, may: Any) -> Any:
         turned = np.roll(may, by, axis=-1)
-        end = slice(None, by) if by > 0 else slice(by, None)
-        turned[..., end] = beyond
+        if beyond is not None:
+            turned[..., slice(None, by) if by > 0 else slice(by, None)] = beyond
         return turned
 
     return attended
@@ -189,6 +192,57 @@ def whole_tiles(size: int) -> Attended:
     return attended
 
 
+def without_last_tile(size: int) -> Attended:
+    """The keys of all tiles but the last, full or not."""
+
+    def attended(step: Step, may: Any) -> Any:
+        keys = may.shape[-1]
+        need(keys > size and keys % size == 0)  # else it is what is left of the tiles
+        return may & (np.arange(keys) < keys - size)
+
+    return attended
+
+
+def of_cache(step: Step, may: Any) -> Any:
+    """Every token of the cache, whatever the mask says of it."""
+    past = past_of(step)
+    need(0 < past < may.shape[-1])
+    return may | (np.arange(may.shape[-1]) < past)
+
+
+def of_new(step: Step, may: Any) -> Any:
+    """Of the tokens after the cache as many as come before, whatever the mask says of them."""
+    keys, past = may.shape[-1], past_of(step)
+    need(0 < past < keys)
+    before = np.arange(keys)[None, :] <= np.arange(may.shape[-2])[:, None] + (keys - may.shape[-2])
+    return may | ((np.arange(keys) >= past) & (before | (not step.config.is_decoder)))
+
+
+def not_of_cache(step: Step, may: Any) -> Any:
+    """The tokens after the cache alone."""
+    past = past_of(step)
+    need(0 < past < may.shape[-1])
+    return may & (np.arange(may.shape[-1]) >= past)
+
+
+def of_two(step: Step, may: Any) -> Any:
+    """Whether either the text's own mask or the next text's has 1."""
+    need(len(may) > 1)
+    return may | np.roll(may, -1, axis=0)
+
+
+def of_any_text(step: Step, may: Any) -> Any:
+    """The keys that any text of the batch attends to."""
+    need(len(may) > 1)
+    return np.broadcast_to(may.any(axis=0, keepdims=True), may.shape)
+
+
+def of_every_text(step: Step, may: Any) -> Any:
+    """The keys that all texts of the batch attend to."""
+    need(len(may) > 1)
+    return np.broadcast_to(may.all(axis=0, keepdims=True), may.shape)
+
+
 def near(distance: int) -> Attended:
     """The keys near the query."""
 
@@ -199,6 +253,9 @@ def near(distance: int) -> Attended:
     return attended
 
 
+masking_by("with every token of the cache", of_cache)
+masking_by("with every new token", of_new)
+masking_by("without the cache", not_of_cache)
 masking_by("the first text's for all", of_text(0))
 masking_by("the last text's for all", of_text(-1))
 masking_by("the next text's", of_other_text)
@@ -209,6 +266,8 @@ masking_by("moved by one to the right", moved(1, beyond=True))
 masking_by("moved by one to the right, the first key masked", moved(1, beyond=False))
 masking_by("moved by one to the left", moved(-1, beyond=False))
 masking_by("moved by one to the left, the last key attended to", moved(-1, beyond=True))
+masking_by("moved by one to the right, and round", moved(1, beyond=None))
+masking_by("moved by one to the left, and round", moved(-1, beyond=None))
 masking_by("the first keys, as many as it has", first_of_its_count)
 masking_by("the last keys, as many as it has", last_of_its_count)
 masking_by("all up to the last that it has", up_to_the_last)
@@ -222,17 +281,21 @@ masking_by("the token types in its place", of_types)
 masking_by("without the token itself", not_itself)
 masking_by("without the first key", without(0))
 masking_by("without the last key", without(-1))
-for size in (2, 4, 8):
+masking_by("that of the next text too", of_two)
+masking_by("those of any text", of_any_text)
+masking_by("those of every text", of_every_text)
+for size in (2, 4, 8, 16, 32, 64):
     masking_by(f"without what is left of tiles of {size}", whole_tiles(size))
+    masking_by(f"without the last tile of {size}", without_last_tile(size))
 for distance in (1, 2, 3, 4):
     masking_by(f"keys at most {distance} away", near(distance))
 
 rows_of_masked = mistake(
     OTHER_MASKS,
     "masked queries set to zero",
-    does="what masked queries attend to is set to 0",
+    does="what masked queries attend to, or their hidden states, are set to 0",
     right="to compute it as that of every other token: the mask is for keys",
-    families=NEZHA_AND_BERT,
+    families=ALL,
 )
 
 
@@ -242,3 +305,26 @@ def zero_rows(step: Step, scores: Any, mask: Any = None, *, scale: float) -> Any
     padding = np.asarray(step.inputs["attention_mask"])
     need(padding.ndim == 2 and padding.shape[1] == scores.shape[2] and not (padding != 0).all())
     return step.right(scores, mask, scale=scale) * (padding != 0)[:, None, :, None]
+
+
+def of_masked_tokens(step: Step, *arguments: Any, **options: Any) -> Any:
+    """Hidden states of 0 for masked tokens."""
+    y, padding = step.right(*arguments, **options), np.asarray(step.inputs["attention_mask"])
+    need(padding.ndim == 2 and y.ndim == 3 and padding.shape == y.shape[:2] and not (padding != 0).all())
+    return y * (padding != 0)[:, :, None]
+
+
+def at_ends_of_layers(step: Step, *arguments: Any, **options: Any) -> Any:
+    """The same, of the feed-forward network's norm alone."""
+    need(not step.name.endswith("attention.output.LayerNorm"))
+    return of_masked_tokens(step, *arguments, **options)
+
+
+rows_of_masked.way("in the context", merge_heads)(of_masked_tokens)
+rows_of_masked.way("after each layer", layer_norm, at="encoder.layer.*.output.LayerNorm")(at_ends_of_layers)
+rows_of_masked.way("after each block", layer_norm, at="encoder.**")(of_masked_tokens)
+rows_of_masked.way("in the embeddings", layer_norm, at="embeddings.LayerNorm")(of_masked_tokens)
+rows_of_masked.way(
+    "after embeddings and layers", layer_norm, at=("embeddings.LayerNorm", "encoder.layer.*.output.LayerNorm")
+)(at_ends_of_layers)
+rows_of_masked.way("in the values", linear, at="**.self.value")(of_masked_tokens)

@@ -179,6 +179,11 @@ other_wavelengths.add_way(
 )
 
 
+def of_hidden_size(config: Any, K: int, D: int) -> Any:
+    """Angles whose exponents are divided by H in place of D."""
+    return np.arange(2 * K + 1)[:, None] * 10000.0 ** (-np.arange(0, D, 2) / config.hidden_size)
+
+
 def by_feature(factor: float) -> Callable[[int], Any]:
     """An exponent for each feature: factor · j/D for feature j, so that sine and cosine have no angle in common."""
     return lambda size: 10000.0 ** (-factor * np.arange(size) / size)
@@ -192,10 +197,26 @@ def of_each_feature(angle: np.ndarray) -> np.ndarray:
 
 other_wavelengths.add_way("exponent j/D for each feature j", with_angles(of_each_feature, by_feature(1.0)))
 other_wavelengths.add_way("exponent 2j/D for each feature j", with_angles(of_each_feature, by_feature(2.0)))
+other_wavelengths.add_way("sines alone", with_angles(lambda angle: np.repeat(np.sin(angle), 2, axis=-1)))
+other_wavelengths.add_way("cosines alone", with_angles(lambda angle: np.repeat(np.cos(angle), 2, axis=-1)))
+other_wavelengths.add_way(
+    "sines, then sines", with_angles(lambda angle: np.concatenate([np.sin(angle), np.sin(angle)], axis=-1))
+)
+other_wavelengths.add_way("exponent 2i/H", with_table(lambda config, K, D: interleaved(of_hidden_size(config, K, D))))
 other_wavelengths.add_way(
     "a whole turn shorter, 2π in the angle",
     with_angles(interleaved, lambda size: 2.0 * np.pi * frequencies(size)),
 )
+
+left_at_zero = mistake(
+    POSITION_TABLE,
+    "table left at 0",
+    does="the table is never made: it has zeros, or ones",
+    right="the fixed table, which is in no checkpoint",
+    families=NEZHA,
+)
+left_at_zero.add_way("", with_table_by(np.zeros_like))
+left_at_zero.add_way("ones", with_table_by(np.ones_like))
 
 narrow_table = mistake(
     POSITION_TABLE,

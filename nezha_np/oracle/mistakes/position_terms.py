@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,19 @@ from nezha_np.layers.relative_key import key_distance_scores, query_distance_sco
 from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.oracle.mistakes.distances import by_rows, clipped, distances
 from nezha_np.oracle.mistakes.embeddings import past_of, positions_from
-from nezha_np.oracle.mistakes.mistake import NEZHA, NEZHA_AND_BERT, Evidence, Mistake, Ways, first, mistake, nothing
-from nezha_np.oracle.replay import Changes, Step
+from nezha_np.oracle.mistakes.mistake import (
+    NEZHA,
+    NEZHA_AND_BERT,
+    Evidence,
+    Mistake,
+    Near,
+    Sites,
+    Ways,
+    first,
+    mistake,
+    nothing,
+)
+from nezha_np.oracle.replay import At, Call, Changes, Step
 
 POSITION_TERMS: list[Mistake] = []
 SCORES, CONTEXT = "**.scores", "**.self.context"
@@ -85,20 +96,65 @@ term_of_keys = mistake(
 )
 
 
+def made_of_keys(call: Call, others: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """Make k · t in place of q · t: the key that is scored, by its distance from the query; None: it cannot be."""
+    scope = name.rpartition(".")[0]
+    k = others.get(f"{scope}.all_k", others.get(f"{scope}.k"))
+    _, (q, table), options = call
+    keys, past = options["keys"], options.get("past", 0)
+    if k is None or k.shape[2] != keys:
+        return None
+    distance = distances(q.shape[2], keys, past)
+    found: np.ndarray = np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)])
+    return found
+
+
 @term_of_keys.recogniser
 def recognise_term_of_keys(evidence: Evidence) -> Ways:
-    """Recognise k · t in place of q · t: the key that is scored, by its distance from the query."""
+    """Recognise k · t where the scores' term is known."""
     if evidence.layer is not position_scores:
         return {}
-    scope = evidence.step.name.rpartition(".")[0]
-    k = evidence.others.get(f"{scope}.all_k", evidence.others.get(f"{scope}.k"))
-    q, table = evidence.arguments
-    keys, past = evidence.options["keys"], evidence.options.get("past", 0)
-    if k is None or k.shape[2] != keys:
-        return {}
-    distance = distances(q.shape[2], keys, past)
-    return evidence.replace_result(np.einsum("bnsd,qsd->bnqs", k, table[clipped(distance, len(table) // 2)]))
+    call = evidence.layer, evidence.arguments, dict(evidence.options)
+    made = made_of_keys(call, evidence.others, evidence.step.name)
+    return {} if made is None else evidence.replace_result(made)
 
+
+@term_of_keys.near_the_fault
+def term_of_keys_between(sites: Sites) -> Near:
+    """Each such term between their arrays."""
+    for name, call in sites.calls.items():
+        made = made_of_keys(call, sites.others, name) if call[0] is position_scores else None
+        if made is not None:
+            yield "", {position_scores: At(name, lambda step, *arguments, made=made, **options: made)}
+
+
+of_another_factor = mistake(
+    POSITION_TERMS,
+    "position term of another factor",
+    does="the position term is subtracted, or multiplied or divided by √D, where it is added",
+    right="to add it as it is, and to divide the sum of both terms by √D",
+    families=NEZHA_AND_BERT,
+)
+
+
+def added_times(factor: Callable[[Step], float]) -> Callable[..., Any]:
+    """The second summand times a factor."""
+    return lambda step, x, y: step.right(x, factor(step) * y)
+
+
+FACTORS: dict[str, Callable[[Step], float]] = {
+    "multiplied by √D": lambda step: float(step.config.head_size) ** 0.5,
+    "divided by √D": lambda step: float(step.config.head_size) ** -0.5,
+    "multiplied by D": lambda step: float(step.config.head_size),
+    "divided by D": lambda step: 1.0 / step.config.head_size,
+    "subtracted": lambda step: -1.0,
+    "halved": lambda step: 0.5,
+}
+for way, of_term in FACTORS.items():
+    of_another_factor.way(f"{way} in the scores", add, at=SCORES)(added_times(of_term))
+    of_another_factor.way(f"{way} in the context", add, at=CONTEXT)(added_times(of_term))
+    if way in ("subtracted", "halved"):
+        of_another_factor.way(f"{way} in both", add, at=(SCORES, CONTEXT))(added_times(of_term))
 
 # ----------------------------------------------------------------------------------------------------------- distances
 
@@ -148,6 +204,8 @@ for way, other in (
     ("the key's position", lambda distance: np.broadcast_to(np.arange(distance.shape[1]), distance.shape)),
     ("the query's position", lambda distance: np.broadcast_to(np.arange(distance.shape[0])[:, None], distance.shape)),
     ("0 for all", lambda distance: 0 * distance),
+    ("the last query's for all", lambda distance: np.broadcast_to(distance[-1:], distance.shape)),
+    ("the first query's for all", lambda distance: np.broadcast_to(distance[:1], distance.shape)),
 ):
     distance_off.add_way(way, by_rows(of_other_distance(other)))
 

@@ -101,6 +101,77 @@ def mean_of_all(step: Step, x: Any) -> Any:
     return x.mean(axis=1)
 
 
+def unmasked(step: Step, x: Any) -> Any:
+    """Where tokens are attended to, (B, L)."""
+    mask = np.asarray(step.inputs["attention_mask"])
+    if mask.size != x.shape[0] * x.shape[1]:
+        raise ValueError("the mask has no number for each token")
+    return mask.reshape(x.shape[:2]) != 0
+
+
+def mean_of_unmasked(step: Step, x: Any) -> Any:
+    """The mean of the tokens that are attended to."""
+    may = unmasked(step, x)[:, :, None]
+    return (x * may).sum(axis=1) / np.maximum(may.sum(axis=1), 1)
+
+
+def masked_sum_over_all(step: Step, x: Any) -> Any:
+    """The sum of the tokens that are attended to over the number of all."""
+    return (x * unmasked(step, x)[:, :, None]).mean(axis=1)
+
+
+def last_of_unmasked(step: Step, x: Any) -> Any:
+    """The last token that is attended to."""
+    may = unmasked(step, x)
+    return x[np.arange(len(x)), x.shape[1] - 1 - may[:, ::-1].argmax(axis=1)]
+
+
+def largest_of_unmasked(step: Step, x: Any) -> Any:
+    """The maximum over the tokens that are attended to."""
+    return np.where(unmasked(step, x)[:, :, None], x, -np.inf).max(axis=1)
+
+
+def first_rows(step: Step, x: Any) -> Any:
+    """The first B rows of (B · L, H)."""
+    return x.reshape(-1, x.shape[-1])[: len(x)]
+
+
+def strided_rows(step: Step, x: Any) -> Any:
+    """Row L · text of (L, B) in place of (B, L)."""
+    return x.transpose(1, 0, 2).reshape(x.shape)[:, 0]
+
+
+def token_at(index: int) -> Callable[..., Any]:
+    """A token of another number."""
+
+    def change(step: Step, x: Any) -> Any:
+        if not -x.shape[1] <= index < x.shape[1]:
+            raise ValueError("there is no such token")
+        return x[:, index]
+
+    return change
+
+
+OTHER_TOKENS: dict[str, Callable[..., Any]] = {
+    "second token": token_at(1),
+    "third token": token_at(2),
+    "last token but one": token_at(-2),
+    "last token that is attended to": last_of_unmasked,
+    "mean of those attended to": mean_of_unmasked,
+    "sum of those attended to, over all": masked_sum_over_all,
+    "sum of all": lambda step, x: x.sum(axis=1),
+    "maximum of all": lambda step, x: x.max(axis=1),
+    "maximum of those attended to": largest_of_unmasked,
+    "mean without the first": lambda step, x: x[:, 1:].mean(axis=1),
+    "mean of first and last": lambda step, x: (x[:, 0] + x[:, -1]) / 2.0,
+    "first rows of all texts": first_rows,
+    "texts and tokens read in another order": strided_rows,
+    "first text's for all": lambda step, x: np.broadcast_to(x[:1, 0], x[:, 0].shape),
+}
+for way, of_tokens in OTHER_TOKENS.items():
+    another_token.way(way, selection.first_token)(of_tokens)
+    another_summary.way(way, selection.last_token)(of_tokens)
+
 another_token.way("every token", selection.first_token)(first)
 
 # ------------------------------------------------------------------------------------------------------ language model
@@ -217,6 +288,68 @@ ends_swapped = mistake(
 def other_column(step: Step, x: Any, *, index: int) -> Any:
     """The other one of two columns."""
     return step.right(x, index=1 - index)
+
+
+@ends_swapped.way("columns read as halves of each text", selection.column)
+def halves_of_text(step: Step, x: Any, *, index: int) -> Any:
+    """(B, 2, L) in place of (B, L, 2)."""
+    return x.reshape(x.shape[0], x.shape[2], x.shape[1])[:, index]
+
+
+@ends_swapped.way("the start's for both", selection.column)
+def start_for_both(step: Step, x: Any, *, index: int) -> Any:
+    """The first column always."""
+    return step.right(x, index=0)
+
+
+logits_masked = mistake(
+    TASK_HEADS,
+    "logits of masked tokens set",
+    does="logits of masked tokens are set to a number, or one is added to them",
+    right="to leave them as they are",
+)
+
+
+def set_to(number: float, *, added: bool) -> Callable[..., Any]:
+    """Another number for masked tokens, or one more."""
+
+    def change(step: Step, *arguments: Any, **options: Any) -> Any:
+        y = step.right(*arguments, **options)
+        mask = np.asarray(step.inputs["attention_mask"])
+        if y.ndim < 2 or mask.shape != y.shape[:2] or (mask != 0).all():
+            raise ValueError("there is no masked token")
+        may = (mask != 0).reshape(mask.shape + (1,) * (y.ndim - 2))
+        return np.where(may, y, y + number if added else number)
+
+    return change
+
+
+TOKEN_LOGITS = ("classifier", "qa_outputs", *LM_DECODERS)
+for number in (-1e4, -1e9, -1e30, -100.0, 0.0):
+    for added in (False, True) if number else (False,):
+        way = f"{number:g} {'added' if added else 'in their place'}".replace("e+0", "e").replace("e+", "e")
+        logits_masked.add_way(
+            way.replace("-", "−"),
+            {selection.column: set_to(number, added=added)},
+        )
+        logits_masked.add_way(
+            f"{way}, of the linear layer".replace("-", "−"),
+            {linear: At(TOKEN_LOGITS, set_to(number, added=added))},
+        )
+
+
+@logits_masked.recogniser
+def any_number(evidence: Evidence) -> Ways:
+    """Recognise any other number, of start and end of an answer."""
+    mask = np.asarray(evidence.step.inputs.get("attention_mask"))
+    if evidence.layer is not selection.column or mask.shape != evidence.right.shape or (mask != 0).all():
+        return {}
+    of_masked, right = evidence.theirs[mask == 0], evidence.right[mask == 0]
+    number, more = float(np.median(of_masked)), float(np.median(of_masked - right))
+    return {
+        f"{number:.6g} in their place": {selection.column: set_to(number, added=False)},
+        f"{more:.6g} added": {selection.column: set_to(more, added=True)},
+    }
 
 
 regrouped = mistake(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.layers.addition import add
-from nezha_np.layers.attention import attention_probs, content_context, content_scores, merge_heads, split_heads
+from nezha_np.layers.attention import content_context, content_scores, merge_heads, split_heads
 from nezha_np.layers.dropout import unchanged
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.linear import linear
@@ -21,7 +21,7 @@ from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.mechanism import Layer
 from nezha_np.model import model
 from nezha_np.oracle.description import axes_of, has_square_scores
-from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways, mistake
+from nezha_np.oracle.mistakes.mistake import Evidence, Mistake, Ways, mistake, of_every_layer
 from nezha_np.oracle.replay import At, Changes, Step
 
 WRONG_PLACES: list[Mistake] = []
@@ -30,6 +30,7 @@ HEADS = {"queries": QUERIES, "keys": KEYS, "values": VALUES}
 AXES_OF_HEADS = {"text": 0, "head": 1, "token": 2}
 MOST = 4096  # slices of an axis
 MORE_THAN_A_FEW = 8
+GARBAGE = 1e6  # times the largest right number: what was never written
 
 # ----------------------------------------------------------------------------------- another text, head, token, feature
 
@@ -149,6 +150,12 @@ def merged_batch_and_length(step: Step, x: Any) -> Any:
 def column_major(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
     """A table (V, E) that was written column by column."""
     return step.right(ids, weight.reshape(weight.shape[::-1]).T, **options)
+
+
+@reshaped.way("word embeddings: written column by column", embedding, at="embeddings.word_embeddings")
+def row_major(step: Step, ids: Any, weight: Any, **options: Any) -> Any:
+    """The table as a checkpoint would have it column by column, read row by row."""
+    return step.right(ids, np.ascontiguousarray(weight.T).reshape(weight.shape), **options)
 
 
 @reshaped.recogniser
@@ -277,22 +284,25 @@ for layer in (linear, content_scores, content_context):
 
 @not_written.recogniser
 def zeros_in_part(evidence: Evidence) -> Ways:
-    """Recognise zeros in some texts, heads, tokens or features, where the others are right."""
+    """Recognise zeros, or absurdly large numbers, in some texts, heads, tokens or features; the others are right."""
     right, theirs = evidence.right, evidence.theirs
     if evidence.layer is additive_mask or right.size < MORE_THAN_A_FEW:
         return {}
     wrong = np.abs(theirs - right) > evidence.allowed
-    if not wrong.any() or (np.abs(theirs[wrong]) > 0.0).any():
+    garbage = bool((np.abs(theirs) > GARBAGE * np.abs(right).max()).any())
+    if not wrong.any() or ((np.abs(theirs[wrong]) > 0.0).any() and not garbage):
         return {}
     for axis, what in enumerate(axes_of(evidence.step.name, right.ndim)):
         others = tuple(other for other in range(right.ndim) if other != axis)
         parts = wrong.any(axis=others)
         if parts.all():
             continue
-        made = np.where(np.expand_dims(parts, others), 0.0, right)
+        at = np.flatnonzero(parts)
+        which = f"{what} {at[0]}{f' to {at[-1]}' if len(at) > 1 else ''}"
+        made = np.where(np.expand_dims(parts, others), theirs if garbage else 0.0, right)
         if evidence.is_explained_by(made):
-            at = np.flatnonzero(parts)
-            return evidence.replace_result(made, f"{what} {at[0]}{f' to {at[-1]}' if len(at) > 1 else ''} left at 0")
+            left = f"whatever was in memory, up to {np.abs(theirs).max():.0e}" if garbage else "0"
+            return evidence.replace_result(made, f"{which} left at {left}")
     return {}
 
 
@@ -307,12 +317,10 @@ scaling_kept = mistake(
 
 
 def rate_of(step: Step) -> float:
-    """Return p of a step's dropout."""
+    """Return p of a step's dropout, BERT's 0.1 where the configuration has none."""
     of_probs = step.name.endswith(".self.dropout")
     rate = float(step.config.attention_probs_dropout_prob if of_probs else step.config.hidden_dropout_prob)
-    if not 0.0 < rate < 1.0:
-        raise ValueError("there is no dropout")
-    return rate
+    return rate if 0.0 < rate < 1.0 else 0.1
 
 
 def multiplied_by(factor: Callable[[float], float]) -> Callable[..., Any]:
@@ -339,7 +347,7 @@ multiplied = mistake(
 def constant_factor(evidence: Evidence) -> Ways:
     """Recognise a multiple of the right numbers."""
     right, theirs = evidence.right, evidence.theirs
-    if right.size < MORE_THAN_A_FEW or evidence.layer in (additive_mask, attention_probs) or not right.any():
+    if right.size < MORE_THAN_A_FEW or evidence.layer is additive_mask or not right.any():
         return {}
     size = float((right * right).sum())
     factor = float((right * theirs).sum()) / size
@@ -386,6 +394,26 @@ branch_left_out = mistake(
 def residual_alone(step: Step, x: Any, y: Any) -> Any:
     """What came into a block alone."""
     return y
+
+
+@branch_left_out.recogniser
+def summands_otherwise(evidence: Evidence) -> Ways:
+    """Recognise one summand alone, at every step that adds two."""
+    if evidence.layer is not add:
+        return {}
+    x, y = evidence.arguments
+    found = {"the second": x, "the first": y}
+    return next(
+        (
+            {f"{which}, in {evidence.step.name}": {add: At(of_every_layer(evidence.step.name), CHANGES[which])}}
+            for which, left in found.items()
+            if evidence.is_explained_by(left)
+        ),
+        {},
+    )
+
+
+CHANGES: dict[str, Callable[..., Any]] = {"the second": lambda step, x, y: x, "the first": lambda step, x, y: y}
 
 
 @branch_left_out.way("the first, in the embeddings", add, at="embeddings.sum")
