@@ -180,7 +180,7 @@ def test_a_planted_mistake_shows_in_float32_and_is_named_first(mistake, way):
     ("mistake", "way"),
     [
         pytest.param(*pair, id=name)
-        for pair, name in zip(WAYS, IDS, strict=True)
+        for pair, name in zip(WAYS[::2], IDS[::2], strict=True)  # and the others where modules alone are known
         if (pair[0].name, pair[1]) not in UNTOLD_IN_FLOAT16
     ],
 )
@@ -190,7 +190,7 @@ def test_a_planted_mistake_is_named_in_float16_wherever_it_moves_a_step_beyond_t
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("mistake", "way"), WAYS, ids=IDS)
+@pytest.mark.parametrize(("mistake", "way"), WAYS[1::2], ids=IDS[1::2])
 def test_a_planted_mistake_is_named_where_only_the_results_of_modules_are_known(mistake, way):
     for name, diagnosis in seen_in(mistake, mistake.ways[way], "float32", most=1, tries=6, within=by_module):
         assert mistake.name in diagnosis.names[:3], f"{name}: {diagnosis}"

@@ -1,6 +1,7 @@
 """Every kernel is its definition, faster; and the threads that it starts leave no trace."""
 
 import contextvars
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from cases import EVERY_HEAD, Case, arrays_of, cases, each_array, weights_for
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 from tiers import examples
 
 import nezha_np as nz
@@ -26,6 +28,7 @@ from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.mechanism import View
+from nezha_np.mechanism.layer import side_by_side
 from nezha_np.model import model
 
 TOLERANCES = {"float32": 2e-6, "float64": 1e-12}  # relative to the largest number that goes in or comes out
@@ -487,6 +490,36 @@ def test_a_batch_is_divided_among_threads_and_gives_the_same():
         whole = nz.forward(weights, BATCH, output_hidden_states=True)
     for name, array in arrays_of(whole).items():
         np.testing.assert_allclose(arrays_of(divided)[name], array, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_small_passes_run_side_by_side_and_come_back_in_order_with_the_numbers_of_one_thread(count):
+    weights, seen = nz.load(), []
+    texts = [BATCH[:1, : 20 + 3 * index] for index in range(9)]
+
+    def run(ids):
+        seen.append(threading.get_ident())
+        return nz.forward(weights, ids).last_hidden_state
+
+    with threadpool_limits(1), threads_of_blas(1):
+        expected = [run(ids) for ids in texts]
+    seen.clear()
+    blas = Blas(count)
+    with threadpool_limits(1), mock.patch.object(threads, "_blas", lambda: blas):
+        found = list(side_by_side(weights.word_embeddings, [functools.partial(run, ids) for ids in texts]))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(seen) == 9 and blas.num_threads == count
+    assert (len(set(seen)) > 1) == (count > 1)
+
+
+def test_what_one_of_several_passes_raises_is_raised():
+    def fail():
+        raise ValueError("texts[1]: no")
+
+    with threads_of_blas(2), pytest.raises(ValueError, match=r"texts\[1\]: no"):
+        list(side_by_side(np.ones(1), [lambda: 0, fail, lambda: 2]))
+    assert threads._free.get() == 1
 
 
 @pytest.mark.exhaustive

@@ -118,6 +118,21 @@ def test_a_map_has_the_level_of_every_number(bundle, shown):
     np.testing.assert_allclose(levels, np.maximum(wanted, np.where(wanted == -np.inf, -np.inf, LOWEST)), atol=0.024)
 
 
+def test_a_port_that_gives_its_logits_alone_opens_at_them(bundle):
+    wrong = port(bundle, hidden_act="gelu_new")["cls.predictions"]
+    shown = read(nz.oracle.report(bundle, {"logits": wrong}))
+    steps = {step["name"]: step for step in shown["steps"]}
+    assert shown["step"] == "outputs/logits" and steps["cls.predictions"]["given_as"] == "outputs/logits"
+    assert [step["name"] for step in shown["steps"] if step["wrong"]] == ["outputs/logits"]
+    assert steps["outputs/logits"]["layer"] == "linear" and steps["outputs/logits"]["sources"]
+    assert "cls.predictions is outputs/logits" in shown["doctor"]["notes"]
+
+
+def test_a_map_of_a_mask_has_queries_and_keys(shown):
+    mask = next(step for step in shown["steps"] if step["name"] == "attention_mask")
+    assert mask["map"]["axes"] == ["text", "head", "query", "key"]
+
+
 def test_masked_tokens_are_listed_for_each_text(shown):
     assert shown["masked"] == [[], [6, 7, 8]]
 

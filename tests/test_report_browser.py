@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from make_explain_screenshot import find_browser, open_browser, set_size
 from test_report import CONFIG, IDS, MASK, model
@@ -34,7 +35,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
-    """Write the report of a wrong port, of a right one, and of one that gives its logits alone."""
+    """Write the report of a wrong port, of a right one, of one that gives its logits alone, and of one with NaN."""
     folder = tmp_path_factory.mktemp("reports")
     weights = model()
     bundle = nz.oracle.record(weights, IDS, attention_mask=MASK, head="masked_lm", labels=IDS, tolerances="quick")
@@ -43,7 +44,9 @@ def pages(tmp_path_factory) -> Path:
     with nz.trace() as wrong:
         nz.masked_lm(weights, **bundle.inputs, config=CONFIG.replace(hidden_act="gelu_new"))
     logits = {"logits": wrong["cls.predictions.decoder"] * 2}
-    for name, theirs in (("wrong", wrong), ("right", right), ("logits", logits)):
+    nan = {"encoder.layer.1.attention.self.query": right["encoder.layer.1.attention.self.query"].copy()}
+    nan["encoder.layer.1.attention.self.query"][1] = np.nan
+    for name, theirs in (("wrong", wrong), ("right", right), ("logits", logits), ("nan", nan)):
         (folder / f"{name}.html").write_text(nz.oracle.report(bundle, theirs), encoding="utf-8")
     return folder
 
@@ -120,6 +123,15 @@ def test_a_right_port_and_one_that_gives_logits_alone_have_a_page_too(show):
     assert "right" in window.find_element(By.ID, "verdict").get_attribute("class")
     window = show("logits")
     assert "not given" in window.find_element(By.ID, "diagram-text").text
+    assert chosen(window) == "outputs/logits"
+
+
+def test_numbers_that_are_none_are_called_so(show):
+    window = show("nan")
+    assert chosen(window) == "encoder.layer.1.attention.self.query"
+    facts = window.find_element(By.ID, "facts").text
+    assert "it has numbers that are NaN or infinite" in facts and "largest difference" not in facts
+    assert window.find_element(By.ID, "bar-map").text == "text 1"
 
 
 @pytest.mark.parametrize("width", [1280, 768, 360])

@@ -20,7 +20,7 @@ For float16 encoder, linear, layer_norm and gelu compute in float32, by the kern
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -63,7 +63,7 @@ from nezha_np.kernels.numpy_rows import (
     linear_kernel,
     residual_output_kernel,
 )
-from nezha_np.kernels.threads import BLAS_THREADS, part_of, share_out
+from nezha_np.kernels.threads import BLAS_THREADS, Result, part_of, share_out
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
@@ -176,6 +176,44 @@ def whole_pass(checkpoint_layers: bool) -> Iterator[None]:
         yield
 
 
+def side_by_side(passes: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Run as many passes at once as there are threads, each in one thread; the last, if it is alone, in all of them.
+
+    Parameters
+    ----------
+    passes : sequence of callable
+        As for `nezha_np.mechanism.layer.side_by_side`.
+
+    Yields
+    ------
+    object
+        What each pass returns, in order.
+    """
+    done = 0
+    while done < len(passes) - 1:
+        with BLAS_THREADS.held_to_one() as threads:
+            some = passes[done : done + AHEAD * threads]
+            results = run_all(some)
+        done += len(some)
+        yield from results
+    for one in passes[done:]:
+        yield one()
+
+
+def run_all(passes: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run passes in the threads that are free: each takes the next when it has done one."""
+    results: dict[int, Result] = {}
+    left = iter(range(len(passes)))  # `next` of it is atomic
+
+    def run(part: int, parts: int) -> None:
+        for index in left:
+            results[index] = passes[index]()
+
+    share_out(len(passes), run)
+    return [results[index] for index in range(len(passes))]
+
+
+AHEAD = 4  # passes for each thread, whose results wait for their turn
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 KERNELS: dict[Layer, Kernel] = {
     linear: (either(linear_kernel, numpy_half.linear_kernel), (*FLOATS, HALF)),
@@ -213,4 +251,6 @@ GRADIENT_KERNELS: dict[Layer, Kernel] = {
 OVER_DY = frozenset({attention_probs, gelu, rescale})
 # For a pass that a tape records, and its walk back.
 WHOLE_PASS = whole_pass
+# For passes that have nothing to do with each other.
+SIDE_BY_SIDE = side_by_side
 SWEEP = numpy_blocks.sweep_blocks

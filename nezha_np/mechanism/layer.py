@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -72,6 +72,8 @@ _over_dy: dict[type, Set[Layer]] = {}
 _whole_passes: dict[type, Callable[[bool], AbstractContextManager[Any]]] = {}
 # array type -> how the kernels apply a function of elements to arrays: sweep(function, *arrays)
 _sweeps: dict[type, Callable[..., tuple[Any, ...]]] = {}
+# array type -> how the kernels run several passes: side_by_side(passes) yields what each of them returns
+_side_by_side: dict[type, Callable[[Sequence[Callable[[], Any]]], Iterator[Any]]] = {}
 
 
 def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
@@ -86,6 +88,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
     _over_dy.setdefault(type(array), getattr(kernels, "OVER_DY", frozenset()))
     _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
     _sweeps.setdefault(type(array), getattr(kernels, "SWEEP", _sweep_at_once))
+    _side_by_side.setdefault(type(array), getattr(kernels, "SIDE_BY_SIDE", _one_by_one))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
@@ -236,6 +239,41 @@ def sweep(
     if kind not in _sweeps:
         _kernels_for(arrays[0])
     return _sweeps[kind](function, *arrays, out=out)
+
+
+def _one_by_one(passes: Sequence[Callable[[], R]]) -> Iterator[R]:
+    return (run() for run in passes)
+
+
+def side_by_side(weights: Any, passes: Sequence[Callable[[], R]]) -> Iterator[R]:
+    """Run passes that have nothing to do with each other, by the kernels' library several at once.
+
+    NumPy's run each in a thread: where passes are small, threads that share one wait for each other longer than they
+    compute. The numbers are those of a pass in one thread.
+
+    Parameters
+    ----------
+    weights : array
+        One of the weights: it tells which library's kernels will run.
+    passes : sequence of callable
+        What is run; each with its inputs bound.
+
+    Yields
+    ------
+    object
+        What each pass returns, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> list(side_by_side(np.ones(1), [lambda: "one", lambda: "two"]))
+    ['one', 'two']
+    """
+    if active_recorder() is not None:
+        return _one_by_one(passes)
+    if type(weights) not in _side_by_side:
+        _kernels_for(weights)
+    return _side_by_side[type(weights)](passes)
 
 
 def primitive(definition: Callable[..., Array]) -> ArrayLayer:

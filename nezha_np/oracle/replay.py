@@ -265,6 +265,8 @@ class GradientReplay(Rounded):
     ) -> None:
         super().__init__(arithmetic, nudge, dropout_seed)
         self.weights, self.inputs, self.theirs, self.changes = weights, inputs, theirs, changes or {}
+        self.only: str | None = None
+        self.right_at: Collection[str] = ()
         self.made_gradients: dict[str, np.ndarray] = {}
         self.right: dict[
             int, tuple[Any, Any]
@@ -278,7 +280,7 @@ class GradientReplay(Rounded):
         """Make the gradients of a layer's arguments, by the change where there is one."""
         change = self.changes.get(layer)
         names = [] if change is None else self.names_of(result)
-        if change is not None and not (isinstance(change, At) and not any(map(change.acts_at, names))):
+        if change is not None and self._acts_at(change, names):
             step = Step(names[0], cast(Any, layer.gradient), self.weights, self.inputs)
             with contextlib.suppress(*CANNOT):
                 parts = change(step, dy, result, *arguments, **options)
@@ -291,6 +293,14 @@ class GradientReplay(Rounded):
         if not self.acted:
             self.right[id(result)] = dy, parts
         return parts
+
+    def _acts_at(self, change: Change, names: list[str]) -> bool:
+        """Whether a change is made at the step of these names."""
+        if self.only is not None and not any(matches(name, (self.only,)) for name in names):
+            return False
+        if not set(names).isdisjoint(self.right_at):
+            return False
+        return not isinstance(change, At) or any(map(change.acts_at, names))
 
     def keep_gradient(self, dy: Any, result: Any) -> Any:
         """Note what was made, and go on with theirs."""
@@ -305,22 +315,43 @@ class GradientReplay(Rounded):
                 self._names.setdefault(id(own), []).append(name)
         return self._names.get(id(array), [])
 
-    def walk(self, loss: Any, changes: Changes | None = None) -> dict[str, np.ndarray]:
+    def begin(self, changes: Changes | None = None, only: str | None = None, right_at: Collection[str] = ()) -> None:
+        """Begin a walk with a mistake.
+
+        Parameters
+        ----------
+        changes : mapping of layers to functions, optional
+            What is computed in place of some gradients.
+        only : str, optional
+            The one step at which it is, or a pattern of several; None: at every step of these layers.
+        right_at : collection of str
+            The steps at which it is not.
+        """
+        self.changes, self.only, self.right_at = changes or {}, only, right_at
+        self.made_gradients, self.acted = {}, False
+
+    def walk(
+        self,
+        loss: Any,
+        changes: Changes | None = None,
+        only: str | None = None,
+        right_at: Collection[str] = (),
+    ) -> dict[str, np.ndarray]:
         """Walk back with a mistake: what each step makes of theirs, in the order of the walk.
 
         Parameters
         ----------
         loss : () array
             The loss, a result of this tape.
-        changes : mapping of layers to functions, optional
-            What is computed in place of some gradients.
+        changes, only, right_at
+            As for `begin`.
 
         Returns
         -------
         dict of str to array
             The gradients.
         """
-        self.changes, self.made_gradients, self.acted = changes or {}, {}, False
+        self.begin(changes, only, right_at)
         with np.errstate(all="ignore"), definitions():
             found = self.walk_back(loss)
         made = {**found, **self.made_gradients}

@@ -21,9 +21,10 @@ function unpack({ shape, cells: [rows, columns], data, axes }) {
 }
 for (const step of steps) if (step.map) step.map = unpack(step.map);
 
-// The page opens at the step that the doctor names, else at the first that differs, else at the last.
+// The page opens at the step that the doctor names, else at the first that differs, else at that which comes nearest to it.
 const opening = () => {
-  const wanted = [byName.get(shown.step), steps.findIndex((step) => step.agrees === false), steps.indexOf(given.at(-1))];
+  const [nearest] = [...given].sort((one, other) => other.level - one.level);
+  const wanted = [byName.get(shown.step), steps.findIndex((step) => step.agrees === false), steps.indexOf(nearest)];
   return wanted.find((index) => index !== undefined && index >= 0) ?? 0;
 };
 const state = { step: opening(), map: 0, row: 0, column: 0 };
@@ -92,9 +93,13 @@ function times(level) {
   return `${Number((10 ** (level - power)).toPrecision(2))}·10${raised}`;
 }
 
+// Whether a difference is a number: that from NaN is none.
+const isNumber = (step) => Number.isFinite(Number(step.absolute));
+
 function said(step) {
-  if (step.agrees === undefined) return "not given";
+  if (step.agrees === undefined) return step.given_as ? `not given by this name: it is ${step.given_as}` : "not given";
   if (String(step.their_shape) !== String(step.shape)) return `of shape (${step.their_shape.join(", ")}), expected (${step.shape.join(", ")})`;
+  if (!isNumber(step)) return "differs: it has numbers that are NaN or infinite";
   const sign = step.level <= LOWEST ? "at most 0.001" : times(step.level);
   const little = step.agrees && !step.telling ? "; that says little, because rounding explains most of it" : "";
   return `${step.agrees ? "agrees" : "differs"}: ${sign} times what rounding explains${little}`;
@@ -139,7 +144,7 @@ function runs(items, key) {
 const GROUPS = { forward: "Forward: from the embeddings to the result", backward: "Backward: gradients, from the loss back" };
 
 function buildDiagram() {
-  const missing = steps.length - given.length;
+  const missing = steps.filter((step) => step.agrees === undefined && !step.given_as).length;
   const nothing = [...new Set(shown.steps.map((step) => step.group))].filter((group) => !drawn.has(group));
   $("diagram-text").textContent = `${steps.length} arrays in the order in which they are made` +
     (missing ? `; ${missing} of them were not given.` : ".") + (nothing.length ? ` Nothing was given of: ${nothing.join(", ")}.` : "") + " Choose one, by mouse or by arrow keys, and the pictures below show it.";
@@ -164,12 +169,13 @@ const chipOf = (index) => $(`step-${index}`);
 
 function buildStep(step) {
   const index = byName.get(step.name);
-  const kinds = [["missing", step.agrees === undefined], ["wrong", step.wrong], ["little", step.agrees && !step.telling]];
+  const seen = steps[byName.get(step.given_as)] ?? step; // the same numbers, by the name by which they were given
+  const kinds = [["missing", seen.agrees === undefined], ["wrong", step.wrong], ["little", seen.agrees && !seen.telling]];
   return element("button", {
     type: "button", role: "radio", id: `step-${index}`, class: ["step", ...kinds.filter(([, is]) => is).map(([kind]) => kind)].join(" "),
     title: `${step.name}: ${said(step)}`, "aria-label": `${step.name}: ${said(step)}${step.wrong ? "; it does not follow from its inputs" : ""}`,
     onclick: () => choose({ step: index }),
-  }, element("i", step.level === undefined ? {} : { "data-level": step.level }), step.short);
+  }, element("i", seen.level === undefined ? {} : { "data-level": seen.level }), step.short);
 }
 
 function drawDiagram() {
@@ -273,7 +279,7 @@ function drawWhere() {
   const { map } = step;
   for (const part of ["map", "readout"]) $(part).hidden = !map;
   if (!map) {
-    const why = step.agrees === undefined ? "It was not given." : String(step.their_shape) !== String(step.shape) ? "It has another shape."
+    const why = step.agrees === undefined ? `It was ${said(step)}.` : String(step.their_shape) !== String(step.shape) ? "It has another shape."
       : step.shape.length ? "There is no map of it: maps of the arrays that differ come first, and fill this page." : "It is one number.";
     $("map-text").textContent = why;
   } else {
@@ -287,7 +293,7 @@ function drawWhere() {
     const labels = [labelsOf(map, 0), labelsOf(map, 1)];
     const sparse = (texts, every) => texts.map((text, at) => (at % every === 0 ? text : ""));
     drawMap($("map"), {
-      rows: map.rows, columns: map.columns, row: state.row, column: state.column, cellHeight: map.rows === 1 ? 26 : undefined,
+      rows: map.rows, columns: map.columns, row: state.row, column: state.column, cellHeight: map.rows === 1 ? 26 : map.rows > 24 ? 12 : undefined,
       rowLabels: map.shape.length > 1 ? labels[0] : [""], columnLabels: map.columns <= 40 ? labels[1] : sparse(labels[1], 8),
       colour: (i, j) => byLevel(map.at(state.map, i, j)),
     });
@@ -305,7 +311,8 @@ function drawReadout(row, column) {
   const at = [...(rows ? [`${rows} ${numbersOf(rowLength, map.rows, row)}`] : []), `${columns} ${numbersOf(columnLength, map.columns, column)}`];
   const level = map.at(state.map, row, column);
   $("readout").replaceChildren(`${at.join(", ")}: `, element("b", {},
-    level === null ? "the same number" : level <= LOWEST ? "at most 0.001 times what rounding explains" : `${times(level)} times what rounding explains`));
+    level === null ? "the same number" : level >= HIGHEST && !isNumber(steps[state.step]) ? "NaN, infinite, or far away"
+      : `${level <= LOWEST ? "at most 0.001" : times(level)} times what rounding explains`));
 }
 
 function drawFacts(step) {
@@ -314,8 +321,8 @@ function drawFacts(step) {
     facts.push(["what it is", said(step)]);
     if (step.theirs !== step.name) facts.push(["called", step.theirs]);
     if (String(step.their_shape) === String(step.shape)) {
-      facts.push(["largest difference", `${step.absolute}, ${step.relative} of the largest number`], ["rounding explains", step.tolerance],
-        ["there", `[${step.where.join(", ")}] is ${step.is}, expected ${step.expected}`]);
+      if (isNumber(step)) facts.push(["largest difference", `${step.absolute}, ${step.relative} of the largest number`]);
+      facts.push(["rounding explains", step.tolerance], [step.where.length ? "there" : "it", `${step.where.length ? `[${step.where.join(", ")}] ` : ""}is ${step.is}, expected ${step.expected}`]);
     }
   }
   if (step.wrong) facts.push(["by itself", "it does not follow from its inputs"]);
@@ -353,8 +360,14 @@ function buildMap() {
 
 // ------------------------------------------------------------------------------------------------ the bar
 
+// layer 0 query, layer 1 LayerNorm weight, loss
+function titleOf({ block, part, short }) {
+  const of = ["weight", "bias"].includes(short) ? part.split(".").at(-1) : "";
+  return [block, of, short].filter((word, at, words) => word && word !== words[at - 1]).join(" ");
+}
+
 const CHOICES = [
-  ["step", "Step", () => steps.length, () => `${steps[state.step].block} ${steps[state.step].short}`],
+  ["step", "Step", () => steps.length, () => titleOf(steps[state.step])],
   ["map", "Map", () => steps[state.step].map?.count ?? 1, () => (steps[state.step].map ? nameOfMap(steps[state.step].map, state.map) || "all" : "–")],
 ];
 

@@ -33,7 +33,7 @@ from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.comparison import Comparison, Row, compare_aligned, taken
 from nezha_np.oracle.description import OF_KEYS, axes_of
 from nezha_np.oracle.diagnosis import Diagnosis, Finding
-from nezha_np.oracle.differences import difference
+from nezha_np.oracle.differences import difference, is_additive_mask
 from nezha_np.oracle.doctor import Doctor
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES, MISTAKES
 from nezha_np.oracle.progress import Count, Progress, check_progress
@@ -167,7 +167,8 @@ def compute(
     compared = compare_aligned(bundle, aligned)
     diagnosis = Doctor(bundle, own, aligned, Count(progress)).diagnosis()
     replayed = _golden_replay(bundle, own)
-    steps = list(_steps(bundle, compared, diagnosis, replayed))
+    named = _given_names(bundle, compared)
+    steps = list(_steps(bundle, compared, {named.get(name, name) for name in diagnosis.differing}, named, replayed))
     _add_maps(steps, bundle, aligned)
     verdict, *more = compared.summary().split("\n")
     return {
@@ -181,8 +182,8 @@ def compute(
             "hidden_size": bundle.config.hidden_size,
             "heads": bundle.config.num_attention_heads,
         },
-        "doctor": _words(diagnosis),
-        "step": diagnosis.step,
+        "doctor": _words(diagnosis, named),
+        "step": named.get(diagnosis.step or "", diagnosis.step),
         "findings": [_finding(finding) for finding in diagnosis.findings],
         "steps": steps,
         "layers": _layers(replayed, steps),
@@ -190,13 +191,15 @@ def compute(
     }
 
 
-def _words(diagnosis: Diagnosis) -> dict[str, list[str]]:
+def _words(diagnosis: Diagnosis, named: Mapping[str, str]) -> dict[str, list[str]]:
     """Return what the doctor says besides the mistakes, which the page shows with their code, and its notes."""
     alone = dataclasses.replace(diagnosis, findings=(), notes=())
     words = str(alone).split("\n") if diagnosis.step is not None else []
     if diagnosis.findings:
         words = words[:1]
-    return {"words": words, "notes": list(diagnosis.notes)}
+    given = named.get(diagnosis.step or "")
+    called = [f"{diagnosis.step} is {given}"] if given else []
+    return {"words": words, "notes": [*called, *diagnosis.notes]}
 
 
 def _golden_replay(bundle: Bundle, weights: Weights) -> Replay | None:
@@ -231,7 +234,7 @@ def place_of(name: str) -> tuple[str, str, str, str]:
     if path.startswith(LAYER):
         layer, _, path = path.removeprefix(LAYER).partition(".")
         block = f"layer {layer}"
-        path = path or "output"
+        path = path or "result"
     else:
         block, _, path = path.partition(".")
         path = path or block
@@ -254,12 +257,19 @@ def level_of(absolute: float, tolerance: float) -> float:
     return round(min(max(math.log10(absolute / tolerance), LOWEST), HIGHEST), 3)
 
 
+def _given_names(bundle: Bundle, compared: Comparison) -> dict[str, str]:
+    """Give for each array that was not given the name by which the same numbers were."""
+    arrays = bundle.arrays
+    given = {id(arrays[row.name]): row.name for row in reversed(compared.rows)}
+    return {name: given[id(arrays[name])] for name in compared.missing if id(arrays[name]) in given}
+
+
 def _steps(
-    bundle: Bundle, compared: Comparison, diagnosis: Diagnosis, replayed: Replay | None
+    bundle: Bundle, compared: Comparison, differing: set[str], named: Mapping[str, str], replayed: Replay | None
 ) -> Iterator[dict[str, Any]]:
     """List the bundle's arrays in the order in which they are made, with what was found of each."""
     rows = {row.name: row for row in compared.rows}
-    differing = set(diagnosis.differing)
+    in_trace = {id(array): name for name, array in reversed(bundle.trace.items())}
     for name, golden in bundle.arrays.items():
         group, block, part, short = place_of(name)
         step = {
@@ -270,7 +280,8 @@ def _steps(
             "short": short,
             "shape": list(golden.shape),
             "wrong": name in differing,
-            **_layer_and_sources(name, replayed),
+            "given_as": named.get(name),
+            **_layer_and_sources(name if name in bundle.trace else in_trace.get(id(golden), name), replayed),
         }
         if name in rows:
             step |= _compared(rows[name])
@@ -322,7 +333,8 @@ def _axes(name: str, dimensions: int, bundle: Bundle) -> list[str]:
     path = name.removeprefix("gradients/").removeprefix("outputs/")
     if path != name and path not in bundle.trace and name.startswith("gradients/"):
         return list(axes_of("steps/", dimensions)) or ["axis"] * dimensions
-    if dimensions == 4 and (path.rpartition(".")[2] in OF_KEYS or path.startswith(("attentions", "cross_attentions"))):
+    of_keys = path.rpartition(".")[2] in OF_KEYS or is_additive_mask(path)
+    if dimensions == 4 and (of_keys or path.startswith(("attentions", "cross_attentions"))):
         return ["text", "head", "query", "key"]
     return list(axes_of(name, dimensions)) or ["axis"] * dimensions
 

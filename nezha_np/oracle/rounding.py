@@ -68,7 +68,7 @@ def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     >>> rounded(np.array([1.001, 1.01, 1e9]), ARITHMETICS["bfloat16"])
     array([1.00000000e+00, 1.00781250e+00, 9.98244352e+08])
     """
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or (arithmetic.name in ("float64", "float32") and values.dtype == arithmetic.name):
         return values
     if arithmetic.name in ("float16", "bfloat16"):
         most = min(arithmetic.largest, float(np.finfo(values.dtype).max))

@@ -156,9 +156,12 @@ class _StepDoctor:
             if not (after_them and list(changes) == ["gradients"])  # theirs take the place of what it makes
         ]
         if stage_of(step) == "gradients" or not given:
+            called = self.passes.layers(self.start)
             for mistake in GRADIENT_MISTAKES:
-                if self.bundle.config.model_type in mistake.families:
-                    for way, changes in mistake.ways.items():
+                if mistake.of_rounding:
+                    continue
+                for way, changes in mistake.ways.items():
+                    if not called.isdisjoint(changes):
                         walked = {"gradients": lambda step, changes=changes: step.walk(step, changes=changes)}
                         found.append((mistake.name, mistake.sentence, way, walked))
         return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
-from nezha_np.mechanism import definitions, recording
+from nezha_np.mechanism import Layer, Tape, definitions, recording
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bounded import Bounded
 from nezha_np.oracle.passes import order_of_gradients
@@ -118,6 +118,14 @@ class Passes:
         return Bounded(np.asarray(loss), self.tolerance(f"{at}/loss"), unit), {
             name: Bounded(array, self.tolerance(f"{at}/gradients/{name}"), unit) for name, array in gradients.items()
         }
+
+    def layers(self, weights: Numbers) -> set[Layer]:
+        """List the layers that a pass calls."""
+        exact = {name: np.asarray(value.value, np.float64) for name, value in weights.items()}
+        tape = Tape(None)
+        with np.errstate(all="ignore"), recording(tape):
+            TASKS[self.head].function(Weights(exact, self.config), **inputs_in(self.batches[0][0], self.arithmetic))
+        return {call.layer for call in tape.calls}
 
     def _taken(self, step: StepNumbers, parts: str) -> list[tuple[int, Part]]:
         """List parts of the step's batch with their numbers."""

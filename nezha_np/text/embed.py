@@ -10,6 +10,7 @@ Dimension letters: n texts, B batch, L length, H hidden size.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from nezha_np.text.encode import encode, encode_and_cut
 from nezha_np.text.pooling import OF_FIRST_TOKEN, pool
 from nezha_np.text.sentence_folder import choose_sentence_model
 from nezha_np.text.sentence_model import SentenceModel, apply_steps, vector_size
-from nezha_np.text.sorted_batches import check_row, check_texts, group_by_length
+from nezha_np.text.sorted_batches import check_row, check_texts, group_by_length, side_by_side_if_small
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -181,17 +182,24 @@ def embed_sorted(
     ((3, 256), array([False,  True, False]))
     """
     batches: Iterable[list[int]]
+    most = model.max_length or sys.maxsize  # tokens of a text
     if family_of(weights.config).reads_padding:  # sorting would change the vectors
         batches = ([*range(len(texts))[start : start + batch_size]] for start in range(0, len(texts), batch_size))
     else:
-        most = model.max_length or sys.maxsize
         batches = group_by_length([min(len(text), most) for text in texts], batch_size, same=False)
     dtype = to_numpy(in_statistics_dtype(weights.word_embeddings[:1, :1])).dtype
     vectors = np.empty((len(texts), vector_size(model, weights.config.hidden_size)), dtype)
     cut = np.zeros(len(texts), bool)
-    for chosen in batches:
+
+    def run(chosen: list[int]) -> tuple[list[int], tuple[np.ndarray, np.ndarray]]:
         batch, called = [texts[index] for index in chosen], [names[index] for index in chosen]
-        vectors[chosen], cut[chosen] = embed_batch(batch, called, weights, tokenizer, model)
+        return chosen, embed_batch(batch, called, weights, tokenizer, model)
+
+    batches = list(batches)
+    most_characters = max((sum(min(len(texts[index]), most) for index in chosen) for chosen in batches), default=0)
+    passes = [functools.partial(run, chosen) for chosen in batches]
+    for chosen, (found, too_long) in side_by_side_if_small(weights, most_characters, passes):
+        vectors[chosen], cut[chosen] = found, too_long
     return vectors, cut
 
 

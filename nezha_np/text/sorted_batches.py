@@ -9,8 +9,9 @@ Dimension letters: B batch, L length.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.layers.losses import IGNORE_INDEX
+from nezha_np.mechanism.layer import side_by_side
 from nezha_np.text.encode import check_text, encode
 from nezha_np.text.truncation import Strategy
 from nezha_np.weights.weights import Weights
@@ -29,6 +31,8 @@ Row = dict[str, np.ndarray]  # the arguments of a model for one text, (L,) each
 TOGETHER = 64  # texts that are encoded, and so padded, at once
 MOST_PADDING = 0.05  # of a batch that has enough tokens to keep products fast
 ENOUGH_TOKENS = 512
+SMALL_PASS = 2**20  # tokens times features: a pass of fewer leaves its threads waiting for each other
+Result = TypeVar("Result")
 
 
 def check_texts(name: str, value: Any) -> list[str]:
@@ -249,8 +253,43 @@ def run_in_batches(
     if groups is None:
         lengths = [len(row["input_ids"]) for row in rows]
         groups = group_by_length(lengths, batch_size, same=family_of(config).reads_padding)
-    for group in groups:
-        yield list(group), head(weights, **stack_rows([rows[index] for index in group], pad_id))
+
+    def run(group: Sequence[int]) -> tuple[list[int], Any]:
+        return list(group), head(weights, **stack_rows([rows[index] for index in group], pad_id))
+
+    groups = list(groups)
+    most = max((sum(rows[index]["input_ids"].size for index in group) for group in groups), default=0)
+    yield from side_by_side_if_small(weights, most, [functools.partial(run, group) for group in groups])
+
+
+def side_by_side_if_small(weights: Weights, tokens: int, passes: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Run passes, several at once where they are small: the work of a large one is divided among threads better.
+
+    Parameters
+    ----------
+    weights : Weights
+        The model.
+    tokens : int
+        How many tokens the largest pass has.
+    passes : sequence of callable
+        What is run; each with its inputs bound.
+
+    Yields
+    ------
+    object
+        What each pass returns, in order.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> list(side_by_side_if_small(nz.load(), 512, [lambda: "one", lambda: "two"]))
+    ['one', 'two']
+    """
+    config = weights.config
+    # An activation that a user brings may not expect to be called from several threads.
+    if tokens * config.hidden_size > SMALL_PASS or callable(config.hidden_act):
+        return (run() for run in passes)
+    return side_by_side(weights.word_embeddings, passes)
 
 
 def check_row(name: str, ids: np.ndarray, config: Config) -> None:

@@ -22,9 +22,14 @@ from nezha_np.oracle.mistakes.convbert import OF_CONVBERT
 from nezha_np.oracle.mistakes.embeddings import EMBEDDINGS
 from nezha_np.oracle.mistakes.everywhere import EVERYWHERE
 from nezha_np.oracle.mistakes.gradient_numbers import FITS, GRADIENT_NUMBERS, GradientEvidence
+from nezha_np.oracle.mistakes.gradient_roundings import GRADIENT_ROUNDINGS
 from nezha_np.oracle.mistakes.gradient_terms import GRADIENT_TERMS
+from nezha_np.oracle.mistakes.gradient_uses import GRADIENT_USES
+from nezha_np.oracle.mistakes.gradients_of_convolutions import GRADIENTS_OF_CONVOLUTIONS
+from nezha_np.oracle.mistakes.gradients_of_distances import GRADIENTS_OF_DISTANCES
 from nezha_np.oracle.mistakes.gradients_of_layers import GRADIENTS_OF_LAYERS
 from nezha_np.oracle.mistakes.gradients_of_losses import GRADIENTS_OF_LOSSES
+from nezha_np.oracle.mistakes.gradients_of_parameters import GRADIENTS_OF_PARAMETERS
 from nezha_np.oracle.mistakes.learned_distances import LEARNED_DISTANCES
 from nezha_np.oracle.mistakes.linear import LINEAR, too_few_rows
 from nezha_np.oracle.mistakes.losses import LOSSES
@@ -80,7 +85,12 @@ GRADIENT_MISTAKES: tuple[Mistake, ...] = (
     *GRADIENTS_OF_LAYERS,
     *GRADIENTS_OF_LOSSES,
     *GRADIENT_TERMS,
+    *GRADIENTS_OF_PARAMETERS,
+    *GRADIENTS_OF_DISTANCES,
+    *GRADIENTS_OF_CONVOLUTIONS,
+    *GRADIENT_ROUNDINGS,
     *GRADIENT_NUMBERS,
+    *GRADIENT_USES,
 )
 # Made in a training step, where the pass and its walk back are right.
 STEP_MISTAKES: tuple[StepMistake, ...] = (*OF_TRAINING, *OF_CLIPPING, *OF_OPTIMIZERS, *OF_UPDATES)

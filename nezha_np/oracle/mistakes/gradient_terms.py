@@ -11,13 +11,21 @@ import numpy as np
 from nezha_np.layers import activations
 from nezha_np.layers.activations import gelu, gelu_new, relu, silu, tanh
 from nezha_np.layers.addition import add
-from nezha_np.layers.attention import attention_probs, content_context, content_scores, merge_heads, split_heads
+from nezha_np.layers.attention import (
+    append_keys,
+    attention_probs,
+    content_context,
+    content_scores,
+    mask_heads,
+    merge_heads,
+    split_heads,
+)
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
-from nezha_np.layers.losses import IGNORE_INDEX, bce_with_logits, cross_entropy, mse
+from nezha_np.layers.losses import IGNORE_INDEX, average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.relative_position import position_context, position_scores
-from nezha_np.layers.selection import first_token
+from nezha_np.layers.selection import all_but_last_token, by_choice, column, first_token
 from nezha_np.oracle.mistakes.mistake import Mistake, mistake
 from nezha_np.oracle.replay import Step
 
@@ -165,15 +173,15 @@ for way, changed in (
 
 
 def norm_parameters(
-    of_weight: Callable[[Any, Any, Any, Any], Any] | None = None, of_bias: Callable[[Any], Any] | None = None
+    of_weight: Callable[[Any, Any, Any, Any], Any] | None = None, of_bias: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
-    """Another gradient of weight or bias: of dy, x̂, y and the right one; of dy."""
+    """Another gradient of weight or bias: of dy, x̂, y and the weight; of dy, x̂ and the weight."""
 
     def change(step: Step, dy: Any, y: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
         dx, dweight, dbias = step.right(dy, y, x, weight, bias, eps=eps)
         normalised = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
         other = dweight if of_weight is None else of_weight(dy, normalised, y, weight)
-        return dx, other, dbias if of_bias is None else of_bias(dy)
+        return dx, other, dbias if of_bias is None else of_bias(dy, normalised, weight)
 
     return change
 
@@ -181,34 +189,38 @@ def norm_parameters(
 of_norm_parameters = mistake(
     GRADIENT_TERMS,
     "gradient of a norm's weight or bias",
-    does="the sums over the tokens of dy x̂ and dy have another factor or other tokens",
+    does="the sums over the tokens of dy x̂ and dy have another factor",
     right="Σ dy x̂ and Σ dy over all texts and tokens",
 )
 for way, changed in (
     ("weight: Σ dy y", norm_parameters(lambda dy, n, y, w: flat_rows(dy * y).sum(axis=0))),
     ("weight: Σ dy", norm_parameters(lambda dy, n, y, w: flat_rows(dy).sum(axis=0))),
+    ("weight: Σ γ dy", norm_parameters(lambda dy, n, y, w: flat_rows(dy * w).sum(axis=0))),
     ("weight: Σ γ dy x̂", norm_parameters(lambda dy, n, y, w: flat_rows(dy * w * n).sum(axis=0))),
-    ("weight: the mean", norm_parameters(lambda dy, n, y, w: flat_rows(dy * n).mean(axis=0))),
-    ("weight: the first text", norm_parameters(lambda dy, n, y, w: flat_rows((dy * n)[:1]).sum(axis=0))),
-    ("weight: the last text", norm_parameters(lambda dy, n, y, w: flat_rows((dy * n)[-1:]).sum(axis=0))),
-    ("weight: none", norm_parameters(lambda dy, n, y, w: 0.0 * w)),
-    ("bias: the mean", norm_parameters(None, lambda dy: flat_rows(dy).mean(axis=0))),
-    ("bias: the first text", norm_parameters(None, lambda dy: flat_rows(dy[:1]).sum(axis=0))),
-    ("bias: the last text", norm_parameters(None, lambda dy: flat_rows(dy[-1:]).sum(axis=0))),
-    ("bias: none", norm_parameters(None, lambda dy: 0.0 * flat_rows(dy).sum(axis=0))),
-    (
-        "both: the mean",
-        norm_parameters(lambda dy, n, y, w: flat_rows(dy * n).mean(axis=0), lambda dy: flat_rows(dy).mean(axis=0)),
-    ),
-    (
-        "both: the mean over texts",
-        norm_parameters(
-            lambda dy, n, y, w: flat_rows(dy * n).sum(axis=0) / len(dy), lambda dy: flat_rows(dy).sum(axis=0) / len(dy)
-        ),
-    ),
-    ("both: none", norm_parameters(lambda dy, n, y, w: 0.0 * w, lambda dy: 0.0 * flat_rows(dy).sum(axis=0))),
-):
+    ("weight: divided by γ", norm_parameters(lambda dy, n, y, w: flat_rows(dy * n).sum(axis=0) / w)),
+    ("bias: Σ γ dy", norm_parameters(None, lambda dy, n, w: flat_rows(dy * w).sum(axis=0))),
+    ("bias: Σ dy x̂", norm_parameters(None, lambda dy, n, w: flat_rows(dy * n).sum(axis=0))),
+    ("both: exchanged", norm_parameters(
+        lambda dy, n, y, w: flat_rows(dy).sum(axis=0), lambda dy, n, w: flat_rows(dy * n).sum(axis=0))),
+    ("both: times γ", norm_parameters(
+        lambda dy, n, y, w: flat_rows(dy * w * n).sum(axis=0), lambda dy, n, w: flat_rows(dy * w).sum(axis=0))),
+):  # fmt: skip
     of_norm_parameters.way(way, layer_norm)(changed)
+
+
+@of_norm_parameters.way("weight: Σ dy (x − mean), not divided", layer_norm)
+def not_divided(step: Step, dy: Any, y: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """The deviation left out of x̂."""
+    dx, _, dbias = step.right(dy, y, x, weight, bias, eps=eps)
+    return dx, flat_rows(dy * (x - x.mean(axis=-1, keepdims=True))).sum(axis=0), dbias
+
+
+@of_norm_parameters.way("weight: Σ dy x / σ, the mean not subtracted", layer_norm)
+def not_centred(step: Step, dy: Any, y: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """The mean left in x̂."""
+    dx, _, dbias = step.right(dy, y, x, weight, bias, eps=eps)
+    return dx, flat_rows(dy * x / np.sqrt(x.var(axis=-1, keepdims=True) + eps)).sum(axis=0), dbias
+
 
 # -------------------------------------------------------------------------------------------------------------- softmax
 
@@ -252,6 +264,97 @@ for way, changed in (
 ):
     of_softmax_terms.way(way, attention_probs)(changed)
 
+of_recomputed = mistake(
+    GRADIENT_TERMS,
+    "gradient of other probabilities",
+    does="the walk back makes the probabilities again, and otherwise than the pass did: without mask or scale",
+    right="those of the pass",
+)
+
+
+def recomputed(remade: Callable[[Any, Any, float], Any]) -> Callable[..., Any]:
+    """The gradient of softmax at other probabilities: those of other scores, of scores, mask and scale."""
+
+    def change(step: Step, dy: Any, y: Any, scores: Any, mask: Any = None, *, scale: float) -> Any:
+        if mask is None:
+            raise ValueError("there is no mask")
+        z = remade(scores, np.maximum(mask, -1e30), scale)
+        p = np.exp(z - z.max(axis=-1, keepdims=True))
+        p = p / p.sum(axis=-1, keepdims=True)
+        return step.right(dy, p, scores, mask, scale=scale)
+
+    return change
+
+
+def causal_alone(z: Any) -> Any:
+    """Keys after their query left out, and nothing else."""
+    queries, keys = z.shape[-2:]
+    return np.where(np.arange(keys)[None] - np.arange(queries)[:, None] <= keys - queries, z, -1e30)
+
+
+for way, remade in (
+    ("without the mask", lambda scores, mask, scale: scores * scale),
+    ("without the scale", lambda scores, mask, scale: scores + mask),
+    ("without mask and scale", lambda scores, mask, scale: scores),
+    ("with the scale twice", lambda scores, mask, scale: scores * scale * scale + mask),
+    ("with a causal mask alone", lambda scores, mask, scale: causal_alone(scores * scale)),
+    ("with a causal mask besides", lambda scores, mask, scale: causal_alone(scores * scale + mask)),
+    ("with the first text's mask", lambda scores, mask, scale: scores * scale + mask[:1]),
+    ("with a mask of −1", lambda scores, mask, scale: scores * scale + np.maximum(mask, -1.0)),
+    ("with a mask of −10", lambda scores, mask, scale: scores * scale + np.maximum(mask, -10.0)),
+):
+    of_recomputed.way(way, attention_probs)(recomputed(remade))
+
+of_head_mask = mistake(
+    GRADIENT_TERMS,
+    "gradient of masked heads",
+    does="the gradient of the probabilities is not multiplied by the mask of the heads, or twice",
+    right="dy times the mask of each head",
+)
+
+
+def heads_of(factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The gradient times another number for each head, made of the mask."""
+    return lambda step, dy, y, probs, mask: (dy * factor(mask)[:, None, None], step.right(dy, y, probs, mask)[1])
+
+
+of_head_mask.way("not multiplied", mask_heads)(heads_of(np.ones_like))
+of_head_mask.way("twice", mask_heads)(heads_of(lambda mask: mask * mask))
+of_head_mask.way("where the mask is not 0", mask_heads)(heads_of(lambda mask: (mask != 0.0) * 1.0))
+of_head_mask.way("none", mask_heads)(heads_of(np.zeros_like))
+
+of_cache = mistake(
+    GRADIENT_TERMS,
+    "gradient of cached keys",
+    does="the gradient of keys or values is cut at the wrong place between cache and new ones",
+    right="the last ones belong to the new keys and values, the first to the cache",
+)
+
+
+def cut(new: Callable[[Any, int], Any]) -> Callable[..., Any]:
+    """Another gradient of the new ones: of dy and how many they are."""
+
+    def change(step: Step, dy: Any, y: Any, past: Any, of_new: Any) -> Any:
+        made = new(dy, of_new.shape[2])
+        if made.shape != of_new.shape:
+            raise ValueError("the cache is too short")
+        return step.right(dy, y, past, of_new)[0], made
+
+    return change
+
+
+AT_KEYS: dict[str, str | tuple[str, ...]] = {"": (), ", of keys": "**.all_k", ", of values": "**.all_v"}
+for where, patterns in AT_KEYS.items():
+    for way, new in (
+        ("the first ones", lambda dy, count: dy[:, :, :count]),
+        ("in reverse", lambda dy, count: dy[:, :, ::-1][:, :, :count]),
+        ("one too early", lambda dy, count: dy[:, :, -count - 1 : -1]),
+        ("none", lambda dy, count: 0.0 * dy[:, :, -count:]),
+        ("the last one for all", lambda dy, count: np.repeat(dy[:, :, -1:], count, axis=2)),
+        ("the cache's sum besides", lambda dy, count: dy[:, :, -count:] + dy[:, :, :-count].sum(axis=2, keepdims=True)),
+    ):
+        of_cache.way(f"{way}{where}", append_keys, at=patterns)(cut(new))
+
 # ------------------------------------------------------------------------------------------------------------- products
 
 of_products = mistake(
@@ -267,19 +370,19 @@ def turned(x: Any) -> Any:
     return np.swapaxes(x, -1, -2)
 
 
-def check_square(x: Any) -> None:
-    """Check that there are as many queries as keys."""
-    if x.shape[-1] != x.shape[-2]:
+def fitting(right: tuple[Any, ...], *made: Any) -> tuple[Any, ...]:
+    """Check that what was made can be a gradient: there may be more keys than queries."""
+    if any(of_right.shape != part.shape for of_right, part in zip(right, made, strict=True)):
         raise ValueError("queries and keys are not equally many")
+    return made
 
 
 def of_scores(dq: Callable[..., Any] | None = None, dk: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Other gradients of queries and keys: of dy, q and k."""
 
     def change(step: Step, dy: Any, y: Any, q: Any, k: Any) -> Any:
-        check_square(dy)
         right = step.right(dy, y, q, k)
-        return right[0] if dq is None else dq(dy, q, k), right[1] if dk is None else dk(dy, q, k)
+        return fitting(right, right[0] if dq is None else dq(dy, q, k), right[1] if dk is None else dk(dy, q, k))
 
     return change
 
@@ -288,9 +391,10 @@ def of_context(dp: Callable[..., Any] | None = None, dv: Callable[..., Any] | No
     """Other gradients of probabilities and values: of dy, probs and v."""
 
     def change(step: Step, dy: Any, y: Any, probs: Any, v: Any) -> Any:
-        check_square(probs)
         right = step.right(dy, y, probs, v)
-        return right[0] if dp is None else dp(dy, probs, v), right[1] if dv is None else dv(dy, probs, v)
+        return fitting(
+            right, right[0] if dp is None else dp(dy, probs, v), right[1] if dv is None else dv(dy, probs, v)
+        )
 
     return change
 
@@ -318,16 +422,27 @@ of_products.way("dv = dy", content_context)(of_context(dv=lambda dy, probs, v: d
 of_products.way("dv = 0", content_context)(of_context(dv=lambda dy, probs, v: 0.0 * v))
 of_products.way("dprobs = v dyᵀ", content_context)(of_context(lambda dy, probs, v: v @ turned(dy)))
 of_products.way("dprobs = dy dyᵀ", content_context)(of_context(lambda dy, probs, v: dy @ turned(dy)))
+of_products.way("dv a mean over the heads", content_context)(
+    of_context(dv=lambda dy, probs, v: np.broadcast_to((turned(probs) @ dy).mean(axis=1, keepdims=True), v.shape))
+)
+of_products.way("dv a sum over the heads", content_context)(
+    of_context(dv=lambda dy, probs, v: np.broadcast_to((turned(probs) @ dy).sum(axis=1, keepdims=True), v.shape))
+)
+of_products.way("dv of the probabilities where they are largest", content_context)(
+    of_context(dv=lambda dy, probs, v: turned(np.where(probs == probs.max(axis=-1, keepdims=True), probs, 0.0)) @ dy)
+)
+of_products.way("dprobs and dv exchanged", content_context)(
+    of_context(lambda dy, probs, v: turned(probs) @ dy, lambda dy, probs, v: dy @ turned(v))
+)
+of_products.way("dk a mean over the heads", content_scores)(
+    of_scores(dk=lambda dy, q, k: np.broadcast_to((turned(dy) @ q).mean(axis=1, keepdims=True), k.shape))
+)
+of_products.way("dk a sum over the heads", content_scores)(
+    of_scores(dk=lambda dy, q, k: np.broadcast_to((turned(dy) @ q).sum(axis=1, keepdims=True), k.shape))
+)
 of_products.way("dprobs = 0", content_context)(of_context(lambda dy, probs, v: 0.0 * probs))
 
 # -------------------------------------------------------------------------------------------------------- linear layers
-
-of_part = mistake(
-    GRADIENT_TERMS,
-    "gradient of a part of the batch",
-    does="the gradient of a matrix or a bias counts some texts or tokens alone, or none",
-    right="the sum over all texts and tokens",
-)
 
 
 def linear_of(
@@ -353,46 +468,11 @@ def outer(dy: Any, x: Any) -> Any:
     return flat_rows(dy).T @ flat_rows(x)
 
 
-def part(index: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The gradients of matrix and bias of a part of the rows alone."""
+def unmapped(dy: Any, weight: Any) -> Any:
+    """The first features of dy, as many as the matrix takes; zeros beyond."""
+    missing = max(0, weight.shape[1] - weight.shape[0])
+    return np.pad(dy[..., : weight.shape[1]], [(0, 0)] * (dy.ndim - 1) + [(0, missing)])
 
-    def taken(x: Any) -> Any:
-        if x.ndim < 2 or (isinstance(index, tuple) and x.ndim < 3):
-            raise ValueError("there is no such part")
-        return x[index]
-
-    return lambda dy, x, y, weight: outer(taken(dy), taken(x)), lambda dy: flat_rows(taken(dy)).sum(axis=0)
-
-
-PARTS_OF_ROWS: dict[str, Any] = {
-    "the first text": slice(0, 1),
-    "the last text": slice(-1, None),
-    "all but the first text": slice(1, None),
-    "all but the last text": slice(0, -1),
-    "the first token": (slice(None), slice(0, 1)),
-    "the last token": (slice(None), slice(-1, None)),
-    "all but the first token": (slice(None), slice(1, None)),
-    "all but the last token": (slice(None), slice(0, -1)),
-}
-for way, index in PARTS_OF_ROWS.items():
-    of_matrix, of_bias = part(index)
-    of_part.way(f"{way}, matrix", linear)(linear_of(of_matrix))
-    of_part.way(f"{way}, bias", linear)(linear_of(None, of_bias))
-    of_part.way(f"{way}, matrix and bias", linear)(linear_of(of_matrix, of_bias))
-of_part.way("none, matrix", linear)(linear_of(lambda dy, x, y, weight: 0.0 * weight))
-of_part.way("none, bias", linear)(linear_of(None, lambda dy: 0.0 * flat_rows(dy).sum(axis=0)))
-of_part.way("none, matrix and bias", linear)(
-    linear_of(lambda dy, x, y, weight: 0.0 * weight, lambda dy: 0.0 * flat_rows(dy).sum(axis=0))
-)
-of_part.way("the mean over texts, matrix", linear)(linear_of(lambda dy, x, y, weight: outer(dy, x) / len(dy)))
-of_part.way("the mean over texts, bias", linear)(linear_of(None, lambda dy: flat_rows(dy).sum(axis=0) / len(dy)))
-of_part.way("the mean over texts, matrix and bias", linear)(
-    linear_of(lambda dy, x, y, weight: outer(dy, x) / len(dy), lambda dy: flat_rows(dy).sum(axis=0) / len(dy))
-)
-of_part.way("the mean over texts and tokens, matrix", linear)(
-    linear_of(lambda dy, x, y, weight: outer(dy, x) / len(flat_rows(dy)))
-)
-of_part.way("none, dx", linear)(linear_of(dx=lambda dy, weight: 0.0 * (dy @ weight)))
 
 of_linear = mistake(
     GRADIENT_TERMS,
@@ -417,6 +497,17 @@ of_linear.way("dW = dyᵀ y", linear)(linear_of(square(lambda dy, x, y, weight: 
 of_linear.way("dW = −dyᵀ x", linear)(linear_of(lambda dy, x, y, weight: -outer(dy, x)))
 of_linear.way("dW with weight decay of 0.01", linear)(linear_of(lambda dy, x, y, weight: outer(dy, x) + 0.01 * weight))
 of_linear.way("dx = −dy W", linear)(linear_of(dx=lambda dy, weight: -(dy @ weight)))
+of_linear.way("dx = dy, as if there were no matrix", linear)(linear_of(dx=lambda dy, weight: unmapped(dy, weight)))
+of_linear.way("dx = dy |W|", linear)(linear_of(dx=lambda dy, weight: dy @ np.abs(weight)))
+of_linear.way("dx = Σ dy for each", linear)(
+    linear_of(dx=lambda dy, weight: np.repeat(dy.sum(axis=-1, keepdims=True), weight.shape[1], axis=-1))
+)
+of_linear.way("dW = |dy|ᵀ x", linear)(linear_of(lambda dy, x, y, weight: outer(np.abs(dy), x)))
+of_linear.way("dW = Σ dy for each", linear)(
+    linear_of(lambda dy, x, y, weight: np.repeat(flat_rows(dy).sum(axis=0)[:, None], weight.shape[1], axis=1))
+)
+of_linear.way("dW = W", linear)(linear_of(lambda dy, x, y, weight: weight))
+of_linear.way("dW = dyᵀ dy", linear)(linear_of(square(lambda dy, x, y, weight: outer(dy, dy))))
 of_linear.way("db = Σ dy y", linear)(
     lambda step, dy, y, x, weight, bias: (
         *step.right(dy, y, x, weight, bias)[:2],
@@ -510,6 +601,36 @@ for way, of_x, of_y in (("content term gets none", 0.0, 1.0), ("position term ge
 of_sum.way("the words get none", add, at="embeddings.sum")(sum_of(0.0, 1.0))
 of_sum.way("the token types get none", add, at="embeddings.sum")(sum_of(1.0, 0.0))
 
+of_losses_sum = mistake(
+    GRADIENT_TERMS,
+    "gradient of several losses",
+    does="the gradients of two losses that are added or averaged have other weights, or one of them gets none",
+    right="1 for each loss of a sum, 1/2 for each of a mean",
+)
+
+
+def losses_weighted(of_first: float, of_second: float) -> Callable[..., Any]:
+    """Other weights of the two losses, where the pass has added or averaged them."""
+    return lambda step, dz, z, x, y: (of_first * dz + 0.0 * x, of_second * dz + 0.0 * y)
+
+
+for way, of_first, of_second in (
+    ("half for each", 0.5, 0.5),
+    ("1 for each", 1.0, 1.0),
+    ("2 for each", 2.0, 2.0),
+    ("a quarter for each", 0.25, 0.25),
+    ("the second gets none", 1.0, 0.0),
+    ("the first gets none", 0.0, 1.0),
+    ("half for the first alone", 0.5, 0.0),
+    ("half for the second alone", 0.0, 0.5),
+    ("half for the first, 1 for the second", 0.5, 1.0),
+    ("1 for the first, half for the second", 1.0, 0.5),
+    ("2 for the first, 1 for the second", 2.0, 1.0),
+    ("1 for the first, 2 for the second", 1.0, 2.0),
+    ("the second negated", 1.0, -1.0),
+):
+    of_losses_sum.way(way, add, average, at="loss")(losses_weighted(of_first, of_second))
+
 of_heads = mistake(
     GRADIENT_TERMS,
     "gradient of heads in another order",
@@ -591,15 +712,101 @@ for way, of_logits in (
     ("log₂", lambda p, hot, counts, C: (p - hot) * over(counts) / math.log(2.0)),
     ("ε = 0.1 of smoothing", smoothed(0.1)),
     ("ε = 0.05 of smoothing", smoothed(0.05)),
+    ("the right class alone", lambda p, hot, counts, C: (p - 1.0) * hot * over(counts)),
+    ("the other classes alone", lambda p, hot, counts, C: p * (1.0 - hot) * over(counts)),
+    ("log p in place of p", lambda p, hot, counts, C: (np.log(p) - hot) * over(counts)),
+    ("p² in place of p", lambda p, hot, counts, C: (p * p - hot) * over(counts)),
+    ("−[c = y] / p", lambda p, hot, counts, C: -hot / p * over(counts)),
+    ("the softmax's gradient once more", lambda p, hot, counts, C: (
+        p * (p - hot - (p * (p - hot)).sum(axis=-1, keepdims=True)) * over(counts))),
+    ("the sigmoid's gradient once more, of the right class", lambda p, hot, counts, C: (
+        (p - hot) * (p * (1.0 - p) * hot).sum(axis=-1, keepdims=True) * over(counts))),
+    ("focal loss: times (1 − p_y)²", lambda p, hot, counts, C: (
+        (p - hot) * (1.0 - (p * hot).sum(axis=-1, keepdims=True)) ** 2 * over(counts))),
+    ("times −log p_y, the loss squared", lambda p, hot, counts, C: (
+        -(p - hot) * np.log((p * hot).sum(axis=-1, keepdims=True) + 1.0 - counts) * over(counts))),
+    ("times p_y, not its logarithm", lambda p, hot, counts, C: (
+        (p - hot) * (p * hot).sum(axis=-1, keepdims=True) * over(counts))),
+    ("the row before's labels", lambda p, hot, counts, C: (p - np.roll(hot, 1, axis=0)) * over(counts)),
+    ("the next row's labels", lambda p, hot, counts, C: (p - np.roll(hot, -1, axis=0)) * over(counts)),
+    ("label 0 taken for ignored", lambda p, hot, counts, C: (p - hot) * over(counts & (hot[:, :1] == 0.0))),
+    ("label 0 left out of the sum", lambda p, hot, counts, C: (p - hot) * (hot[:, :1] == 0.0) * over(counts)),
+    ("the last label alone", lambda p, hot, counts, C: (
+        (p - hot) * over(counts * (counts[::-1].cumsum(axis=0)[::-1] == 1)))),
+    ("the first label alone, over all", lambda p, hot, counts, C: (
+        (p - hot) * over(counts) * (counts.cumsum(axis=0) == 1))),
+    ("the last label alone, over all", lambda p, hot, counts, C: (
+        (p - hot) * over(counts) * (counts[::-1].cumsum(axis=0)[::-1] == 1))),
+    ("over one label more", lambda p, hot, counts, C: (p - hot) * counts / (counts.sum() + 1.0)),
+    ("over the square root of the labels", lambda p, hot, counts, C: (p - hot) * counts / np.sqrt(counts.sum())),
     ("the first label alone", lambda p, hot, counts, C: (p - hot) * over(counts * (counts.cumsum(axis=0) == 1))),
 ):  # fmt: skip
     of_loss.way(way, cross_entropy)(loss_of(of_logits))
 
 
-@of_loss.way("the sign of p − t", mse)
-def sign_of_mse(step: Step, dloss: Any, loss: Any, predictions: Any, targets: Any) -> Any:
-    """The gradient of the absolute error."""
-    return np.sign(predictions - targets) / predictions.size * float(dloss)
+def of_logits_and_labels(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Another gradient of the logits themselves: of z and the one-hot labels, over the labels that count."""
+
+    def change(step: Step, dloss: Any, loss: Any, logits: Any, labels: Any, *, ignore_index: int = IGNORE_INDEX) -> Any:
+        flat = np.asarray(labels).reshape(-1)
+        z = np.asarray(logits, np.float64).reshape(len(flat), -1)
+        counts = (flat != ignore_index)[:, None]
+        hot = (np.arange(z.shape[-1]) == flat[:, None]) * 1.0
+        return np.asarray((function(z, hot) * over(counts) * float(dloss)).reshape(logits.shape), logits.dtype)
+
+    return change
+
+
+for way, of_z in (
+    ("z in place of p", lambda z, hot: z - hot),
+    ("a sigmoid in place of softmax", lambda z, hot: 1.0 / (1.0 + np.exp(-z)) - hot),
+    ("exp(z) in place of p", lambda z, hot: np.exp(z) - hot),
+    ("exp(z − max) in place of p", lambda z, hot: np.exp(z - z.max(axis=-1, keepdims=True)) - hot),
+    ("the largest class in place of p", lambda z, hot: (z == z.max(axis=-1, keepdims=True)) - hot),
+    ("softmax over the tokens", lambda z, hot: (
+        np.exp(z - z.max(axis=0)) / np.exp(z - z.max(axis=0)).sum(axis=0) - hot)),
+    ("1 / C in place of p", lambda z, hot: 1.0 / z.shape[-1] - hot),
+    ("a margin of 1 (hinge)", lambda z, hot: (
+        (z - (z * hot).sum(axis=-1, keepdims=True) + 1.0 > 0.0) * (1.0 - hot))),
+):  # fmt: skip
+    of_loss.way(way, cross_entropy)(of_logits_and_labels(of_z))
+
+
+def by_text(rows: Any) -> Any:
+    """Labels that count in each text, for each of its rows: (B, L) -> (B·L, 1)."""
+    return np.repeat(np.maximum(1, rows.sum(axis=-1)), rows.shape[-1])[:, None]
+
+
+@of_loss.way("the mean of each text's mean", cross_entropy)
+def mean_of_means(step: Step, dloss: Any, loss: Any, logits: Any, labels: Any, **options: Any) -> Any:
+    """Divided by the labels of its text and by the number of texts."""
+    if logits.ndim < 3:
+        raise ValueError("there is one label for each text")
+    counts = np.asarray(labels) != options.get("ignore_index", IGNORE_INDEX)
+    own = step.right(dloss, loss, logits, labels, **options)
+    with_labels = max(1, int(counts.any(axis=-1).sum()))
+    return own * (counts.sum() / (by_text(counts).reshape(*counts.shape, 1) * with_labels))
+
+
+def rows_of_texts(index: Any) -> Callable[..., Any]:
+    """The gradient of the labels of some texts alone."""
+
+    def change(step: Step, dloss: Any, loss: Any, logits: Any, labels: Any, **options: Any) -> Any:
+        kept = np.zeros(len(logits))
+        kept[index] = 1.0
+        own = step.right(dloss, loss, logits, labels, **options)
+        return own * kept.reshape(-1, *[1] * (own.ndim - 1))
+
+    return change
+
+
+for way, index in (
+    ("the first text's labels", slice(0, 1)),
+    ("the last text's labels", slice(-1, None)),
+    ("all but the first text's labels", slice(1, None)),
+    ("all but the last text's labels", slice(0, -1)),
+):
+    of_loss.way(way, cross_entropy, mse, bce_with_logits)(rows_of_texts(index))
 
 
 @of_loss.way("t − p", mse, bce_with_logits, cross_entropy)
@@ -608,10 +815,81 @@ def negated(step: Step, dloss: Any, loss: Any, x: Any, labels: Any, **options: A
     return -step.right(dloss, loss, x, labels, **options)
 
 
-@of_loss.way("summed over the texts", mse, bce_with_logits)
-def not_averaged(step: Step, dloss: Any, loss: Any, x: Any, labels: Any, **options: Any) -> Any:
-    """Not divided by the number of elements."""
-    return step.right(dloss, loss, x, labels, **options) * x.size
+def numbers_of(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Another gradient of a loss of numbers: of predictions and targets, over how many there are."""
+    return lambda step, dloss, loss, x, t: function(x, t) / x.size * float(dloss)
+
+
+def p_of(z: Any) -> Any:
+    """The sigmoid."""
+    return sigmoid_of(z, 1.0)
+
+
+for way, of_numbers in (
+    ("the sign of p − t", lambda x, t: np.sign(x - t)),
+    ("p − t itself, clipped to 1 (Huber)", lambda x, t: np.clip(x - t, -1.0, 1.0)),
+    ("2 p alone", lambda x, t: 2.0 * x),
+    ("the square of p − t", lambda x, t: (x - t) ** 2),
+    ("4 (p − t)³", lambda x, t: 4.0 * (x - t) ** 3),
+    ("summed over the texts", lambda x, t: 2.0 * (x - t) * x.size),
+    ("over the texts alone", lambda x, t: 2.0 * (x - t) * (x.size / len(x))),
+    ("over the labels of a text alone", lambda x, t: 2.0 * (x - t) * len(x)),
+    ("not averaged, and without 2", lambda x, t: (x - t) * x.size),
+    ("over the texts alone, and without 2", lambda x, t: (x - t) * (x.size / len(x))),
+):
+    of_loss.way(f"{way}, of numbers", mse)(numbers_of(of_numbers))
+for way, of_numbers in (
+    ("times p (1 − p)", lambda z, t: (p_of(z) - t) * p_of(z) * (1.0 - p_of(z))),
+    ("over p (1 − p)", lambda z, t: (p_of(z) - t) / (p_of(z) * (1.0 - p_of(z)))),
+    ("z in place of p", lambda z, t: z - t),
+    ("p alone", lambda z, t: p_of(z)),
+    ("the targets alone", lambda z, t: -t),
+    ("labels of 1 alone", lambda z, t: (p_of(z) - t) * t),
+    ("labels of 0 alone", lambda z, t: (p_of(z) - t) * (1.0 - t)),
+    ("log p in place of p", lambda z, t: np.log(p_of(z)) - t),
+    ("tanh in place of the sigmoid", lambda z, t: np.tanh(z) - t),
+    ("a softmax in place of the sigmoid", lambda z, t: (
+        np.exp(z - z.max(axis=-1, keepdims=True)) / np.exp(z - z.max(axis=-1, keepdims=True)).sum(-1, keepdims=True)
+        - t)),
+    ("p rounded to 0 or 1", lambda z, t: (z > 0.0) - t),
+    ("twice", lambda z, t: 2.0 * (p_of(z) - t)),
+    ("summed over the texts", lambda z, t: (p_of(z) - t) * z.size),
+    ("over the texts alone", lambda z, t: (p_of(z) - t) * (z.size / len(z))),
+    ("over the labels of a text alone", lambda z, t: (p_of(z) - t) * len(z)),
+):  # fmt: skip
+    of_loss.way(f"{way}, of several labels", bce_with_logits)(numbers_of(of_numbers))
+
+of_shift = mistake(
+    GRADIENT_TERMS,
+    "gradient of shifted logits",
+    does="the gradient of logits that were shifted, cut into columns or grouped goes back to another place",
+    right="to the place that the numbers came from",
+)
+for way, put_back in (
+    ("to the next token", lambda dy: np.pad(dy, ((0, 0), (1, 0), (0, 0)))),
+    ("the last repeated", lambda dy: np.concatenate([dy, dy[:, -1:]], axis=1)),
+    ("to the token before", lambda dy: np.pad(dy[:, 1:], ((0, 0), (0, 2), (0, 0)))),
+    ("none to the first token", lambda dy: np.pad(dy[:, 1:], ((0, 0), (1, 1), (0, 0)))),
+):
+    of_shift.way(way, all_but_last_token)(lambda step, dy, y, x, put_back=put_back: put_back(dy))
+
+
+@of_shift.way("start and end exchanged", column)
+def other_column(step: Step, dy: Any, y: Any, x: Any, *, index: int) -> Any:
+    """The other of two columns."""
+    return step.right(dy, y, x, index=x.shape[-1] - 1 - index)
+
+
+@of_shift.way("to both columns", column)
+def both_columns(step: Step, dy: Any, y: Any, x: Any, *, index: int) -> Any:
+    """Every column."""
+    return np.repeat(dy[..., None], x.shape[-1], axis=-1)
+
+
+@of_shift.way("choices of a question apart", by_choice)
+def choices_apart(step: Step, dy: Any, y: Any, x: Any, *, choices: int) -> Any:
+    """Choices first, then questions."""
+    return dy.T.reshape(x.shape)
 
 
 of_pooler = mistake(
@@ -629,6 +907,8 @@ def to_tokens(share: Callable[[int], Any]) -> Callable[..., Any]:
 
 of_pooler.way("the last", first_token)(to_tokens(lambda length: np.eye(length)[-1]))
 of_pooler.way("the mean of all", first_token)(to_tokens(lambda length: np.full(length, 1.0 / length)))
+of_pooler.way("the second", first_token)(to_tokens(lambda length: np.eye(length)[min(1, length - 1)]))
+of_pooler.way("all but the first", first_token)(to_tokens(lambda length: 1.0 - np.eye(length)[0]))
 of_pooler.way("none", first_token)(to_tokens(np.zeros))
 
 of_position_terms = mistake(
