@@ -282,3 +282,16 @@ def test_what_a_port_dumped_before_a_wrong_step_does_not_change_its_name():
     for step in list(theirs)[::5]:
         some = {other: array for other, array in theirs.items() if other != step or other == name}
         assert nz.oracle.diagnose(bundle, some).names[0] == "norm without the mean"
+
+
+def test_a_wrong_output_whose_step_was_not_recorded_is_said_to_be_unexamined():
+    bundle = nz.oracle.record(
+        nz.init(nz.BertConfig(vocab_size=19, hidden_size=8, num_attention_heads=2, num_hidden_layers=2)),
+        [[2, 3, 4]],
+        head="masked_lm",
+        output="encoder.layer.0.output.LayerNorm",
+    )
+    diagnosis = nz.oracle.diagnose(bundle, {"logits": 2.0 * bundle.outputs["logits"]})
+    assert not diagnosis.agrees and diagnosis.step is None
+    assert "recorded without the step that makes it" in str(diagnosis) and "roundings" not in str(diagnosis)
+    assert nz.oracle.diagnose(bundle, {"logits": bundle.outputs["logits"]}).agrees

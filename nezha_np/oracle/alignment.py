@@ -150,13 +150,17 @@ def align(
 
 def of_trace(bundle: Bundle, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Take what belongs to the trace, in its order; an output by the name of the intermediate that it is."""
-    names = {id(array): name for name, array in bundle.trace.items()}
     taken = {name: array for name, array in arrays.items() if name in bundle.trace}
-    for name, array in bundle.outputs.items():
-        theirs = arrays.get(f"outputs/{name}")
-        if theirs is not None and id(array) in names:
-            taken.setdefault(names[id(array)], theirs)
+    for output, step in steps_of_outputs(bundle).items():
+        if output in arrays:
+            taken.setdefault(step, arrays[output])
     return {name: taken[name] for name in bundle.trace if name in taken}
+
+
+def steps_of_outputs(bundle: Bundle) -> dict[str, str]:
+    """Say which intermediate each output is; one whose intermediate was not recorded is left out."""
+    names = {id(array): name for name, array in bundle.trace.items()}
+    return {f"outputs/{name}": names[id(array)] for name, array in bundle.outputs.items() if id(array) in names}
 
 
 def read_theirs(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -17,7 +17,7 @@ import numpy as np
 from nezha_np.checks import listed
 from nezha_np.layers import losses
 from nezha_np.layers.dropout import unchanged
-from nezha_np.oracle.alignment import Theirs, align, of_trace
+from nezha_np.oracle.alignment import Theirs, align, of_trace, steps_of_outputs
 from nezha_np.oracle.bundle import Bundle, load_bundle
 from nezha_np.oracle.closeness import apart, root_mean_square
 from nezha_np.oracle.comparison import compare_aligned, describe_row
@@ -425,10 +425,15 @@ class Doctor:
         if not self.aligned.arrays:
             return Diagnosis(None, (), (), (), ("nothing of yours could be compared", *notes))
         row = compare_aligned(self.bundle, self.aligned).first
-        said = (
-            "every step follows from your inputs to it"
-            if row is None
-            else "every step follows from your inputs to it, but roundings have added up, or your weights or inputs "
-            f"are others than the bundle's: {describe_row(row)}"
-        )
+        said = "every step follows from your inputs to it"
+        if row is not None and row.name.startswith("outputs/") and row.name not in steps_of_outputs(self.bundle):
+            said = (
+                f"every step that was compared follows from your inputs to it, but {describe_row(row)}: the bundle was "
+                "recorded without the step that makes it, so what comes after its last step was not examined"
+            )
+        elif row is not None:
+            said += (
+                ", but roundings have added up, or your weights or inputs are others than the bundle's: "
+                f"{describe_row(row)}"
+            )
         return Diagnosis(None, (), (), (), (said, *notes), agrees=row is None)
