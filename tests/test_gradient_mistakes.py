@@ -123,22 +123,14 @@ def plant(bundle, changes, arithmetic):
     return {f"gradients/{name}": array.astype(arithmetic.computed_in) for name, array in made.items()}
 
 
-# Ways that are found first and say the same of these bundles: no head mask has a 0, the values' or the words' gradients
-# are right, and in float16 tanh's approximation is Φ(x).
-AS_GOOD = {
-    "where the mask is not 0": "not multiplied",
-    "none, of keys": "none, but not at encoder.layer.1.attention.self.all_v, encoder.layer.0.attention.self.all_v",
-    "the last text, of the token types": "the last text, but not at embeddings.word_embeddings",
-    "GELU without x φ(x)": "half of tanh's sum alone",
-}
-
-
 @pytest.mark.one_in(41)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("mistake", "way"), WAYS, ids=[f"{mistake.name} {way}".strip() for mistake, way in WAYS])
 def test_a_planted_mistake_of_walking_back_is_named(bundles, mistake, way, dtype):
     if (way, dtype) == ("by 65536", "float16"):
         pytest.skip("float16 has no number as large")
+    if (way, dtype) == ("GELU without x φ(x)", "float16"):
+        pytest.skip("in float16 half of tanh's sum is Φ(x)")
     named = 0
     for bundle in bundles:
         theirs = plant(bundle, mistake.ways[way], ARITHMETICS[dtype])
@@ -149,8 +141,8 @@ def test_a_planted_mistake_of_walking_back_is_named(bundles, mistake, way, dtype
             continue  # no gradient of theirs is beyond rounding: this model has no such layer, or float16 hides it
         assert diagnosis.step.startswith("gradients/")
         assert mistake.name in diagnosis.names, str(diagnosis)
-        found = {finding.way for finding in diagnosis.findings if finding.name == mistake.name}
-        assert found & {way, AS_GOOD.get(way, way)}, str(diagnosis)
+        found = [finding for finding in diagnosis.findings if finding.name == mistake.name]
+        assert any(way in (one.way, *one.or_else) for one in found), str(diagnosis)
         named += 1
     assert named or dtype == "float16"
 
