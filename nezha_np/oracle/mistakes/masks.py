@@ -83,8 +83,12 @@ def probs_multiplied(step: Step, scores: Any, mask: Any = None, *, scale: float)
 
 multiplied.way("added as it is", additive_mask)(of_mask(lambda mask: is_attended(mask) * 1.0))
 multiplied.way("added as it is, to the scores", attention_probs)(before_softmax(lambda mask: is_attended(mask) * 1.0))
+multiplied.way("added, less 1", additive_mask)(of_mask(lambda mask: is_attended(mask) - 1.0))
+multiplied.way("added, less 1, to the scores", attention_probs)(before_softmax(lambda mask: is_attended(mask) - 1.0))
 
 # --------------------------------------------------------------------------------------------- the number that is added
+
+WEAKEST = -5.0  # a number that is larger masks nothing
 
 another_number = mistake(
     MASKS,
@@ -123,9 +127,9 @@ def fitted_number(evidence: Evidence) -> Ways:
         found = added_to_masked(evidence)
     else:
         return {}
-    if not found.size:
+    number = float(np.median(found)) if found.size else 0.0
+    if number > WEAKEST:
         return {}
-    number = float(np.median(found))
     return {"": of_number(number) if evidence.layer is additive_mask else where_added(number)}
 
 
