@@ -6,6 +6,7 @@ from test_doctor import bundle_of, by_module, named, plant, up_to
 
 import nezha_np as nz
 from nezha_np.layers import activations, addition, attention, layer_norm, linear, masks
+from nezha_np.oracle.diagnosis import Diagnosis, Finding
 from nezha_np.oracle.replay import At
 from nezha_np.oracle.rounding import ARITHMETICS, rounded
 from nezha_np.randomness import uniform
@@ -295,3 +296,11 @@ def test_a_wrong_output_whose_step_was_not_recorded_is_said_to_be_unexamined():
     assert not diagnosis.agrees and diagnosis.step is None
     assert "recorded without the step that makes it" in str(diagnosis) and "roundings" not in str(diagnosis)
     assert nz.oracle.diagnose(bundle, {"logits": bundle.outputs["logits"]}).agrees
+
+
+@pytest.mark.parametrize(
+    ("unexplained", "said"), [(0, "(in encoder.layer.0.** alone)"), (3, "(in encoder.layer.0.**)")]
+)
+def test_a_mistake_that_may_be_made_elsewhere_too_is_not_said_to_be_made_in_one_place_alone(unexplained, said):
+    finding = Finding("norm missing", "a norm is left out", "", "encoder.layer.0.**", 1.0, 0.0, unexplained)
+    assert said in str(Diagnosis("encoder.layer.0.output", (finding,), (), (), ()))

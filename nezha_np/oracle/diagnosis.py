@@ -89,7 +89,8 @@ class Diagnosis:
             lines.append(f"one of {len(self.names)} mistakes, which make the same numbers here:")
         for finding in self.findings:
             made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
-            where = f" (in {finding.only} alone)" if finding.only else ""
+            alone = "" if finding.unexplained else " alone"  # elsewhere it may be made too
+            where = f" (in {finding.only}{alone})" if finding.only else ""
             lines += [
                 f"mistake: {made}{where}",
                 f"  {finding.sentence}.",

@@ -121,7 +121,8 @@ function buildVerdict() {
 
 function buildFinding(finding) {
   const title = [finding.name, finding.way].filter(Boolean).join(", ");
-  const where = finding.only ? ` (in ${finding.only} alone)` : "";
+  const alone = finding.unexplained ? "" : " alone"; // elsewhere it may be made too
+  const where = finding.only ? ` (in ${finding.only}${alone})` : "";
   const columns = finding.code.map(({ layer, theirs, right }) => element("div", { class: "columns two" },
     element("div", {}, element("h4", { class: "theirs" }, `What these numbers follow, in place of ${layer}`), element("pre", { tabindex: "0" }, theirs)),
     element("div", {}, element("h4", { class: "right" }, `What is right: ${layer}`), element("pre", { tabindex: "0" }, right))));
