@@ -41,6 +41,12 @@ class Finding:
     unexplained: int
     or_else: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Where it is made, in words to follow its name; where steps are left unexplained, it may be elsewhere too."""
+        alone = "" if self.unexplained else " alone"
+        return f" (in {self.only}{alone})" if self.only else ""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagnosis:
@@ -89,10 +95,8 @@ class Diagnosis:
             lines.append(f"one of {len(self.names)} mistakes, which make the same numbers here:")
         for finding in self.findings:
             made = f"{finding.name}{f', {finding.way}' if finding.way else ''}"
-            alone = "" if finding.unexplained else " alone"  # elsewhere it may be made too
-            where = f" (in {finding.only}{alone})" if finding.only else ""
             lines += [
-                f"mistake: {made}{where}",
+                f"mistake: {made}{finding.place}",
                 f"  {finding.sentence}.",
                 *(f"  or, with the same numbers: {way}" for way in finding.or_else),
                 f"  with it {_falls(finding)}{_whats_left(finding.unexplained)}",

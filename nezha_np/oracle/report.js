@@ -121,12 +121,10 @@ function buildVerdict() {
 
 function buildFinding(finding) {
   const title = [finding.name, finding.way].filter(Boolean).join(", ");
-  const alone = finding.unexplained ? "" : " alone"; // elsewhere it may be made too
-  const where = finding.only ? ` (in ${finding.only}${alone})` : "";
   const columns = finding.code.map(({ layer, theirs, right }) => element("div", { class: "columns two" },
     element("div", {}, element("h4", { class: "theirs" }, `What these numbers follow, in place of ${layer}`), element("pre", { tabindex: "0" }, theirs)),
     element("div", {}, element("h4", { class: "right" }, `What is right: ${layer}`), element("pre", { tabindex: "0" }, right))));
-  return element("figure", { class: "mistake" }, element("h3", {}, `${title}${where}`),
+  return element("figure", { class: "mistake" }, element("h3", {}, `${title}${finding.place}`),
     element("p", {}, element("b", {}, "This port: "), `${finding.does}.`),
     element("p", {}, element("b", {}, "Right is "), `${finding.right}.`), element("p", {}, finding.effect), ...columns);
 }

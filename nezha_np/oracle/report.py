@@ -413,7 +413,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "name": finding.name,
         "way": finding.way,
-        "only": finding.only,
+        "place": finding.place,
         "does": does,
         "right": right_is,
         "effect": _effect(finding),
