@@ -298,9 +298,7 @@ def test_a_wrong_output_whose_step_was_not_recorded_is_said_to_be_unexamined():
     assert nz.oracle.diagnose(bundle, {"logits": bundle.outputs["logits"]}).agrees
 
 
-@pytest.mark.parametrize(
-    ("unexplained", "said"), [(0, "(in encoder.layer.0 alone)"), (3, "(in encoder.layer.0)")]
-)
+@pytest.mark.parametrize(("unexplained", "said"), [(0, "(in encoder.layer.0 alone)"), (3, "(in encoder.layer.0)")])
 def test_a_mistake_that_may_be_made_elsewhere_too_is_not_said_to_be_made_in_one_place_alone(unexplained, said):
     finding = Finding("norm missing", "a norm is left out", "", "encoder.layer.0", 1.0, 0.0, unexplained)
     assert said in str(Diagnosis("encoder.layer.0.output", (finding,), (), (), ()))
