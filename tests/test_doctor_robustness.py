@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from test_doctor import bundle_of, named, plant
+from test_kernels import threads_of_blas
 
 import nezha_np as nz
 from nezha_np.layers import addition, attention, layer_norm, linear
 from nezha_np.mechanism.patterns import matches
+from nezha_np.oracle import search
 from nezha_np.oracle.replay import At, replay
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
 from nezha_np.oracle.search import groups_of
@@ -165,3 +168,15 @@ def test_a_loss_is_as_uncertain_as_the_logits_it_is_made_of():
         "logits",
         "loss",
     ]  # the order in which they are made: the first wrong one is the fault
+
+
+def test_trials_that_run_side_by_side_find_what_they_find_one_by_one(monkeypatch):
+    bundle = bundle_of("nezha-masked_lm-holes")
+    logits = {
+        "logits": plant(bundle, named("relative distance reversed").ways[""], "float32")["cls.predictions.decoder"]
+    }
+    one_by_one = nz.oracle.diagnose(bundle, logits)
+    monkeypatch.setattr(search, "WIDE", 1)
+    with threads_of_blas(3):
+        assert str(nz.oracle.diagnose(bundle, logits)) == str(one_by_one)
+    assert one_by_one.names[0] == "relative distance reversed"

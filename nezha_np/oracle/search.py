@@ -9,6 +9,7 @@ numbers into the direction in which theirs differ.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from nezha_np.layers.dropout import unchanged
 from nezha_np.layers.masks import additive_mask, as_constant
+from nezha_np.mechanism.layer import side_by_side
 from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mean_square
 from nezha_np.oracle.diagnosis import Finding
 from nezha_np.oracle.differences import magnitude
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Trial = tuple[Mistake, str, Changes]
 LAYER = "encoder.layer."
+WIDE = 256  # features from which on threads compute several trials faster than one
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
 MOST_GROUPS = 8  # it is also tried at groups of steps, if there are no more groups than these
 FAR = 12  # steps between their arrays in which a fault that is not in the catalogue is hard to find
@@ -100,16 +103,24 @@ class Search:
 
     def at_all_steps(self, trials: list[Trial], count: Count) -> list[Finding]:
         """Try each mistake at all its steps since their last arrays."""
-        return [finding for trial in count.each(trials) for finding in self._at_all_steps(trial)]
+        passes = [functools.partial(self._at_all_steps, trial) for trial in trials]
+        large = self.quick is not None and self.doctor.bundle.config.hidden_size >= WIDE
+        tries = side_by_side(self.right, passes) if large else (run() for run in passes)
+        found: list[Finding] = []
+        for _, (tried, findings) in zip(count.each(trials), tries, strict=True):
+            self.tried += tried
+            found += findings
+        return found
 
-    def _at_all_steps(self, trial: Trial) -> Iterator[Finding]:
+    def _at_all_steps(self, trial: Trial) -> tuple[list[Tried], list[Finding]]:
         done = self._run(trial, None)
         if done is None or (done.refused and len(trial[2]) > 1):
-            return  # a part of the mistake alone would be no mistake, or a different one
+            return [], []  # a part of the mistake alone would be no mistake, or a different one
+        tried = []
         if done.changed and not trial[0].indivisible:
             sites = list(dict.fromkeys(done.changed))
-            self.tried.append(Tried(trial, sites, alike(self.step, done.made.get(self.step), self.right, self.theirs)))
-        yield from self._finding(trial, None, done)
+            tried = [Tried(trial, sites, alike(self.step, done.made.get(self.step), self.right, self.theirs))]
+        return tried, list(self._finding(trial, None, done))
 
     def at_some_steps(self, count: Count) -> list[Finding]:
         """Try those that look like theirs at groups of their steps, and at each alone."""
