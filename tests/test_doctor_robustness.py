@@ -172,9 +172,8 @@ def test_a_loss_is_as_uncertain_as_the_logits_it_is_made_of():
 
 def test_trials_that_run_side_by_side_find_what_they_find_one_by_one(monkeypatch):
     bundle = bundle_of("nezha-masked_lm-holes")
-    logits = {
-        "logits": plant(bundle, named("relative distance reversed").ways[""], "float32")["cls.predictions.decoder"]
-    }
+    theirs = plant(bundle, named("relative distance reversed").ways[""], "float32")
+    logits = {"logits": theirs["cls.predictions.decoder"]}
     one_by_one = nz.oracle.diagnose(bundle, logits)
     monkeypatch.setattr(search, "WIDE", 1)
     with threads_of_blas(3):
