@@ -4,8 +4,8 @@
 `one_in(n)` every n-th combination is run (with n prime to the lengths of its lists, not always with the same entry of
 one of them), and property tests draw few examples. A run that includes what is marked (`pytest -m exhaustive`, or
 `pytest -m ""` for everything) draws many, and there each property test counts as exhaustive too: `pytest` and
-`pytest -m exhaustive` together run everything. `--hypothesis-profile=quick`, `exhaustive` or `few` chooses the number by
-hand: few are for a Python that changes nothing of the numbers.
+`pytest -m exhaustive` together run everything. `--hypothesis-profile=quick`, `exhaustive` or `few` chooses the number
+by hand: few are for a Python that changes nothing of the numbers.
 """
 
 import collections

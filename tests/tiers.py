@@ -8,8 +8,8 @@ EXAMPLES = {"few": 2, "quick": 8, "exhaustive": 60}
 def examples(number: int, quick: int | None = None) -> settings:
     """Draw this number of examples.
 
-    In the quick tier it is `quick`, by default what the profile says, or a tenth where many are cheap; with few examples
-    there are that few of all.
+    In the quick tier it is `quick`, by default what the profile says, or a tenth where many are cheap. The profile with
+    few examples draws that few of all.
     """
     if settings.default.max_examples <= EXAMPLES["few"]:
         return settings(max_examples=min(number, EXAMPLES["few"]))
