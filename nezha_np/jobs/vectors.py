@@ -61,8 +61,10 @@ def embed_window(
         records.append(record)
     names = [line.name for line in window]
     vectors, cut = embed_sorted(texts, names, weights, tokenizer, how, min(settings["batch_size"], sys.maxsize))
-    said = f"{names[int(cut.argmax())]}: cut after {how.max_length} tokens, {how.cut_by}"
-    return rows_as_bytes(settings["output_format"], vectors, records), said if how.cut_by and cut.any() else None
+    rows = rows_as_bytes(settings["output_format"], vectors, records)
+    if not (how.cut_by and cut.any()):
+        return rows, None
+    return rows, f"{names[int(cut.argmax())]}: cut after {how.max_length} tokens, {how.cut_by}"
 
 
 def identify_model(weights: Weights, tokenizer: Tokenizer, more: Iterable[tuple[str, Any]] = ()) -> dict[str, str]:

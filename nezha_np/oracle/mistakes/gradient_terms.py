@@ -241,7 +241,9 @@ def softmax_of(inner: Callable[[Any, Any], Any], factor: Callable[[float], float
     return change
 
 
-def less(axis: int, reduced: Callable[..., Any] = np.sum, *, sign: float = -1.0) -> Callable[[Any, Any], Any]:
+def less(
+    axis: int | tuple[int, ...], reduced: Callable[..., Any] = np.sum, *, sign: float = -1.0
+) -> Callable[[Any, Any], Any]:
     """The gradient y · (dy − Σ dy y) with another axis, mean or sign."""
     return lambda dy, y: y * (dy + sign * reduced(dy * y, axis=axis, keepdims=True))
 

@@ -15,6 +15,7 @@ from nezha_np.layers.span_convolution import (
     multiply,
     separable_convolution,
 )
+from nezha_np.oracle.mistakes.gradient_terms import less
 from nezha_np.oracle.mistakes.mistake import CONVBERT, Mistake, mistake
 from nezha_np.oracle.replay import Change, Step
 
@@ -187,11 +188,11 @@ for way, of_scores in (
     ("as a sigmoid", lambda dy, y: dy * y * (1.0 - y)),
     ("none", lambda dy, y: 0.0 * dy),
     ("dκ itself", lambda dy, y: dy),
-    ("over the kernels", lambda dy, y: y * (dy - (dy * y).sum(axis=2, keepdims=True))),
-    ("over the tokens", lambda dy, y: y * (dy - (dy * y).sum(axis=1, keepdims=True))),
-    ("over all numbers of a token", lambda dy, y: y * (dy - (dy * y).sum(axis=(2, 3), keepdims=True))),
-    ("a mean in place of the sum", lambda dy, y: y * (dy - (dy * y).mean(axis=-1, keepdims=True))),
-    ("the sum added", lambda dy, y: y * (dy + (dy * y).sum(axis=-1, keepdims=True))),
+    ("over the kernels", less(2)),
+    ("over the tokens", less(1)),
+    ("over all numbers of a token", less((2, 3))),
+    ("a mean in place of the sum", less(-1, np.mean)),
+    ("the sum added", less(-1, sign=1.0)),
     ("Σ dκ in place of Σ dκ · κ", lambda dy, y: y * (dy - dy.sum(axis=-1, keepdims=True))),
     ("without the factor κ", lambda dy, y: dy - (dy * y).sum(axis=-1, keepdims=True)),
 ):

@@ -51,12 +51,17 @@ def divided_by(count: Callable[[Step, Any, Any], float]) -> Change:
     return change
 
 
-def attended_tokens(step: Step, labels: Any, counts: Any) -> float:
-    """Count the tokens that are attended to."""
+def mask_of_tokens(step: Step, labels: Any) -> Any:
+    """Return the attention mask, (B, L), where each token has a label."""
     mask = np.asarray(step.inputs["attention_mask"])
     if mask.ndim != 2 or np.ndim(labels) != 2:
         raise ValueError("tokens have no labels, or no mask of their own")
-    return float((mask != 0).sum())
+    return mask
+
+
+def attended_tokens(step: Step, labels: Any, counts: Any) -> float:
+    """Count the tokens that are attended to."""
+    return float((mask_of_tokens(step, labels) != 0).sum())
 
 
 divided_otherwise.way("that of the texts", cross_entropy)(divided_by(lambda step, labels, counts: len(labels)))
@@ -95,9 +100,7 @@ def without(left_out: Callable[[Step, Any, Any], Any]) -> Change:
 
 def is_masked(step: Step, logits: Any, labels: Any) -> Any:
     """Where a token is masked, as many of them as there are labels."""
-    mask = np.asarray(step.inputs["attention_mask"])
-    if mask.ndim != 2 or labels.ndim != 2:
-        raise ValueError("tokens have no labels, or no mask of their own")
+    mask = mask_of_tokens(step, labels)
     return mask[:, -labels.shape[1] :] == 0
 
 
