@@ -18,7 +18,7 @@ from nezha_np.families.convbert import ConvBertConfig
 from nezha_np.families.nezha import NezhaConfig
 from nezha_np.families.trained_head import HeadWarning
 from nezha_np.layers.softmax import softmax
-from nezha_np.mechanism import Trace, definitions, trace, value_and_grad
+from nezha_np.mechanism import Trace, definitions, intervene, trace, value_and_grad
 from nezha_np.model.generation import generate
 from nezha_np.model.heads import (
     causal_lm,
@@ -104,6 +104,7 @@ __all__ = [
     "generate",
     "get_special_tokens_mask",
     "init",
+    "intervene",
     "load",
     "load_tokenizer",
     "masked_lm",
