@@ -43,6 +43,7 @@ from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:  # at run time `__getattr__` loads these
+    from nezha_np import inside as inside
     from nezha_np import oracle as oracle
     from nezha_np.explanation.explain import explain
     from nezha_np.jobs.run_corpus import run_corpus
@@ -156,8 +157,8 @@ LOADED_LATER = {
 
 def __getattr__(name: str) -> Any:
     """Load what `import nezha_np` leaves out, when it is first asked for."""
-    if name == "oracle":
-        return importlib.import_module("nezha_np.oracle")
+    if name in ("inside", "oracle"):
+        return importlib.import_module(f"nezha_np.{name}")
     if name not in LOADED_LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"nezha_np.{LOADED_LATER[name]}"), name)
@@ -167,4 +168,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List what is public: these names, and the rooms whose own `__all__` is (RELEASING.md)."""
-    return sorted([*__all__, "__version__", "families", "mechanism", "oracle"])
+    return sorted([*__all__, "__version__", "families", "inside", "mechanism", "oracle"])
