@@ -54,7 +54,7 @@ def gradient_times_input(head: Callable[..., Any], weights: Weights, input_ids: 
     (1, 4)
     """
     words = _word_embeddings(weights, input_ids)
-    return np.sum(_in_float64(words) * _gradient_at(head, weights, words, inputs), axis=-1)
+    return _sum_of_features(words, _gradient_at(head, weights, words, inputs))
 
 
 def integrated_gradients(
@@ -114,7 +114,7 @@ def integrated_gradients(
     for node, share in zip(nodes, shares, strict=True):
         alpha = float(node + 1.0) / 2.0
         mean += share / 2.0 * _gradient_at(head, weights, baseline + alpha * (words - baseline), inputs)
-    return np.sum((_in_float64(words) - _in_float64(baseline)) * mean, axis=-1)
+    return _sum_of_features(words - baseline, mean)
 
 
 def _word_embeddings(weights: Weights, ids: Any) -> Array:
@@ -126,6 +126,12 @@ def _gradient_at(head: Callable[..., Any], weights: Weights, words: Array, input
     """Return the gradient of the loss with respect to vectors in place of the word embeddings."""
     _, gradients = value_and_grad(head, intermediates=True)(weights, inputs_embeds=words, **inputs)
     return _in_float64(gradients["inputs_embeds"])
+
+
+def _sum_of_features(words: Array, gradient: np.ndarray) -> np.ndarray:
+    """Multiply vectors and their gradients: (B, L, E) -> (B, L)."""
+    found: np.ndarray = np.sum(_in_float64(words) * gradient, axis=-1)
+    return found
 
 
 def _in_float64(array: Array) -> np.ndarray:
