@@ -7,6 +7,7 @@ computes the rest: ``live.html``, ``live.css`` and ``live.js`` are the page, and
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,7 @@ def _check_model(weights: Weights) -> None:
     weights.require("masked_lm")
     if not config.tie_word_embeddings:
         raise ValueError("weights: expected a language-model head tied to the word embeddings, got one of its own")
-    size = sum(array.size for array in weights.values())
+    size = sum(math.prod(array.shape) for array in weights.values())
     if size > MOST_PARAMETERS:
         raise ValueError(f"weights: expected at most {MOST_PARAMETERS:,} parameters in a page, got {size:,}")
 
