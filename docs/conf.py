@@ -59,7 +59,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "nezha_np"},
     "navbar_end": ["theme-switcher"],
-    "navbar_persistent": ["language", "search-button"],  # on a phone too
+    "navbar_persistent": ["language", "search-button-field"],  # on a phone too
     "navbar_align": "left",
     "header_links_before_dropdown": 4,
     "navigation_with_keys": False,

@@ -211,8 +211,10 @@ def test_the_chinese_page_has_the_numbers_and_the_links_of_the_english_one(engli
 
 @pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
 def test_the_chinese_page_has_the_formulas_and_the_headings_of_the_english_one(english, chinese):
-    def formulas_of(page):
-        return sorted(re.findall(r"\$\$.*?\$\$|\$[^$\n]+\$", prose(REPOSITORY / page), flags=re.DOTALL))
+    def formulas_of(page):  # those of lines of their own, in their order, and those in lines
+        text = prose(REPOSITORY / page)
+        own_lines = re.findall(r"\$\$.*?\$\$", text, flags=re.DOTALL)
+        return own_lines, set(re.findall(r"(?<!\$)\$[^$\n]+\$", text))
 
     assert formulas_of(chinese) == formulas_of(english)
     if english != "docs/index.md":  # which says what is in which language
@@ -221,11 +223,12 @@ def test_the_chinese_page_has_the_formulas_and_the_headings_of_the_english_one(e
 
 def test_a_chinese_page_links_to_chinese_pages_where_there_are_any():
     for page in sorted(DOCS.glob("*.zh.md")):
-        links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text_of(page)) if not urlsplit(link).scheme]
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)) if not urlsplit(link).scheme]
         own = page.name.replace(".zh.", ".")
         for link in links:
-            twin = re.sub(r"\.(md|ipynb)$", r".zh.\1", link)
-            assert link == own or ".zh." in link or not (page.parent / twin).exists(), f"{page.name}: {link}"
+            path = page.parent / link.partition("#")[0]
+            there = path.suffix in (".md", ".ipynb") and path.with_suffix(f".zh{path.suffix}").exists()
+            assert link == own or not there, f"{page.name}: {link}"
 
 
 def test_the_chinese_tables_of_what_is_supported_say_the_same():
