@@ -315,3 +315,19 @@ def test_answers_are_the_same_in_the_pipelines_and_a_tenth_of_a_second_is_ten_ti
     found = answers.targets(results, 3)
     assert len(found) == 12 and {target.verdict for target in found} == {"met"}
     assert answers.compare([("a", [0.5]), ("b", [0.5])], [("a", [0.25]), ("c", [0.0])]) == (1, 0.25)
+
+
+def test_a_predicted_layer_has_the_launches_of_the_kernels_and_a_fraction_of_the_references_bytes():
+    pytest.importorskip("torch", reason="the reference's launches are counted by PyTorch")
+    pytest.importorskip("transformers", reason="they are those of its NEZHA")
+    import roofline
+
+    ours, theirs = (f(nz.NezhaConfig(), 8, 512) for f in (roofline.our_launches, roofline.their_launches))
+    kernels = [launch.name.split(" ")[0] for launch in ours if not launch.product]
+    assert sorted(kernels) == ["bias_gelu", "merge_heads", "normalise", "normalise", "softmax", *["split_heads"] * 3]
+    products = [sum(launch.operations for launch in both if launch.product) for both in (ours, theirs)]
+    assert products[0] < products[1]  # the sums by distance are a smaller product than a row for each pair
+    of_a_dense_layer = 2 * 8 * 512 * 768 * 768
+    assert [[launch.operations for launch in both].count(of_a_dense_layer) for both in (ours, theirs)] == [4, 4]
+    assert sum(launch.numbers for launch in ours) < 0.5 * sum(launch.numbers for launch in theirs)
+    assert roofline.seconds(ours, "H200", "float16") < roofline.seconds(ours, "H100", "float16")
