@@ -307,7 +307,8 @@ def test_answers_are_the_same_in_the_pipelines_and_a_tenth_of_a_second_is_ten_ti
 
     monkeypatch.setattr(answers, "take_turns", take_turns)
     texts = ["房间很干净，服务也好。", "周恩来在北京会见了外宾。", "好"]
-    results = [answers.measure(task, texts, 1, 2) for task in answers.TASKS]
+    results = [answers.measure(task, texts, [12, 13, 3], 1, 2) for task in answers.TASKS]
+    assert [result.get("products") for result in results] == [None, None, pytest.approx(3)]
     for result in results:
         assert result["same_results"] == 3 and result["largest_difference"] < 1e-5
         assert result["texts_per_second"]["nezha_np"] == pytest.approx(30)
