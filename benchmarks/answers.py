@@ -2,8 +2,8 @@
 
 python benchmarks/answers.py [--texts 64] [--rounds 3] [--threads 1 2] [--json PATH]
 
-About three minutes. A pipeline takes a list of texts, one by one (its default) or in batches of 32, padded, in the order
-of the input; batches take so much longer that they have a single turn. Both
+About three minutes. A pipeline takes a list of texts, one by one (its default) or in batches of 32, padded, in their
+order; batches take so much longer that they have a single turn. Both
 have the same weights and vocabulary and are timed from texts to results. Embeddings are means of the tokens' last
 hidden states, by a pipeline that is made for them here: that of transformers returns a vector for each token. Texts are
 cut at 400 characters, because the reference's NEZHA ends at 512 tokens. On one thread tokenizers have one thread too.
