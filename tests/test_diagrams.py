@@ -20,7 +20,9 @@ def tool(monkeypatch):
 
 def test_each_diagram_is_what_the_tool_draws(tool):
     for name, text in tool.diagrams().items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"{name}: run python tools/make_diagrams.py"
+        assert (ROOT / "docs" / "_static" / name).read_text(encoding="utf-8") == text, (
+            f"{name}: run python tools/make_diagrams.py"
+        )
 
 
 def test_a_layers_diagram_has_every_array_of_a_layer_once(tool):

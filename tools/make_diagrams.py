@@ -1,4 +1,4 @@
-"""Draw the block diagrams: docs/layer_nezha.svg, its siblings of the other families, and docs/recipe.svg.
+"""Draw the block diagrams: layer_nezha.svg in docs/_static, its siblings, and recipe.svg.
 
     python tools/make_diagrams.py
 
@@ -353,7 +353,7 @@ def diagrams() -> dict[str, str]:
 
 def main() -> None:
     for name, text in diagrams().items():
-        (DOCS / name).write_text(text, encoding="utf-8", newline="\n")
+        (DOCS / "_static" / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
