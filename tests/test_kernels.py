@@ -752,7 +752,7 @@ NEVER = ("try:", "with self.lock:")
 
 
 def _lines_of_a_pass(interrupted_at):
-    """Run a pass that divides its work, and interrupt it at one of the lines of `threads.py`; return how many there are.
+    """Run a pass that divides its work, and interrupt it at a line of `threads.py`; return how many there are.
 
     Python answers a signal where a function is called or entered, or a loop goes back: never at a ``try``, nor before a
     ``with`` gives back a lock.
