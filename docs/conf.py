@@ -28,7 +28,7 @@ version = release = nz.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
 exclude_patterns = ["_build"]
-templates_path: list[str] = []
+templates_path = ["_templates"]
 
 # --------------------------------------------------------------------------------------------------------- docstrings
 
@@ -59,6 +59,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "nezha_np"},
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["language", "search-button-field"],  # on a phone too
     "navbar_align": "left",
     "header_links_before_dropdown": 4,
     "navigation_with_keys": False,
@@ -70,7 +71,7 @@ html_theme_options = {
     "pygments_dark_style": "monokai",
 }
 html_context = {"default_mode": "auto"}  # light or dark, as the system has it
-html_sidebars = {"index": [], "start": [], "start.zh": [], "how_nezha_works": []}
+html_sidebars = {"index": [], "start": [], "how_nezha_works": []}
 html_math_renderer = "mathml"
 
 
@@ -88,8 +89,11 @@ def copy_notebooks(app: Sphinx) -> None:
 
 def list_notebooks(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the notebooks below their page in the navigation, which the page itself has no need to know of."""
-    if docname == "notebooks":
-        source[0] += "\n\n```{toctree}\n:hidden:\n:glob:\n\nnotebooks/*\n```\n"
+    if docname in ("notebooks", "notebooks.zh"):
+        chinese = docname.endswith(".zh")
+        pages = [path.stem for path in sorted((DOCS / "notebooks").iterdir()) if path.stem.endswith(".zh") == chinese]
+        listed = "\n".join(f"notebooks/{page}" for page in pages)
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
 
 
 class LinksOutside(SphinxTransform):
@@ -220,6 +224,17 @@ def say_language(app: Sphinx, pagename: str, templatename: str, context: dict[st
         context["body"] = f'<div lang="zh-Hans">{context["body"]}</div>'
 
 
+def link_to_twin(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give the template of the header what it needs to link a page to the same page in the other language."""
+    chinese = pagename.endswith(".zh")
+    twin = pagename.removesuffix(".zh") if chinese else f"{pagename}.zh"
+    if twin in app.env.found_docs:
+        language, name = ("en", "English") if chinese else ("zh-Hans", "中文")
+        context |= {"twin": twin, "twin_language": language, "twin_language_name": name}
+        link = f'<link rel="alternate" hreflang="{language}" href="{context["pathto"](twin)}">'
+        context["metatags"] = context.get("metatags", "") + link
+
+
 def link_back_by_documented_name(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -247,6 +262,7 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", list_notebooks)
     app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
     app.connect("html-page-context", say_language)
+    app.connect("html-page-context", link_to_twin)
     app.connect("html-page-context", link_back_by_documented_name)
     app.add_transform(LinksOutside)
     app.add_transform(PicturesSayWhatTheyShow)

@@ -18,7 +18,7 @@ from nezha_np.families.convbert import ConvBertConfig
 from nezha_np.families.nezha import NezhaConfig
 from nezha_np.families.trained_head import HeadWarning
 from nezha_np.layers.softmax import softmax
-from nezha_np.mechanism import Trace, definitions, trace, value_and_grad
+from nezha_np.mechanism import Trace, definitions, intervene, trace, value_and_grad
 from nezha_np.model.generation import generate
 from nezha_np.model.heads import (
     causal_lm,
@@ -43,6 +43,7 @@ from nezha_np.weights.init import init
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:  # at run time `__getattr__` loads these
+    from nezha_np import inside as inside
     from nezha_np import oracle as oracle
     from nezha_np.explanation.explain import explain
     from nezha_np.jobs.run_corpus import run_corpus
@@ -104,6 +105,7 @@ __all__ = [
     "generate",
     "get_special_tokens_mask",
     "init",
+    "intervene",
     "load",
     "load_tokenizer",
     "masked_lm",
@@ -155,8 +157,8 @@ LOADED_LATER = {
 
 def __getattr__(name: str) -> Any:
     """Load what `import nezha_np` leaves out, when it is first asked for."""
-    if name == "oracle":
-        return importlib.import_module("nezha_np.oracle")
+    if name in ("inside", "oracle"):
+        return importlib.import_module(f"nezha_np.{name}")
     if name not in LOADED_LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"nezha_np.{LOADED_LATER[name]}"), name)
@@ -166,4 +168,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List what is public: these names, and the rooms whose own `__all__` is (RELEASING.md)."""
-    return sorted([*__all__, "__version__", "families", "mechanism", "oracle"])
+    return sorted([*__all__, "__version__", "families", "inside", "mechanism", "oracle"])

@@ -2,6 +2,7 @@
 
 python notebooks/build.py            all of them
 python notebooks/build.py 03 04      those whose names start with 03 or 04
+python notebooks/build.py --chinese  the Chinese ones alone, of what is there: nothing is run
 
 A source, notebooks/source/NN_name.md, is a notebook in Jupytext's Markdown format: each ```python block is a code cell,
 except in a region (from <!-- #region --> to <!-- #endregion -->), which is one cell of text. The exercises are such a
@@ -12,6 +13,10 @@ sources.
 Notebooks 11 and 12 train models for some minutes. Their first cell has all sizes, and takes small ones where the
 variable NEZHA_NOTEBOOKS_SHORT is set: so the tests run every line in seconds (`--short` runs them so, and writes
 nothing). The outputs that are committed come from a run at full size.
+
+Each notebook has a Chinese twin, NN_name.zh.ipynb. Its source, notebooks/source/NN_name.zh.md, has the text alone, and
+a line <!-- code --> where the English source has a block of code, in the same order. The code and its outputs are taken
+from the English notebook, so they cannot differ.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ from nbformat.v4 import new_code_cell
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "source"
 DETAILS = re.compile(r"^<details>.*?^</details>\n", flags=re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n.*?^```\n(?:\n```text\n.*?^```\n)?", flags=re.MULTILINE | re.DOTALL)
+CODE = "<!-- code -->\n"  # in a Chinese source, in place of a block of code and of what it prints
 ANSWER = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -53,8 +60,13 @@ class Answer(NamedTuple):
 
 
 def sources() -> list[Path]:
-    """List the text sources, in the order of their numbers."""
-    return sorted(SOURCES.glob("[0-9][0-9]_*.md"))
+    """List the English sources, in the order of their numbers."""
+    return sorted(path for path in SOURCES.glob("[0-9][0-9]_*.md") if not path.stem.endswith(".zh"))
+
+
+def chinese_of(source: Path) -> Path:
+    """Return the path of the Chinese text of a source."""
+    return source.with_suffix(".zh.md")
 
 
 def notebook_of(source: Path) -> Path:
@@ -80,6 +92,41 @@ def unrun_notebook(text: str) -> Any:
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:02d}"  # in place of a random one
     return notebook
+
+
+def woven(chinese: str, english: str) -> str:
+    """Put the blocks of code of an English source into the Chinese text, each where a line says so."""
+    blocks = PYTHON.findall(english)
+    found = chinese.count(CODE)
+    if found != len(blocks):
+        raise ValueError(f"expected {len(blocks)} lines {CODE.strip()}, one for each block of code, got {found}")
+    left = iter(blocks)
+    return re.sub(f"^{CODE}", lambda _: next(left), chinese, flags=re.MULTILINE)
+
+
+def code_of(notebook: Any) -> list[str | None]:
+    """List the code of the cells of a notebook; a cell of text is None."""
+    return [cell.source if cell.cell_type == "code" else None for cell in notebook.cells]
+
+
+def chinese_notebook(source: Path) -> Any:
+    """Make the Chinese twin of a notebook: its text, with the code and the outputs of the English notebook."""
+    chinese, english = (path.read_text(encoding="utf-8") for path in (chinese_of(source), source))
+    notebook, built = unrun_notebook(woven(chinese, english)), nbformat.read(notebook_of(source), as_version=4)
+    if code_of(notebook) != code_of(built):
+        raise ValueError(f"{chinese_of(source).name}: expected text and code in the order of the English notebook")
+    for cell, twin in zip(notebook.cells, built.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = twin.outputs, twin.execution_count
+    return notebook
+
+
+def write_notebook(notebook: Any, path: Path) -> None:
+    """Write a notebook as JSON whose keys are in order."""
+    nbformat.validate(notebook)
+    written = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
+    path.write_text(written + "\n", encoding="utf-8")
+    print(f"{path.name}: {len(written.encode()) // 1000} KB")
 
 
 def run(text: str, *, short: bool = False) -> tuple[Any, list[str]]:
@@ -120,10 +167,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the notebooks from their sources, and run them.")
     parser.add_argument("names", nargs="*", help="how the names start; default: all notebooks")
     parser.add_argument("--answers", action="store_true", help="write what the answers print into the sources")
+    parser.add_argument("--chinese", action="store_true", help="make the Chinese notebooks alone, and run nothing")
     parser.add_argument("--short", action="store_true", help="run at the small sizes of the tests, and write nothing")
     arguments = parser.parse_args()
     for source in sources():
         if arguments.names and not source.name.startswith(tuple(arguments.names)):
+            continue
+        if arguments.chinese:
+            write_notebook(chinese_notebook(source), notebook_of(chinese_of(source)))
             continue
         text = source.read_text(encoding="utf-8")
         notebook, printed = run(text, short=arguments.short)
@@ -135,13 +186,11 @@ def main() -> None:
                 cell.source = new.source
         elif printed != expected:
             raise SystemExit(f"{source.name}: the answers print {printed}, the source says {expected}")
-        nbformat.validate(notebook)
         if arguments.short:
             print(f"{source.name}: runs")
             continue
-        written = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
-        notebook_of(source).write_text(written + "\n", encoding="utf-8")
-        print(f"{notebook_of(source).name}: {len(written.encode()) // 1000} KB")
+        write_notebook(notebook, notebook_of(source))
+        write_notebook(chinese_notebook(source), notebook_of(chinese_of(source)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tiers import examples
 
 import nezha_np as nz
 from nezha_np.arrays import asarray_like, library, namespace, sum_rows, to_numpy
+from nezha_np.oracle import standard
 
 strict = pytest.importorskip("array_api_strict", reason="array-api-strict is the GPU's stand-in")
 
@@ -238,3 +239,28 @@ def test_the_page_about_other_libraries_does_with_torch_what_it_says():
 def test_the_page_about_other_libraries_does_with_cupy_what_it_says():
     found = run_examples("other_libraries.md", "CuPy")
     assert np.abs(found["on_the_host"] - nz.masked_lm(nz.load(), [[2, 318, 4, 3]]).logits).max() < 1e-4
+
+
+@pytest.mark.parametrize("move", LIBRARIES)
+def test_interventions_and_experiments_find_there_what_they_find_in_numpy(move):
+    here = standard.lively_weights(standard.NEZHA, "masked_lm")
+    there, _ = moved(move, here, {})
+    clean, corrupted = {"input_ids": [[2, 5, 4, 3]]}, {"input_ids": [[2, 9, 4, 3]]}
+    labels, baseline = [[-100, -100, 7, -100]], [[2, 4, 4, 3]]
+
+    def experiments(weights):
+        def answer(out):
+            return out.logits[:, 2, 7]
+
+        run = nz.masked_lm, weights
+        yield from nz.inside.patch_activations(*run, clean, corrupted, answer).values()
+        yield nz.inside.patch_path(*run, clean, corrupted, answer, sender=(0, 1), receiver="encoder")
+        yield nz.inside.ablate_heads(*run, clean, answer, means_of=corrupted)
+        yield nz.inside.head_importance(*run, [{**clean, "labels": labels}])
+        yield nz.inside.integrated_gradients(*run, **clean, baseline_ids=baseline, labels=labels, points=3)
+        out = nz.forward(weights, **clean, output_attentions=True, output_hidden_states=True)
+        yield nz.inside.attention_rollout(out.attentions)
+        yield to_numpy(next(nz.inside.logit_lens(weights, out.hidden_states)))
+
+    for found, expected in zip(experiments(there), experiments(here), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)

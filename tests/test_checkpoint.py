@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 import nezha_np as nz
+from nezha_np.cli import main
 from nezha_np.families.bert import BertConfig
 from nezha_np.families.config import Config
 from nezha_np.families.convbert import ConvBertConfig
@@ -604,6 +605,13 @@ def test_a_file_where_weights_need_a_folder_is_named(tmp_path, place):
         FileExistsError, match=r"^path: expected a folder or a \.safetensors file, found a file in .*file$"
     ):
         nz.init(NEZHA).save(tmp_path / place)
+
+
+@pytest.mark.parametrize("name", ["cls/temperature", "bert/x/gamma", "/", "loss/output_weights"])
+def test_a_number_with_the_name_of_a_variable_of_tensorflow_is_a_tensor_beside_the_model(tmp_path, name, capsys):
+    folder = put(tmp_path, filled() | {name: np.ones((), np.float32)})
+    assert len(nz.load(folder)) == len(filled()) + 1
+    assert main(["inspect", str(folder)]) == 0 and "Traceback" not in capsys.readouterr().err
 
 
 def test_an_npz_file_whose_arrays_share_their_place_is_refused(tmp_path):

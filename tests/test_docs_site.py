@@ -178,7 +178,10 @@ def test_what_the_page_on_classes_says_comes_out(a_folder_to_work_in):
 
 # --------------------------------------------------------------------------------------------------- two languages
 
-TRANSLATIONS = [("README.md", "README.zh.md"), ("docs/start.md", "docs/start.zh.md")]
+TRANSLATIONS = [("README.md", "README.zh.md")]
+TRANSLATIONS += [
+    (f"docs/{name}.md", f"docs/{name}.zh.md") for name in ("index", "start", "how_nezha_works", "notebooks")
+]
 
 
 @pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
@@ -187,7 +190,8 @@ def test_the_chinese_page_has_the_code_and_the_commands_of_the_english_one(engli
         return [ast.dump(ast.parse(code)) for _, code in blocks(REPOSITORY / page, "python")]
 
     def commands_of(page):
-        return {line for _, code in blocks(REPOSITORY / page, "sh", "") for line in code.splitlines()}
+        lines = "".join(code for _, code in blocks(REPOSITORY / page, "sh", "")).splitlines()
+        return {line.partition("#")[0].strip() for line in lines}
 
     assert code_of(chinese) == code_of(english)
     assert commands_of(chinese) >= commands_of(english)
@@ -198,11 +202,33 @@ def test_the_chinese_page_has_the_numbers_and_the_links_of_the_english_one(engli
     def numbers_of(page):
         return set(re.findall(r"(?<![\w.])\d[\d.,]*\d|(?<![\w.])\d", prose(page).replace("4 million", "")))
 
-    def links_of(page):
-        return set(re.findall(r"\]\(([^)\s]+)\)", text_of(REPOSITORY / page)))
+    def links_of(page):  # to other pages, of whichever language
+        return set(re.findall(r"\]\(([^)#\s][^)\s]*)\)", text_of(REPOSITORY / page).replace(".zh.", ".")))
 
     assert numbers_of(REPOSITORY / english) <= numbers_of(REPOSITORY / chinese)
-    assert links_of(english) - {chinese.rpartition("/")[2]} <= links_of(chinese)
+    assert links_of(english) <= links_of(chinese)
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
+def test_the_chinese_page_has_the_formulas_and_the_headings_of_the_english_one(english, chinese):
+    def formulas_of(page):  # those of lines of their own, in their order, and those in lines
+        text = prose(REPOSITORY / page)
+        own_lines = re.findall(r"\$\$.*?\$\$", text, flags=re.DOTALL)
+        return own_lines, set(re.findall(r"(?<!\$)\$[^$\n]+\$", text))
+
+    assert formulas_of(chinese) == formulas_of(english)
+    if english != "docs/index.md":  # which says what is in which language
+        assert len(anchors(REPOSITORY / chinese)) == len(anchors(REPOSITORY / english))
+
+
+def test_a_chinese_page_links_to_chinese_pages_where_there_are_any():
+    for page in sorted(DOCS.glob("*.zh.md")):
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)) if not urlsplit(link).scheme]
+        own = page.name.replace(".zh.", ".")
+        for link in links:
+            path = page.parent / link.partition("#")[0]
+            there = path.suffix in (".md", ".ipynb") and path.with_suffix(f".zh{path.suffix}").exists()
+            assert link == own or not there, f"{page.name}: {link}"
 
 
 def test_the_chinese_tables_of_what_is_supported_say_the_same():
@@ -217,6 +243,39 @@ def test_the_chinese_tables_of_what_is_supported_say_the_same():
 
     english, chinese = rows_of("README.md", "yes", "no"), rows_of("README.zh.md", "支持", "不支持")
     assert len(english) > 20 and chinese == english
+
+
+# ------------------------------------------------------------------------------------- the glossary, the bibliography
+
+
+def test_every_name_that_the_glossary_gives_to_the_package_is_in_the_package():
+    files = sorted((REPOSITORY / "nezha_np").rglob("*.py"))
+    code = "".join(text_of(path) for path in files)
+    names = [
+        name
+        for row in re.findall(r"^\|.*\|(.*)\|$", text_of(DOCS / "glossary.md"), flags=re.MULTILINE)
+        for name in re.findall(r"`([\w./ -]+)`", row)
+    ]
+    assert len(names) > 80
+    for name in names:
+        if name.endswith(".py"):
+            assert [path for path in files if path.as_posix().endswith(f"/{name}")], name
+        else:
+            assert re.search(rf"\b{re.split('[. ]', name)[-1].lstrip('-')}\b", code), name
+
+
+def test_the_bibliography_has_the_papers_that_the_code_cites_and_the_numbers_of_its_links():
+    bibliography = text_of(DOCS / "bibliography.md")
+    for number, linked in re.findall(r"\[([\d.]+)\]\(https://arxiv\.org/abs/([\d.]+)\)", bibliography):
+        assert number == linked and bibliography.count(f"[{number}]") == 1
+    code = "".join(text_of(path) for path in sorted((REPOSITORY / "nezha_np").rglob("*.py")))
+    author = r"\b([A-Z][a-z]+)(?: et al\.|,? (?:[A-Z][a-z]+ )?(?:&|and) [A-Z][a-z]+)"
+    cited = set(re.findall(author + r",? \(?((?:19|20)\d\d)\b", code))
+    assert len(cited) > 15
+    for name, year in cited:
+        assert re.search(rf"^\| {name}\b.* {year}, ", bibliography, flags=re.MULTILINE), f"{name} {year}"
+    for number in re.findall(r"arxiv\.org/abs/([\d.]+\d)", code):
+        assert f"[{number}]" in bibliography, number
 
 
 # ------------------------------------------------------------------------------------------------------- the design
@@ -306,12 +365,26 @@ def test_every_link_within_the_site_leads_to_a_page_and_a_place_in_it(site):
                 assert unquote(parts.fragment) in pages[file].ids, f"{path.name}: {link}"
 
 
-def test_formulas_are_mathml(site):
-    page = site / "how_nezha_works.html"
+@pytest.mark.parametrize("name", ["how_nezha_works", "how_nezha_works.zh"])
+def test_formulas_are_mathml(site, name):
+    page = site / f"{name}.html"
     text = page.read_text(encoding="utf-8")
     assert {"math", "mfrac", "msub"} <= Page(page).tags
-    assert text.count('<div class="formula">') == len(re.findall(r"^\$\$", text_of(DOCS / "how_nezha_works.md"), re.M))
+    assert text.count('<div class="formula">') == len(re.findall(r"^\$\$", text_of(DOCS / f"{name}.md"), re.M))
     assert "\\" not in "".join(re.findall(r"<math.*?</math>", text, flags=re.DOTALL)), "a command of LaTeX is left"
+
+
+def test_every_page_that_is_there_in_both_languages_links_to_the_other_one(site):
+    chinese = list(site.rglob("*.zh.html"))
+    notebooks = list((REPOSITORY / "notebooks").glob("*.zh.ipynb"))
+    assert len(chinese) == len(notebooks) + len(list(DOCS.glob("*.zh.md"))) >= 16
+    for path in chinese:
+        twin = path.with_name(path.name.replace(".zh.", "."))
+        for page, other in ((path, twin), (twin, path)):
+            text = page.read_text(encoding="utf-8")
+            language = "zh-Hans" if other == path else "en"
+            assert f'href="{other.name}" lang="{language}" hreflang="{language}"' in text, page.name
+            assert f'<link rel="alternate" hreflang="{language}" href="{other.name}">' in text, page.name
 
 
 def test_the_notebooks_are_on_the_site_with_their_pictures(site):
@@ -346,14 +419,16 @@ def test_the_words_of_a_notebooks_picture_are_those_that_stand_in_its_source(sit
 def test_the_search_knows_english_words_and_chinese_characters_and_their_pairs(site):
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     found = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))
-    start = found["docnames"].index("start.zh")
 
-    def has(term):
+    def has(term, page="start.zh"):
+        number = found["docnames"].index(page)
         pages = [found[where].get(term, []) for where in ("terms", "titleterms")]
-        return any(start in (each if isinstance(each, list) else [each]) for each in pages)
+        return any(number in (each if isinstance(each, list) else [each]) for each in pages)
 
     assert all(has(term) for term in ("相对", "对位", "位置", "词", "梯度", "numpi", "bert"))
     assert not any(has(term) for term in ("相位", "relat"))
+    assert all(has(term, "how_nezha_works.zh") for term in ("残差", "差连", "连接", "整词", "遮盖"))
+    assert all(has(term, "notebooks/03_attention.zh") for term in ("多头", "注意", "softmax"))
     assert max(len(term) for term in found["terms"] if re.search("[\u4e00-\u9fff]", term)) == 2
 
 
@@ -421,7 +496,8 @@ def test_in_a_window_of_1280_pixels_no_code_and_no_table_scrolls_sideways(show, 
 
 @IN_A_BROWSER
 def test_on_a_phone_the_parts_of_a_formula_stand_below_each_other_and_none_is_cut(show):
-    for page in ("how_nezha_works.html", "notebooks/02_where_am_i.html", "notebooks/03_attention.html"):
+    pages = ("how_nezha_works", "how_nezha_works.zh", "notebooks/02_where_am_i", "notebooks/03_attention.zh")
+    for page in [f"{page}.html" for page in pages]:
         browser = show(page, 360)
         cut = browser.execute_script(
             "return [...document.querySelectorAll('math')].filter(e => !e.closest('table'))"
@@ -449,7 +525,12 @@ def test_on_a_dark_page_pictures_are_as_they_were_drawn_on_white(show):
 @IN_A_BROWSER
 @pytest.mark.parametrize(
     ("query", "page"),
-    [("相对位置", "start.zh.html"), ("注意力", "start.zh.html"), ("词", "start.zh.html"), ("layer norm", "layer")],
+    [
+        ("相对位置", "start.zh.html"),
+        ("注意力", "03_attention.zh.html"),
+        ("词", "start.zh.html"),
+        ("layer norm", "layer"),
+    ],
 )
 def test_the_search_finds_what_is_asked_for(show, query, page):
     browser = show(f"search.html?q={query}", 1280)

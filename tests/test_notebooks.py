@@ -1,4 +1,7 @@
-"""The notebooks: they run top to bottom, have every picture and every answer, and equal their text sources."""
+"""The notebooks: they run top to bottom, have every picture and every answer, and equal their text sources.
+
+The Chinese ones have the code and the outputs of the English ones, and their text says the same.
+"""
 
 import base64
 import importlib.util
@@ -12,6 +15,7 @@ NEEDED = 'the notebooks need it: pip install ".[notebooks]"'
 pytest.importorskip("ipykernel", reason=NEEDED)
 pytest.importorskip("array_api_strict", reason=NEEDED)
 pytest.importorskip("jupytext", reason=NEEDED)
+MarkdownIt = pytest.importorskip("markdown_it", reason=NEEDED).MarkdownIt
 nbformat = pytest.importorskip("nbformat", reason=NEEDED)
 nbclient = pytest.importorskip("nbclient", reason=NEEDED)
 ft2font = pytest.importorskip("matplotlib.ft2font", reason=NEEDED)
@@ -26,6 +30,19 @@ SOURCES = build.sources()
 FONT = NOTEBOOKS / "fonts" / "notebooks-cjk.otf"
 PICTURE = re.compile(r"^\s*pictures\.(?:heat|lines|bars|links|points|show)\(", flags=re.MULTILINE)
 CHINESE = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
+SAME_IN_BOTH_LANGUAGES = {
+    "formulas of lines of their own": r"\$\$.*?\$\$",
+    "formulas": r"(?<!\$)\$[^$\n]+\$",
+    "signs of formulas in plain text": "[\u0370-\u03ff\u1d40\u2200-\u22ff²√×]",
+    "code": r"`[^`\n]+`",
+    "links": r"\]\(([^)\s]+)\)",
+    "tags": r"</?\w+>",
+    "headings": r"^#+ ",
+    "items": r"^(?:- |\d+\. |\*\*\d\.\*\* )",
+    "cells of tables": r"^\|.*\|$",
+    "bold words": r"\*\*",
+}
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d(?:[\d.,]*\d)?")
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
@@ -63,7 +80,9 @@ def check_pictures(notebook):
 def test_every_source_has_its_notebook_and_every_notebook_its_source():
     numbers = [int(source.name[:2]) for source in SOURCES]
     assert numbers == list(range(1, len(SOURCES) + 1)) and len(SOURCES) >= 9
-    assert sorted(NOTEBOOKS.glob("*.ipynb")) == [build.notebook_of(source) for source in SOURCES]
+    both = [path for source in SOURCES for path in (source, build.chinese_of(source))]
+    assert sorted(NOTEBOOKS.glob("*.ipynb")) == sorted(map(build.notebook_of, both))
+    assert sorted(build.SOURCES.iterdir()) == sorted(both)
 
 
 @each_source
@@ -102,6 +121,55 @@ def test_a_notebook_runs_top_to_bottom_and_its_answers_print_what_they_say(sourc
     notebook, printed = build.run(text, short=True)  # raises where a cell fails: an assertion or a missing glyph
     assert printed == [answer.printed for answer in build.answers_of(text)]
     assert check_pictures(notebook) >= 4
+
+
+# ----------------------------------------------------------------------------------------------------- in Chinese
+
+
+@each_source
+def test_a_chinese_notebook_has_the_code_and_the_outputs_of_the_english_one(source):
+    english, chinese = committed(source), committed(build.chinese_of(source))
+    assert chinese == build.chinese_notebook(source)
+    assert [cell.id for cell in chinese.cells] == [cell.id for cell in english.cells]
+    assert [cell for cell in chinese.cells if cell.cell_type == "code"] == [
+        cell for cell in english.cells if cell.cell_type == "code"
+    ]
+
+
+def text_cells(path):
+    return [cell.source for cell in committed(path).cells if cell.cell_type == "markdown"]
+
+
+@each_source
+def test_the_chinese_text_has_the_formulas_the_names_the_numbers_and_the_form_of_the_english_one(source):
+    def found_in(what, text):
+        found = re.findall(SAME_IN_BOTH_LANGUAGES[what], text.replace(".zh.", "."), flags=re.MULTILINE | re.DOTALL)
+        return [row.count("|") for row in found] if what == "cells of tables" else sorted(found)
+
+    def numbers_in(text):
+        return set(NUMBER.findall(text.replace("4 million", "400 万")))
+
+    for english, chinese in zip(text_cells(source), text_cells(build.chinese_of(source)), strict=True):
+        assert CHINESE.search(chinese), chinese
+        for what in SAME_IN_BOTH_LANGUAGES:
+            assert found_in(what, chinese) == found_in(what, english), (what, chinese)
+        assert numbers_in(english) <= numbers_in(chinese), chinese
+
+
+@each_source
+def test_no_emphasis_of_the_chinese_text_is_left_as_asterisks(source):
+    """A sign of Chinese punctuation within bold words, and a character beside them, would leave the asterisks."""
+    for text in text_cells(build.chinese_of(source)):
+        inline = [token for token in MarkdownIt().enable("table").parse(text) if token.type == "inline"]
+        assert not [child.content for token in inline for child in token.children if "**" in child.content], text
+
+
+def test_a_chinese_text_with_another_number_of_blocks_of_code_is_refused():
+    with pytest.raises(ValueError, match="one for each block of code"):
+        build.woven("# 题目\n", "# Title\n\n```python\nprint(1)\n```\n")
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
 
 
 def test_a_character_that_the_font_lacks_stops_the_run():

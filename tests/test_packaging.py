@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def test_dir_offers_public_names_only():
-    public_rooms = {"families", "mechanism", "oracle"}
+    public_rooms = {"families", "inside", "mechanism", "oracle"}
     assert set(dir(nz)) == {*nz.__all__, "__version__", *public_rooms} and dir(nz) == sorted(dir(nz))
     assert nz.__all__ == sorted(nz.__all__)
     for name in dir(nz):

@@ -38,6 +38,7 @@ ORDER = (
     "families",
     "weights",
     "model",
+    "inside",
     "text",
     "training",
     "jobs",

@@ -35,8 +35,9 @@ from nezha_np.arrays import Array, to_numpy
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import task_shapes
+from nezha_np.inside.logit_lens import logit_lens
 from nezha_np.layers.softmax import softmax
-from nezha_np.mechanism import View, trace
+from nezha_np.mechanism import trace
 from nezha_np.model.model import forward
 from nezha_np.model.outputs import ModelOutput
 from nezha_np.pages.page import fill_page
@@ -324,11 +325,9 @@ def _lens(out: ModelOutput, weights: Weights) -> list[list[list[tuple[int, float
     """
     if any(name not in weights for name in task_shapes(weights.config, "masked_lm")):
         return None
-    weights.require("masked_lm")
-    language_model, layers = family_of(weights.config).language_model, []
-    for state in out.hidden_states or ():  # one layer at a time, because (layers, L, V) may be large
-        logits = _finite("the language model", language_model(state, View(weights)))
-        probs = to_numpy(softmax(logits))  # (L, V)
+    layers = []
+    for every_logit in logit_lens(weights, out.hidden_states or ()):
+        probs = to_numpy(softmax(_finite("the language model", every_logit)))  # (L, V)
         best = np.argsort(-probs, axis=-1, kind="stable")[:, :TOP]
         rows = zip(probs, best, strict=True)
         layers.append([[(int(index), round(float(row[index]), 4)) for index in order] for row, order in rows])

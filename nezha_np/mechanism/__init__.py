@@ -26,6 +26,8 @@ makes arrays that no gradient is taken by: masks, tables, input arrays. A call o
     identities     numbers that tell arrays apart without holding them
     gradient_sums  the gradients that a walk back has come to, their parts added up in place
     gradients      `value_and_grad`: a pass on a tape, and the walk back
+    interventions  what replaces the arrays whose names fit a pattern
+    intervene      a pass whose named intermediates are replaced while it runs
     patterns       the one language of patterns of names: ``*`` within a part of a name, ``**`` across parts
     summary        named arrays as a table of plain text
 
@@ -33,6 +35,7 @@ The active recorder lives in a context variable, so that threads do not see each
 """
 
 from nezha_np.mechanism.gradients import value_and_grad
+from nezha_np.mechanism.intervene import intervene
 from nezha_np.mechanism.layer import (
     ArrayLayer,
     CompositeLayer,
@@ -65,6 +68,7 @@ __all__ = [
     "dropout_key",
     "dropout_start",
     "gradient_of",
+    "intervene",
     "primitive",
     "recording",
     "trace",

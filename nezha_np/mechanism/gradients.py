@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nezha_np.arrays import Array
+from nezha_np.mechanism.interventions import active_interventions
 from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import definitions, kernels_run_here, recording
 from nezha_np.mechanism.tape import Tape
@@ -91,7 +92,13 @@ def value_and_grad(
     def run(*arguments: P.args, **options: P.kwargs) -> tuple[Output, dict[str, Array]]:
         kernels = not intermediates and kernels_run_here()
         output = None if intermediates else ()
-        tape = Tape(seed_and_step, output, kernels=kernels, checkpoint_layers=checkpoint_layers)
+        tape = Tape(
+            seed_and_step,
+            output,
+            kernels=kernels,
+            checkpoint_layers=checkpoint_layers,
+            interventions=active_interventions(),
+        )
         weights: Any = arguments[0] if arguments else options.get("weights")
         with whole_pass(weights, checkpoint_layers=checkpoint_layers) if kernels else nullcontext():
             with recording(tape):

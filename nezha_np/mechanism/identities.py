@@ -39,7 +39,7 @@ class Identities:
         number = self.find(array)
         if number is None:
             number = next(self._numbers)
-            self._known[id(array)] = _reference(array), number
+            self._known[id(array)] = reference(array), number
         return number
 
     def find(self, array: Any) -> int | None:
@@ -59,7 +59,26 @@ class Identities:
         return found[1] if found is not None and found[0]() is array else None
 
 
-def _reference(array: Any) -> Callable[[], Any]:
+def reference(array: Any) -> Callable[[], Any]:
+    """Refer to an array without holding it.
+
+    Parameters
+    ----------
+    array : array
+        The array.
+
+    Returns
+    -------
+    callable
+        Returns the array; None where it is gone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones(2)
+    >>> reference(x)() is x
+    True
+    """
     try:
         return weakref.ref(array)
     except TypeError:  # NumPy's scalars, for example, have no weak references: they are held

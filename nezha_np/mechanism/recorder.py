@@ -23,11 +23,17 @@ class Recorder(Protocol):
     ----------
     exclusive : bool
         Whether no other recorder may become active inside its block: this one would not record what that one gets.
+    kernels : bool
+        Whether layers run by their kernels, where they have one.
     """
 
     @property
     def exclusive(self) -> bool:
         """Whether no other recorder may become active inside its block."""
+
+    @property
+    def kernels(self) -> bool:
+        """Whether layers run by their kernels, where they have one."""
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
         """Run a primitive.
@@ -145,7 +151,7 @@ def recording(recorder: R) -> Iterator[R]:
 class _Definitions:
     """A recorder that records nothing: its presence switches the kernels off."""
 
-    exclusive = False
+    exclusive = kernels = False
 
     def primitive(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
         return layer.definition(*arguments, **options)
@@ -160,14 +166,15 @@ class _Definitions:
 
 
 def kernels_run_here() -> bool:
-    """Say whether layers run by their kernels: nothing is recorded, and kernels are not switched off.
+    """Say whether layers run by their kernels, where they have one.
 
     Returns
     -------
     bool
-        Whether no recorder is active.
+        Whether no recorder is active, or one that lets kernels run.
     """
-    return _active.get() is None
+    active = _active.get()
+    return active is None or active.kernels
 
 
 @contextmanager

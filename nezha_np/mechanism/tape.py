@@ -10,6 +10,7 @@ from nezha_np.arrays import Array, has_kind, is_array, namespace
 from nezha_np.mechanism.calls import Call, Checkpoint, Unread
 from nezha_np.mechanism.gradient_sums import GradientSums
 from nezha_np.mechanism.identities import Identities
+from nezha_np.mechanism.interventions import Intervention
 from nezha_np.mechanism.layer import Layer, gradient_by_kernel
 from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.trace import Trace
@@ -47,8 +48,9 @@ class Tape(Trace):
         kernels: bool = False,
         checkpoint_layers: bool = False,
         dropout_rows: tuple[int, int] | None = None,
+        interventions: tuple[Intervention, ...] = (),
     ) -> None:
-        super().__init__(output)
+        super().__init__(output, interventions=interventions)
         self.dropout_seed = dropout_seed
         self.dropout_rows = dropout_rows
         self.kernels = kernels
@@ -87,14 +89,62 @@ class Tape(Trace):
                 f"{where} got a float array that no layer made: its gradient would be lost. "
                 "Make it by a primitive or a constant layer"
             )
-        result = super().primitive(layer, arguments, options, name)
+        return super().primitive(layer, arguments, options, name)
+
+    def note(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], result: Array) -> None:
+        """Record a call of a primitive.
+
+        Parameters
+        ----------
+        layer, arguments, options, result
+            As for `Trace.note`.
+        """
         # A layer that changes nothing returns its argument: the walk back has nothing to do for it.
-        if not any(result is argument for argument in arguments):
-            number = self.identities.add(result)
-            if self.keeps_calls:
-                kept, *others = self._read(layer, (result, *arguments))
-                self.calls.append(Call(layer, tuple(others), options, kept, numbers, number))
+        if any(result is argument for argument in arguments):
+            return
+        numbers = tuple(self.number_of(argument) for argument in arguments)
+        number = self.identities.add(result)
+        if self.keeps_calls:
+            kept, *others = self._read(layer, (result, *arguments))
+            self.calls.append(Call(layer, tuple(others), options, kept, numbers, number))
+
+    def replace(self, intervention: Intervention, name: str, array: Array) -> Array:
+        """Make an intervention: what its function does with layers is recorded, unless the gradient is to stop there.
+
+        Parameters
+        ----------
+        intervention, name, array
+            As for `Trace.replace`.
+
+        Returns
+        -------
+        array
+            What replaces the array.
+
+        Raises
+        ------
+        ValueError
+            If the gradient is to pass through a function, and no layer made what it returns.
+        """
+        if intervention.stops_gradient:
+            with nothing_recorded():
+                result = super().replace(intervention, name, array)
+            return self._constant(result)
+        result = super().replace(intervention, name, array)
+        if self.number_of(result) is None and _is_float_array(result):
+            raise ValueError(
+                f"intervene: expected the function of {intervention.pattern!r} to make its result by layers, got an "
+                f"array at {name} that none made: its gradient would be lost. Make it by layers, or stop the gradient "
+                "there by stop_gradient=True"
+            )
         return result
+
+    def _constant(self, array: Array) -> Array:
+        """Number an array as one that no gradient passes through; one that has a number is given another object."""
+        if self.number_of(array) is not None:
+            array = array[...]
+        self.constants.add(self.identities.add(array))
+        return array
 
     def _read(self, layer: Layer, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         """Leave out the numbers of a layer's result and arguments that its gradient does not read."""
@@ -120,12 +170,10 @@ class Tape(Trace):
             The result.
         """
         full_name = self.full_name(layer, arguments, name)
-        result = self.compute(full_name, layer, arguments, options)
-        if self.number_of(result) is not None:  # one array was passed for two inputs: each has a gradient of its own
-            result = result[...]
-        result = self.keep(full_name, result)
-        self.constants.add(self.identities.add(result))
-        return result
+        # One array may have been passed for two inputs: each has a gradient of its own.
+        result = self._constant(self.compute(full_name, layer, arguments, options))
+        replaced = self.intervene(full_name, result)
+        return self.keep(full_name, result if replaced is result else self._constant(replaced))
 
     def number_of(self, array: Any) -> int | None:
         """Return the number of an array that a layer made, or of a weight.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from nezha_np.arrays import Array, to_numpy
+from nezha_np.mechanism.identities import reference
+from nezha_np.mechanism.interventions import SCOPE, Intervention, active_interventions
 from nezha_np.mechanism.layer import Layer
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.mechanism.recorder import recording
@@ -24,6 +26,8 @@ class Trace(Mapping[str, Array]):
     ----------
     output : tuple of str, optional
         Patterns like ``encoder.layer.*.output``: arrays whose names fit none of them are not recorded. None: all are.
+    interventions : tuple of Intervention
+        What replaces some arrays before they are recorded.
 
     Examples
     --------
@@ -35,9 +39,13 @@ class Trace(Mapping[str, Array]):
     """
 
     exclusive = True
+    kernels = False
 
-    def __init__(self, output: tuple[str, ...] | None = None) -> None:
+    def __init__(self, output: tuple[str, ...] | None = None, *, interventions: tuple[Intervention, ...] = ()) -> None:
         self.output = output
+        self.interventions = interventions
+        # identity of an array that replaces another -> how to find it, and what has acted on it
+        self.intervened: dict[int, tuple[Callable[[], Any], tuple[Intervention, ...]]] = {}
         self.arrays: dict[str, Array] = {}
         self.made_by: dict[str, int] = {}  # name -> identity of its array, also where it is not recorded
         self.parameters: dict[int, str] = {}  # identity of a weight -> its name
@@ -162,9 +170,68 @@ class Trace(Mapping[str, Array]):
             The result.
         """
         full_name = self.full_name(layer, arguments, name)
-        return self.keep(full_name, self.compute(full_name, layer, arguments, options))
+        result = self.compute(full_name, layer, arguments, options)
+        self.note(layer, arguments, options, result)
+        return self.keep(full_name, self.intervene(full_name, result))
 
     constant = primitive
+
+    def note(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], result: Array) -> None:
+        """Note a call of a primitive, before anything replaces its result: a trace needs nothing of it.
+
+        Parameters
+        ----------
+        layer, arguments, options
+            As for `Recorder.primitive`.
+        result : array
+            The result.
+        """
+
+    def intervene(self, name: str, array: Array) -> Array:
+        """Make the interventions at a name; one that has made the array under another name does not act again.
+
+        Parameters
+        ----------
+        name : str
+            The full name of the array.
+        array : array
+            The array.
+
+        Returns
+        -------
+        array
+            What the pass continues with.
+        """
+        for intervention in self.interventions:
+            if intervention.fits(name):
+                find, acted = self.intervened.get(id(array), (None, ()))
+                acted = acted if find is not None and find() is array else ()
+                if intervention not in acted:
+                    array = self.replace(intervention, name, array)
+                    self.intervened[id(array)] = reference(array), (*acted, intervention)
+        return array
+
+    def replace(self, intervention: Intervention, name: str, array: Array) -> Array:
+        """Make an intervention: the layers of its function are recorded below the name.
+
+        Parameters
+        ----------
+        intervention : Intervention
+            The intervention.
+        name, array
+            As for `intervene`.
+
+        Returns
+        -------
+        array
+            What replaces the array.
+        """
+        outer = self.scope, self.interventions
+        self.scope, self.interventions = f"{name}.{SCOPE}.", ()  # none acts on what another one does
+        try:
+            return intervention.replace(name, array)
+        finally:
+            self.scope, self.interventions = outer
 
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
         """Run a composite in the scope of its view, and record its first array under the view's prefix.
@@ -195,8 +262,8 @@ class Trace(Mapping[str, Array]):
         if not full_name:
             return result
         if isinstance(result, tuple):
-            return self.keep(full_name, result[0]), *result[1:]
-        return self.keep(full_name, result)
+            return self.keep(full_name, self.intervene(full_name, result[0])), *result[1:]
+        return self.keep(full_name, self.intervene(full_name, result))
 
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return the key of the random stream of a dropout layer.
@@ -264,4 +331,5 @@ def trace(output: str | Sequence[str] | None = None) -> AbstractContextManager[T
     >>> print(t.summary()[:38])
     name             shape        dtype
     """
-    return recording(Trace(None if output is None else check_patterns("output", output)))
+    patterns = None if output is None else check_patterns("output", output)
+    return recording(Trace(patterns, interventions=active_interventions()))

@@ -17,6 +17,7 @@ from nezha_np.arrays import is_array, kind_of, to_numpy
 from nezha_np.checks import check_dtype, check_integer, check_switches, listed
 from nezha_np.families.config import Config
 from nezha_np.mechanism import Tape
+from nezha_np.mechanism.interventions import active_interventions
 from nezha_np.mechanism.patterns import check_patterns, matches
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle, bundle_path, checkpoint_hash
@@ -145,6 +146,8 @@ def record(
     >>> list(bundle.steps)[:2]
     ['1/loss', '1/gradients/cls.predictions.bias']
     """
+    if active_interventions():
+        raise ValueError("record: expected no nz.intervene around it: a bundle is a pass of the model as it is")
     if head not in tuple(TASKS):
         raise ValueError(f"head: expected one of {', '.join(TASKS)}, got {head!r}")
     if "config" in inputs:

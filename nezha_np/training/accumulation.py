@@ -20,6 +20,7 @@ import numpy as np
 from nezha_np.arrays import Array, in_statistics_dtype
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism import definitions, recording
+from nezha_np.mechanism.interventions import active_interventions
 from nezha_np.mechanism.layer import whole_pass
 from nezha_np.mechanism.recorder import kernels_run_here
 from nezha_np.mechanism.tape import Tape
@@ -154,7 +155,12 @@ def gradient_shares(
     shares = {name: own[name] / whole[name] if own[name] else 0.0 for name in own}
     kernels = kernels_run_here()
     tape = Tape(
-        dropout_seed, tuple(own), kernels=kernels, checkpoint_layers=checkpoint_layers, dropout_rows=dropout_rows
+        dropout_seed,
+        tuple(own),
+        kernels=kernels,
+        checkpoint_layers=checkpoint_layers,
+        dropout_rows=dropout_rows,
+        interventions=active_interventions(),
     )
     with whole_pass(weights, checkpoint_layers=checkpoint_layers) if kernels else nullcontext():
         with recording(tape):
