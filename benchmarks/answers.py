@@ -2,11 +2,12 @@
 
 python benchmarks/answers.py [--texts 64] [--rounds 3] [--threads 1 2] [--json PATH]
 
-About two minutes. A pipeline takes a list of texts, one by one (its default) or in batches of 32, padded, in the order
-of the input; batches take so much longer that they have a single turn. Both
+About three minutes. A pipeline takes a list of texts, one by one (its default) or in batches of 32, padded, in their
+order; batches take so much longer that they have a single turn. Both
 have the same weights and vocabulary and are timed from texts to results. Embeddings are means of the tokens' last
 hidden states, by a pipeline that is made for them here: that of transformers returns a vector for each token. Texts are
 cut at 400 characters, because the reference's NEZHA ends at 512 tokens. On one thread tokenizers have one thread too.
+For embed the matrix products of the model alone are timed too, text by text: nothing that computes them is faster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import transformers
 from answers_tables import answers_row, answers_table
 from contest import set_threads, take_turns
+from forward import PRODUCTS, matrix_products
 from machine import Target, add_json_option, at_least, cores, report
 from texts import mixed_texts
 
@@ -110,13 +112,25 @@ def compare(ours: Found, theirs: Found) -> tuple[int, float]:
     return len(pairs), max(differences, default=0.0)
 
 
-def measure(task: str, texts: list[str], threads: int, rounds: int) -> dict[str, Any]:
+def products_of(lengths: list[int]) -> Callable[[], list[None]]:
+    """Make a function that computes the matrix products of the shipped model alone, for texts of these lengths."""
+    weights = nz.load()
+    runs = {length: matrix_products(weights, 1, length) for length in set(lengths)}
+    return lambda: [runs[length]() for length in lengths]
+
+
+def measure(task: str, texts: list[str], lengths: list[int], threads: int, rounds: int) -> dict[str, Any]:
     ours, pipeline = TASKS[task][0], reference(task)
     same, difference = compare(ours(texts), pipeline(texts, 1))
-    seconds = take_turns({"one by one": lambda: pipeline(texts, 1), "nezha_np": lambda: ours(texts)}, rounds)
+    runs = {"one by one": lambda: pipeline(texts, 1), "nezha_np": lambda: ours(texts)}
+    if task == "embed":
+        runs[PRODUCTS] = products_of(lengths)
+    seconds = take_turns(runs, rounds)
     seconds |= take_turns({f"batches of {BATCH}": lambda: pipeline(texts, BATCH)}, 1)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
+    alone = {PRODUCTS: len(texts) / medians.pop(PRODUCTS)} if PRODUCTS in medians else {}
     return {
+        **alone,
         "task": task,
         "threads": threads,
         "texts_per_second": {name: len(texts) / median for name, median in medians.items()},
@@ -161,7 +175,7 @@ def main() -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
         set_threads(threads)
         for task in options.tasks:
-            results.append(measure(task, texts, threads, options.rounds))
+            results.append(measure(task, texts, lengths, threads, options.rounds))
     print(f"\nmedian of {options.rounds}\n\n{answers_table(results)}")
     settings = {"texts": len(texts), "rounds": options.rounds, "source": source, "tokens": sum(lengths)}
     report(options.json, "answers", settings, results, targets(results, len(texts)))

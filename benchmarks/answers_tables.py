@@ -66,7 +66,9 @@ def answers_section(content: dict[str, Any]) -> str:
     """Make the section of docs/benchmarks.md."""
     settings = content["settings"]
     texts = f"{settings['texts']} texts of {settings['tokens']} tokens; median of {settings['rounds']}"
-    return f"{describe(content['machine'])}; {texts}.\n\n{answers_table(content['results'])}"
+    alone = [f"{one['products']:.0f} ({one['threads']})" for one in content["results"] if "products" in one]
+    products = f" Matrix products of embed alone, texts a second by threads: {', '.join(alone)}." if alone else ""
+    return f"{describe(content['machine'])}; {texts}.{products}\n\n{answers_table(content['results'])}"
 
 
 def loads_section(content: dict[str, Any]) -> str:

@@ -307,7 +307,8 @@ def test_answers_are_the_same_in_the_pipelines_and_a_tenth_of_a_second_is_ten_ti
 
     monkeypatch.setattr(answers, "take_turns", take_turns)
     texts = ["房间很干净，服务也好。", "周恩来在北京会见了外宾。", "好"]
-    results = [answers.measure(task, texts, 1, 2) for task in answers.TASKS]
+    results = [answers.measure(task, texts, [12, 13, 3], 1, 2) for task in answers.TASKS]
+    assert [result.get("products") for result in results] == [None, None, pytest.approx(3)]
     for result in results:
         assert result["same_results"] == 3 and result["largest_difference"] < 1e-5
         assert result["texts_per_second"]["nezha_np"] == pytest.approx(30)
@@ -315,3 +316,19 @@ def test_answers_are_the_same_in_the_pipelines_and_a_tenth_of_a_second_is_ten_ti
     found = answers.targets(results, 3)
     assert len(found) == 12 and {target.verdict for target in found} == {"met"}
     assert answers.compare([("a", [0.5]), ("b", [0.5])], [("a", [0.25]), ("c", [0.0])]) == (1, 0.25)
+
+
+def test_a_predicted_layer_has_the_launches_of_the_kernels_and_a_fraction_of_the_references_bytes():
+    pytest.importorskip("torch", reason="the reference's launches are counted by PyTorch")
+    pytest.importorskip("transformers", reason="they are those of its NEZHA")
+    import roofline
+
+    ours, theirs = (f(nz.NezhaConfig(), 8, 512) for f in (roofline.our_launches, roofline.their_launches))
+    kernels = [launch.name.split(" ")[0] for launch in ours if not launch.product]
+    assert sorted(kernels) == ["bias_gelu", "merge_heads", "normalise", "normalise", "softmax", *["split_heads"] * 3]
+    products = [sum(launch.operations for launch in both if launch.product) for both in (ours, theirs)]
+    assert products[0] < products[1]  # the sums by distance are a smaller product than a row for each pair
+    of_a_dense_layer = 2 * 8 * 512 * 768 * 768
+    assert [[launch.operations for launch in both].count(of_a_dense_layer) for both in (ours, theirs)] == [4, 4]
+    assert sum(launch.numbers for launch in ours) < 0.5 * sum(launch.numbers for launch in theirs)
+    assert roofline.seconds(ours, "H200", "float16") < roofline.seconds(ours, "H100", "float16")

@@ -245,6 +245,39 @@ def test_the_chinese_tables_of_what_is_supported_say_the_same():
     assert len(english) > 20 and chinese == english
 
 
+# ------------------------------------------------------------------------------------- the glossary, the bibliography
+
+
+def test_every_name_that_the_glossary_gives_to_the_package_is_in_the_package():
+    files = sorted((REPOSITORY / "nezha_np").rglob("*.py"))
+    code = "".join(text_of(path) for path in files)
+    names = [
+        name
+        for row in re.findall(r"^\|.*\|(.*)\|$", text_of(DOCS / "glossary.md"), flags=re.MULTILINE)
+        for name in re.findall(r"`([\w./ -]+)`", row)
+    ]
+    assert len(names) > 80
+    for name in names:
+        if name.endswith(".py"):
+            assert [path for path in files if path.as_posix().endswith(f"/{name}")], name
+        else:
+            assert re.search(rf"\b{re.split('[. ]', name)[-1].lstrip('-')}\b", code), name
+
+
+def test_the_bibliography_has_the_papers_that_the_code_cites_and_the_numbers_of_its_links():
+    bibliography = text_of(DOCS / "bibliography.md")
+    for number, linked in re.findall(r"\[([\d.]+)\]\(https://arxiv\.org/abs/([\d.]+)\)", bibliography):
+        assert number == linked and bibliography.count(f"[{number}]") == 1
+    code = "".join(text_of(path) for path in sorted((REPOSITORY / "nezha_np").rglob("*.py")))
+    author = r"\b([A-Z][a-z]+)(?: et al\.|,? (?:[A-Z][a-z]+ )?(?:&|and) [A-Z][a-z]+)"
+    cited = set(re.findall(author + r",? \(?((?:19|20)\d\d)\b", code))
+    assert len(cited) > 15
+    for name, year in cited:
+        assert re.search(rf"^\| {name}\b.* {year}, ", bibliography, flags=re.MULTILINE), f"{name} {year}"
+    for number in re.findall(r"arxiv\.org/abs/([\d.]+\d)", code):
+        assert f"[{number}]" in bibliography, number
+
+
 # ------------------------------------------------------------------------------------------------------- the design
 
 

@@ -142,7 +142,17 @@ def may_fit_below(pattern: str, prefix: str) -> bool:
 
 
 _active: ContextVar[tuple[Intervention, ...]] = ContextVar("nezha_np_interventions", default=())
-active_interventions = _active.get
+
+
+def active_interventions() -> tuple[Intervention, ...]:
+    """Return the interventions of the blocks that this is inside of.
+
+    Returns
+    -------
+    tuple of Intervention
+        Those of the outermost block first.
+    """
+    return _active.get()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The doctor's search: one step computed under every mistake, at all places, at groups of them, at each alone.
 
 From their logits alone each trial is a whole pass, and there are hundreds of mistakes. So a trial first runs in the
-port's own dtype, and from the first step that it changes; only one that comes closer is run in float64 and asked
-whether rounding explains what is left. A mistake is tried at some of its steps only where at all of them it moves the
-numbers into the direction in which theirs differ.
+port's own dtype, by the kernels, and takes from the right pass what is made of the same arrays; only one that comes
+closer is run in float64 and asked whether rounding explains what is left. A mistake is tried at some of its steps only
+where at all of them it moves the numbers into the direction in which theirs differ.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Search:
         if doctor.fast.computed_in == "float64":
             return None
         known = {name: doctor.in_their_dtype(name, array) for name, array in self.known.items()}
-        return known, doctor.replay_in_their_dtype(known, steps=self.steps, target=self.step)
+        return known, doctor.replay_in_their_dtype(known, steps=self.steps, target=self.step, by_kernels=True)
 
     def at_all_steps(self, trials: list[Trial], count: Count) -> list[Finding]:
         """Try each mistake at all its steps since their last arrays."""
@@ -192,10 +192,10 @@ class Search:
         try:
             if quick and self.quick is not None:
                 known, right = self.quick
-                done = self.doctor.replay_in_their_dtype(known, right=right.made, **options)
+                done = self.doctor.replay_in_their_dtype(known, right=right, by_kernels=True, **options)
                 if not self._is_closer(apart(self.step, done.made.get(self.step), self.theirs), trial[0]):
                     return done
-            return self.doctor.replay(self.known, right=self.doctor.made, **options)
+            return self.doctor.replay(self.known, right=self.doctor.replayed, **options)
         except CANNOT:
             return None
 
