@@ -41,6 +41,7 @@ def depends_on_other_texts(bundle, weights, rights, changes):
     return not np.allclose(of_all, np.concatenate(alone), rtol=1e-7, atol=1e-9, equal_nan=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", BUNDLES)
 def test_mistakes_that_act_text_by_text_make_of_a_text_alone_what_they_make_of_it_in_the_batch(name):
     bundle = bundle_of(name)
