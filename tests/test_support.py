@@ -200,6 +200,12 @@ def tracing(head, weights):
     assert t["encoder.layer.1.attention.self.probs"].shape == (2, weights.config.attention_heads, 4, 4)
 
 
+def intervening(head, weights):
+    with nz.intervene({"encoder.layer.1": 0.0}), nz.trace() as t:
+        run(head, weights)
+    assert not t["encoder.layer.1"].any() and t["encoder.layer.0"].any()
+
+
 OPTIONS = {
     "`attention_mask` (B, S)": mask_by_key,
     "`attention_mask` (B, L, S)": mask_by_query,
@@ -218,6 +224,7 @@ OPTIONS = {
     "`resize_token_embeddings`": resizing,
     "`value_and_grad`, with dropout": gradients,
     "`trace`": tracing,
+    "`intervene`": intervening,
 }
 REFUSALS = {  # of the options that not every family has: how the message starts
     "`position_ids`": "position_ids: expected None, because ",
