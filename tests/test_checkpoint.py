@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 import nezha_np as nz
+from nezha_np.cli import main
 from nezha_np.families.bert import BertConfig
 from nezha_np.families.config import Config
 from nezha_np.families.convbert import ConvBertConfig
@@ -606,6 +607,13 @@ def test_a_file_where_weights_need_a_folder_is_named(tmp_path, place):
         nz.init(NEZHA).save(tmp_path / place)
 
 
+@pytest.mark.parametrize("name", ["cls/temperature", "bert/x/gamma", "/", "loss/output_weights"])
+def test_a_number_with_the_name_of_a_variable_of_tensorflow_is_a_tensor_beside_the_model(tmp_path, name, capsys):
+    folder = put(tmp_path, filled() | {name: np.ones((), np.float32)})
+    assert len(nz.load(folder)) == len(filled()) + 1
+    assert main(["inspect", str(folder)]) == 0 and "Traceback" not in capsys.readouterr().err
+
+
 def test_an_npz_file_whose_arrays_share_their_place_is_refused(tmp_path):
     file = put_npz(tmp_path, filled() | {"x": np.zeros(1000), "y": np.zeros(1000)})
     content = bytearray(file.read_bytes())
@@ -613,5 +621,5 @@ def test_an_npz_file_whose_arrays_share_their_place_is_refused(tmp_path):
     first, second = (slice(entry + 42, entry + 46) for entry in entries)
     content[second] = content[first]
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="the zip archive holds files that overlap"):
+    with pytest.raises(ValueError, match=r"the zip archive calls y\.npy by another name where it lies"):
         nz.load(file)

@@ -1,7 +1,9 @@
 """Every kernel is its definition, faster; and the threads that it starts leave no trace."""
 
+import contextlib
 import contextvars
 import functools
+import inspect
 import multiprocessing
 import os
 import subprocess
@@ -746,24 +748,58 @@ def test_an_interruption_while_the_threads_of_a_pass_end_leaves_none_for_the_nex
         assert threads.share_out(2, lambda part, parts: (part, parts)) == [(0, 1)]
 
 
-@pytest.mark.parametrize("moment", ["hold", "restore"])
-def test_the_next_pass_does_what_an_interrupted_one_has_left(moment):
-    blas, guard, set_threads = Blas(2), threads.BlasThreads(), threads._set_threads
+NEVER = ("try:", "with self.lock:")
 
-    def interrupted(counts):
-        if moment == "hold" or blas.num_threads == 1:
-            if moment == "hold":
-                set_threads(counts)
-            raise KeyboardInterrupt
-        set_threads(counts)
 
+def _lines_of_a_pass(interrupted_at):
+    """Run a pass that divides its work, and interrupt it at a line of `threads.py`; return how many there are.
+
+    Python answers a signal where a function is called or entered, or a loop goes back: never at a ``try``, nor before a
+    ``with`` gives back a lock.
+    """
+    source, lines, main = inspect.getsource(threads).split("\n"), 0, threading.get_ident()
+
+    def at_line(frame, event, _):
+        nonlocal lines
+        if event == "line" and source[frame.f_lineno - 1].strip() not in NEVER and threading.get_ident() == main:
+            lines += 1
+            if lines == interrupted_at:
+                raise KeyboardInterrupt
+        return at_line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: at_line if frame.f_code.co_filename == threads.__file__ else None)
+    try:
+        with threads.BLAS_THREADS.held_to_one():
+            threads.share_out(2, lambda part, parts: part)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_an_interruption_at_any_line_of_a_pass_leaves_blas_its_threads():
+    blas, before = Blas(2), threading.active_count()
     with mock.patch.object(threads, "_blas", lambda: blas):
-        with (
-            mock.patch.object(threads, "_set_threads", interrupted),
-            pytest.raises(KeyboardInterrupt),
-            guard.held_to_one(),
-        ):
-            pass
+        lines = _lines_of_a_pass(0)
+        assert lines > 50
+        for line in range(1, lines + 1):
+            with contextlib.suppress(KeyboardInterrupt):
+                _lines_of_a_pass(line)
+            left = (blas.num_threads, threads._free.get(), threads._workers.get(), len(threads.BLAS_THREADS._passes))
+            assert left == (2, 1, None, 0), line
+            assert not threads.BLAS_THREADS.lock.locked()
+    assert threading.active_count() == before
+
+
+def test_the_next_pass_does_what_an_interrupted_one_has_left():
+    """As where the interruption itself is interrupted."""
+    blas, guard = Blas(2), threads.BlasThreads()
+    with mock.patch.object(threads, "_blas", lambda: blas):
+        lost = guard.held_to_one()
+        assert (lost.__enter__(), blas.num_threads) == (2, 1)
+        threads._free.set(1)
+        threads._workers.set(None)
+        del lost
         with guard.held_to_one() as share:
             assert (share, blas.num_threads) == (2, 1)
         assert blas.num_threads == 2

@@ -17,8 +17,9 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -70,8 +71,8 @@ class Workers:
         except IndexError:
             tasks = SimpleQueue()
             thread = threading.Thread(target=self._wait_for_work, args=(tasks,), daemon=True)
+            self.started.append((tasks, thread))  # first: an interruption must not hide a thread that is to end
             thread.start()
-            self.started.append((tasks, thread))
         ended: SimpleQueue[None] = SimpleQueue()
         tasks.put((work, ended))
         return ended
@@ -85,11 +86,12 @@ class Workers:
             ended.put(None)
 
     def close(self) -> None:
-        """End all threads, each after the work that it does."""
+        """End all threads, each after the work that it does; what was interrupted can be done again."""
         for tasks, _ in self.started:
             tasks.put(None)
         for _, thread in self.started:
-            thread.join()
+            with suppress(RuntimeError):  # it was not started, or was interrupted while it was
+                thread.join()
 
 
 _workers: ContextVar[Workers | None] = ContextVar("nezha_np_workers", default=None)  # of the pass that is under way
@@ -98,8 +100,10 @@ _workers: ContextVar[Workers | None] = ContextVar("nezha_np_workers", default=No
 class BlasThreads:
     """The one change of BLAS's threads that all passes share.
 
-    A pass may be interrupted at any moment. So what undoes a change is noted before the change and dropped after it is
-    undone, and the next pass does what an interrupted one has left.
+    A pass may be interrupted at any moment: by Ctrl-C, which Python answers wherever the main thread calls or enters a
+    function. So what undoes a change is noted before the change and dropped after it is undone, and may be done twice.
+    A pass that an interruption has kept from leaving counts no more once nothing refers to it, and the next one undoes
+    what it has left.
 
     Examples
     --------
@@ -111,34 +115,29 @@ class BlasThreads:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._passes: set[object] = set()  # that are under way
+        self._passes: weakref.WeakSet[_Pass] = weakref.WeakSet()  # that are under way
         self._before: list[tuple[Any, int]] = []  # the libraries that are held, and their threads before
 
-    @contextmanager
-    def held_to_one(self) -> Iterator[int]:
+    def held_to_one(self) -> AbstractContextManager[int]:
         """Hold BLAS to one thread, if that can be done; the value is the caller's share of the threads that it had."""
-        this = object()
-        try:
-            with self.lock:
-                if not self._passes:
-                    self._restore()  # what an interrupted pass has left
-                    self._hold()
-                self._passes.add(this)
-                threads = min((count for _, count in self._before), default=1)
-                share = max(1, threads // len(self._passes))
-            free, workers = _free.set(share), _workers.set(Workers())
-            try:
-                yield share
-            finally:
-                ended = _workers.get()
-                _workers.reset(workers)
-                _free.reset(free)
-                _close(ended)  # last: it waits, and may be interrupted
-        finally:
-            with self.lock:
-                self._passes.discard(this)
-                if not self._passes:
-                    self._restore()
+        return _Pass(self)
+
+    def enter(self, this: _Pass) -> int:
+        """Count a pass, hold BLAS to one thread if it is the first, and return its share of the threads."""
+        with self.lock:
+            if not self._passes:
+                self._restore()  # what an interrupted pass has left
+                self._hold()
+            self._passes.add(this)
+            threads = min((count for _, count in self._before), default=1)
+            return max(1, threads // len(self._passes))
+
+    def leave(self, this: _Pass) -> None:
+        """Count a pass no more, and give BLAS its threads back if it was the last; twice is as good as once."""
+        with self.lock:
+            self._passes.discard(this)
+            if not self._passes:
+                self._restore()
 
     def _hold(self) -> None:
         """Hold all libraries to one thread, where it can be done."""
@@ -154,13 +153,43 @@ class BlasThreads:
 
     def start_anew(self) -> None:
         """Undo the change in a forked process: the threads whose passes are under way do not exist there."""
-        self.lock, self._passes = threading.Lock(), set()
+        self.lock, self._passes = threading.Lock(), weakref.WeakSet()
         self._restore()
 
 
-def _close(workers: Workers | None) -> None:
-    if workers is not None and workers.process == os.getpid():
-        workers.close()
+class _Pass(AbstractContextManager[int]):
+    """A pass of `BlasThreads.held_to_one`. What is interrupted while it enters or leaves is undone all the same."""
+
+    def __init__(self, blas: BlasThreads) -> None:
+        self.blas, self.workers = blas, Workers()
+        self.outside = _free.get(), _workers.get()
+
+    def __enter__(self) -> int:
+        try:
+            share = self.blas.enter(self)
+            _free.set(share)
+            _workers.set(self.workers)
+            return share
+        except BaseException:
+            self._leave()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._leave()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        ended = {self.workers, _workers.get()}  # a forked process has others
+        free, workers = self.outside
+        self.blas.leave(self)
+        _free.set(free)
+        _workers.set(workers)
+        for one in ended - {workers, None}:  # last: it waits, and may be interrupted
+            if one is not None and one.process == os.getpid():
+                one.close()
 
 
 @functools.cache
@@ -184,31 +213,15 @@ def _counts() -> list[tuple[Any, int]]:
 
 
 def _set_threads(counts: list[tuple[Any, int]]) -> None:
-    """Set the threads of libraries where they differ, from a thread that ends at once.
+    """Set the threads of libraries where they differ.
 
     Since threadpoolctl 3.8 the first thread to set them owns them for as long as it lives, and what others set is
     ignored: also where a program once set a limit in its main thread. A pass keeps to that limit, gives it back, and
-    must own nothing afterwards: so it goes past the owner, where threadpoolctl has a way, and sets in a thread that
-    ends.
+    must own nothing afterwards: so it goes past the owner.
     """
-    changes = [(library, count) for library, count in counts if library.num_threads != count]
-
-    def change() -> None:
-        for library, count in changes:
+    for library, count in counts:
+        if library.num_threads != count:
             getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
-
-    if changes:
-        setter = threading.Thread(target=change)
-        try:
-            setter.start()
-            setter.join()
-        except RuntimeError:  # no thread can be started: then nothing is divided, and to own the number does no harm
-            change()
-        except BaseException:  # interrupted: a later change must not overtake this one
-            changes.clear()
-            with suppress(RuntimeError):  # it has not begun
-                setter.join()
-            raise
 
 
 BLAS_THREADS = BlasThreads()

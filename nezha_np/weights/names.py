@@ -116,7 +116,7 @@ def _from_tensorflow(name: str, entry: Entry) -> tuple[str, Entry]:
     *scope, last = parts
     scope = [RENAMED.get(part, re.sub(r"^layer_(\d+)$", r"layer.\1", part)) for part in scope]
     # The kernel of a linear layer in groups (g_dense) has three axes, groups first, in TensorFlow and here.
-    if len(entry.shape) == len(AXES.get(last, ())):
+    if last in AXES and len(entry.shape) == len(AXES[last]):
         entry = entry.transposed(*AXES[last])
     if last == "bias" and scope[-1:] == ["key_conv_attn_layer"]:
         entry = entry.with_last_axis()

@@ -71,6 +71,27 @@ class Deflated:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+    """A part of a file that has a checksum, of the bytes as they are: from byte `start` to byte `stop`."""
+
+    start: int
+    stop: int
+    crc: int
+
+    def check(self, file: mmap.mmap) -> None:
+        """Check the bytes.
+
+        Raises
+        ------
+        ValueError
+            If their checksum is another.
+        """
+        with memoryview(file) as held:
+            if zlib.crc32(held[self.start : self.stop]) != self.crc:
+                raise ValueError("the bytes are broken: their checksum is another; fetch or save it again")
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A tensor as a file describes it.
 
@@ -86,6 +107,8 @@ class Entry:
         For each axis the number of elements from one index to the next. None: rows follow one another without gaps.
     deflated : Deflated or None
         The part of the file to inflate; None: the bytes are in the file as they are.
+    stored : Stored or None
+        The part of the file that has a checksum, if the file's writer has made one and it is compared.
 
     Examples
     --------
@@ -99,6 +122,7 @@ class Entry:
     stop: int
     strides: tuple[int, ...] | None = None
     deflated: Deflated | None = dataclasses.field(default=None, repr=False)
+    stored: Stored | None = dataclasses.field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +132,7 @@ class Entry:
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def at(self, index: int) -> Entry:
-        """Return the entry of the part at an index of the first axis."""
+        """Return the entry of the part at an index of the first axis; a part has no checksum."""
         strides = row_strides(self.shape) if self.strides is None else self.strides
         size = DTYPES[self.dtype].itemsize
         start = self.start + index * strides[0] * size
@@ -120,6 +144,7 @@ class Entry:
             start=start,
             stop=start + (reach + 1) * size,
             strides=None if self.strides is None else rest,
+            stored=None,
         )
 
     def transposed(self, *axes: int) -> Entry:
@@ -165,8 +190,8 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     Raises
     ------
     ValueError
-        If deflated bytes are broken, or NumPy cannot hold a tensor: it has no such dtype (F8, for example) or shape.
-        The message names the tensor.
+        If bytes have another checksum, deflated ones are broken, or NumPy cannot hold a tensor: it has no such dtype
+        (F8, for example) or shape. The message names the tensor.
 
     Examples
     --------
@@ -189,6 +214,11 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
             if entry.deflated not in inflated:
                 inflated[entry.deflated] = _inflated(path, name, entry.deflated, mapped)
             held = inflated[entry.deflated]
+        if entry.stored is not None:
+            try:
+                entry.stored.check(mapped)
+            except ValueError as error:
+                raise ValueError(f"{path}: expected the tensor {printable(name)} as it was written: {error}") from None
         array = np.frombuffer(held, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)

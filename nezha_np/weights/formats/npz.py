@@ -60,7 +60,9 @@ def read_header(path: Path) -> dict[str, Entry]:
                     entry = _read_array_header(mapped, place)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
-                entries[name.removesuffix(".npy")] = entry
+                if (array := name.removesuffix(".npy")) in entries:
+                    raise ValueError(f"the zip archive holds both {array} and {array}.npy, which are one name")
+                entries[array] = entry
     except ValueError as error:
         raise ValueError(
             f"{path}: expected an .npz file as numpy.savez writes it, got another: {printable(error)}{looks_like(path)}"
