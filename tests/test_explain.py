@@ -25,7 +25,7 @@ from pages import run_examples
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.explanation.explain import LONGEST, PAGE, SMALL, STEPS, TOP, pack
+from nezha_np.explanation.explain import DRAWING, LONGEST, PAGE, SMALL, STEPS, TOP, pack
 from nezha_np.families.family import family_of
 from nezha_np.mechanism import View
 from nezha_np.pages.page import SHARED
@@ -409,8 +409,10 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_loaded():
 
 def test_style_and_script_are_put_into_the_page_as_their_files_have_them():
     page = nz.explain(TEXT)
-    for suffix, tag in ((".css", "style"), (".js", "script")):
-        text = "".join(path.with_suffix(suffix).read_text(encoding="utf-8") for path in (SHARED, PAGE))
+    styles = (SHARED.with_suffix(".css"), PAGE.with_suffix(".css"))
+    scripts = (SHARED.with_suffix(".js"), DRAWING, PAGE.with_suffix(".js"))
+    for files, tag in ((styles, "style"), (scripts, "script")):
+        text = "".join(path.read_text(encoding="utf-8") for path in files)
         assert f"<{tag}>\n{text}</{tag}>" in page
 
 

@@ -5,8 +5,11 @@ It runs in Node.js; that it does the same in a browser is in test_live_browser.p
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +23,8 @@ from safetensors.numpy import load_file
 from sentences import SENTENCES
 
 import nezha_np as nz
-from nezha_np.explanation.live.live import MOST_PARAMETERS, PORT, carry_model
+from nezha_np.cli import main
+from nezha_np.explanation.live.live import DRAWING, MOST_PARAMETERS, PAGE, PORT, carry_model
 from nezha_np.families import nezha
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 
@@ -163,8 +167,6 @@ def test_a_tokenizer_with_other_settings_is_followed(tmp_path, settings):
 
 
 def test_the_shipped_model_is_carried_without_a_loss(tmp_path):
-    import base64
-
     (tmp_path / "carried").write_bytes(base64.b64decode(carry_model()["weights"]))
     shipped, carried = nz.load(), load_file(tmp_path / "carried")
     assert set(shipped) - set(carried) == {
@@ -179,6 +181,33 @@ def test_the_shipped_model_is_carried_without_a_loss(tmp_path):
 def test_the_files_of_the_port_are_modules_that_export_functions():
     for path in PORT:
         assert "\nexport function " in path.read_text(encoding="utf-8"), path.name
+
+
+def test_the_command_writes_one_file_with_model_and_scripts_that_loads_nothing(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert main(["explain", TEXT, "--live", "-o", str(path)]) == 0
+    page = path.read_text(encoding="utf-8")
+    assert page == nz.explain(TEXT, live=True) and len(page.encode()) < 12_000_000
+    script = page.split("<script>")[1].partition("</script>")[0]
+    for file in (*PORT, DRAWING, PAGE.with_suffix(".js")):
+        assert file.read_text(encoding="utf-8").replace("\nexport ", "\n") in script, file.name
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{hashed}';" in page
+    assert set(re.findall(r"\bhttps?://[^\s\"']*", page)) == {
+        "http://www.w3.org/2000/svg",  # a name, not an address
+        "https://huggingface.co/docs/safetensors",  # in a comment
+    }
+    for writes_html in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch("):
+        assert writes_html not in script
+
+
+def test_a_live_page_of_a_pair_and_a_live_that_is_no_switch_are_refused():
+    with pytest.raises(ValueError, match=r"^pair: expected None with live, .*, got '好'$"):
+        nz.explain(TEXT, pair="好", live=True)
+    with pytest.raises(TypeError, match=r"^live: "):
+        nz.explain(TEXT, live="yes")
+    with pytest.raises(TypeError, match=r"^text: expected a str, got int"):
+        nz.explain(5, live=True)
 
 
 @pytest.mark.parametrize(

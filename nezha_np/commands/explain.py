@@ -27,6 +27,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--model", metavar="PATH", help="a checkpoint with its tokenizer; the shipped model if left out"
     )
+    parser.add_argument(
+        "--live", action="store_true", help="carry the model in the page, which computes what is typed there (11 MB)"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.set_defaults(run=run)
 
@@ -35,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     """Write the page, to a file or to standard output."""
     path = output_file(options)
     weights = None if options.model is None else nz.load(options.model)
-    page = nz.explain(options.text, weights, pair=options.pair)
+    page = nz.explain(options.text, weights, pair=options.pair, live=options.live)
     write_document(page, path)
     return SUCCESS

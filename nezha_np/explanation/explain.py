@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nezha_np.arrays import Array, to_numpy
+from nezha_np.checks import check_switches
+from nezha_np.explanation.live.live import live_page
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import task_shapes
@@ -52,6 +54,7 @@ LONGEST = 128  # tokens; a map of more is too fine to read
 TOP = 5  # word pieces for each token and layer
 SMALL = 1_500_000  # characters: attention that would take more in 16 bits is rounded to 8 bits
 PAGE = Path(__file__).with_name("page.html")
+DRAWING = Path(__file__).with_name("drawing.js")
 
 # The parts of the embeddings by their trace names, in the order in which they are computed.
 EMBEDDINGS = {
@@ -71,7 +74,12 @@ STEPS = {
 
 
 def explain(
-    text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None, *, pair: str | None = None
+    text: str,
+    weights: Weights | None = None,
+    tokenizer: Tokenizer | None = None,
+    *,
+    pair: str | None = None,
+    live: bool = False,
 ) -> str:
     """Write a page that shows what the model computes for a text, layer by layer and head by head.
 
@@ -85,6 +93,10 @@ def explain(
         Its tokenizer; None: the one in the folder that the weights were loaded from.
     pair : str, optional
         A second text; the model gets the two as a pair.
+    live : bool
+        Whether the page carries the model and computes in the browser, with any text that is typed there; `text` is
+        the one with which it opens, and there is no pair. Only for NEZHA with a language-model head, the activation
+        gelu and a tokenizer with BERT's parts; weights are rounded to float16.
 
     Returns
     -------
@@ -97,8 +109,8 @@ def explain(
         If an argument has a wrong type.
     ValueError
         If a text has no token; if text and pair have more than 128 tokens, or more than a model with learned positions
-        has positions; if there is no tokenizer, or it does not fit the weights; or if the model computes NaN or
-        infinity.
+        has positions; if there is no tokenizer, or it does not fit the weights; if the model computes NaN or
+        infinity; or if the live page cannot compute the model, or is asked for a pair.
     FileNotFoundError
         If there is no tokenizer in the folder that the weights were loaded from.
 
@@ -109,8 +121,13 @@ def explain(
     >>> page[:15], len(page) < 200_000
     ('<!doctype html>', True)
     """
+    check_switches(live=live)
+    if live:
+        if pair is not None:
+            raise ValueError(f"pair: expected None with live, because the live page reads one text, got {pair!r}")
+        return live_page(text, weights, tokenizer)
     shown = compute(text, weights, tokenizer, pair=pair)
-    return fill_page(PAGE, " · ".join(part for part in (text, pair) if part), shown)
+    return fill_page(PAGE, " · ".join(part for part in (text, pair) if part), shown, [DRAWING])
 
 
 def compute(

@@ -125,20 +125,10 @@ function follow(parts) {
 
 // ------------------------------------------------------------------------------------------------ elements, colours
 
-// The page is in English; texts and tokens in Chinese are marked, so that they are read aloud and drawn as Chinese.
-const language = (text) => (/\p{Script=Han}/u.test(text) ? { lang: "zh" } : {});
-
-const byProbability = (probability, hue = "both") => mix(colours.panel, colours[hue], Math.sqrt(probability));
-const bySign = (value, bound, hue) =>
-  mix(colours.panel, colours[value > 0 ? hue : "minus"], bound ? (Math.abs(value) / bound) ** 0.75 : 0);
 function inkOn(rgb) {
   const light = rgb.map((value) => value / 255).reduce((sum, value, i) => sum + value ** 2.2 * [0.2126, 0.7152, 0.0722][i], 0);
   return light > 0.2 ? "#16181c" : "#ffffff";
 }
-const greatest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-
-const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
-const signed = (value) => (value > 0 ? `+${value}` : String(value).replace("-", "−"));
 const percent = (share) => `${Math.round(100 * share)} %`;
 const CLASSES = { content: "in-content", position: "in-position", both: "in-both" };
 const named = (part, text = part) => element("b", { class: CLASSES[part] }, text);
@@ -211,14 +201,7 @@ const CHOICES = [
 
 function buildBar() {
   for (const [key, title, count] of CHOICES) {
-    const step = (by) => choose({ [key]: (state[key] + by + count()) % count() });
-    const button = (by, sign, word) =>
-      element("button", { type: "button", "aria-label": `${word} ${key}`, onclick: () => step(by) }, sign);
-    const group = element("div", { class: "stepper", role: "group", "aria-label": title },
-      element("span", { "aria-hidden": "true" }, title), button(-1, "‹", "Previous"),
-      element("output", { id: `bar-${key}` }), button(1, "›", "Next"));
-    const moves = { ArrowLeft: () => step(-1), ArrowDown: () => step(1), ArrowRight: () => step(1), ArrowUp: () => step(-1) };
-    group.addEventListener("keydown", (event) => arrows(event, moves));
+    const group = stepper(key, title, (by) => choose({ [key]: (state[key] + by + count()) % count() }));
     $("steppers").append(group);
   }
 }

@@ -2,19 +2,20 @@
 
 A page is three files side by side: ``NAME.html``, its sections, ``NAME.css`` and ``NAME.js``. What all pages share is
 in this folder: ``shared.html``, in which the sections stand, and ``shared.css`` and ``shared.js``, which come first.
+Before its own script a page may have others: what several pages draw alike, or modules that Node.js imports too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 SHARED = Path(__file__).with_name("shared")
 
 
-def fill_page(page: Path, title: str, shown: Mapping[str, Any]) -> str:
+def fill_page(page: Path, title: str, shown: Mapping[str, Any], before: Iterable[Path] = ()) -> str:
     """Join a page's markup, style, script and data.
 
     The content security policy allows this script alone, by its hash. The data is written so that a browser reads
@@ -28,6 +29,9 @@ def fill_page(page: Path, title: str, shown: Mapping[str, Any]) -> str:
         The title of the window.
     shown : mapping
         What the script draws, which can be written as JSON.
+    before : iterable of Path
+        Scripts that stand between the shared one and the page's, in this order; of modules without the lines of
+        ``import`` and the word ``export``.
 
     Returns
     -------
@@ -46,17 +50,18 @@ def fill_page(page: Path, title: str, shown: Mapping[str, Any]) -> str:
     import html
     import re
 
-    style, script = (
-        "".join(part.with_suffix(suffix).read_text(encoding="utf-8") for part in (SHARED, page))
-        for suffix in (".css", ".js")
-    )
-    frame = SHARED.with_suffix(".html").read_text(encoding="utf-8")
+    def read(*files: Path) -> str:
+        return "".join(file.read_text(encoding="utf-8") for file in files)
+
+    style = read(SHARED.with_suffix(".css"), page.with_suffix(".css"))
+    scripts = (SHARED.with_suffix(".js"), *before, page.with_suffix(".js"))
+    script = "\n" + re.sub(r"^(import .*\n|export )", "", read(*scripts), flags=re.MULTILINE)  # hashed as it stands
+    frame = read(SHARED.with_suffix(".html"))
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
-    script = f"\n{script}"  # the hash is that of everything between the tags
     texts = {
-        "sections": page.read_text(encoding="utf-8"),
+        "sections": read(page),
         "title": html.escape(title),
         "style": style,
         "script": script,

@@ -16,15 +16,18 @@ import numpy as np
 from nezha_np.arrays import to_numpy
 from nezha_np.families.config import Config
 from nezha_np.families.nezha import NezhaConfig
+from nezha_np.pages.page import fill_page
 from nezha_np.text.defaults import choose_model
-from nezha_np.text.encode import check_tokenizer
+from nezha_np.text.encode import check_text, check_tokenizer
 from nezha_np.weights.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MOST_PARAMETERS = 30_000_000  # a page of 80 MB, which a browser still opens
+PAGE = Path(__file__).with_name("live.html")
 PORT = [Path(__file__).with_name(f"{name}.mjs") for name in ("safetensors", "wordpiece", "nezha")]
+DRAWING = Path(__file__).parents[1] / "drawing.js"
 # What the script reads of the configuration.
 FIELDS = (
     "hidden_size",
@@ -35,6 +38,36 @@ FIELDS = (
     "max_relative_position",
     "layer_norm_eps",
 )
+
+
+def live_page(text: str, weights: Weights | None = None, tokenizer: Tokenizer | None = None) -> str:
+    """Write a page that computes with the model whatever is typed in it.
+
+    Parameters
+    ----------
+    text : str
+        The text with which the page opens.
+    weights, tokenizer
+        As for `carry_model`.
+
+    Returns
+    -------
+    str
+        HTML, to be written as UTF-8: one self-contained page, 11 MB with the model that ships with the package.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        As for `carry_model`; and if the text is not a str, or not valid Unicode.
+
+    Examples
+    --------
+    >>> page = live_page("房间很[MASK]净。")
+    >>> page[:15], len(page) < 12_000_000
+    ('<!doctype html>', True)
+    """
+    check_text("text", text)
+    return fill_page(PAGE, "NEZHA, live", {"text": text, **carry_model(weights, tokenizer)}, [*PORT, DRAWING])
 
 
 def carry_model(weights: Weights | None = None, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
