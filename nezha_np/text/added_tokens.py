@@ -8,7 +8,6 @@ PreTrainedTokenizerBase._from_pretrained and PreTrainedTokenizerFast.__init__.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +49,11 @@ class Tokens:
         for token in self.named.values():
             by_name.setdefault(str(token), token)
         return [*by_name.values(), *(token for token in self.further if str(token) not in by_name)]
+
+    @property
+    def all(self) -> list[str | AddedToken]:
+        """All special and added tokens."""
+        return [*self.special, *(token.content for token in self.added)]
 
 
 def read_tokens(
@@ -151,9 +155,9 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
     def is_special(token: str | AddedToken) -> bool:
         return str(token) in names or (not isinstance(token, str) and token.special)
 
-    # Together as far as possible: the library prepares its search anew after each call.
-    for as_special, group in itertools.groupby(new, key=is_special):
-        (tokenizer.add_special_tokens if as_special else tokenizer.add_tokens)(list(group))
+    # Together, because the library prepares its search anew after each call: first they get their ids, in their order.
+    tokenizer.add_tokens(new)
+    tokenizer.add_special_tokens([token for token in new if is_special(token)])
     for token in tokenizer.get_added_tokens_decoder().values():
         # The library would find nothing everywhere in a text, and end the process in the middle of a character.
         if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
