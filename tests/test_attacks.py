@@ -168,6 +168,7 @@ LONG = r"added tokens of .* with 256 characters at most, got 10000"
         ({"normalizer": map_that_claims(2**32 - 4)}, r"precompiled_charsmap of 20 bytes .* claims 4294967292"),
         ({"normalizer": map_that_claims(3)}, r"precompiled_charsmap of 20 bytes .* claims 3"),
         ({"added_tokens": added("长" * 10_000)}, LONG),
+        ({"added_tokens": 1.5}, "is not a tokenizer.json"),
         ({"added_tokens": added(*(f"{index:0250}" for index in range(200)))}, r"fewer or shorter added tokens"),
     ],
 )

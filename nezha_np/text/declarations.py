@@ -79,7 +79,7 @@ def check_declarations(text: str, file: Path) -> None:
     if not isinstance(state, dict):
         raise ValueError(f"path: {file} is not a tokenizer.json: expected a JSON object")
     tokens = state.get("added_tokens")
-    added = [token.get("content") for token in tokens or [] if isinstance(token, dict)]
+    added = [token.get("content") for token in _pieces(tokens) if isinstance(token, dict)]
     check_lengths((content for content in added if isinstance(content, str)), file)
     for part in _objects(state.get("normalizer")):
         if part.get("precompiled_charsmap"):
@@ -149,7 +149,7 @@ def _check_template(part: dict[str, Any], file: Path) -> None:
     used = [
         piece["SpecialToken"].get("id")
         for name in ("single", "pair")
-        for piece in (part.get(name) if isinstance(part.get(name), list) else [])
+        for piece in _pieces(part.get(name))
         if isinstance(piece, dict) and isinstance(piece.get("SpecialToken"), dict)
     ]
     if missing := [token for token in used if not isinstance(listed, dict) or token not in listed]:
@@ -157,6 +157,10 @@ def _check_template(part: dict[str, Any], file: Path) -> None:
             f"path: expected the special tokens of the template in {file} under special_tokens, got none for "
             f"{printable(missing[0])}"
         )
+
+
+def _pieces(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _check_unknown_token(model: dict[str, Any], file: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nezha_np.files.atomic import write_atomically
+from nezha_np.files.temporary import check_whole
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.added_tokens import add_tokens, check_special_tokens, read_tokens
 from nezha_np.text.declarations import check_at_work, check_declarations, check_lengths
@@ -117,6 +118,7 @@ def load_tokenizer(
         mask_token=mask_token,
     )
     file = _find_file(path)
+    check_whole(file.parent)
     config = read_object(file.with_name("tokenizer_config.json"))
     kind = find_class(file, config)
     if file.suffix == ".json":
