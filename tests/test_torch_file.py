@@ -906,17 +906,18 @@ def test_a_compressed_zip_archive_that_lies_or_is_broken_is_refused(path):
 
 
 def test_a_zip_archive_whose_files_overlap_is_refused(path):
-    content = zip_of(SIMPLE, {**HELD, "1": HELD["0"] + zip_of({}, {})})
+    content = zip_of(SIMPLE, {**HELD, "1": HELD["0"] + zip_of({}, {"0": HELD["0"]})})
     assert list(read(path, content)) == ["a", "b"]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         places = {info.filename: info.header_offset for info in archive.infolist()}
-    inside = content.index(b"PK\x03\x04", places["archive/data/1"] + 1)
+    inside = content.index(b"archive/data/0", places["archive/data/1"]) - 30  # a file of this name in the other one
     entry = content.rindex(b"archive/data/0") - 46  # in the directory, at the end of the archive
-    for place, size in ((places["archive/data/1"], 96), (places["archive/data/1"], 0), (inside, 1)):
+    overlap, name = "the zip archive holds files that overlap", "calls archive/data/0 by another name where it lies"
+    for place, size, said in ((places["archive/data/1"], 96, name), (inside, 1, overlap), (inside, 0, overlap)):
         changed = bytearray(content)
         changed[entry + 20 : entry + 28] = struct.pack("<II", size, size)
         changed[entry + 42 : entry + 46] = struct.pack("<I", place)
-        assert "the zip archive holds files that overlap" in refused(path, bytes(changed))
+        assert said in refused(path, bytes(changed))
 
 
 def test_importing_the_package_imports_no_reader_of_zip_archives_or_pickles():

@@ -34,6 +34,22 @@ def test_a_tensor_that_the_model_was_trained_with_is_not_left_out_in_silence(tmp
     assert f"\nnothing is computed with {name}, " in capsys.readouterr().out
 
 
+def test_code_that_a_checkpoint_brings_for_its_model_is_named_and_not_run(tmp_path, capsys):
+    config = CONFIGS["bert"]
+    code = {"AutoConfig": "configuration_mine.MyConfig", "AutoModelForMaskedLM": "modeling_mine.My\x1bModel"}
+    folder = put(tmp_path, filled(config), config.replace(extra={"auto_map": code}))
+    (tmp_path / "modeling_mine.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
+    with pytest.warns(
+        UserWarning, match=r"modeling_mine\.My\\x1bModel \(auto_map\): it is not run, .* than BERT"
+    ) as caught:
+        nz.load(folder)
+    assert caught[0].filename == __file__ and len(caught) == 1
+    assert main(["inspect", str(folder)]) == 0
+    assert "names code of its own for the model, modeling_mine.My\\x1bModel (auto_map)" in capsys.readouterr().out
+    for extra in ({"auto_map": {"AutoTokenizer": ["tokenization_mine.Mine", None]}}, {"auto_map": "mine"}):
+        nz.load(put(tmp_path, filled(config), config.replace(extra=extra)))  # any warning is an error in these tests
+
+
 def test_fewer_layers_than_the_file_has_are_said(tmp_path):
     config = CONFIGS["bert"]
     folder = put(tmp_path, filled(config), config.replace(num_hidden_layers=config.num_hidden_layers - 1))

@@ -12,6 +12,7 @@ from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
 from nezha_np.families.config import Config
+from nezha_np.families.own_code import own_code
 from nezha_np.families.parameters import Shapes, backbone_shapes
 from nezha_np.families.trained_head import trained_as_another
 from nezha_np.mechanism.summary import format_table
@@ -86,6 +87,8 @@ def _lines(path: str | None) -> Iterator[str]:
         return
     if unused := unused_tensors((name for name in entries if entries[name].dtype in FLOATS), config):
         yield describe_unused(unused)
+    if code := own_code(config):
+        yield code
     for name, needed in _needed_tensors(config):
         wrong = _what_is_wrong(entries, needed)
         other = "" if wrong or name == "forward" else trained_as_another(config, name)

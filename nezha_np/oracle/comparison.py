@@ -325,11 +325,21 @@ def compare(
         elif files:
             raise TypeError(f"theirs: expected a function of two paths, because files=True, got {kind_of(theirs)}")
         found = align(bundle, theirs, rename=rename, names=names, transposed=transposed, dtype=dtype)
-        others = dataclasses.replace(found, arrays=without_masked(bundle, found.arrays))
-        compared = compare_aligned(bundle, others if ignore_masked else found, tolerance)
-        if compared.agrees or not compare_aligned(bundle, others, tolerance).agrees:
-            return compared
-        return dataclasses.replace(compared, at_masked_alone=True)
+        return compare_with_masked(bundle, _at_other_tokens(bundle, found) if ignore_masked else found, tolerance)
+
+
+def _at_other_tokens(bundle: Bundle, theirs: Theirs) -> Theirs:
+    """Leave out what theirs have at masked tokens."""
+    return dataclasses.replace(theirs, arrays=without_masked(bundle, theirs.arrays))
+
+
+def compare_with_masked(bundle: Bundle, theirs: Theirs, tolerance: float | None = None) -> Comparison:
+    """Compare arrays that were aligned, and say whether they differ at masked tokens alone."""
+    compared = compare_aligned(bundle, theirs, tolerance)
+    if compared.agrees:
+        return compared
+    others = compare_aligned(bundle, _at_other_tokens(bundle, theirs), tolerance)
+    return dataclasses.replace(compared, at_masked_alone=others.agrees)
 
 
 def taken(
@@ -347,7 +357,7 @@ def taken(
     if callable(theirs) and not isinstance(theirs, Mapping):
         theirs = call(theirs, bundle)
     found = align(bundle, theirs, **matching)
-    return bundle, dataclasses.replace(found, arrays=without_masked(bundle, found.arrays)) if ignore_masked else found
+    return bundle, _at_other_tokens(bundle, found) if ignore_masked else found
 
 
 def call_with_files(function: Callable[..., Any], bundle: Bundle, file: Path | None, folder: Path) -> Path:

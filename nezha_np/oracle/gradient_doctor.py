@@ -171,7 +171,9 @@ class GradientDoctor:
     ) -> set[str]:
         """List the gradients that are not theirs with a mistake, made everywhere but at some steps."""
         made = {**self.made, **self.recorder.walk(self.loss, changes, only, right)}
-        names = {name for name in self.made if name in self.theirs and not self.agrees(name, made)}
+        changed = {name for name, array in self.made.items() if made[name] is not array}  # the others are as they were
+        names = {name for name in self.theirs if name in changed and not self.agrees(name, made)}
+        names |= {name for name in self.wrong if name not in changed}
         if mistake.of_rounding:
             return {name for name in names if name not in self.wrong or self.rounded_so(name, made[name]) is None}
         return names

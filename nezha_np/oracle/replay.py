@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from nezha_np.arrays import to_numpy
+from nezha_np.arrays import is_array, to_numpy
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Trace, definitions, recording
 from nezha_np.mechanism.patterns import matches
+from nezha_np.mechanism.recorder import nothing_recorded
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.passes import order_of_gradients
@@ -106,8 +107,10 @@ class Replay(Trace):
         The dtype to round every result to; None: as NumPy computes it.
     nudge : int
         With a number other than 0 results are also moved by a random part of a unit in their last place.
-    right : mapping of str to array, optional
-        What the same replay makes without a change: it is not computed again before the first step that is changed.
+    right : Replay, optional
+        The same replay without a change: what it made of the same arrays is not computed again.
+    by_kernels : bool
+        Whether what is not changed is computed by the kernels: their numbers differ by roundings.
 
     Attributes
     ----------
@@ -137,10 +140,11 @@ class Replay(Trace):
         target: str | None = None,
         arithmetic: Arithmetic | None = None,
         nudge: int = 0,
-        right: Mapping[str, np.ndarray] | None = None,
+        right: Replay | None = None,
+        by_kernels: bool = False,
     ) -> None:
         super().__init__()
-        self.right = right
+        self.right, self.by_kernels = right, by_kernels
         self.arithmetic, self.nudge = arithmetic, nudge
         self.weights, self.inputs, self.theirs = weights, inputs, theirs
         self.changes, self.only, self.steps, self.target = changes or {}, only, steps, target
@@ -164,9 +168,12 @@ class Replay(Trace):
         self.sources[name] = tuple(
             self._latest_name[id(argument)] for argument in arguments if id(argument) in self._latest_name
         )
-        if self.right is not None and not self.changed and not self._is_changed(name, layer) and name in self.right:
-            return self.right[name]
+        right = self.right if self.right is not None and self.right.layers.get(name) == {layer} else None
+        if right is not None and not self._is_changed(name, layer) and right.was_called(name, arguments, options):
+            return right.made[name]
         result = self._result(name, layer, arguments, options)
+        if right is not None and np.array_equal(result, right.made[name]):
+            return right.made[name]  # a change that makes the same numbers: what follows is known too
         if self.arithmetic is None or layer is additive_mask or any(result is argument for argument in arguments):
             return result
         return rounded_result(result, name, self.arithmetic, self.nudge)
@@ -186,12 +193,20 @@ class Replay(Trace):
             self.around.setdefault(name, self._inside)
         return result
 
+    def was_called(self, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
+        """Whether a step was made of these very arrays, and of the same options."""
+        _, own, own_options = self.calls[name]
+        if len(own) != len(arguments) or own_options.keys() != options.keys():
+            return False
+        pairs = [*zip(own, arguments, strict=True), *((own_options[key], options[key]) for key in options)]
+        return all(x is y or (not is_array(x) and not is_array(y) and bool(x == y)) for x, y in pairs)
+
     def _is_taken(self, name: str) -> bool:
         return self.steps is not None and name not in self.steps and name in self.theirs
 
     def _result(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self._is_changed(name, layer):
-            return layer.definition(*arguments, **options)
+            return self._right_result(layer, arguments, options)
         change, before = self.changes[layer], len(self.changed)
         self.changed.append(name)  # what a changed composite calls is not what the right one called
         try:
@@ -200,6 +215,12 @@ class Replay(Trace):
             del self.changed[before:]
             self.refused.append(name)
             return layer.definition(*arguments, **options)
+
+    def _right_result(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if self.by_kernels and layer.gradient is not None:  # a primitive: of a composite each step is wanted
+            with nothing_recorded():
+                return layer(*arguments, **options)
+        return layer.definition(*arguments, **options)
 
     def _is_changed(self, name: str, layer: Layer) -> bool:
         change = self.changes.get(layer)

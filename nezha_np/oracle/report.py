@@ -30,7 +30,7 @@ import numpy as np
 from nezha_np.families.family import family_of
 from nezha_np.oracle.alignment import Theirs
 from nezha_np.oracle.bundle import Bundle
-from nezha_np.oracle.comparison import Comparison, Row, compare_aligned, taken
+from nezha_np.oracle.comparison import Comparison, Row, compare_with_masked, taken
 from nezha_np.oracle.description import OF_KEYS, axes_of
 from nezha_np.oracle.diagnosis import Diagnosis, Finding
 from nezha_np.oracle.differences import difference, is_additive_mask
@@ -164,7 +164,7 @@ def compute(
     own = bundle.weights(weights)
     if bundle.tolerances_by is None:
         bundle = dataclasses.replace(bundle, tolerances=quick_tolerances(bundle, own), tolerances_by="quick")
-    compared = compare_aligned(bundle, aligned)
+    compared = compare_with_masked(bundle, aligned)
     diagnosis = Doctor(bundle, own, aligned, Count(progress)).diagnosis()
     replayed = _golden_replay(bundle, own)
     named = _given_names(bundle, compared)

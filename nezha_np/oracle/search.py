@@ -1,8 +1,9 @@
 """The doctor's search: one step computed under every mistake, at all places, at groups of them, at each alone.
 
 From their logits alone each trial is a whole pass, and there are hundreds of mistakes. So a trial first runs in the
-port's own dtype, and from the first step that it changes; only one that comes closer is run in float64 and asked
-whether rounding explains what is left. A mistake is tried at some of its steps only where at all of them it moves the
+port's own dtype, by the kernels, on one text alone where it acts text by text, and takes from the right pass what is
+made of the same arrays; only one that comes closer is run in float64 and asked whether rounding explains what is left.
+A mistake is tried at some of its steps only where at all of them it moves the
 numbers into the direction in which theirs differ.
 """
 
@@ -22,6 +23,7 @@ from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mea
 from nezha_np.oracle.diagnosis import Finding
 from nezha_np.oracle.differences import magnitude
 from nezha_np.oracle.mistakes import Mistake, Sites
+from nezha_np.oracle.one_text import OneText
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import CANNOT, Changes, Replay
 
@@ -90,6 +92,7 @@ class Search:
         self.known = {name: doctor.theirs.get(name, made) for name, made in doctor.before(step) if name not in steps}
         self.tried: list[Tried] = []
         self.quick = self._quick_pass() if len(steps) > FAR else None
+        self.one_text = self._one_text()
         computed = [name for name in steps if doctor.replayed.calls.get(name, (as_constant,))[0] not in COPIES]
         self.direct = len(computed) <= 1  # the step's own inputs are known
 
@@ -99,7 +102,16 @@ class Search:
         if doctor.fast.computed_in == "float64":
             return None
         known = {name: doctor.in_their_dtype(name, array) for name, array in self.known.items()}
-        return known, doctor.replay_in_their_dtype(known, steps=self.steps, target=self.step)
+        return known, doctor.replay_in_their_dtype(known, steps=self.steps, target=self.step, by_kernels=True)
+
+    def _one_text(self) -> OneText | None:
+        """Return one text of the batch to try mistakes on; None where the step has to be made for all."""
+        if self.quick is None:
+            return None
+        try:
+            return OneText(self.doctor, *self.quick, self.theirs)
+        except CANNOT:
+            return None
 
     def at_all_steps(self, trials: list[Trial], count: Count) -> list[Finding]:
         """Try each mistake at all its steps since their last arrays."""
@@ -119,7 +131,7 @@ class Search:
         tried = []
         if done.changed and not trial[0].indivisible:
             sites = list(dict.fromkeys(done.changed))
-            tried = [Tried(trial, sites, alike(self.step, done.made.get(self.step), self.right, self.theirs))]
+            tried = [Tried(trial, sites, self._alike(done))]
         return tried, list(self._finding(trial, None, done))
 
     def at_some_steps(self, count: Count) -> list[Finding]:
@@ -188,16 +200,27 @@ class Search:
 
     def _run(self, trial: Trial, only: str | None, *, quick: bool = True) -> Replay | None:
         """Make the step with a mistake; None: what comes after it cannot take its result."""
-        options: dict[str, Any] = {"changes": trial[2], "only": only, "steps": self.steps, "target": self.step}
+        where: dict[str, Any] = {"changes": trial[2], "only": only}
         try:
+            if quick and self.one_text is not None and trial[0].acts_text_by_text(*trial[1:]):
+                done = self.one_text.replay(right=self.one_text.right, **where)
+                if not self._is_closer(self.one_text.left(done), trial[0]):
+                    return done
+            where |= {"steps": self.steps, "target": self.step}
             if quick and self.quick is not None:
                 known, right = self.quick
-                done = self.doctor.replay_in_their_dtype(known, right=right.made, **options)
+                done = self.doctor.replay_in_their_dtype(known, right=right, by_kernels=True, **where)
                 if not self._is_closer(apart(self.step, done.made.get(self.step), self.theirs), trial[0]):
                     return done
-            return self.doctor.replay(self.known, right=self.doctor.made, **options)
+            return self.doctor.replay(self.known, right=self.doctor.replayed, **where)
         except CANNOT:
             return None
+
+    def _alike(self, done: Replay) -> float:
+        """Say how much what a trial changes looks like what differs, of the texts that it was run on."""
+        if self.one_text is not None and done.right is self.one_text.right:
+            return self.one_text.alike(done)
+        return alike(self.step, done.made.get(self.step), self.right, self.theirs)
 
     def _is_closer(self, left: Apart, mistake: Mistake) -> bool:
         if mistake.of_rounding:

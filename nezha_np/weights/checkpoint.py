@@ -15,6 +15,7 @@ import numpy as np
 from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
+from nezha_np.families.own_code import own_code
 from nezha_np.families.parameters import aliases, backbone_shapes, task_shapes, tasks_of
 from nezha_np.families.trained_head import HeadWarning
 from nezha_np.files.temporary import check_whole
@@ -82,7 +83,8 @@ def load(
         The tensors under the reference's names without prefix, also where the file has TensorFlow's names. The file is
         mapped into memory: where neither dtype nor device changes, only tensors whose rows do not follow one another
         are copied. Tensors that do not belong to the model are loaded too if they are floats (F16, BF16, F32, F64);
-        where they are of its embeddings, encoder or pooler, a UserWarning names them: another model was trained. Saved
+        where they are of its embeddings, encoder or pooler, a UserWarning names them: another model was trained. One
+        also names code of its own that ``auto_map`` of the configuration names, which is never run. Saved
         tables of relative positions are compared with the computed one and left out, and so is a tied decoder
         with the word embeddings. Of two names of a bias with different numbers ``cls.predictions.decoder.bias`` is
         used, as the reference does.
@@ -144,6 +146,8 @@ def load(
         raise ValueError(f"{folder}: {error}{advice or advice_for_part(files)}") from None
     if unused := unused_tensors(floats, config):
         warnings.warn(f"{folder}: {describe_unused(unused)}", stacklevel=2)
+    if code := own_code(config):
+        warnings.warn(f"{folder}: {printable(code)}", stacklevel=2)
     if head is not None:
         read, weights = weights, with_head(weights, head, num_labels=num_labels, id2label=id2label, seed=seed)
         if drawn := [name for name in weights if name not in read or weights[name] is not read[name]]:

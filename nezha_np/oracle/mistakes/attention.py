@@ -203,6 +203,7 @@ wrong_axis = mistake(
     "softmax over the wrong axis",
     does="probabilities sum to 1 over queries, heads or texts",
     right="over the keys, the last axis",
+    across_texts=("over the texts",),
 )
 
 

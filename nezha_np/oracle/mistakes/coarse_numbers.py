@@ -103,6 +103,10 @@ narrow_place = mistake(
     does="results of one kind of step are rounded to a narrower type than the port's: with it the port agrees",
     right="the dtype of the port, or to compare in the narrower one",
     of_rounding=True,
+    across_texts=(
+        "**in int8",
+        "**in uint8 with a zero point",
+    ),
 )
 ACTIVATIONS: tuple[Layer, ...] = (activations.gelu, activations.gelu_new, activations.relu, activations.silu)
 PLACES: dict[str, tuple[tuple[Layer, ...], tuple[str, ...]]] = {
@@ -173,6 +177,10 @@ quantised = mistake(
     "agrees",
     right="the checkpoint's weights as they are, or to compare with a tolerance for the quantisation",
     of_rounding=True,
+    across_texts=(
+        "**activations int8 per tensor",
+        "**activations uint8 per tensor",
+    ),
 )
 
 
@@ -203,6 +211,7 @@ wrong_zero = mistake(
     "zero point forgotten",
     does="linear layers take 8-bit integers from 0 to 255 without their zero point",
     right="to subtract it before the product, or the sum of the weights times it afterwards",
+    across_texts=("activations per tensor**",),
 )
 for of_zero, which in ((False, "of the numbers alone"), (True, "of the numbers and 0")):
     for axes, what in ((whole, "per tensor"), (last, "in rows")):

@@ -38,6 +38,7 @@ token_types_ignored = mistake(
     "token types ignored",
     does="every token gets the first token type, another one, or none",
     right="the row of its own token_type_id",
+    across_texts=("those of the first text for all",),
 )
 
 
@@ -211,6 +212,10 @@ positions_off = mistake(
     does="positions are counted from another number",
     right="to count from 0, and padding like every other token",
     families=WITH_LEARNED_POSITIONS,
+    across_texts=(
+        "over the whole batch",
+        "by text in place of token",
+    ),
 )
 
 

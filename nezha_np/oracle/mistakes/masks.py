@@ -45,6 +45,7 @@ inverted = mistake(
     "mask inverted",
     does="masked and attended keys are exchanged",
     right="1 for a key that is attended to, 0 for one that is not",
+    across_texts=("**",),  # it is refused where nothing is masked
 )
 inverted.way("", additive_mask)(of_mask(lambda mask: np.where(is_attended(mask), mask.min() * 1.0, 0.0)))
 

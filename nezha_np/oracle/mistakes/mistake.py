@@ -18,6 +18,7 @@ import numpy as np
 
 from nezha_np.families import FAMILIES, bert, convbert, nezha
 from nezha_np.mechanism import Layer
+from nezha_np.mechanism.patterns import matches
 from nezha_np.oracle.replay import At, Call, Change, Changes, Step
 from nezha_np.weights.weights import Weights
 
@@ -126,6 +127,8 @@ class Mistake:
     fits_any_numbers : bool
         Whether what is fitted has so many free numbers that it comes close to nearly anything: then a difference of a
         few roundings is not enough.
+    across_texts : tuple of str
+        Patterns of the ways in which a text's numbers depend on the other texts of the batch.
     ways : dict of str to (dict of layers to functions)
         The changes of each way to make it; the key says which way, "" where there is one alone.
     recognise : callable or None
@@ -141,6 +144,7 @@ class Mistake:
     indivisible: bool = False
     of_rounding: bool = False
     fits_any_numbers: bool = False
+    across_texts: tuple[str, ...] = ()
     ways: dict[str, Changes] = dataclasses.field(default_factory=dict)
     recognise: Recogniser | None = None
     near: Callable[[Sites], Near] | None = None
@@ -149,6 +153,10 @@ class Mistake:
     def sentence(self) -> str:
         """What is done and what is right, without a full stop."""
         return f"{self.does}; right is {self.right}"
+
+    def acts_text_by_text(self, way: str, changes: Changes) -> bool:
+        """Whether what a way makes of a text depends on no other text; what is fitted is fitted to all of them."""
+        return self.ways.get(way) is changes and not matches(way, self.across_texts)
 
     def way(self, name: str, *layers: Layer, at: str | tuple[str, ...] = ()) -> Callable[[AnyChange], AnyChange]:
         """Register the decorated function as a way to make the mistake, or as a part of it.
@@ -199,6 +207,7 @@ def mistake(
     indivisible: bool = False,
     of_rounding: bool = False,
     fits_any_numbers: bool = False,
+    across_texts: tuple[str, ...] = (),
 ) -> Mistake:
     """Write a mistake down in a part of the catalogue, to which its ways are added below it.
 
@@ -206,7 +215,7 @@ def mistake(
     ----------
     part : list of Mistake
         The part of the catalogue. The order in which mistakes are written down decides where two explain as much.
-    name, does, right, families, indivisible, of_rounding, fits_any_numbers
+    name, does, right, families, indivisible, of_rounding, fits_any_numbers, across_texts
         As `Mistake` has them.
 
     Returns
@@ -225,7 +234,7 @@ def mistake(
     >>> norms[0].sentence, [layer.__name__ for layer in norms[0].ways[""]]
     ('a layer_norm is left out; right is to apply it', ['layer_norm'])
     """
-    part.append(Mistake(name, does, right, families, indivisible, of_rounding, fits_any_numbers))
+    part.append(Mistake(name, does, right, families, indivisible, of_rounding, fits_any_numbers, across_texts))
     return part[-1]
 
 

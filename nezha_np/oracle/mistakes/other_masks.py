@@ -24,6 +24,7 @@ other_mask = mistake(
     "mask of other keys",
     does="the keys that are attended to are another function of the mask, or of the inputs",
     right="those at which the attention mask of the same text has 1",
+    across_texts=("**text**",),
 )
 
 

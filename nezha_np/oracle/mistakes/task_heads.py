@@ -66,6 +66,7 @@ another_token = mistake(
     "pooler of another token",
     does="another token, or the mean of all, goes into the pooler or the classifier",
     right="the first token, [CLS]",
+    across_texts=("**text**",),
 )
 another_summary = mistake(
     TASK_HEADS,
@@ -73,6 +74,7 @@ another_summary = mistake(
     does="a choice is summarised by another token than summary_type says",
     right="the token of summary_type, by default the last",
     families=CONVBERT,
+    across_texts=("**text**",),
 )
 
 
@@ -357,6 +359,7 @@ regrouped = mistake(
     "choices grouped otherwise",
     does="the scores of the choices are put into texts in another order",
     right="(B·C, 1) → (B, C): the choices of a text follow one another",
+    across_texts=("**",),
 )
 
 

@@ -39,6 +39,7 @@ of_another = mistake(
     "numbers of another place",
     does="a text, head, token or feature has the numbers of another one: the first one's for all, or in another order",
     right="its own numbers",
+    across_texts=("**text**",),
 )
 
 
@@ -121,6 +122,7 @@ reshaped = mistake(
     "reshaped in place of transposed",
     does="numbers are read in the order of another shape: a reshape where axes have to be exchanged, or other strides",
     right="to exchange the axes, so that each number keeps its place",
+    across_texts=("**text**",),
 )
 
 
