@@ -185,15 +185,3 @@ def test_a_long_token_is_refused_in_whichever_file_it_stands(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({key: 7000 if name == "added_tokens.json" else "长" * 10_000}))
     with within(1.0), pytest.raises(ValueError, match=LONG):
         nz.load_tokenizer(tmp_path)
-
-
-def test_many_added_tokens_special_ones_among_them_are_added_together(tmp_path):
-    shutil.copy(SHIPPED / "vocab.txt", tmp_path)
-    names = [f"<{index}>" for index in range(2000)]
-    (tmp_path / "added_tokens.json").write_text(json.dumps({name: 7000 + at for at, name in enumerate(names)}))
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": names[::2]}))
-    with within(3.0):
-        tokenizer = nz.load_tokenizer(tmp_path)
-    assert tokenizer.encode("<1>好<1998>").ids[1:-1] == [7001, tokenizer.token_to_id("好"), 8998]
-    kinds = tokenizer.get_added_tokens_decoder()
-    assert [kinds[7000 + at].special for at in range(4)] == [True, False, True, False]

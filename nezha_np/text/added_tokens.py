@@ -8,6 +8,7 @@ PreTrainedTokenizerBase._from_pretrained and PreTrainedTokenizerFast.__init__.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,9 +156,9 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
     def is_special(token: str | AddedToken) -> bool:
         return str(token) in names or (not isinstance(token, str) and token.special)
 
-    # Together, because the library prepares its search anew after each call: first they get their ids, in their order.
-    tokenizer.add_tokens(new)
-    tokenizer.add_special_tokens([token for token in new if is_special(token)])
+    # Together as far as possible: the library prepares its search anew after each call.
+    for as_special, group in itertools.groupby(new, key=is_special):
+        (tokenizer.add_special_tokens if as_special else tokenizer.add_tokens)(list(group))
     for token in tokenizer.get_added_tokens_decoder().values():
         # The library would find nothing everywhere in a text, and end the process in the middle of a character.
         if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
