@@ -18,7 +18,7 @@ import pytest
 
 import nezha_np as nz
 from nezha_np.cli import main
-from nezha_np.files import lock, temporary
+from nezha_np.files import atomic, lock, temporary
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.temporary import LOCK, PREFIX
@@ -290,6 +290,51 @@ def test_a_lock_is_none_where_the_file_system_has_none(tmp_path, monkeypatch):
         assert lock.try_lock(file, tmp_path / "file") is None
     write_atomically(tmp_path, lambda folder: (folder / "mine").write_text("mine"))
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def _save_and_be_killed(folder, move):
+    """Save in another process, which is killed before one of its moves."""
+    moves = 0
+
+    def replace(*paths, original=atomic._replace):
+        nonlocal moves
+        moves += 1
+        if moves == move:
+            os._exit(9)
+        original(*paths)
+
+    child = os.fork()
+    if not child:
+        atomic._replace = replace
+        nz.init(CONFIG, seed=1).save(folder)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("move", [1, 2])
+def test_a_reader_refuses_what_a_run_was_killed_in_and_the_next_run_ends_it(tmp_path, move):
+    nz.init(CONFIG.replace(vocab_size=9)).save(tmp_path)
+    _save_and_be_killed(tmp_path, move)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: expected files that belong together, .*killed .* remove "):
+        nz.load(tmp_path)
+    write_atomically(tmp_path, lambda folder: (folder / "note").write_text("mine"))
+    assert sorted(contents(tmp_path)) == ["config.json", "model.safetensors", "note"]
+    np.testing.assert_array_equal(nz.load(tmp_path).word_embeddings, nz.init(CONFIG, seed=1).word_embeddings)
+
+
+def test_what_a_killed_run_was_putting_back_is_put_back(tmp_path):
+    theirs = tmp_path / f"{PREFIX}theirs"
+    (theirs / "before").mkdir(parents=True)
+    (theirs / "before" / "config.json").write_text("old")
+    (theirs / LOCK).write_bytes(temporary._machine())
+    (theirs / temporary.UNDOING).touch()
+    (tmp_path / "config.json").write_text("new")
+    with pytest.raises(ValueError, match="expected files that belong together"):
+        temporary.check_whole(tmp_path)
+    write_atomically(tmp_path, lambda folder: None)
+    assert contents(tmp_path) == {"config.json": b"old"}
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nezha_np as nz
-from nezha_np.checks import DTYPES, listed
+from nezha_np.checks import DTYPES, listed, printable
 from nezha_np.commands import Subparsers
 from nezha_np.commands.comparison import add_comparison_options, add_masked_option, matching_options, read_bundle
 from nezha_np.commands.document import output_file, write_document
@@ -375,11 +375,11 @@ def _show(bundle: Bundle, path: Path) -> Iterator[str]:
     from nezha_np.oracle.nesting import flattened
 
     made_by = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
-    yield f"{bundle.head} of {bundle.config.model_type}, computed in {bundle.dtype} by {made_by}"
-    yield f"weights: {_where_weights_are(bundle)}"
+    yield f"{bundle.head} of {bundle.config.model_type}, computed in {bundle.dtype} by {printable(made_by)}"
+    yield f"weights: {printable(_where_weights_are(bundle))}"
     yield ""
     for key, value in bundle.config.to_dict().items():
-        yield f"{key}: {value}"
+        yield printable(f"{key}: {value}")
     yield ""
     yield from _recipe(bundle)
     rows: list[tuple[str, ...]] = [("input", "shape", "dtype")]
@@ -412,7 +412,7 @@ def _recipe(bundle: Bundle) -> Iterator[str]:
     for key, value in bundle.training.to_dict().items():
         if key == "decayed":
             value = f"{len(value)} tensors"
-        yield f"training.{key}: {value}"
+        yield printable(f"training.{key}: {value}")
     yield ""
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nezha_np.files.temporary import PREFIX, temporary_folder
+from nezha_np.files.temporary import MOVING, PREFIX, UNDOING, temporary_folder
 
 WAITS = (0.03, 0.1, 0.2)  # seconds between two tries to replace a file
 
@@ -91,8 +91,9 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     """Write files into a temporary folder, and move them to their places once all are complete.
 
     Each file is moved in one step, so that a reader finds the old file or the new one, and never half of one. Either
-    all files are moved, or none: where one cannot be, those before it are put back. (Only a run that is killed between
-    two of these steps leaves new files beside old ones.)
+    all files are moved, or none: where one cannot be, those before it are put back. Where a run is killed between two
+    of these steps, `nezha_np.files.temporary.check_whole` says so, and the next run that writes there ends what it
+    began.
 
     Parameters
     ----------
@@ -142,7 +143,10 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
     files = [file for file in source.rglob("*") if not file.is_dir()]
     names = [file.relative_to(source) for file in sorted(files, key=lambda file: (file.stat().st_size, str(file)))]
     made: list[Path] = []
+    moving, undoing = before.with_name(MOVING), before.with_name(UNDOING)
     try:
+        if len(names) > 1:
+            moving.touch()
         for name in names:
             target = folder / name
             for place in [folder / inner for inner in reversed(name.parents) if not (folder / inner).exists()]:
@@ -152,7 +156,10 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
                 (before / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(target, before / name, follow_symlinks=False)
             _replace(source / name, target)
+        moving.unlink(missing_ok=True)
     except BaseException:
+        if moving.exists():
+            moving.replace(undoing)
         moved = [name for name in names if not (source / name).exists()]
         for name in moved if len(moved) < len(names) else []:
             if os.path.lexists(before / name):
@@ -161,6 +168,7 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
                 (folder / name).unlink()
         for place in reversed(made) if len(moved) < len(names) else []:
             place.rmdir()
+        undoing.unlink(missing_ok=True)
         raise
 
 

@@ -5,6 +5,9 @@ is locked. A number of a process would say less: numbers are used again, and a s
 machines. Nor does the lock say all: some network folders keep locks to each machine. So ``lock`` holds the machine's
 name, once it is locked. A folder is removed if this machine made it and it is locked no more; or if nobody is seen to
 lock it, and nothing in it was changed for a day.
+
+While several files are moved from it, one after another, it holds a mark. Where a run was killed then, some files are
+new and others old: readers refuse them, and the next run that writes there moves the others first.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from nezha_np.files.lock import try_lock
 
 PREFIX = ".nezha-np-"
 LOCK = "lock"
+MOVING, UNDOING = "moving", "undoing"  # marks: ``files`` are moved to their places; those of ``before`` are moved back
 DAY = 86400.0  # seconds
 
 # Those of this process, which are in use: a network folder may give a process a lock that the process itself has.
@@ -75,6 +79,48 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         _remove(folder)
 
 
+def check_whole(folder: Path) -> None:
+    """Check that no run was killed, or is at work, while it moved several files into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If one was; the message says what to do.
+
+    Examples
+    --------
+    >>> check_whole(Path("no_such_folder"))
+    """
+    for temporary in folder.glob(f"{PREFIX}*"):
+        if left := _to_be_moved(temporary):
+            raise ValueError(
+                f"{folder}: expected files that belong together, found a run that is moving them, or was killed while "
+                f"it did: if none is running, write them again, or move {left[0].name} and what else is in "
+                f"{left[0].parent} into {folder}, and remove {temporary}"
+            )
+
+
+def _to_be_moved(temporary: Path) -> list[Path]:
+    """List the files that a run has begun to move, and has not moved yet."""
+    for mark, place in ((UNDOING, "before"), (MOVING, "files")):
+        if (temporary / mark).exists():
+            return sorted(path for path in (temporary / place).rglob("*") if not path.is_dir())
+    return []
+
+
+def _finish(temporary: Path) -> None:
+    """Move the files that a killed run has not moved."""
+    for file in _to_be_moved(temporary):
+        target = temporary.parent.joinpath(*file.relative_to(temporary).parts[1:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove a temporary folder whose run has ended. Nothing that goes wrong with it stops the run that looks."""
     with contextlib.suppress(OSError):
@@ -86,6 +132,7 @@ def _remove_abandoned(folder: Path) -> None:
                 locked = try_lock(lock, folder / LOCK)
                 if not (ours and locked) and not (old and locked is not False):
                     return
+                _finish(folder)
                 _remove_files(folder)
         elif not old:  # its run is just making it, or was killed while it did
             return

@@ -25,6 +25,7 @@ from nezha_np.arrays import (
     namespace,
 )
 
+MOST_AXES = 64  # that NumPy has; a list may hold itself
 Shape = tuple[int | None, ...]  # None: any size from 1 on
 
 
@@ -248,11 +249,13 @@ def count_axes(value: Any) -> int:
     >>> count_axes([[1, 2], [3, 4]])
     2
     """
-    if is_array(value) or isinstance(value, memoryview):
-        return len(value.shape)
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return 1 + (count_axes(value[0]) if len(value) else 0)
-    return 0
+    axes = 0
+    while isinstance(value, Sequence) and not isinstance(value, (str, bytes, memoryview)) and axes <= MOST_AXES:
+        axes += 1
+        if not len(value):
+            return axes
+        value = value[0]
+    return axes + (len(value.shape) if is_array(value) or isinstance(value, memoryview) else 0)
 
 
 def count_rows(value: Any) -> int:
@@ -323,6 +326,8 @@ def input_array(name: str, value: Any, like: Array) -> Array:
         raise ValueError(
             f"{name}: expected rows of the same length, got lists of different lengths or no numbers"
         ) from None
+    except MemoryError:  # a range, for example, which takes none itself
+        raise ValueError(f"{name}: expected numbers that fit into memory, got {len(value):,} rows of them") from None
     if array.dtype.kind not in "biufc" and not is_array(value):
         _refuse_items(name, array)
     if not array.size and array.dtype == np.float64:

@@ -19,7 +19,7 @@ from nezha_np.oracle.bundle_document import KEY, TOLERANCES
 from nezha_np.oracle.description import has_square_scores
 from nezha_np.oracle.differences import difference, is_additive_mask, largest, magnitude
 from nezha_np.oracle.name_tables import every_name, name_table
-from nezha_np.oracle.nesting import flattened
+from nezha_np.oracle.nesting import check_levels, flattened
 from nezha_np.weights.formats import npz as npz_file
 from nezha_np.weights.formats import safetensors as safetensors_file
 from nezha_np.weights.formats.entry import map_tensors
@@ -190,6 +190,7 @@ def take_theirs(theirs: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if odd := [name for name in theirs if not isinstance(name, str)]:
         raise TypeError(f"theirs: expected a name for each array, got {odd[0]!r}")
     for name, value in theirs.items():
+        check_levels(name, value)
         if isinstance(value, (list, tuple)) and _all_numbers(value):  # each of them would be an array of its own
             raise TypeError(f"theirs: expected arrays by name, got {type(value).__name__} for {name}")
     arrays, known = {}, {}

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from nezha_np.checks import check_path, printable
+from nezha_np.checks import listed as listed_names
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
+from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle_document import (
     FORMAT,
     KEY,
@@ -39,7 +41,10 @@ from nezha_np.weights.checkpoint import SHIPPED, list_files, load
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, read_metadata, write_tensors
 from nezha_np.weights.init import init
+from nezha_np.weights.memory import bytes_of_new_model
 from nezha_np.weights.weights import Weights
+
+MOST_DRAWN = 2**32  # bytes of weights that are drawn because a bundle says so; a base model has a tenth
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,6 +154,11 @@ class Bundle:
                 inside = Weights(self.tensors or {}, self.config)
                 return Weights(dict(inside.to(dtype=self.dtype)), self.config)  # they may be stored in float16
             case "init":
+                if (needed := bytes_of_new_model(self.config, self.recipe["head"], 4)) > MOST_DRAWN:
+                    raise ValueError(
+                        f"weights: expected a model of at most {MOST_DRAWN:,} bytes to be drawn, got one of "
+                        f"{needed:,}: draw it with nezha_np.init, and pass it"
+                    )
                 weights = init(self.config, self.recipe["head"], self.recipe["seed"])
                 return Weights(dict(weights.to(dtype=self.dtype)), self.config)
         path = SHIPPED if checkpoint is None else check_path(checkpoint, "checkpoint")
@@ -326,7 +336,9 @@ def _as_bundle(document: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> B
     try:
         inputs = nested(arguments)
     except ValueError:  # what should be a number in a tuple is none
-        raise ValueError(f"expected inputs by the names of arguments, got {', '.join(arguments)}") from None
+        raise ValueError(f"expected inputs by the names of arguments, got {listed_names(list(arguments), 5)}") from None
+    if unknown := [name for name in inputs if name not in TASKS[document["head"]].arguments]:
+        raise ValueError(f"expected arguments of {document['head']} as inputs, got {listed_names(unknown, 5)}")
     recipe = None if "training" not in document else recipe_from_dict(document["training"])
     bundle = Bundle(
         head=document["head"],

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+MOST_LEVELS = 16  # of tuples inside of one another; a cache has two
+MOST_PARTS = 10**6  # lists may repeat one another
+
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     """Name each array of nested tuples by its place in them; what is None is left out.
@@ -45,6 +48,22 @@ def named(returned: Any) -> dict[str, Any]:
     return {str(index): part for index, part in enumerate(parts)}
 
 
+def check_levels(name: str, value: Any) -> None:
+    """Check that tuples and lists stand inside of one another in no more levels than arrays are named by.
+
+    Examples
+    --------
+    >>> check_levels("past_key_values", ((1, 2), (3, 4)))
+    """
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [part for each in level if isinstance(each, (tuple, list)) for part in each]
+        if len(level) > MOST_PARTS:
+            break
+    if any(isinstance(each, (tuple, list)) for each in level):
+        raise ValueError(f"{name}: expected at most {MOST_LEVELS} levels of tuples inside of one another, got more")
+
+
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put back into tuples what `flattened` named.
 
@@ -53,6 +72,8 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> nested({"past_key_values.0.0": 1, "past_key_values.0.1": 2})
     {'past_key_values': ((1, 2),)}
     """
+    if deep := [name for name in values if name.count(".") > MOST_LEVELS]:
+        raise ValueError(f"expected names of at most {MOST_LEVELS} levels, got one of {deep[0].count('.')}")
     groups: dict[str, dict[str, Any]] = {}
     found: dict[str, Any] = {}
     for name, value in values.items():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.checks import listed
 from nezha_np.layers import losses
 from nezha_np.mechanism import Tape
 from nezha_np.oracle.bundle import Bundle
@@ -119,6 +120,8 @@ def units_of_rounding(
     right in all of them: then it is also at least what most arrays have, in proportion to its largest number.
     """
     golden = {name: array for name, array in bundle.arrays.items() if not is_derived(name)}
+    if others := [key for key in golden if key not in rounded]:
+        raise ValueError(f"bundle: expected the arrays of a pass of its weights, got others too: {listed(others, 3)}")
     scales = {key: _scale(key, array, logits) for key, array in golden.items()}
     units: dict[int, float] = {}  # by array: one of several names has one tolerance
     for group in ("", "gradients/", STEPS):  # of the pass, of its walk back, and of the steps

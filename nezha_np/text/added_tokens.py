@@ -51,6 +51,11 @@ class Tokens:
             by_name.setdefault(str(token), token)
         return [*by_name.values(), *(token for token in self.further if str(token) not in by_name)]
 
+    @property
+    def all(self) -> list[str | AddedToken]:
+        """All special and added tokens."""
+        return [*self.special, *(token.content for token in self.added)]
+
 
 def read_tokens(
     file: Path,

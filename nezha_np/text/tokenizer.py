@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nezha_np.files.atomic import write_atomically
+from nezha_np.files.temporary import check_whole
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.text.added_tokens import add_tokens, check_special_tokens, read_tokens
+from nezha_np.text.declarations import check_at_work, check_declarations, check_lengths
 from nezha_np.text.decode import keep_spaces
 from nezha_np.text.encode import check_tokenizer
 from nezha_np.text.rows import without_truncation_and_padding
@@ -116,6 +118,7 @@ def load_tokenizer(
         mask_token=mask_token,
     )
     file = _find_file(path)
+    check_whole(file.parent)
     config = read_object(file.with_name("tokenizer_config.json"))
     kind = find_class(file, config)
     if file.suffix == ".json":
@@ -128,12 +131,14 @@ def load_tokenizer(
         tokenizer = _read_tokenizer(file)
         defaults = SPECIAL_TOKENS if kind == "BertTokenizer" else {}
         tokens = read_tokens(file, config, settings, defaults, tokenizer.get_added_tokens_decoder())
+        check_lengths((str(token) for token in tokens.all), file)
         check_special_tokens(tokenizer, tokens, file)
         add_tokens(tokenizer, tokens, file)
         if kind != "PreTrainedTokenizerFast":
             obey_config(tokenizer, config, all_settings=kind == "BertTokenizer")
     else:
         tokens = read_tokens(file, config, settings, SPECIAL_TOKENS, {})
+        check_lengths((str(token) for token in tokens.all), file)
         tokenizer = make_tokenizer(file, config | settings, tokens)
     padded, cut = tokenizer.padding or {}, tokenizer.truncation or {}
     tokenizer.no_truncation()
@@ -146,6 +151,7 @@ def load_tokenizer(
         tokenizer.enable_truncation(NO_LENGTH, direction="left")
     if not get_setting(config, "clean_up_tokenization_spaces", bool, True):
         keep_spaces(tokenizer)
+    check_at_work(tokenizer, file)
     return tokenizer
 
 
@@ -247,6 +253,12 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     text = read_utf8(file)
+    try:
+        check_declarations(text, file)
+    except ValueError as error:
+        if str(error).startswith("path: "):
+            raise
+        raise ValueError(f"path: {file} is not a tokenizer.json: {error}") from None
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower class

@@ -18,6 +18,7 @@ from nezha_np.families.family import family_of
 from nezha_np.families.own_code import own_code
 from nezha_np.families.parameters import aliases, backbone_shapes, task_shapes, tasks_of
 from nezha_np.families.trained_head import HeadWarning
+from nezha_np.files.temporary import check_whole
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.base import CHANGES, CHECKPOINTS, check_base, find_base
@@ -231,7 +232,7 @@ def read_config_beside(file: Path) -> Config:
     FileNotFoundError
         If there is none; the message says what to do.
     ValueError
-        If it is not the configuration of a model.
+        If it is not the configuration of a model, or a run was killed while it moved files there.
 
     Examples
     --------
@@ -239,6 +240,7 @@ def read_config_beside(file: Path) -> Config:
     'nezha'
     """
     path = file.with_name("config.json")
+    check_whole(file.parent)
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path}: expected a config.json, found a link that leads to no file: fetch it again")
     if not path.is_file():
