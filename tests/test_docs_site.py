@@ -535,8 +535,9 @@ def test_on_a_dark_page_pictures_are_as_they_were_drawn_on_white(show):
 def test_the_search_finds_what_is_asked_for(show, query, page):
     browser = show(f"search.html?q={query}", 1280)
     found = "return [...document.querySelectorAll('#search-results li a')].map(e => e.getAttribute('href'))"
-    for _ in range(100):
-        if links := browser.execute_script(found):
+    for _ in range(100):  # the results are listed one by one
+        links = browser.execute_script(found)
+        if any(page in link for link in links):
             break
         browser.execute_script("return new Promise(done => setTimeout(done, 100))")
     assert any(page in link for link in links)
