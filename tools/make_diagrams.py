@@ -127,6 +127,7 @@ STYLE = """
   .long { font-size: 10px; letter-spacing: -0.3px }
   .shape, .frame-name { fill: #5a6a7a }
   .title { font-size: 16px; font-weight: 600 }
+  rect.paper { fill: #ffffff }
   rect.block { fill: #ffffff; stroke: #6b7c8d; stroke-width: 1.2 }
   rect.own { fill: #fff1d6; stroke: #9a5b00; stroke-width: 2.4; stroke-dasharray: 7 3 }
   rect.frame { fill: #f3f6f9; stroke: #c2ccd6 }
@@ -139,8 +140,6 @@ STYLE = """
     rect.frame { fill: #141b22; stroke: #3a4855 } .family { fill: #f0b04f }
     path { stroke: #8aa0b4 } path.head { fill: #8aa0b4 } rect.paper { fill: #0e1419 }
   }
-  rect.paper { fill: #ffffff }
-  @media (prefers-color-scheme: dark) { rect.paper { fill: #0e1419 } }
 """
 
 

@@ -10,9 +10,9 @@ from nezha_np.arrays import Array
 from nezha_np.checks import listed
 from nezha_np.mechanism.interventions import Intervention, active_interventions, intervening, may_fit_below
 from nezha_np.mechanism.layer import Layer
-from nezha_np.mechanism.recorder import kernels_run_here, nothing_recorded, recording
+from nezha_np.mechanism.recorder import kernels_run_here, recording
 from nezha_np.mechanism.trace import Trace
-from nezha_np.mechanism.view import View
+from nezha_np.mechanism.view import view_among
 
 
 class Intervening(Trace):
@@ -32,21 +32,6 @@ class Intervening(Trace):
         super().__init__(output=(), interventions=interventions)
         self.kernels = kernels
 
-    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make the result of a primitive or a constant layer, by its kernel where kernels are used.
-
-        Parameters
-        ----------
-        name, layer, arguments, options
-            As for `Trace.compute`.
-
-        Returns
-        -------
-        array
-            The result.
-        """
-        return self._by_kernel(layer, arguments, options) if self.kernels else layer.definition(*arguments, **options)
-
     def composite(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any], name: str | None) -> Any:
         """Run a composite, by its kernel where nothing in it is replaced.
 
@@ -60,18 +45,13 @@ class Intervening(Trace):
         array or tuple
             The result.
         """
-        view = next((argument for argument in arguments if isinstance(argument, View)), None)
-        if view is None:
-            return layer.definition(*arguments, **options)
-        if self.kernels and not any(may_fit_below(one.pattern, view.prefix) for one in self.interventions):
-            return self._by_kernel(layer, arguments, options)
-        if view.weights is not self.held:  # the pass of another model
-            self.parameters = {}
+        view = view_among(arguments)
+        if view is not None:
+            if self.kernels and not any(may_fit_below(one.pattern, view.prefix) for one in self.interventions):
+                return self.by_kernel(layer, arguments, options)
+            if view.weights is not self.held:  # the pass of another model
+                self.parameters = {}
         return super().composite(layer, arguments, options, name)
-
-    def _by_kernel(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        with nothing_recorded():
-            return layer(*arguments, **options)
 
     def keep(self, name: str, array: Array) -> Array:
         """Record nothing: a block may have several passes.

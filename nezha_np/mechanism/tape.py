@@ -234,24 +234,6 @@ class Tape(Trace):
         finally:
             self.within_checkpoint, self.keeps_calls = False, True
 
-    def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make the result of a primitive or a constant layer, by its kernel where kernels are used.
-
-        Parameters
-        ----------
-        name, layer, arguments, options
-            As for `Trace.compute`.
-
-        Returns
-        -------
-        array
-            The result.
-        """
-        if self.kernels:
-            with nothing_recorded():  # so the layer runs by its kernel, where it has one
-                return layer(*arguments, **options)
-        return super().compute(name, layer, arguments, options)
-
     def dropout_key(self, name: str) -> tuple[Any, ...] | None:
         """Return the key of the random stream of a dropout layer.
 

@@ -11,9 +11,9 @@ from nezha_np.mechanism.identities import reference
 from nezha_np.mechanism.interventions import SCOPE, Intervention, active_interventions
 from nezha_np.mechanism.layer import Layer
 from nezha_np.mechanism.patterns import check_patterns, matches
-from nezha_np.mechanism.recorder import recording
+from nezha_np.mechanism.recorder import nothing_recorded, recording
 from nezha_np.mechanism.summary import format_table, min_max_mean_norm
-from nezha_np.mechanism.view import View
+from nezha_np.mechanism.view import view_among
 
 
 class Trace(Mapping[str, Array]):
@@ -97,7 +97,7 @@ class Trace(Mapping[str, Array]):
         return self.scope + (name or layer.__name__)
 
     def compute(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make the result of a primitive or a constant layer.
+        """Make the result of a primitive or a constant layer, by its kernel where kernels are used.
 
         Parameters
         ----------
@@ -111,7 +111,23 @@ class Trace(Mapping[str, Array]):
         array
             The result.
         """
-        return layer.definition(*arguments, **options)
+        return self.by_kernel(layer, arguments, options) if self.kernels else layer.definition(*arguments, **options)
+
+    def by_kernel(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run a layer as it runs where nothing is recorded: by its kernel, where it has one.
+
+        Parameters
+        ----------
+        layer, arguments, options
+            As for `Recorder.primitive`.
+
+        Returns
+        -------
+        array or tuple
+            The result.
+        """
+        with nothing_recorded():
+            return layer(*arguments, **options)
 
     def compose(self, name: str, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make the result of a composite.
@@ -246,7 +262,7 @@ class Trace(Mapping[str, Array]):
         array or tuple
             The result.
         """
-        view = next((argument for argument in arguments if isinstance(argument, View)), None)
+        view = view_among(arguments)
         if view is None:
             return layer.definition(*arguments, **options)
         if not self.parameters:

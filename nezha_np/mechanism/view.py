@@ -53,3 +53,24 @@ class View:
             The view whose prefix is this one's and `path`.
         """
         return View(self.weights, f"{self.prefix}{path}.")
+
+
+def view_among(arguments: tuple[Any, ...]) -> View | None:
+    """Find the view that a composite was called with.
+
+    Parameters
+    ----------
+    arguments : tuple
+        What it was called with by position.
+
+    Returns
+    -------
+    View or None
+        The view; None where there is none.
+
+    Examples
+    --------
+    >>> view_among((1, View({}, "pooler."))).prefix
+    'pooler.'
+    """
+    return next((argument for argument in arguments if isinstance(argument, View)), None)

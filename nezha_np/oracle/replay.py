@@ -18,7 +18,6 @@ from nezha_np.arrays import is_array, to_numpy
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Trace, definitions, recording
 from nezha_np.mechanism.patterns import matches
-from nezha_np.mechanism.recorder import nothing_recorded
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle.bundle import Bundle
 from nezha_np.oracle.passes import order_of_gradients
@@ -218,8 +217,7 @@ class Replay(Trace):
 
     def _right_result(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if self.by_kernels and layer.gradient is not None:  # a primitive: of a composite each step is wanted
-            with nothing_recorded():
-                return layer(*arguments, **options)
+            return self.by_kernel(layer, arguments, options)
         return layer.definition(*arguments, **options)
 
     def _is_changed(self, name: str, layer: Layer) -> bool:
