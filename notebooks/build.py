@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 def sources() -> list[Path]:
     """List the English sources, in the order of their numbers."""
-    return sorted(path for path in SOURCES.glob("[0-9][0-9]_*.md") if not path.stem.endswith(".zh"))
+    return sorted(path for path in SOURCES.glob("[0-9][0-9]*_*.md") if not path.stem.endswith(".zh"))
 
 
 def chinese_of(source: Path) -> Path:
