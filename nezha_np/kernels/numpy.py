@@ -98,7 +98,8 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     texts, tokens = len(x), x.shape[0] * x.shape[1]
     call = dataclasses.replace(call, mask=needed(call.mask), states_mask=needed(call.states_mask))
     undivided = callable(w.config.hidden_act) or not family_of(w.config).texts_apart
-    if 1 < tokens <= numpy_blocks.FEW and not callable(w.config.hidden_act) and not family_of(w.config).beside_heads:
+    few = 1 < tokens <= numpy_blocks.FEW and tokens < 2 * numpy_blocks.TOKENS
+    if few and not undivided and family_of(w.config).beside_heads is None:
         rows = np.asarray(flat_rows(x), order="F")
         return row_by_row(all_layers(rows.reshape(x.shape), w, table=table, call=call))
     if undivided or tokens < 2 * numpy_blocks.TOKENS:

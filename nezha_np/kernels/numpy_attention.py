@@ -98,7 +98,7 @@ def context_of(
 ) -> np.ndarray:
     """Compute the context of all heads, (B, Q, N·D), the heads divided among threads; the arguments are of `attend`."""
     batch, heads, queries, size = q.shape
-    flat = np.empty((batch * queries, heads * size), q.dtype, order="F" if by_feature(q) else "C")
+    flat = np.empty((batch * queries, heads * size), q.dtype, order="F" if heads_by_feature(q) else "C")
     context: np.ndarray = flat.reshape(batch, queries, heads * size)
     by_head = context.reshape(batch, queries, heads, size).swapaxes(1, 2)  # (B, N, Q, D), a view
 
@@ -112,9 +112,12 @@ def context_of(
     return context
 
 
-def by_feature(q: np.ndarray) -> bool:
-    """Say whether queries (B, N, Q, D) lie in memory feature by feature, as those of few tokens do."""
-    return q.strides[-1] > q.strides[-2]
+def heads_by_feature(q: np.ndarray) -> bool:
+    """Say whether queries, or their context, (B, N, Q, D), lie in memory feature by feature, as those of few tokens do.
+
+    Such heads are multiplied one by one: to put their rows one below the other would copy them.
+    """
+    return q.strides[-1] > q.itemsize
 
 
 def attend(
@@ -240,7 +243,7 @@ def attend_block(
     sums tell whether they are: if not, the block is computed again, `shifted`.
     """
     heads, size = q.shape[:2], q.shape[-1]
-    unscaled, q = q, np.multiply(q, 1.0 / math.sqrt(size), order="K" if by_feature(q) else "C")
+    unscaled, q = q, np.multiply(q, 1.0 / math.sqrt(size), order="K" if heads_by_feature(q) else "C")
     scores = room.scores[: math.prod(heads)]  # (G, Q, S)
     by_text = scores.reshape(*heads, *scores.shape[1:])  # (T, N, Q, S), a view
     np.matmul(q, np.matrix_transpose(k), out=by_text)
@@ -268,7 +271,7 @@ def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Roo
         scored, columns = room.scored[: len(scores)], room.columns
         flat = scored.reshape(-1, scored.shape[-1])[:, columns]  # (G·Q, distances)
         rows = table[room.rows].T  # (D, distances)
-        if by_feature(q):
+        if heads_by_feature(q):
             np.matmul(q, rows, out=flat.reshape(*q.shape[:-1], -1))
         else:
             np.matmul(q.reshape(-1, q.shape[-1]), rows, out=flat)  # one product for all heads
@@ -292,7 +295,7 @@ def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, roo
         near = probs[:, :, room.near]
         by_key(summed, near.shape[-1])[...] = near
         rows, own = table[room.rows], summed[:, :, columns]  # (distances, D), (G, Q, distances)
-        if by_feature(context):
+        if heads_by_feature(context):
             context += np.matmul(own.reshape(*context.shape[:-1], -1), rows, out=np.empty_like(context))
         else:
             flat = summed.reshape(-1, summed.shape[-1])
