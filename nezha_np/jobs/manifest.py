@@ -118,7 +118,7 @@ def read_manifest(out: Path) -> Manifest | None:
         return Manifest(made_with, lines, str(found["output_format"]), shards, int(found["width"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):  # the last: int(1e400)
         raise ValueError(
             f"{path}: expected the manifest of a job, got something else; restart=True begins anew"
         ) from None
