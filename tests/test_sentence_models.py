@@ -288,13 +288,13 @@ def test_a_convert_that_fails_leaves_nothing_of_a_sentence_model(tmp_path, monke
     for target in ("1_Pooling/config.json", "modules.json", "model.safetensors"):
         out = tmp_path / "out"
 
-        def replace(file, path, original=atomic.replace, target=target):
+        def move_new(file, path, original=atomic._move_new, target=target):
             if path.as_posix().endswith(f"out/{target}"):
                 raise OSError("the disk is full")
             original(file, path)
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is full"):
-            patch.setattr(atomic, "replace", replace)
+            patch.setattr(atomic, "_move_new", move_new)
             convert(made("subfolder"), out)
         assert not out.exists()
 
