@@ -6,7 +6,7 @@ It stands beside the package, because whatever stands in it is imported after it
 import os
 import signal
 
-# Until there is a handler, Ctrl-C ends in a traceback: so `typing` is not imported, which takes longer than all of this.
+# Until there is a handler, Ctrl-C ends in a traceback: so `typing`, which takes longer than this, is not imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
