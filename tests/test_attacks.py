@@ -174,6 +174,7 @@ LONG = r"added tokens of .* with 256 characters at most, got 10000"
     ("parts", "said"),
     [
         ({"post_processor": template("[NOPE]")}, r"under special_tokens, got none for \[NOPE\]"),
+        ({"post_processor": template(["[CLS]"])}, r"under special_tokens, got none for \['\[CLS\]'\]"),
         ({"model": WORD_LEVEL, "added_tokens": [], "post_processor": None}, r"it lacks \[X\]"),
         ({"model": BPE, "added_tokens": [], "post_processor": None}, r"it lacks \[X\]"),
         ({"model": UNIGRAM, "added_tokens": [], "post_processor": None}, r"expected an unk_id"),
@@ -201,6 +202,13 @@ def test_tokens_that_change_between_special_and_not_at_each_step_are_refused(tmp
         within(1.0),
         pytest.raises(ValueError, match=r"^path: .* special tokens .* in one row, got \d+ "),
     ):
+        nz.load_tokenizer(tmp_path)
+
+
+def test_half_a_character_in_a_word_that_is_never_split_is_refused_with_its_file(tmp_path):
+    shutil.copy(SHIPPED / "vocab.txt", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"never_split": ["\\ud800"]}')
+    with pytest.raises(ValueError, match=r"^path: never_split in tokenizer_config\.json: expected valid Unicode"):
         nz.load_tokenizer(tmp_path)
 
 

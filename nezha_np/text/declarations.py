@@ -185,7 +185,7 @@ def _check_template(part: dict[str, Any], file: Path) -> None:
         for piece in _pieces(part.get(name))
         if isinstance(piece, dict) and isinstance(piece.get("SpecialToken"), dict)
     ]
-    if missing := [token for token in used if not isinstance(listed, dict) or token not in listed]:
+    if missing := [token for token in used if not isinstance(listed, dict) or str(token) not in listed]:
         raise ValueError(
             f"path: expected the special tokens of the template in {file} under special_tokens, got none for "
             f"{printable(missing[0])}"
