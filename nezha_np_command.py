@@ -3,12 +3,28 @@
 It stands beside the package, because whatever stands in it is imported after it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
-from types import FrameType
-from typing import NoReturn
+
+# Until there is a handler, Ctrl-C ends in a traceback: so `typing`, which takes longer than this, is not imported.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, NoReturn
+
+_waiting: "dict[int, Any]" = {}  # the handlers to give the signals back to
+
+
+def answer_signals() -> None:
+    """Answer each signal that asks to stop with one line, at once, until `main` runs the command line."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None or number in _waiting:
+            continue
+        handler = signal.getsignal(number)
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
+            _waiting[number] = handler
 
 
 def main() -> int:
@@ -19,16 +35,11 @@ def main() -> int:
     int
         The exit status, as `nezha_np.cli.main` returns it.
     """
-    waiting = {
-        number: handler
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-        if (number := getattr(signal, name, None)) is not None
-        and (handler := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
-    }
-    for number in waiting:
-        signal.signal(number, _stop)
+    answer_signals()
     from nezha_np.cli import main as run
 
+    waiting = dict(_waiting)
+    _waiting.clear()
     for number, handler in waiting.items():
         signal.signal(number, handler)
     try:
@@ -47,7 +58,7 @@ def _end_quietly(*numbers: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: "FrameType | None") -> "NoReturn":
     """Exit at once: there is nothing yet that must be undone."""
     try:
         os.write(2, b"nezha-np: interrupted\n")

@@ -2,7 +2,8 @@
 
 python benchmarks/forward.py [--shapes 1x16 8x128] [--repeats 7] [--threads 2] [--json PATH]
 
-`--definitions` also times nezha_np without kernels, `--undivided` with kernels but without its own threads. All have
+`--definitions` also times nezha_np without kernels, `--undivided` with kernels but without its own threads, `--by-row`
+with few tokens kept row by row. Products of few rows are asked for in the way that is faster, W xᵀ. All have
 the same weights, ids, attention mask of ones and number of threads. Their results must agree before they are timed, and
 they take turns in one process (contest.py). If onnxruntime or onnx is not installed, the others run without it.
 `--layers 1 --repeats 1` is a quick trial run.
@@ -32,7 +33,7 @@ BASE_LAYERS = 12
 AGREEMENT = 1e-4  # of the largest: the reference computes NEZHA's position table in float32
 # The columns; "products" are the matrix products alone.
 PRODUCTS, REFERENCE, ONNX, OURS = "products", "reference", "ONNX Runtime", "nezha_np"
-DEFINITIONS, UNDIVIDED = "definitions", "undivided"
+DEFINITIONS, UNDIVIDED, BY_ROW = "definitions", "undivided", "by row"
 
 
 def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[], None]:
@@ -44,11 +45,15 @@ def matrix_products(weights: nz.Weights, batch: int, length: int) -> Callable[[]
     q = np.ones((batch, heads, length, size), "float32")
     probs = np.ones((batch, heads, length, length), "float32")
     buckets, table = np.ones((batch, heads, length, distances), "float32"), np.ones((distances, size), "float32")
+    columns = {width: np.ascontiguousarray(vectors.T) for width, vectors in x.items()}
     matrices = [array for name, array in weights.items() if "encoder" in name and array.ndim == 2]
 
     def run() -> None:
         for matrix in matrices:
-            x[matrix.shape[1]] @ matrix.T
+            if rows <= numpy_blocks.FEW:
+                matrix @ columns[matrix.shape[1]]
+            else:
+                x[matrix.shape[1]] @ matrix.T
         for _ in range(config.num_hidden_layers):
             q @ np.matrix_transpose(q)
             q @ table.T
@@ -69,6 +74,11 @@ def our_answer(weights: nz.Weights, way: Callable[[], AbstractContextManager[Any
 def undivided() -> AbstractContextManager[Any]:
     """Use only BLAS's own threads, as if threadpoolctl were not installed."""
     return mock.patch.object(numpy_blocks, "TOKENS", sys.maxsize)
+
+
+def by_row() -> AbstractContextManager[Any]:
+    """Keep few tokens row by row, as others are."""
+    return mock.patch.object(numpy_blocks, "FEW", 0)
 
 
 def differences(answers: dict[str, Answer], inputs: Inputs) -> dict[str, float]:
@@ -97,6 +107,8 @@ def measure(
         answers[DEFINITIONS] = our_answer(weights, nz.definitions)
     if options.undivided:
         answers[UNDIVIDED] = our_answer(weights, undivided)
+    if options.by_row:
+        answers[BY_ROW] = our_answer(weights, by_row)
     found = differences(answers, inputs)
     runs: dict[str, Run] = {PRODUCTS: matrix_products(weights, *shape)}
     runs |= {name: functools.partial(answer, inputs) for name, answer in answers.items()}
@@ -133,7 +145,7 @@ def targets(results: list[dict[str, Any]]) -> list[Target]:
 def rows(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Make the rows of the table: milliseconds, then our time divided by that of each other contestant."""
     measured = results[0]["median_seconds"]
-    names = [PRODUCTS, REFERENCE, ONNX, OURS, *(name for name in (DEFINITIONS, UNDIVIDED) if name in measured)]
+    names = [PRODUCTS, REFERENCE, ONNX, OURS, *(name for name in (DEFINITIONS, UNDIVIDED, BY_ROW) if name in measured)]
     others = [name for name in names if name != OURS]
 
     def cells(columns: list[str], one: Callable[[str], str]) -> list[str]:
@@ -163,6 +175,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=BASE_LAYERS)
     parser.add_argument("--definitions", action="store_true", help="time nezha_np without its kernels too")
     parser.add_argument("--undivided", action="store_true", help="time nezha_np without threads of its own too")
+    parser.add_argument("--by-row", action="store_true", help="time nezha_np with few tokens kept row by row too")
     add_threads_option(parser)
     add_json_option(parser)
     options = parser.parse_args()

@@ -9,6 +9,14 @@ Examples
 (1, 8, 256)
 """
 
+import sys
+
+# ``python -m nezha_np``: Python imports the package before its `__main__`, and Ctrl-C is to be answered all the while.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("nezha_np", "-mnezha_np"):
+    from nezha_np_command import answer_signals
+
+    answer_signals()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -653,6 +653,34 @@ def conversion(value: Any) -> str:
     return "" if way is None else f": pass {way}"
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse what `numpy.asarray` would take the mask off: a masked array, or a list of some.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for an error.
+    value : object
+        Any value.
+
+    Raises
+    ------
+    TypeError
+        If it is masked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> refuse_masked("input_ids", [np.ma.masked_array([2, 3], [False, True])])
+    Traceback (most recent call last):
+    ...
+    TypeError: input_ids: expected numbers without a mask, got numpy.MaskedArray: pass x.filled(value)
+    """
+    for one in (value, *value) if isinstance(value, (list, tuple)) else (value,):
+        if type(one).__name__ == "MaskedArray":
+            raise TypeError(f"{name}: expected numbers without a mask, got {kind_of(one)}{conversion(one)}")
+
+
 def same_dtype(*arrays: Array | None) -> bool:
     """Say whether all arrays hold the same kind of numbers, as kernels expect it.
 

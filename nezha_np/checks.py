@@ -172,6 +172,27 @@ def printable(text: object) -> str:
     return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
+def as_codes(text: str) -> str:
+    """Write control characters, and halves of characters, in JSON as JSON's codes: it says the same.
+
+    Parameters
+    ----------
+    text : str
+        JSON, of one line or more.
+
+    Returns
+    -------
+    str
+        The JSON, which a terminal shows as it is and UTF-8 can encode.
+
+    Examples
+    --------
+    >>> as_codes('"\x7f"')
+    '"\\\\u007f"'
+    """
+    return CONTROLS.sub(lambda match: "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+
+
 def check_finite(name: str, value: Any, *, below: float = math.inf) -> float:
     """Check an option that is a finite number, not below 0.
 

@@ -429,6 +429,36 @@ def test_a_signal_that_comes_while_the_package_is_imported_is_one_line_too(numbe
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"nezha-np: interrupted\n")
 
 
+INTERRUPTED_PACKAGE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nezha_np.families":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "nezha_np"], ["-mnezha_np", "fill-mask"], ["-X", "utf8", "-m", "nezha_np", "-h"]]
+)
+def test_an_interrupt_while_python_imports_the_package_of_the_module_is_one_line_too(tmp_path, words):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_PACKAGE)
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, env=variables)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"nezha-np: interrupted\n")
+
+
+def test_a_program_that_imports_the_package_keeps_its_own_answer_to_an_interrupt(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import signal, sys\nbefore = signal.getsignal(signal.SIGINT)\nimport nezha_np\n"
+        "sys.exit(signal.getsignal(signal.SIGINT) is not before)"
+    )
+    command = [sys.executable, "-m", "program", "nezha_np"]
+    assert subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+
+
 INTERRUPTED_AGAIN = """
 import signal, sys
 import nezha_np.cli, nezha_np_command

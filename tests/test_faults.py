@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import re
@@ -335,6 +336,70 @@ def test_what_a_killed_run_was_putting_back_is_put_back(tmp_path):
         temporary.check_whole(tmp_path)
     write_atomically(tmp_path, lambda folder: None)
     assert contents(tmp_path) == {"config.json": b"old"}
+
+
+# -------------------------------------------------------------------------------------------------------- several runs
+
+
+@pytest.fixture(params=["with links", "without links"])
+def links(request, monkeypatch):
+    """Let the system have hard links, or none."""
+
+    def unsupported(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "without links":
+        monkeypatch.setattr(os, "link", unsupported)
+
+
+@pytest.mark.usefixtures("links")
+def test_of_two_runs_that_explain_to_one_file_the_first_wins_and_the_other_says_so(capsys, tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+
+    def compute(*_, **options):
+        page.write_text("theirs")  # another run, which was faster
+        return "<p>ours</p>"
+
+    monkeypatch.setattr(nz, "explain", compute)
+    message = fail(capsys, "explain", "房间", "-o", page)
+    assert f"{page}: expected a new file, found one that another run has written in the meantime" in message
+    assert contents(tmp_path) == {"page.html": b"theirs"}
+    assert main(["explain", "房间", "-o", str(page), "--force"]) == 0 and page.read_text() == "<p>ours</p>"
+
+
+@pytest.mark.usefixtures("links")
+def test_of_two_runs_that_convert_into_one_folder_the_first_wins_and_the_other_changes_nothing(
+    capsys, tmp_path, monkeypatch
+):
+    nz.init(CONFIG).save(tmp_path / "source")
+    target = tmp_path / "target"
+    module = importlib.import_module("nezha_np.weights.convert")
+
+    def load(*arguments, original=nz.load, **options):
+        nz.init(CONFIG, seed=1).save(target)  # another run, which was faster
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, "load", load)
+    message = fail(capsys, "convert", tmp_path / "source", target)
+    assert "expected a new file, found one that another run has written in the meantime" in message
+    assert sorted(contents(target)) == ["config.json", "model.safetensors"]
+    np.testing.assert_array_equal(nz.load(target).word_embeddings, nz.init(CONFIG, seed=1).word_embeddings)
+
+
+def test_a_run_that_is_interrupted_while_it_moves_new_files_leaves_none(tmp_path, monkeypatch):
+    def unlink(path, *, original=Path.unlink, **options):
+        if path.name == "b" and path.parent.name == "files":
+            raise KeyboardInterrupt
+        original(path, **options)
+
+    def write(folder: Path) -> None:
+        for size, name in enumerate("abc"):
+            (folder / name).write_bytes(bytes(size))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path, write, new=("a", "b", "c"))
+    assert contents(tmp_path) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

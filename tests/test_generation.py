@@ -113,6 +113,38 @@ def test_the_logits_of_each_step_with_a_cache_are_those_of_the_full_pass(asked):
         past, start = out.past_key_values, stop
 
 
+@examples(20)
+@given(asked=prompts())
+def test_the_logits_of_the_last_token_alone_are_those_of_all_tokens(asked):
+    weights, ids, options = asked
+    full, out = (nz.causal_lm(weights, ids, **options, last_only=last_only) for last_only in (False, True))
+    largest = max(1.0, np.abs(full.logits).max())
+    np.testing.assert_allclose(out.logits, full.logits[:, -1], rtol=0, atol=1e-12 * largest)
+    assert len(out.past_key_values) == len(full.past_key_values)
+
+
+def test_the_logits_of_the_last_token_alone_have_no_loss():
+    weights = nz.init(nz.BertConfig(**TINY, is_decoder=True))
+    with pytest.raises(ValueError, match=r"last_only: expected False with labels, .* got True"):
+        nz.causal_lm(weights, [[2, 3]], labels=[[2, 3]], last_only=True)
+    with pytest.raises(TypeError, match="last_only: expected True, False or None, got 1"):
+        nz.causal_lm(weights, [[2, 3]], last_only=1)
+
+
+def test_a_step_computes_the_logits_of_one_token_of_each_prompt(monkeypatch):
+    weights = nz.init(nz.BertConfig(**TINY, is_decoder=True))
+    shapes = []
+
+    def spied(*arguments, **options):
+        out = nz.causal_lm(*arguments, **options)
+        shapes.append(out.logits.shape)
+        return out
+
+    monkeypatch.setattr("nezha_np.model.generation.causal_lm", spied)
+    nz.generate(weights, [[2, 4, 5], [2, 6, 7]], max_new_tokens=2, eos_token_id=[])
+    assert shapes == [(2, weights.config.vocab_size)] * 2
+
+
 @given(asked=prompts(padded=True))
 def test_a_row_padded_on_the_left_is_continued_as_it_is_alone_where_positions_are_relative(asked):
     weights, ids, options = asked

@@ -375,11 +375,11 @@ def test_another_job_in_the_folder_is_refused_by_what_differs_until_it_is_begun_
 
 
 def test_of_two_jobs_that_begin_in_the_same_moment_the_second_is_refused(models, corpus, monkeypatch):
-    def overtaken(folder, write):
+    def overtaken(folder, write, **options):
         monkeypatch.undo()
         monkeypatch.chdir(corpus)
         embed(models, pooling="cls")
-        write_atomically(folder, write)
+        write_atomically(folder, write, **options)
 
     monkeypatch.setattr("nezha_np.jobs.manifest.write_atomically", overtaken)
     with pytest.raises(ValueError, match="expected a job with pooling 'mean', got one with 'cls'"):

@@ -24,7 +24,7 @@ from tiers import examples
 
 import nezha_np as nz
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_attention, numpy_blocks, numpy_half, threads
+from nezha_np.kernels import numpy_attention, numpy_blocks, numpy_half, numpy_rows, threads
 from nezha_np.layers.activations import ACTIVATIONS, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -424,12 +424,13 @@ def test_a_pass_in_float16_takes_no_memory_for_weights_in_float32():
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
 @examples(30, quick=4)
-@given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), parts=st.integers(1, 3))
-def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtype, blocks, parts):
+@given(data=st.data(), dtype=DTYPES, blocks=small_blocks(), parts=st.integers(1, 3), divided=st.booleans())
+def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtype, blocks, parts, divided):
     case = data.draw(cases(head, family, hidden_from=8, reference=False))
     weights = weights_for(head, case, dtype)
     inputs = each_array(lambda array: array.astype(dtype) if array.dtype == np.float64 else array, case.inputs)
-    with blocks, mock.patch.object(numpy_blocks, "TOKENS", 1), threads_of_blas(parts):
+    tokens = 1 if divided else numpy_blocks.TOKENS  # or kept feature by feature
+    with blocks, mock.patch.object(numpy_blocks, "TOKENS", tokens), threads_of_blas(parts):
         fast = arrays_of(getattr(nz, head)(weights, **inputs))
     with nz.definitions():
         plain = arrays_of(getattr(nz, head)(weights, **inputs))
@@ -440,9 +441,39 @@ def test_a_pass_with_kernels_is_the_pass_by_definitions(family, head, data, dtyp
         np.testing.assert_allclose(fast[name], array, rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2, 9), (8, 16), (numpy_blocks.FEW, 1), (1, numpy_blocks.FEW + 1)])
+def test_few_tokens_are_kept_feature_by_feature_inside_and_come_back_row_by_row(shape):
+    config = nz.BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, is_decoder=True)
+    weights, seen = nz.init(config), []
+
+    def watched(x, w, original=model.feed_forward):
+        seen.append(numpy_blocks.by_feature(x.reshape(-1, 16)))
+        return original(x, w)
+
+    with mock.patch.object(model, "feed_forward", watched):
+        out = nz.forward(weights, np.ones(shape, int), output_hidden_states=True)
+    assert seen == [np.prod(shape) <= numpy_blocks.FEW] * 2
+    held = [out.last_hidden_state, *out.hidden_states, *(array for layer in out.past_key_values for array in layer)]
+    assert not seen[0] or all(array.flags.c_contiguous for array in held)
+
+
+@pytest.mark.parametrize("dtype", sorted(TOLERANCES))
+@pytest.mark.parametrize("features", [1, 7, 9, 18, 768])
+@pytest.mark.parametrize("value", [0.0, 1.0, 3.0, 100.0])
+def test_rows_that_are_kept_feature_by_feature_are_normalised_as_others(dtype, features, value):
+    rows = np.random.default_rng(0).normal(size=(5, features)).astype(dtype)
+    rows[1] = value
+    weight, bias = rows[2].copy(), rows[3].copy()
+    x = np.asfortranarray(rows)
+    numpy_rows.normalise_in_place(x, weight, bias, 1e-12)
+    expected = layer_norm.definition(rows, weight, bias, eps=1e-12)
+    np.testing.assert_allclose(x, expected, rtol=0, atol=TOLERANCES[dtype] * max(1.0, largest(expected)))
+    assert np.array_equal(x[1], bias)
+
+
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("make", [nz.NezhaConfig, nz.BertConfig, nz.ConvBertConfig])
-@pytest.mark.parametrize("length", [3, 130, 300])
+@pytest.mark.parametrize("length", [3, 32, 130, 300])
 def test_float32_hidden_states_stay_close_to_the_float64_definition(make, length):
     config = make(vocab_size=50, num_hidden_layers=4, hidden_size=128, num_attention_heads=4, intermediate_size=256)
     exact = nz.init(config, dtype="float64")

@@ -315,3 +315,21 @@ def test_wrong(nezha_golden):
     ).assert_outcomes(passed=1, failed=1)
     (of_right, _) = kept(pytester)
     assert nz.oracle.load(of_right).head == "forward"
+
+
+FULL = """
+import resource
+def test_port(nezha_golden):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # a write then fails as it does on a full disk
+    try:
+        nezha_golden({"embeddings": np.zeros((1, 1, 8))}, CONFIG, [[2]], tolerances="quick", tolerance=9.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+"""
+
+
+def test_a_full_disk_under_the_cache_fails_no_test(run_pytest, pytester):
+    pytest.importorskip("resource", reason="this system does not limit the size of files")
+    run_pytest(FULL).assert_outcomes(passed=1)
+    assert kept(pytester) == []

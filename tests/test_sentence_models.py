@@ -288,13 +288,13 @@ def test_a_convert_that_fails_leaves_nothing_of_a_sentence_model(tmp_path, monke
     for target in ("1_Pooling/config.json", "modules.json", "model.safetensors"):
         out = tmp_path / "out"
 
-        def replace(file, path, original=atomic.replace, target=target):
+        def move(file, path, original=atomic._move_new, target=target):
             if path.as_posix().endswith(f"out/{target}"):
                 raise OSError("the disk is full")
             original(file, path)
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is full"):
-            patch.setattr(atomic, "replace", replace)
+            patch.setattr(atomic, "_move_new", move)
             convert(made("subfolder"), out)
         assert not out.exists()
 
@@ -380,7 +380,11 @@ def test_what_modules_json_asks_for_and_is_not_there_is_refused_by_name(tmp_path
         ("1_Pooling/config.json", '{"pooling_mode": "median"}', "expected poolings among cls, .*, got 'median'"),
         ("1_Pooling/config.json", '{"pooling_mode_cls_token": 1}', "expected true or false for pooling_mode_cls_token"),
         ("1_Pooling/config.json", '{"pooling_mode_new": true}', "expected no setting pooling_mode_new, got True"),
-        ("sentence_bert_config.json", '{"max_seq_length": 0}', "expected a number from 1 on as max_seq_length, got 0"),
+        (
+            "sentence_bert_config.json",
+            '{"max_seq_length": 0}',
+            "expected a number from 2 on, for the special tokens, as max_seq_length, got 0",
+        ),
         ("sentence_bert_config.json", '{"max_seq_length": "512"}', "as max_seq_length, got '512'"),
         ("sentence_bert_config.json", '{"do_lower_case": "no"}', "expected true or false for do_lower_case, got 'no'"),
         (
@@ -394,7 +398,9 @@ def test_what_modules_json_asks_for_and_is_not_there_is_refused_by_name(tmp_path
         ("config_sentence_transformers.json", '{"default_prompt_name": "q"}', "a text for the default_prompt_name 'q'"),
         ("config_sentence_transformers.json", '{"truncate_dim": 2}', "expected no setting truncate_dim, got 2"),
         ("config_sentence_transformers.json", '{"model_type": "SparseEncoder"}', "'SentenceTransformer' as model_type"),
-        ("tokenizer_config.json", '{"model_max_length": "long"}', "expected a number as model_max_length, got 'long'"),
+        ("tokenizer_config.json", '{"model_max_length": "long"}', "from 2 on as model_max_length, got 'long'"),
+        ("tokenizer_config.json", '{"model_max_length": -1e400}', "from 2 on as model_max_length, got -inf"),
+        ("sentence_bert_config.json", '{"max_seq_length": 1}', "from 2 on, .* as max_seq_length, got 1"),
     ],
 )
 def test_a_file_that_says_what_is_not_understood_is_named(tmp_path, file, content, message):

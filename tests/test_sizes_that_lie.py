@@ -135,6 +135,19 @@ def test_names_of_labels_are_made_up_for_a_million_of_them_at_most():
         nz.BertConfig(num_labels=2**31 - 1)
 
 
+def test_a_file_that_asks_for_many_labels_without_naming_them_is_refused_and_one_that_names_them_is_read(
+    folders, tmp_path
+):
+    folder = lie(copy(folders["bert"], tmp_path), num_labels=10**6, id2label=None, label2id=None)
+    with (
+        at_once(),
+        pytest.raises(ValueError, match=r"num_labels: .*from 1 to 10000 where id2label does not"),
+    ):
+        nz.load(folder)
+    lie(folder, num_labels=None, id2label={str(index): f"a{index}" for index in range(10_001)})
+    assert nz.load(folder).config.num_labels == 10_001
+
+
 def test_a_number_that_is_too_long_to_read_is_not_printed():
     with pytest.raises(
         ValueError, match="vocab_size: expected a number from 1 to 2147483647, got a number of 16610 bits"

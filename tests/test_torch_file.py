@@ -557,12 +557,16 @@ OUTSIDE: dict[str, tuple[Any, Any, Any]] = {
     "a size of a float": ((2.0,), (1,), 0),
     "a step of None": ((2,), (None,), 0),
     "an offset of None": ((2,), (1,), None),
+    "a size of True": ((True,), (1,), 0),
+    "a step of True": ((2,), (True,), 0),
+    "an offset of True": ((2,), (1,), True),
     "a size of a list": ([2], (1,), 0),
     "too many axes": ((1,) * 65, (1,) * 65, 0),
     "an enormous size": ((2**64,), (0,), 0),
     "an enormous size of none": ((0, 2**64), (1, 1), 0),
     "an enormous repetition": ((10**9, 10**9), (0, 0), 0),
     "a large repetition": ((2**29,), (0,), 0),
+    "a repetition that takes more than a small file has": ((2**23,), (0,), 0),
     "an enormous repetition of rows": ((10**9, 24), (0, 1), 0),
 }
 
@@ -575,9 +579,15 @@ def test_a_tensor_outside_its_storage_or_larger_than_memory_is_refused(path, sha
 
 
 def test_many_views_cannot_take_more_memory_together_than_one(path):
-    value = {f"x{index}": tensor(24, (2**20,), (0,)) for index in range(255)}
-    assert len(read(path, zip_of(value, HELD))) == 255
-    assert "take" in refused(path, zip_of({**value, "y": tensor(24, (2**21,), (0,))}, HELD))
+    value = {f"x{index}": tensor(24, (2**16,), (0,)) for index in range(63)}
+    assert len(read(path, zip_of(value, HELD))) == 63
+    assert "take" in refused(path, zip_of({**value, "y": tensor(24, (2**19,), (0,))}, HELD))
+
+
+def test_a_part_of_a_storage_is_told_by_numbers_alone(path):
+    for count, view in ((True, ()), (24, ("1", 0, True)), (24, ("1", True, 2))):
+        value = {"x": tensor(count, (1,), (1,), view=view)}
+        assert "breaks the format" in refused(path, zip_of(value, HELD))
 
 
 @pytest.mark.exhaustive

@@ -29,6 +29,7 @@ from nezha_np.families.family import family_of
 from nezha_np.families.parameters import backbone_shapes, every_task, pooler_shapes, task_shapes, tasks_of
 from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.weights.checkpoint import list_files
+from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header
 from nezha_np.weights.weights import as_weights
 
@@ -568,6 +569,29 @@ def test_loading_maps_the_file_where_nothing_is_converted(tmp_path):
         ) == 1
         assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
         assert not any(np.shares_memory(array, other) for array in arrays for other in arrays if array is not other)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is read can be changed there too, a mapped one cannot")
+def test_a_file_that_was_not_mapped_may_be_changed_and_cut_while_its_weights_are_in_use(tmp_path):
+    filled().save(tmp_path)
+    loaded = nz.load(tmp_path, mmap=False)
+    assert not any(isinstance(owner(array), mmap.mmap) or array.flags.writeable for array in loaded.values())
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.write(bytes(10_000))
+        file.truncate(20)
+    assert_same(loaded, filled())
+    with pytest.raises(TypeError, match="mmap: expected True, False or None, got 'no'"):
+        nz.load(tmp_path, mmap="no")
+
+
+def test_a_file_that_is_cut_between_its_header_and_its_numbers_is_refused_by_name(tmp_path):
+    filled().save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    header = read_header(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    for mapped in (True, False):
+        with pytest.raises(ValueError, match=r"model\.safetensors: .* as its header says, got a shorter"):
+            map_tensors(path, header, mapped=mapped)
 
 
 def test_the_bytes_of_a_weight_are_those_of_the_file(tmp_path):

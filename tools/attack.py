@@ -1,8 +1,9 @@
 """Attack readers of files, public functions and the command with what is broken, and say what breaks the contract.
 
-Corrupted safetensors, .npz and .bin files, configurations and files of tokenizers, and odd arguments: each either works
-or ends with one of the documented errors, which names the file or the argument; a command ends with status 0 or 2 and
-without a traceback or a control character; no process dies; the memory is bounded, and so is the time.
+Corrupted safetensors, .npz and .bin files, the pickle in a .bin, indexes of shards, folders of sentence-transformers,
+jobs, configurations and files of tokenizers, odd labels and lines, and odd arguments: each either works or ends with
+one of the documented errors, which names the file or the argument; a command ends with status 0 or 2 and without a
+traceback or a control character; no process dies; the memory is bounded, and so is the time.
 
 Example: python tools/attack.py --seconds 60 --seed 1
 """
@@ -13,6 +14,7 @@ import argparse
 import collections
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import os
@@ -25,6 +27,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,11 +35,15 @@ from typing import Any
 import numpy as np
 
 import nezha_np as nz
+from nezha_np.checks import CONTROLS
 from nezha_np.cli import main as command
+from nezha_np.files.vector_file import file_header
+from nezha_np.jobs.shards import Shard
 
 CONFIG = nz.BertConfig(
     vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, type_vocab_size=2
 )
+VOCABULARY = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "好"])
 MEMORY = 4 * 2**30  # bytes of addresses; a process of the package needs less than one
 SECONDS = 20  # of processor time that one attack may take
 CONTRACT = (TypeError, ValueError, OSError)
@@ -203,6 +210,88 @@ def attack_bin(models: Models, draw: random.Random, folder: Path) -> Callable[[]
     return of_tensors(models, draw, folder, "pytorch_model.bin", models.bin)
 
 
+def attack_pickle(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
+    """Change numbers, truths and names in the pickle of a file of torch.save, whose archive is whole."""
+    source, file = zipfile.ZipFile(io.BytesIO(models.bin)), io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in source.namelist():
+            content = bytearray(source.read(name))
+            if name.endswith(".pkl"):
+                for _ in range(draw.choice([1, 1, 2, 8])):
+                    at = draw.randrange(len(content))
+                    piece = draw.choice([b"\x88", b"N", b"K\x00", b"J\xff\xff\xff\x7f", bytes([draw.randrange(256)])])
+                    content[at : at + len(piece) * draw.randrange(2)] = piece
+            archive.writestr(name, bytes(content))
+    put_json(folder / "config.json", models.config)
+    (folder / "pytorch_model.bin").write_bytes(file.getvalue())
+    return lambda: nz.forward(nz.load(folder, mmap=draw.random() < 0.5), [[2, 3]])
+
+
+def attack_shards(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
+    """Put something odd into an index of shards."""
+    put_json(folder / "config.json", models.config)
+    odd = draw.choice(["a.safetensors", "\x1b[2J\nforged.safetensors", "长.safetensors"])
+    (folder / odd).write_bytes(models.files["model.safetensors"])
+    index: Any = {"metadata": {"total_size": 1}, "weight_map": {"x": odd, "y": odd}}
+    if draw.random() < 0.8:
+        index = altered(index, draw)
+    put_json(folder / "model.safetensors.index.json", index)
+    if draw.random() < 0.4:
+        return lambda: run_command("inspect", str(folder))
+    return lambda: nz.forward(nz.load(folder), [[2, 3]])
+
+
+def attack_sentence_folder(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
+    """Put something odd into the files of a folder of sentence-transformers."""
+    put_json(folder / "config.json", models.config)
+    (folder / "model.safetensors").write_bytes(models.files["model.safetensors"])
+    (folder / "vocab.txt").write_text(VOCABULARY, encoding="utf-8")
+    values: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ],
+        "sentence_bert_config.json": {"max_seq_length": 8, "do_lower_case": False},
+        "1_Pooling/config.json": {"word_embedding_dimension": 8, "pooling_mode_mean_tokens": True},
+        "config_sentence_transformers.json": {"prompts": {"query": "a"}, "default_prompt_name": "query"},
+        "tokenizer_config.json": {"model_max_length": 16, "truncation_side": "right"},
+    }
+    (folder / "1_Pooling").mkdir()
+    changed = draw.choice(list(values))
+    for name, value in values.items():
+        put_json(folder / name, altered(value, draw) if name == changed else value)
+    way = draw.randrange(4)
+    if way == 0:
+        return lambda: run_command("inspect", str(folder))
+    if way == 1:
+        return lambda: run_command("convert", str(folder), str(folder / "converted"))
+    return lambda: nz.embed(["a 好", "好"], nz.load(folder))
+
+
+def attack_job(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
+    """Put something odd into the manifest or a part of a job, and join the parts."""
+    shards = [dataclasses.asdict(Shard(row=0, lines=1, start=0, end=4, sha256="0" * 64))]
+    manifest = {"format": 1, "made_with": {"task": "embed"}, "shard_lines": 1, "output_format": "npy", "shards": shards}
+    put_json(folder / "manifest.json", altered(manifest | {"width": 2}, draw))
+    content = file_header("npy", 1, 2) + bytes(8)
+    (folder / "part-00000.npy").write_bytes(flipped(content, draw) if draw.random() < 0.3 else content)
+    return lambda: run_command("join", str(folder), "-o", str(folder / "all.npy"))
+
+
+def attack_lines(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
+    """Give odd labels to a classifier, and odd lines to the command."""
+    label = draw.choice([one for one in ODD if isinstance(one, str)] + ["\x85", "\u202e\x7f", "a\tb"])
+    put_json(folder / "config.json", models.config | {"id2label": {"0": label, "1": f"{label}1"}, "label2id": None})
+    (folder / "model.safetensors").write_bytes(models.files["model.safetensors"])
+    (folder / "vocab.txt").write_text(VOCABULARY, encoding="utf-8")
+    line = json.dumps({"text": draw.choice(ODD) if draw.random() < 0.5 else f"a{label}好", "x": draw.choice(ODD)})
+    (folder / "lines.jsonl").write_bytes(flipped(line.encode(), draw) if draw.random() < 0.4 else line.encode())
+    command, form = draw.choice(["tag", "classify", "embed"]), draw.choice(["lines", "jsonl"])
+    how = ["--format", form] if command != "embed" else ["-o", str(folder / f"out.{draw.choice(['npy', 'jsonl'])}")]
+    return lambda: run_command(command, str(folder / "lines.jsonl"), "--model", str(folder), *how)
+
+
 def attack_bundle(models: Models, draw: random.Random, folder: Path) -> Callable[[], Any]:
     """Corrupt a golden bundle."""
     path = folder / "b.safetensors"
@@ -277,6 +366,11 @@ ATTACKS: dict[str, Attack] = {
     "safetensors": attack_safetensors,
     "npz": attack_npz,
     "bin": attack_bin,
+    "pickle": attack_pickle,
+    "shards": attack_shards,
+    "sentence folder": attack_sentence_folder,
+    "job": attack_job,
+    "lines": attack_lines,
     "bundle": attack_bundle,
     "config": attack_config,
     "tokenizer": attack_tokenizer,
@@ -286,11 +380,13 @@ ATTACKS: dict[str, Attack] = {
 
 def run_command(*words: str) -> None:
     """Run the command, and say what is not as it should be."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = command(words)
-    printed = out.getvalue() + err.getvalue()
-    if status not in (0, 2) or "Traceback" in printed or "\x1b" in printed:
+    out.flush()
+    printed = out.buffer.getvalue().decode() + err.getvalue()  # type: ignore[attr-defined]
+    controls = {*CONTROLS.findall(printed)} - {"\n", "\t"}
+    if status not in (0, 2) or "Traceback" in printed or controls or "\nforged" in printed:
         raise AssertionError(f"nezha-np {' '.join(words)}: status {status}\n{printed[-2000:]}")
 
 

@@ -38,7 +38,7 @@ def output_file(options: argparse.Namespace) -> Path | None:
     return None if options.output == "-" else resolve_target(check_path(options.output, "output"), force=options.force)
 
 
-def write_document(text: str, path: Path | None) -> None:
+def write_document(text: str, path: Path | None, *, force: bool) -> None:
     """Write the text, and say where it is.
 
     Parameters
@@ -47,15 +47,23 @@ def write_document(text: str, path: Path | None) -> None:
         The text; it ends in a line feed.
     path : Path or None
         What `output_file` returned.
+    force : bool
+        Whether it may replace a file, one that another run has written in the meantime too.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, or another run has written it.
 
     Examples
     --------
-    >>> write_document("<p>one</p>\\n", None)
+    >>> write_document("<p>one</p>\\n", None, force=False)
     <p>one</p>
     """
     if path is None:
         write_text(text.removesuffix("\n"))
         return
     name, data = path.name, text.encode()
-    write_atomically(path.parent, lambda folder: (folder / name).write_bytes(data))
+    new = () if force else (name,)
+    write_atomically(path.parent, lambda folder: (folder / name).write_bytes(data), new=new)
     print_lines([f"wrote {path}: {len(data):,} bytes"])

@@ -39,5 +39,5 @@ def run(options: argparse.Namespace) -> int:
     path = output_file(options)
     weights = None if options.model is None else nz.load(options.model)
     page = nz.explain(options.text, weights, pair=options.pair, live=options.live)
-    write_document(page, path)
+    write_document(page, path, force=options.force)
     return SUCCESS

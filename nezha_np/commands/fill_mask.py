@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import nezha_np as nz
+from nezha_np.checks import printable
 from nezha_np.commands import Subparsers
 from nezha_np.commands.corpus import add_job_options, is_job, run_job
 from nezha_np.commands.exit_status import SUCCESS
@@ -113,4 +114,4 @@ def _lines(options: argparse.Namespace) -> Iterator[str]:
         if index:
             yield ""  # between two gaps
         for token, _, probability in candidates:
-            yield f"{token} {probability:.3f}"
+            yield printable(f"{token} {probability:.3f}")

@@ -340,7 +340,7 @@ def run_report(options: argparse.Namespace) -> int:
             progress=progress,
             **matching_options(options),
         )
-    write_document(fill(shown), path)
+    write_document(fill(shown), path, force=options.force)
     return SUCCESS if shown["agrees"] else DIFFERENT
 
 

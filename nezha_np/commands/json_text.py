@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checks import CONTROLS, check_fetched
+from nezha_np.checks import as_codes, check_fetched
 from nezha_np.files.text_encoding import decode_utf8
 
 
@@ -107,9 +107,7 @@ def format_json(value: Any) -> str:
       "largest": null
     }
     """
-    text = json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False, indent=2)
-    lines = (CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n"))
-    return "\n".join(lines)
+    return as_codes(json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def _without_infinities(value: Any) -> Any:

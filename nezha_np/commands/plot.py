@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
     from nezha_np.training.plot import plot_run
 
     path = output_file(options)
-    write_document(plot_run(options.folder), path)
+    write_document(plot_run(options.folder), path, force=options.force)
     return SUCCESS

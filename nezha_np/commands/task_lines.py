@@ -59,7 +59,8 @@ def run_task(task: TaskOfLines, options: argparse.Namespace) -> None:
         else:
             file: Path = target
             columns = task.columns if rows else None
-            write_atomically(file.parent, lambda folder: _write(folder / file.name, lines, columns))
+            new = () if options.force else (file.name,)
+            write_atomically(file.parent, lambda folder: _write(folder / file.name, lines, columns), new=new)
 
 
 def _write(file: Path, parts: Iterator[bytes], columns: dict[str, Any] | None) -> None:

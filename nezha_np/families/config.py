@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from nezha_np.checks import check_integer, parse_json, printable
+from nezha_np.checks import check_integer, parse_json, printable, shortened
 from nezha_np.families.config_values import (
     MOST,
     MOST_LAYERS,
+    MOST_NAMES_MADE_OF_A_FILE,
     FrozenDict,
     check_labels,
     check_mapping,
@@ -370,6 +371,11 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
         del fields["pruned_heads"]
     if fields.get("id2label") is not None:
         fields.pop("num_labels", None)  # the names decide, as in the reference
+    elif isinstance(count := fields.get("num_labels"), int) and count > MOST_NAMES_MADE_OF_A_FILE:
+        raise ValueError(
+            f"num_labels: expected a number from 1 to {MOST_NAMES_MADE_OF_A_FILE} where id2label does not name the "
+            f"labels, got {shortened(count)}"
+        )
     return kind(**fields, extra={key: value for key, value in values.items() if key not in known})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ MOST = 2**31 - 1  # of any size: no axis of a tensor is longer
 LARGE = 1e30  # for a number that is no size: it is computed with in float32, which ends at 3e38
 MOST_LAYERS = 10**4  # ten times the deepest transformers
 MOST_NAMES_MADE = 10**6  # of labels: LABEL_0, LABEL_1 …; more of them must come with their names
+MOST_NAMES_MADE_OF_A_FILE = 10**4  # a few bytes of a file ask for them, where the million would take seconds
 
 
 class FrozenDict(dict[Any, Any]):
@@ -91,7 +93,7 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
         names = {index: f"LABEL_{index}" for index in range(2 if num_labels is None else num_labels)}
     else:
         id2label = dict(enumerate(id2label)) if isinstance(id2label, (list, tuple)) else id2label
-        names = {index: str(label) for index, label in numbered("id2label", id2label).items()}
+        names = {index: _name_of_label(label, index) for index, label in numbered("id2label", id2label).items()}
     if not names:
         raise ValueError("id2label: expected at least one label, got none")
     if num_labels not in (None, len(names)):
@@ -102,6 +104,14 @@ def check_labels(num_labels: Any, id2label: Any, label2id: Any) -> tuple[int, Fr
         named = check_mapping("label2id", label2id)
         numbers = {str(label): _number_of_label(label, index) for label, index in named.items()}
     return len(names), FrozenDict(names), FrozenDict(numbers)
+
+
+def _name_of_label(label: Any, index: int) -> str:
+    """Return the name of a label, which must be a text that a file can hold."""
+    name = str(label)
+    if re.search("[\ud800-\udfff]", name):
+        raise ValueError(f"id2label: expected whole characters, got half of a surrogate pair in {name!r} ({index})")
+    return name
 
 
 def _number_of_label(label: Any, index: Any) -> int:

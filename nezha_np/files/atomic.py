@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from nezha_np.files.temporary import MOVING, PREFIX, UNDOING, temporary_folder
@@ -87,7 +87,7 @@ def _behind_links(link: Path) -> Path:
     return found
 
 
-def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(folder: Path, write: Callable[[Path], object], *, new: Collection[str] = ()) -> None:
     """Write files into a temporary folder, and move them to their places once all are complete.
 
     Each file is moved in one step, so that a reader finds the old file or the new one, and never half of one. Either
@@ -101,9 +101,14 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
         Where the files belong; it is made if it does not exist.
     write : callable
         Is called with the path of an empty folder, and writes the files into it, or into folders that it makes there.
+    new : collection of str
+        The names of files that replace nothing. Of several runs that write one at the same time the first has written
+        it, and the others end with an error. Every other file is replaced: there the last run has written it.
 
     Raises
     ------
+    FileExistsError
+        If a file of `new` is there by now; then all files are as they were.
     OSError
         If a file cannot be written or moved; then all files are as they were, and no folder is left that was not there.
 
@@ -126,7 +131,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
                 if error.errno is not None and error.filename is None:  # a failed write names no file
                     error.filename = max((temporary / "files").iterdir(), key=os.path.getmtime, default=folder)
                 raise
-            _move_all(temporary / "files", folder, before=temporary / "before")
+            _move_all(temporary / "files", folder, before=temporary / "before", new=new)
     except BaseException as error:
         for place in missing:
             with contextlib.suppress(OSError):  # it holds something by now
@@ -136,7 +141,7 @@ def write_atomically(folder: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def _move_all(source: Path, folder: Path, *, before: Path) -> None:
+def _move_all(source: Path, folder: Path, *, before: Path, new: Collection[str]) -> None:
     """Move all files below a folder to the same places below another one, or none; `before` is an empty folder."""
     source.stat()  # it raises where the folder is gone, in which rglob would find nothing
     # The largest last: it is not copied, and it is the one that other programs have open.
@@ -152,6 +157,9 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
             for place in [folder / inner for inner in reversed(name.parents) if not (folder / inner).exists()]:
                 place.mkdir()
                 made.append(place)
+            if name.as_posix() in new:
+                _move_new(source / name, target)
+                continue
             if name != names[-1] and os.path.lexists(target):
                 (before / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(target, before / name, follow_symlinks=False)
@@ -160,7 +168,8 @@ def _move_all(source: Path, folder: Path, *, before: Path) -> None:
     except BaseException:
         if moving.exists():
             moving.replace(undoing)
-        moved = [name for name in names if not (source / name).exists()]
+        # Linked and not yet removed here, where it was interrupted between the two, is moved too.
+        moved = [name for name in names if not (source / name).exists() or _are_one(source / name, folder / name)]
         for name in moved if len(moved) < len(names) else []:
             if os.path.lexists(before / name):
                 (before / name).replace(folder / name)
@@ -220,6 +229,26 @@ def _replace(file: Path, target: Path) -> None:
             "was changed. On Windows a file cannot be replaced while it is open, and one that weights were loaded from "
             "is open as long as they are in use: write to another place, or close what uses it"
         ) from None
+
+
+def _move_new(file: Path, target: Path) -> None:
+    """Move a file to where none may be, in one step: of two runs only one does it."""
+    try:
+        os.link(file, target)  # it replaces nothing, as moving does
+    except FileExistsError:
+        pass
+    except (OSError, AttributeError):  # a file system, or a system, without links
+        if not os.path.lexists(target):
+            replace(file, target)
+            return
+    else:
+        file.unlink()
+        return
+    raise FileExistsError(f"{target}: expected a new file, found one that another run has written in the meantime")
+
+
+def _are_one(file: Path, target: Path) -> bool:
+    return target.exists() and target.samefile(file)
 
 
 def _name_target(error: OSError, folder: Path) -> None:

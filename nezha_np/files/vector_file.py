@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.checks import as_codes
+
 FORMATS = ("npy", "safetensors", "jsonl")
 TENSOR = "embeddings"  # the name of the tensor in a safetensors file
 FIELD = "embedding"  # the field of a vector in a line of JSON
@@ -85,7 +87,4 @@ def rows_as_bytes(format: str, vectors: np.ndarray, records: Sequence[dict[str, 
 
 
 def _as_line(record: dict[str, Any]) -> bytes:
-    try:
-        return (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # another field may hold half a surrogate pair, which UTF-8 cannot encode
-        return (json.dumps(record) + "\n").encode()
+    return (as_codes(json.dumps(record, ensure_ascii=False)) + "\n").encode()

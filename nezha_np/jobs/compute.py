@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from nezha_np.checks import as_codes
 from nezha_np.files.atomic import write_atomically
 from nezha_np.files.text_lines import Line
 from nezha_np.jobs.line_windows import next_window
@@ -89,7 +90,7 @@ def compute_shard(
             stream.flush()
             os.fsync(stream.fileno())
             if errors:  # before the part: that it is there means that the shard is done
-                noted = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
+                noted = "".join(as_codes(json.dumps(error, ensure_ascii=False)) + "\n" for error in errors)
                 write_atomically(out, lambda folder: (folder / errors_of(number)).write_bytes(noted.encode()))
 
     write_atomically(out, lambda folder: write(folder / manifest.part(number)))

@@ -69,7 +69,8 @@ def join(out: Path, target: Path, *, force: bool = False) -> int:
             for number in range(len(manifest.shards)):
                 _append(out, manifest, number, stream)
 
-    write_atomically(target.parent, lambda folder: write(folder / target.name))
+    new = () if force else (target.name,)
+    write_atomically(target.parent, lambda folder: write(folder / target.name), new=new)
     return rows
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +117,7 @@ def read_manifest(out: Path) -> Manifest | None:
         return Manifest(made_with, lines, str(found["output_format"]), shards, int(found["width"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):  # the last: int(1e400)
         raise ValueError(
             f"{path}: expected the manifest of a job, got something else; restart=True begins anew"
         ) from None
@@ -191,22 +190,13 @@ def _write(out: Path, manifest: Manifest) -> bool:
     """Write a manifest, unless another run that began in the same moment was the first; return whether it is ours."""
     content = {"format": FORMAT} | dataclasses.asdict(manifest)
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    won = True
-
-    def write(folder: Path) -> None:
-        nonlocal won
-        (folder / NAME).write_text(text, encoding="utf-8", newline="\n")
-        try:
-            os.link(folder / NAME, out / NAME)  # it replaces nothing, as moving does
-            (folder / NAME).unlink()
-        except FileExistsError:
-            won = False
-            (folder / NAME).unlink()
-        except (OSError, AttributeError):  # a file system, or a system, without links: it is moved
-            pass
-
-    write_atomically(out, write)
-    return won
+    try:
+        write_atomically(
+            out, lambda folder: (folder / NAME).write_text(text, encoding="utf-8", newline="\n"), new=(NAME,)
+        )
+    except FileExistsError:
+        return False
+    return True
 
 
 def _clear(out: Path) -> None:

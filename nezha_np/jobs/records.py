@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nezha_np.checks import check_integer
+from nezha_np.checks import as_codes, check_integer, printable
 from nezha_np.files.text_lines import Line, parse_record
 from nezha_np.text.answer import Answer, answer
 from nezha_np.text.choose import Choice, choose
@@ -392,8 +392,8 @@ def run_on_lines(
 
 def _as_line(task: TaskOfLines, record: Record, found: Sequence[Any], format: str | None) -> str:
     if format == "lines":
-        return "\t".join(" ".join(task.shown(one).split()) for one in found)
-    return json.dumps(record | {task.result: _as_json(found)}, ensure_ascii=False)
+        return "\t".join(printable(" ".join(task.shown(one).split())) for one in found)
+    return as_codes(json.dumps(record | {task.result: _as_json(found)}, ensure_ascii=False))
 
 
 def _as_json(value: Any) -> Any:

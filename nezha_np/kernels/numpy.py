@@ -71,7 +71,7 @@ from nezha_np.layers.dropout import dropout_mask, rescale
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.grouped_linear import grouped_linear
 from nezha_np.layers.layer_norm import layer_norm
-from nezha_np.layers.linear import linear
+from nezha_np.layers.linear import flat_rows, linear
 from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.mechanism import Kernel, Layer, View
@@ -91,12 +91,17 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     -------
     tuple
         What the definition returns; of the last hidden states the first token alone, where the call reads no other.
+        Few tokens are kept feature by feature from the first layer to the last (`numpy_blocks.by_feature`).
         The batch is not divided where it is small, where the family does not promise to compute each text without
         regard to the others, and for a user-supplied activation, which gets the whole batch in one call.
     """
     texts, tokens = len(x), x.shape[0] * x.shape[1]
     call = dataclasses.replace(call, mask=needed(call.mask), states_mask=needed(call.states_mask))
     undivided = callable(w.config.hidden_act) or not family_of(w.config).texts_apart
+    few = 1 < tokens <= numpy_blocks.FEW and tokens < 2 * numpy_blocks.TOKENS
+    if few and not undivided and family_of(w.config).beside_heads is None:
+        rows = np.asarray(flat_rows(x), order="F")
+        return row_by_row(all_layers(rows.reshape(x.shape), w, table=table, call=call))
     if undivided or tokens < 2 * numpy_blocks.TOKENS:
         return all_layers(x, w, table=table, call=call)
 
@@ -131,6 +136,13 @@ def all_layers(x: Any, w: View, *, table: np.ndarray | None, call: Call) -> Any:
     else:
         x = model.feed_forward(model.residual_output(context, x[:, :1], attention.at("output")), last)
     return x, *nothing
+
+
+def row_by_row(value: Any) -> Any:
+    """Put the arrays of nested tuples into the order that others expect, row by row."""
+    if isinstance(value, tuple):
+        return tuple(row_by_row(item) for item in value)
+    return None if value is None else np.ascontiguousarray(value)
 
 
 def needed(mask: Any) -> Any:

@@ -98,7 +98,8 @@ def context_of(
 ) -> np.ndarray:
     """Compute the context of all heads, (B, Q, N·D), the heads divided among threads; the arguments are of `attend`."""
     batch, heads, queries, size = q.shape
-    context: np.ndarray = np.empty((batch, queries, heads * size), q.dtype)
+    flat = np.empty((batch * queries, heads * size), q.dtype, order="F" if heads_by_feature(q) else "C")
+    context: np.ndarray = flat.reshape(batch, queries, heads * size)
     by_head = context.reshape(batch, queries, heads, size).swapaxes(1, 2)  # (B, N, Q, D), a view
 
     def run(part: int, parts: int) -> None:
@@ -109,6 +110,14 @@ def context_of(
     if head_mask is not None:
         by_head *= head_mask[:, None, None]
     return context
+
+
+def heads_by_feature(q: np.ndarray) -> bool:
+    """Say whether queries, or their context, (B, N, Q, D), lie in memory feature by feature, as those of few tokens do.
+
+    Such heads are multiplied one by one: to put their rows one below the other would copy them.
+    """
+    return q.strides[-1] > q.itemsize
 
 
 def attend(
@@ -233,13 +242,13 @@ def attend_block(
     the largest score keeps exponentials within the range of the dtype. Most scores are small enough without it, and the
     sums tell whether they are: if not, the block is computed again, `shifted`.
     """
-    heads, queries, size = q.shape[:2], *q.shape[2:]
-    unscaled, q = q, np.multiply(q, 1.0 / math.sqrt(size), order="C")
+    heads, size = q.shape[:2], q.shape[-1]
+    unscaled, q = q, np.multiply(q, 1.0 / math.sqrt(size), order="K" if heads_by_feature(q) else "C")
     scores = room.scores[: math.prod(heads)]  # (G, Q, S)
     by_text = scores.reshape(*heads, *scores.shape[1:])  # (T, N, Q, S), a view
     np.matmul(q, np.matrix_transpose(k), out=by_text)
     if rows.to_keys is not None:
-        add_position_scores(scores, q.reshape(-1, queries, size), rows.to_keys, room)
+        add_position_scores(scores, q, rows.to_keys, room)
     if mask is not None:
         by_text += mask
     if shifted:
@@ -250,39 +259,51 @@ def attend_block(
     if not shifted and not room.least < sums.min() <= sums.max() < room.most:  # one that is NaN is neither
         attend_block(unscaled, k, v, mask, rows, room, out=out, shifted=True)
         return
-    context = by_text @ v  # (T, N, Q, D)
+    context = np.matmul(by_text, v, out=np.empty_like(q))  # (T, N, Q, D)
     if rows.to_values is not None:
-        add_position_context(context.reshape(-1, queries, size), scores, rows.to_values, room)
+        add_position_context(context, scores, rows.to_values, room)
     np.divide(context, sums, out=out)
 
 
 def add_position_scores(scores: np.ndarray, q: np.ndarray, table: Any, room: Room) -> None:
-    """Add each query's products with the rows of the table to its keys."""
+    """Add each query's products, (…, Q, D), with the rows of the table to its keys, (G, Q, S)."""
     if room.scored.size:
-        scored, columns = room.scored[: len(q)], room.columns
-        flat = scored.reshape(-1, scored.shape[-1])  # one product for all heads, (G·Q, D) times (D, distances)
-        np.matmul(q.reshape(-1, q.shape[-1]), table[room.rows].T, out=flat[:, columns])
+        scored, columns = room.scored[: len(scores)], room.columns
+        flat = scored.reshape(-1, scored.shape[-1])[:, columns]  # (G·Q, distances)
+        rows = table[room.rows].T  # (D, distances)
+        if heads_by_feature(q):
+            np.matmul(q, rows, out=flat.reshape(*q.shape[:-1], -1))
+        else:
+            np.matmul(q.reshape(-1, q.shape[-1]), rows, out=flat)  # one product for all heads
         scored[:, :, : columns.start] = scored[:, :, columns.start, None]
         scored[:, :, columns.stop :] = scored[:, :, columns.stop - 1, None]
         near = scores[:, :, room.near]
         near += by_key(scored, near.shape[-1])
     for keys, row in ((room.before, table[:1]), (room.after, table[-1:])):
         if keys.start < keys.stop:
-            scores[:, :, keys] += q @ row.T
+            scores[:, :, keys] += (q @ row.T).reshape(*scores.shape[:2], 1)
 
 
 def add_position_context(context: np.ndarray, probs: np.ndarray, table: Any, room: Room) -> None:
-    """Add the rows of the table, weighted by the numbers at their distances, which are not divided by their sum yet."""
+    """Add to (…, Q, D) the rows of the table, weighted by the numbers at their distances, (G, Q, S).
+
+    These are not divided by their sum yet.
+    """
     edges = [probs[:, :, room.before]], [probs[:, :, room.after]]
     if room.summed.size:
         summed, columns = room.summed[: len(probs)], room.columns
         near = probs[:, :, room.near]
         by_key(summed, near.shape[-1])[...] = near
-        flat = summed.reshape(-1, summed.shape[-1])
-        context += (flat[:, columns] @ table[room.rows]).reshape(context.shape)
+        rows, own = table[room.rows], summed[:, :, columns]  # (distances, D), (G, Q, distances)
+        if heads_by_feature(context):
+            context += np.matmul(own.reshape(*context.shape[:-1], -1), rows, out=np.empty_like(context))
+        else:
+            flat = summed.reshape(-1, summed.shape[-1])
+            context += (flat[:, columns] @ rows).reshape(context.shape)
         edges[0].append(summed[:, :, : columns.start])
         edges[1].append(summed[:, :, columns.stop :])
     for parts, row in zip(edges, (table[0], table[-1]), strict=True):
         for part in parts:
             if part.shape[-1]:
-                context += total(part, room.ones) * row
+                sums = total(part, room.ones).reshape(*context.shape[:-1], 1)
+                context += np.multiply(sums, row, out=np.empty_like(context))

@@ -24,6 +24,54 @@ ROWS = 512  # rows in a tile: with fewer, products are slow
 TOKENS = 256  # the fewest tokens that a thread is started for
 NUMBERS = 131072  # the fewest numbers of a sweep that a thread is started for
 PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
+FEW = 128  # the most rows that are kept feature by feature
+
+
+def by_feature(x: np.ndarray) -> bool:
+    """Say whether a matrix of few rows lies in memory feature by feature, and not row by row.
+
+    BLAS multiplies few rows faster as W xᵀ, whose result lies so, than as x Wᵀ. Kernels keep the order of their
+    argument.
+
+    Parameters
+    ----------
+    x : (rows, H) array
+        The rows.
+
+    Returns
+    -------
+    bool
+        Whether the numbers of a column follow one another.
+
+    Examples
+    --------
+    >>> by_feature(np.ones((2, 3))), by_feature(np.ones((3, 2)).T)
+    (False, True)
+    """
+    return bool(x.flags.f_contiguous and not x.flags.c_contiguous)
+
+
+def rows_like(x: np.ndarray, columns: int) -> np.ndarray:
+    """Return a matrix that is not filled yet, with as many rows as another one, and in its order.
+
+    Parameters
+    ----------
+    x : (rows, H) array
+        The other matrix.
+    columns : int
+        How many columns it is to have.
+
+    Returns
+    -------
+    (rows, columns) array
+        The matrix. A product of `x` that is written into it is computed by BLAS in the order that suits it.
+
+    Examples
+    --------
+    >>> rows_like(np.ones((3, 2)).T, 5).flags.f_contiguous
+    True
+    """
+    return np.empty((len(x), columns), x.dtype, order="F" if by_feature(x) else "C")
 
 
 def blocks_within(own: slice, width: int) -> list[slice]:

@@ -11,7 +11,14 @@ import numpy as np
 
 from nezha_np.arrays import same_dtype
 from nezha_np.kernels import numpy_blocks
-from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
+from nezha_np.kernels.numpy_blocks import (
+    blocks_within,
+    by_feature,
+    multiply_part,
+    parts_of_product,
+    rows_like,
+    share_rows,
+)
 from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.linear import flat_rows
@@ -41,7 +48,7 @@ def linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = N
     if not same_dtype(x, weight, bias):
         return NotImplemented
     source: Any = flat_rows(x)
-    y = np.empty((len(source), len(weight)), x.dtype)
+    y = rows_like(source, len(weight))
 
     def run(part: int, parts: int) -> None:
         own = multiply_part(source, weight.T, y, part, parts)
@@ -82,12 +89,16 @@ def gelu_in_place(x: np.ndarray, s: np.ndarray, p: np.ndarray) -> None:
 def activate_in_place(x: np.ndarray, bias: Any, function: Layer) -> None:
     """Add a bias, if there is one, to (rows, F) and apply an activation, block by block."""
     fast = function is gelu and x.dtype == np.float32
+    if by_feature(x):
+        x, bias = x.T, None if bias is None else bias[:, None]
+    else:
+        bias = None if bias is None else bias[None, :]
     pieces = blocks_within(slice(0, len(x)), x.shape[1])
     room = np.empty((2, *x[pieces[0]].shape), x.dtype) if fast and pieces else None
     for rows in pieces:
         block = x[rows]
         if bias is not None:
-            block += bias
+            block += bias if len(bias) == 1 else bias[rows]
         if room is None:
             block[...] = function(block)
         else:
@@ -137,11 +148,26 @@ def rows_of_any(x: np.ndarray) -> np.ndarray:
 
 def normalise_in_place(x: np.ndarray, weight: Any, bias: Any, eps: float) -> None:
     """Normalise a block of rows, (rows, H)."""
-    x -= x.mean(axis=-1, keepdims=True)  # (rows, 1)
-    variance = np.vecdot(x, x)[:, None] / x.shape[1]
+    if by_feature(x):
+        x -= sum_of_features(x.T)[:, None] / x.shape[1]
+        variance = sum_of_features(np.square(x.T))[:, None] / x.shape[1]
+    else:
+        x -= x.mean(axis=-1, keepdims=True)  # (rows, 1)
+        variance = np.vecdot(x, x)[:, None] / x.shape[1]
     x /= np.sqrt(variance + eps)
     x *= weight
     x += bias
+
+
+def sum_of_features(x: np.ndarray) -> np.ndarray:
+    """Sum the first axis, (H, rows) -> (rows,), by halves: one after the other the features would lose digits."""
+    while (half := len(x) // 2) > 4:
+        halves = x[:half] + x[half : 2 * half]
+        if len(x) % 2:
+            halves[0] += x[-1]
+        x = halves
+    total: np.ndarray = x.sum(axis=0)
+    return total
 
 
 def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float) -> Any:
@@ -178,7 +204,8 @@ def layer_norm_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, ep
 
 def finish_in_place(y: np.ndarray, residual: np.ndarray, w: View) -> None:
     """Finish a residual output, of which `y` (rows, H) is the product: add bias and residual, and normalise."""
-    for rows in blocks_within(slice(0, len(y)), y.shape[1]):
+    whole = slice(0, len(y))
+    for rows in [whole] if by_feature(y) else blocks_within(whole, y.shape[1]):
         block = y[rows]
         block += w["dense.bias"]
         block += residual[rows]
@@ -203,7 +230,7 @@ def residual_output_kernel(x: np.ndarray, residual: np.ndarray, w: View) -> Any:
         return NotImplemented
     source: Any = flat_rows(x)
     residual_rows: Any = flat_rows(residual)
-    y = np.empty_like(residual_rows, order="C")
+    y = rows_like(source, len(weight))
 
     def run(part: int, parts: int) -> None:
         rows = part_of(len(source), part, parts)
@@ -235,11 +262,11 @@ def feed_forward_kernel(x: np.ndarray, w: View) -> Any:
         return NotImplemented
     source: Any = flat_rows(x)
     function = activation(w.config.hidden_act)
-    y = np.empty_like(source, order="C")
+    y = rows_like(source, len(narrow))
 
     def run(part: int, parts: int) -> None:
         own = part_of(len(source), part, parts)
-        middle = np.empty((min(numpy_blocks.ROWS, own.stop - own.start), len(wide)), x.dtype)
+        middle = rows_like(source[: min(numpy_blocks.ROWS, own.stop - own.start)], len(wide))
         for start in range(own.start, own.stop, numpy_blocks.ROWS):
             tile = slice(start, min(start + numpy_blocks.ROWS, own.stop))
             inner = middle[: tile.stop - start]  # (rows, F)

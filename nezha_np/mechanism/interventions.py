@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from nezha_np.arrays import Array, as_array, asarray_like, is_array, namespace
+from nezha_np.arrays import Array, as_array, asarray_like, is_array, namespace, refuse_masked
 from nezha_np.mechanism.patterns import STARS, matches
 
 SCOPE = "intervention"  # what the names of the layers of a function begin with, below the name that it replaces
@@ -89,6 +89,7 @@ class Intervention:
                 )
             fits = tuple(result.shape) == tuple(array.shape)
         else:
+            refuse_masked("intervene", self.change)
             result = asarray_like(array, self.change, array.dtype)
             fits = _broadcasts(tuple(result.shape), tuple(array.shape))
             result = namespace(array).zeros_like(array) + result if fits else result

@@ -154,9 +154,10 @@ def generate(
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past,
             use_cache=use_cache,
+            last_only=True,
         )
         past = out.past_key_values
-        logits = to_numpy(out.logits[:, -1, :]).astype(np.float64)  # (B, V)
+        logits = to_numpy(out.logits).astype(np.float64)  # (B, V)
         _check_logits(logits, step)
         if temperature > 0:
             numbers = np.array([uniform(1, seed, "generate", step, row)[0] for row in range(len(ids))])

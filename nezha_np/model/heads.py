@@ -24,7 +24,7 @@ from nezha_np.layers.addition import add
 from nezha_np.layers.linear import linear
 from nezha_np.layers.losses import average, bce_with_logits, cross_entropy, mse
 from nezha_np.layers.masks import as_constant
-from nezha_np.layers.selection import all_but_last_token, by_choice, column, some_tokens
+from nezha_np.layers.selection import all_but_last_token, by_choice, column, last_token, some_tokens
 from nezha_np.mechanism import View
 from nezha_np.model.arguments import Inputs, check_call
 from nezha_np.model.inputs import check_numbers, count_axes, fold_choices, which_tokens
@@ -168,6 +168,7 @@ def causal_lm(
     input_ids: Any = None,
     *,
     labels: Any = None,
+    last_only: bool = False,
     config: Config | None = None,
     **inputs: Unpack[Inputs],
 ) -> CausalLMOutput:
@@ -180,11 +181,15 @@ def causal_lm(
     labels : (B, L) array_like of int, optional
         The ids of the text itself, from 0 to ``vocab_size - 1``, -100 for one that is not counted: each token's logits
         are compared with the next token's label.
+    last_only : bool
+        Whether to compute logits only for the last token of each row, which says what comes next: for a long prompt
+        most of the logits are not needed.
 
     Returns
     -------
     CausalLMOutput
-        Cross-entropy, NaN over no labels at all, logits (B, L, V), and the cache for the next tokens.
+        Cross-entropy, NaN over no labels at all, logits (B, L, V), and the cache for the next tokens. With `last_only`
+        the logits are (B, V).
 
     Raises
     ------
@@ -201,8 +206,14 @@ def causal_lm(
     """
     weights = as_weights(weights, config)
     require_decoder(weights)
+    check_switches(last_only=last_only)
+    if last_only and labels is not None:
+        raise ValueError(
+            "last_only: expected False with labels, because a loss needs the logits of all tokens, got True"
+        )
     _, w, out = _run_model("causal_lm", weights, None, input_ids, inputs, pooled=False)
-    logits = family_of(w.config).language_model(out.last_hidden_state, w)
+    x = last_token(out.last_hidden_state) if last_only else out.last_hidden_state
+    logits = family_of(w.config).language_model(x, w)
     loss = None
     if labels is not None:
         next_tokens = check_classes("labels", labels, logits)[:, 1:]

@@ -23,6 +23,7 @@ from nezha_np.arrays import (
     kind_of,
     library,
     namespace,
+    refuse_masked,
 )
 
 MOST_AXES = 64  # that NumPy has; a list may hold itself
@@ -320,6 +321,7 @@ def input_array(name: str, value: Any, like: Array) -> Array:
     if isinstance(value, (str, bytes)) or not (is_array(value) or isinstance(value, (Sequence, int, float))):
         advice = ": nezha_np.encode makes ids of texts" if isinstance(value, str) else conversion(value)
         raise TypeError(f"{name}: expected an array or lists of numbers, got {kind_of(value)}{advice}")
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError):  # the last: lists of another device's arrays

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_path, printable
+from nezha_np.checks import as_codes, check_path, printable
 from nezha_np.checks import listed as listed_names
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
@@ -220,7 +220,7 @@ class Bundle:
             document |= {"training": self.training.to_dict(), "steps": list(self.steps)}
         document["crc32"] = {name: checksum(tensors[name]) for name in sorted(tensors)}
         try:
-            text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = as_codes(json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.

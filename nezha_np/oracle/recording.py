@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import nezha_np
-from nezha_np.arrays import is_array, kind_of, to_numpy
+from nezha_np.arrays import is_array, kind_of, refuse_masked, to_numpy
 from nezha_np.checks import check_dtype, check_integer, check_switches, listed
 from nezha_np.families.config import Config
 from nezha_np.mechanism import Tape
@@ -258,6 +258,7 @@ def _as_input(name: str, value: Any, dtype: str) -> Any:
         return bool(value)
     if name.startswith("past_key_values") and name.count(".") < 2 and isinstance(value, (tuple, list)):
         return tuple(_as_input(f"{name}.{index}", part, dtype) for index, part in enumerate(value))
+    refuse_masked(name, value)
     try:
         array = to_numpy(value) if is_array(value) else np.asarray(value)
     except ValueError:

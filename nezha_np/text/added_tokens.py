@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nezha_np.text.declarations import check_kinds
 from nezha_np.text.encode import check_text
 from nezha_np.text.tokenizer_config import SPECIAL_TOKENS, get_setting, read_object
 
@@ -156,6 +157,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Tokens, file: Path) -> None:
     def is_special(token: str | AddedToken) -> bool:
         return str(token) in names or (not isinstance(token, str) and token.special)
 
+    check_kinds(map(is_special, new), file)
     # Together as far as possible: the library prepares its search anew after each call.
     for as_special, group in itertools.groupby(new, key=is_special):
         (tokenizer.add_special_tokens if as_special else tokenizer.add_tokens)(list(group))

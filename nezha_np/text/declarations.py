@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LONGEST_TOKEN = 256  # characters of an added token
+# The library adds special tokens and others apart, and prepares its search anew after each change from one kind to the
+# other: of so many of them, the number of all tokens, it takes about a second.
+MOST_ADDED_ANEW = 10**6
 MOST_WORK = 10**7  # the sum of the squares of their lengths: some seconds, for 20,000 tokens of 20 characters
 
 
@@ -52,6 +56,34 @@ def check_lengths(contents: Iterable[str], file: Path) -> None:
         )
 
 
+def check_kinds(special: Iterable[bool], file: Path) -> None:
+    """Check that added tokens can be added in a reasonable time.
+
+    Parameters
+    ----------
+    special : iterable of bool
+        For each token, in their order, whether it is special.
+    file : Path
+        The file that they come from, for errors.
+
+    Raises
+    ------
+    ValueError
+        If special tokens and others take turns too often.
+
+    Examples
+    --------
+    >>> check_kinds([True, True, False], Path("tokenizer.json"))
+    """
+    kinds = list(special)
+    turns = sum(one != other for one, other in itertools.pairwise(kinds))
+    if turns * len(kinds) > MOST_ADDED_ANEW:
+        raise ValueError(
+            f"path: expected the special tokens among the added tokens of {file} in one row, got {len(kinds)} tokens "
+            f"that change {turns} times between special and not"
+        )
+
+
 def check_declarations(text: str, file: Path) -> None:
     """Check a tokenizer.json before the library reads it.
 
@@ -81,6 +113,7 @@ def check_declarations(text: str, file: Path) -> None:
     tokens = state.get("added_tokens")
     added = [token.get("content") for token in _pieces(tokens) if isinstance(token, dict)]
     check_lengths((content for content in added if isinstance(content, str)), file)
+    check_kinds((bool(token.get("special")) for token in _pieces(tokens) if isinstance(token, dict)), file)
     for part in _objects(state.get("normalizer")):
         if part.get("precompiled_charsmap"):
             _check_map(part["precompiled_charsmap"], file)
@@ -152,7 +185,7 @@ def _check_template(part: dict[str, Any], file: Path) -> None:
         for piece in _pieces(part.get(name))
         if isinstance(piece, dict) and isinstance(piece.get("SpecialToken"), dict)
     ]
-    if missing := [token for token in used if not isinstance(listed, dict) or token not in listed]:
+    if missing := [token for token in used if not isinstance(listed, dict) or str(token) not in listed]:
         raise ValueError(
             f"path: expected the special tokens of the template in {file} under special_tokens, got none for "
             f"{printable(missing[0])}"

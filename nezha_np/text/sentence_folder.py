@@ -289,12 +289,14 @@ def _read_transformer(folder: Path, config: Config) -> dict[str, Any]:
         if settings.get(key) not in (None, "right"):
             raise ValueError(f"{tokenizer}: expected 'right' as {key}, got {settings[key]!r}, which is not implemented")
     if (length := values.get("max_seq_length")) is not None:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-            raise ValueError(f"{file}: expected a number from 1 on as max_seq_length, got {length!r}")
+        if isinstance(length, bool) or not isinstance(length, int) or length < 2:
+            raise ValueError(
+                f"{file}: expected a number from 2 on, for the special tokens, as max_seq_length, got {length!r}"
+            )
         return {"lower": lower, "max_length": length, "cut_by": f"the max_seq_length in {file}"}
     most = settings.get("model_max_length", math.inf)
-    if isinstance(most, bool) or not isinstance(most, (int, float)):
-        raise ValueError(f"{tokenizer}: expected a number as model_max_length, got {most!r}")
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or most < 2:
+        raise ValueError(f"{tokenizer}: expected a number from 2 on as model_max_length, got {most!r}")
     length = int(min(config.max_position_embeddings, most))
     return {"lower": lower, "max_length": length, "cut_by": f"the longest text that {folder} is made for"}
 

@@ -57,6 +57,8 @@ def check_settings(**settings: Any) -> dict[str, Any]:
             raise TypeError(f"{name}: expected a bool or None, got {type(value).__name__}")
     if "never_split" in chosen:
         chosen["never_split"] = list(chosen["never_split"])
+        for word in chosen["never_split"]:
+            check_text("never_split", word)
     return chosen
 
 
@@ -194,5 +196,5 @@ def get_never_split(config: dict[str, Any]) -> list[str]:
     if not all(isinstance(word, str) for word in words):
         raise ValueError(f"path: expected a list of str for never_split in tokenizer_config.json, got {words!r}")
     for word in words:
-        check_text("never_split", word)
+        check_text("path: never_split in tokenizer_config.json", word)
     return sorted({word for word in words if word})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_path, listed, parse_json, printable
+from nezha_np.checks import check_device, check_dtype, check_path, check_switches, listed, parse_json, printable
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.own_code import own_code
@@ -48,6 +48,7 @@ def load(
     num_labels: int | None = None,
     id2label: Mapping[int, str] | Sequence[str] | None = None,
     seed: int = 0,
+    mmap: bool = True,
 ) -> Weights:
     """Load a checkpoint.
 
@@ -76,6 +77,12 @@ def load(
         The names of the classes; None: those of the configuration, where their number is the same.
     seed : int
         The seed of what is drawn.
+    mmap : bool
+        False: the files are read into memory. By default they are mapped, so that no tensor is read before it is used,
+        and processes that load the same files share one copy of them. Then a file must not be changed in place while
+        the weights are in use: other bytes in it are other weights, and where it is cut short, the system ends the
+        process (SIGBUS) that reads what is gone. To replace it is safe: write another file and move it there, as
+        `Weights.save` and ``nezha-np convert`` do.
 
     Returns
     -------
@@ -112,6 +119,7 @@ def load(
     """
     if head is None and (num_labels is not None or id2label is not None):
         raise ValueError("num_labels, id2label: expected a head with them, got head=None")
+    check_switches(mmap=mmap)
     check_device(device)  # a wrong device or dtype is refused before any file is read
     name = None if dtype is None else check_dtype(dtype)
     files = list_files(path)
@@ -132,7 +140,7 @@ def load(
         raise ValueError(f"{folder}: expected tensors of floats, got {listed(sorted(wrong))}")
     _check_computed(headers, config)
     mapped = {
-        file: map_tensors(file, {key: entry for key, (source, _, entry) in floats.items() if source == file})
+        file: map_tensors(file, {key: entry for key, (at, _, entry) in floats.items() if at == file}, mapped=bool(mmap))
         for file in files
     }
     tensors = {key: _converted(mapped[file][key], name) for key, (file, _, _) in floats.items()}

@@ -118,9 +118,9 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
         raise ValueError(f"destination: expected another place than the source's, got its own file {target}")
     in_place = target.parent.is_dir() and target.parent.samefile(sources[0].parent)
     copied = {} if in_place else _other_files(origin if origin.is_dir() else origin.parent, sources[0].parent)
-    if not force:
-        others = [] if in_place else ["config.json", *copied, *LOOKED_FOR, *INDEXES]
-        _check_nothing_is_replaced(target.parent, {target.name, *others})
+    others = [] if in_place else ["config.json", *copied, *LOOKED_FOR, *INDEXES]
+    new = () if force else (target.name, *others)
+    _check_nothing_is_replaced(target.parent, new)
     bytes_before = sum(file.stat().st_size for file in sources)
     weights = load(origin, dtype=dtype)
     headers, _ = without_outer_prefix(read_headers(sources))
@@ -133,7 +133,7 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
 
-    write_atomically(target.parent, write)
+    write_atomically(target.parent, write, new=new)
     return Conversion(
         sources=tuple(sources),
         destination=target,
@@ -155,7 +155,7 @@ def _other_files(folder: Path, transformer: Path) -> dict[str, bytes]:
 
 def _check_nothing_is_replaced(folder: Path, names: Iterable[str]) -> None:
     """Refuse to write files into a folder that holds files of these names."""
-    if found := sorted(name for name in names if (folder / name).exists()):
+    if found := sorted(name for name in set(names) if (folder / name).exists()):
         raise FileExistsError(
             f"destination: expected a folder without a checkpoint, found {listed(found)} in {folder}; force=True "
             "replaces what has the same name"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nezha_np.arrays import Array, to_numpy
+from nezha_np.checks import as_codes
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import task_shapes, tasks_of
@@ -62,7 +63,7 @@ def config_text(tensors: Mapping[str, Array], config: Config) -> str:
     named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
     values["architectures"] = named or [architecture_of(tensors, config)]
     values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return as_codes(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
 
 
 def _with_labels_of_the_head(tensors: Mapping[str, Array], config: Config) -> Config:

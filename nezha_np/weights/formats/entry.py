@@ -47,7 +47,7 @@ class Deflated:
     size: int
     crc: int
 
-    def inflate(self, file: mmap.mmap, most: int | None = None) -> bytes:
+    def inflate(self, file: mmap.mmap | bytes, most: int | None = None) -> bytes:
         """Return the inflated bytes, or the first `most` of them.
 
         Raises
@@ -78,7 +78,7 @@ class Stored:
     stop: int
     crc: int
 
-    def check(self, file: mmap.mmap) -> None:
+    def check(self, file: mmap.mmap | bytes) -> None:
         """Check the bytes.
 
         Raises
@@ -171,7 +171,7 @@ def row_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True) -> dict[str, np.ndarray]:
     """Map the tensors of a file into memory.
 
     Parameters
@@ -180,6 +180,8 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
         The file.
     entries : mapping of str to Entry
         The tensors to map, as the reader of the file's format describes them.
+    mapped : bool
+        False: the file is read into memory instead.
 
     Returns
     -------
@@ -202,21 +204,24 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     dtype('float16')
     """
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped else file.read()
+    # What follows would read what is gone.
+    if any(entry.stop > len(content) for entry in entries.values() if entry.deflated is None):
+        raise ValueError(f"{path}: expected the file as its header says, got a shorter one: it was changed meanwhile")
     tensors = {}
     inflated: dict[Deflated, bytes] = {}
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
             raise ValueError(f"{path}: expected one of {', '.join(DTYPES)}, got {entry.dtype} for {printable(name)}")
         dtype = DTYPES[entry.dtype]
-        held: mmap.mmap | bytes = mapped
+        held: mmap.mmap | bytes = content
         if entry.deflated is not None:
             if entry.deflated not in inflated:
-                inflated[entry.deflated] = _inflated(path, name, entry.deflated, mapped)
+                inflated[entry.deflated] = _inflated(path, name, entry.deflated, content)
             held = inflated[entry.deflated]
         if entry.stored is not None:
             try:
-                entry.stored.check(mapped)
+                entry.stored.check(content)
             except ValueError as error:
                 raise ValueError(f"{path}: expected the tensor {printable(name)} as it was written: {error}") from None
         array = np.frombuffer(held, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
@@ -239,14 +244,14 @@ def map_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarra
     return tensors
 
 
-def _inflated(path: Path, name: str, deflated: Deflated, mapped: mmap.mmap) -> bytes:
+def _inflated(path: Path, name: str, deflated: Deflated, mapped: mmap.mmap | bytes) -> bytes:
     try:
         return deflated.inflate(mapped)
     except ValueError as error:
         raise ValueError(f"{path}: expected a compressed tensor {printable(name)}, got another: {error}") from None
 
 
-def first_bytes(file: mmap.mmap, entry: Entry, most: int) -> bytes:
+def first_bytes(file: mmap.mmap | bytes, entry: Entry, most: int) -> bytes:
     """Read the first bytes of what an entry describes.
 
     Parameters

@@ -27,6 +27,10 @@ from nezha_np.weights.formats.zip_archive import files_in_archive
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # what the first pickle of an older file holds
 PROTOCOL = 1001  # what the second pickle holds
+# Views may take so many times the bytes of the file, as where all layers share one's tensors, and so many more, for a
+# small mask or table that one number is expanded to.
+MOST_REPEATED = 64
+ROOM = 2**24
 # Where checkpoints of training scripts keep the model, next to its optimiser for example.
 INNER = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
 
@@ -233,5 +237,5 @@ def _entry(tensor: Tensor, places: Mapping[str, Entry]) -> Entry:
 def _check_repetition(entries: Mapping[str, Entry], *, size: int) -> None:
     """Refuse views that repeat their storages until they take far more memory than the file has bytes."""
     total = sum(entry.nbytes for entry in entries.values())
-    if total > 2 * size + MOST_EXPANDED:
+    if total > 2 * size + min(MOST_EXPANDED, MOST_REPEATED * size + ROOM):
         raise ValueError(f"its views repeat their storages until they take {total:,} bytes, in a file of {size:,}")

@@ -136,9 +136,9 @@ class TensorMachine(PickleMachine):
         """
         view: Any = None
         match description:
-            case ("storage", Name(name=kind), str(key), str(), int(count)):
+            case ("storage", Name(name=kind), str(key), str(), count):
                 pass
-            case ("storage", Name(name=kind), str(key), str(), int(count), view):
+            case ("storage", Name(name=kind), str(key), str(), count, view):
                 pass
             case ("module", Name() as kind, *_):  # how the older format marks the classes of a whole model
                 refuse("make", kind)
@@ -150,7 +150,7 @@ class TensorMachine(PickleMachine):
             raise ValueError(f"expected storages of {', '.join(STORAGES)}, got {kind!r}")
         dtype = STORAGES[kind]
         item = DTYPES[dtype].itemsize
-        if not 0 <= count < 2**63:
+        if not _is_size(count):
             raise ValueError(f"expected the number of elements of storage {shown(key)}, got {shown(count)}")
         storage = Storage(key, dtype, first=0, size=count * item, total=count * item)
         if self.storages.setdefault(key, storage) != storage:
@@ -158,7 +158,7 @@ class TensorMachine(PickleMachine):
         if view is None:
             return storage
         match view:
-            case (str(), int(first), int(elements)) if first >= 0 and 0 <= elements <= count - first:
+            case (str(), first, elements) if _is_size(first) and _is_size(elements) and elements <= count - first:
                 return dataclasses.replace(storage, first=first * item, size=elements * item)
         raise ValueError(f"expected a part of storage {shown(key)}, got {shown(view)}")
 
@@ -175,17 +175,17 @@ class TensorMachine(PickleMachine):
                 if kind.name not in PLAIN_TYPES:
                     refuse("make", kind)
                 return self.call(rebuild, inner)  # a tensor that has attributes
-            case "_rebuild_tensor", (Storage() as storage, int(offset), tuple(shape), tuple(strides)):
+            case "_rebuild_tensor", (Storage() as storage, offset, tuple(shape), tuple(strides)):
                 return self.view(storage, storage.dtype, offset, shape, strides)
             case (
                 "_rebuild_tensor_v2",
-                (Storage() as storage, int(offset), tuple(shape), tuple(strides), _, _, *_),
+                (Storage() as storage, offset, tuple(shape), tuple(strides), _, _, *_),
             ) if len(arguments) <= 7:
                 _check_no_marks(arguments[6:])
                 return self.view(storage, storage.dtype, offset, shape, strides)
             case (
                 "_rebuild_tensor_v3",
-                (Storage() as storage, int(offset), tuple(shape), tuple(strides), _, _, Name(name=dtype), *_),
+                (Storage() as storage, offset, tuple(shape), tuple(strides), _, _, Name(name=dtype), *_),
             ) if dtype in TENSOR_DTYPES and len(arguments) <= 8:
                 _check_no_marks(arguments[7:])
                 return self.view(storage, TENSOR_DTYPES[dtype], offset, shape, strides)
@@ -214,6 +214,11 @@ def _check_no_marks(metadata: tuple[Any, ...]) -> None:
             f"expected plain numbers, got a tensor marked {shown(metadata[0])}, which changes what they mean: save "
             "what Tensor.resolve_neg() returns, with PyTorch"
         )
+
+
+def _is_size(value: Any) -> bool:
+    """Say whether a value counts something; True and False, which Python takes for 1 and 0, do not."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def view_of(storage: Storage, dtype: str, offset: int, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> Tensor:
@@ -246,11 +251,7 @@ def view_of(storage: Storage, dtype: str, offset: int, shape: tuple[Any, ...], s
     20
     """
     numbers = (offset, *shape, *strides)
-    if (
-        len(shape) != len(strides)
-        or len(shape) > MOST_AXES
-        or not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers)
-    ):
+    if len(shape) != len(strides) or len(shape) > MOST_AXES or not all(map(_is_size, numbers)):
         raise ValueError(f"expected offset, shape and strides of a tensor, got {shown((offset, shape, strides))}")
     if 0 in shape:
         return Tensor(storage, dtype, shape, storage.first, storage.first, None)
