@@ -6,6 +6,7 @@ Nothing is run and nothing is loaded from another host: notebooks come with thei
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import nezha_np as nz
 
 DOCS = Path(__file__).resolve().parent
 REPOSITORY = DOCS.parent
+NOTEBOOKS = REPOSITORY / "notebooks"
+DOWNLOADS, ARCHIVE = "downloads", "nezha-notebooks.zip"  # a folder of the site, and a file in it
 
 project = "nezha_np"
 author = "The nezha_np authors"
@@ -79,7 +82,7 @@ def copy_notebooks(app: Sphinx) -> None:
     """Bring the notebooks in: Sphinx reads pages below docs/ alone. Times are kept, so that few are built anew."""
     folder = DOCS / "notebooks"
     folder.mkdir(exist_ok=True)
-    notebooks = {path.name: path for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+    notebooks = {path.name: path for path in NOTEBOOKS.glob("*.ipynb")}
     for stale in folder.iterdir():
         if stale.name not in notebooks:
             stale.unlink()
@@ -94,6 +97,36 @@ def list_notebooks(app: Sphinx, docname: str, source: list[str]) -> None:
         pages = [path.stem for path in sorted((DOCS / "notebooks").iterdir()) if path.stem.endswith(".zh") == chinese]
         listed = "\n".join(f"notebooks/{page}" for page in pages)
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+
+
+def write_downloads(app: Sphinx, error: Exception | None) -> None:
+    """Put the notebooks beside the site, each alone and all with what they import, to be run anywhere."""
+    if error is not None or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / DOWNLOADS
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    needed = sorted([*NOTEBOOKS.glob("*.ipynb"), NOTEBOOKS / "pictures.py", *NOTEBOOKS.glob("fonts/*")])
+    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in needed:
+            if path.suffix == ".ipynb":
+                shutil.copyfile(path, folder / path.name)
+            name = path.relative_to(NOTEBOOKS).as_posix()
+            archive.writestr(zipfile.ZipInfo(f"nezha-notebooks/{name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def offer_downloads(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Link the page of a notebook to the notebook, and the page of all of them to the archive, below the heading."""
+    chinese = pagename.endswith(".zh")
+    if pagename.startswith("notebooks/"):
+        file = f"{pagename.removeprefix('notebooks/')}.ipynb"
+        words = "下载这篇笔记本" if chinese else "Download this notebook"
+    elif pagename in ("notebooks", "notebooks.zh"):
+        file, words = ARCHIVE, "下载全部笔记本" if chinese else "Download all notebooks"
+    else:
+        return
+    link = f'<p><a href="{context["pathto"](f"{DOWNLOADS}/{file}", 1)}" download>{words}</a></p>'
+    context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
 class LinksOutside(SphinxTransform):
@@ -116,11 +149,11 @@ class LinksOutside(SphinxTransform):
                     (file for kind in (".md", ".ipynb") if (file := Path(f"{target}{kind}")).exists()), target
                 )
             else:  # a notebook was copied: its links are those of the place where it is in the repository
-                target = (REPOSITORY / "notebooks" if folder == DOCS / "notebooks" else folder) / written
+                target = (NOTEBOOKS if folder == DOCS / "notebooks" else folder) / written
             target = target.resolve()
             if not written or not target.exists() or not target.is_relative_to(REPOSITORY):
                 continue  # Sphinx warns
-            if target.parent == REPOSITORY / "notebooks" and target.suffix == ".ipynb":
+            if target.parent == NOTEBOOKS and target.suffix == ".ipynb":
                 target = DOCS / "notebooks" / target.name
             shared = {"refdoc": docname, "reftype": "myst", "refexplicit": node["refexplicit"]}
             if target.is_dir():
@@ -260,9 +293,11 @@ def setup(app: Sphinx) -> None:
     """Put the above together."""
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", list_notebooks)
+    app.connect("build-finished", write_downloads)
     app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
     app.connect("html-page-context", say_language)
     app.connect("html-page-context", link_to_twin)
+    app.connect("html-page-context", offer_downloads)
     app.connect("html-page-context", link_back_by_documented_name)
     app.add_transform(LinksOutside)
     app.add_transform(PicturesSayWhatTheyShow)

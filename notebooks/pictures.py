@@ -29,6 +29,7 @@ if "NEZHA_NOTEBOOKS_SHIPPED_FONT_ALONE" not in os.environ:
     FAMILIES += [name for name in INSTALLED if name in font_manager.fontManager.get_font_names()]
 INK, PAPER = "#333333", "white"
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # safe for colour-blind readers
+STYLES, MARKERS = ["-", "--", "-.", ":"], "os^Dv"  # beside the colours, for readers who see none
 DPI = 80  # of the page; a picture has two pixels for one of the page, and is sharp on screens that have so many
 
 plt.rcParams.update(
@@ -162,7 +163,7 @@ def lines(
     """Draw a line for each entry of `ys`, named in the legend; `log` names the logarithmic axes, "y" or "xy"."""
     figure, axis = new(size=size)
     for index, (name, y) in enumerate(ys.items()):
-        axis.plot(x, y, label=name, marker=marker, linestyle=["-", "--", "-.", ":"][index // len(COLOURS) % 4])
+        axis.plot(x, y, label=name, marker=marker, linestyle=STYLES[index % len(STYLES)])
     if zero:
         axis.axhline(0.0, color=INK, linewidth=0.6)
     for side in log:
@@ -172,6 +173,26 @@ def lines(
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(ys) > 1:
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    show(figure, alt)
+
+
+def panels(
+    x: Any,
+    groups: dict[str, dict[str, Any]],
+    *,
+    alt: str,
+    xlabel: str,
+    ylabel: str,
+    size: tuple[float, float],
+) -> None:
+    """Draw lines over the same x in a panel for each entry of `groups`: title -> name -> y. Each has its own scale."""
+    figure, axes = new(len(groups), size=size, squeeze=False)
+    for axis, (title, ys) in zip(axes[0], groups.items(), strict=True):
+        for index, (name, y) in enumerate(ys.items()):
+            axis.plot(x, y, label=name, linestyle=STYLES[index % len(STYLES)])
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel if axis is axes[0, 0] else "")
+        if len(ys) > 1:
+            axis.legend(frameon=False, fontsize=8)
     show(figure, alt)
 
 
@@ -241,11 +262,12 @@ def points(
     title: str = "",
     size: tuple[float, float] = (6.5, 4.5),
 ) -> None:
-    """Draw named points in the plane, with one colour for each group; a legend names the groups."""
+    """Draw named points in the plane, with a colour and a shape for each group; a legend names the groups."""
     figure, axis = new(size=size)
-    for colour, group in zip(COLOURS, dict.fromkeys(groups), strict=False):
+    for number, (colour, group) in enumerate(zip(COLOURS, dict.fromkeys(groups), strict=False)):
         chosen = [index for index, each in enumerate(groups) if each == group]
-        axis.scatter(xy[chosen, 0], xy[chosen, 1], s=14, color=colour, label=group)
+        marker = MARKERS[number % len(MARKERS)]
+        axis.scatter(xy[chosen, 0], xy[chosen, 1], s=14, color=colour, marker=marker, label=group)
         for index in chosen:
             axis.annotate(names[index], xy[index], xytext=(4, 2), textcoords="offset points", fontsize=11, color=colour)
     axis.set(title=title, xticks=[], yticks=[])

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -393,6 +394,19 @@ def test_the_notebooks_are_on_the_site_with_their_pictures(site):
     for notebook in notebooks:
         page = Page(site / "notebooks" / f"{notebook.stem}.html")
         assert any("_images/" in load for load in page.loads), notebook.name
+
+
+def test_each_notebook_can_be_downloaded_and_all_of_them_with_what_they_import(site):
+    folder = REPOSITORY / "notebooks"
+    for notebook in folder.glob("*.ipynb"):
+        assert f"../downloads/{notebook.name}" in Page(site / "notebooks" / f"{notebook.stem}.html").links
+        assert (site / "downloads" / notebook.name).read_bytes() == notebook.read_bytes()
+    for page in ("notebooks", "notebooks.zh"):
+        assert "downloads/nezha-notebooks.zip" in Page(site / f"{page}.html").links
+    with zipfile.ZipFile(site / "downloads" / "nezha-notebooks.zip") as archive:
+        found = {name.removeprefix("nezha-notebooks/"): archive.read(name) for name in archive.namelist()}
+    needed = [*folder.glob("*.ipynb"), folder / "pictures.py", *folder.glob("fonts/*")]
+    assert found == {path.relative_to(folder).as_posix(): path.read_bytes() for path in needed}
 
 
 def test_every_picture_of_the_site_is_told_in_words_and_has_two_pixels_for_one_of_the_page(site):
