@@ -210,12 +210,13 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
             dtype=options.dtype or "float64",
             output=options.output,
             stored_weights=options.stored_weights,
+            path=target,
+            replace=options.force,
             progress=progress,
             **tolerances,
             **step_options(options),
             **inputs,
         )
-    bundle.save(target, replace=options.force)
     yield f"{options.output_file}  {_counts(bundle)}, {target.stat().st_size:,} bytes"
 
 
