@@ -353,7 +353,7 @@ def test_a_bundle_that_appears_while_one_is_recorded_is_left_as_it_is(capsys, tm
     arguments = ("golden", "record", "--text", "房间", "--tolerances", "none", "-o", out)
     assert f"{out}: expected a new file, found one that another run has written" in error(capsys, *arguments)
     assert out.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [out]
-    with pytest.raises(FileExistsError, match="path: expected a new file, found .*out.safetensors"):
+    with pytest.raises(FileExistsError, match="path: expected a new file, found "):
         record(None, [[2, 5]], tolerances=None, path=out, replace=False)
     bundle = record(None, [[2, 5]], tolerances=None)
     monkeypatch.setattr(standard, "record_standard", lambda name: bundle)
