@@ -18,6 +18,7 @@ import nezha_np as nz
 from nezha_np.cli import main
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle import standard
+from nezha_np.oracle.bundle import Bundle
 
 CONFIG = nz.NezhaConfig(vocab_size=11, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=6)
 IDS, LABELS = [[2, 5, 3]], [[-100, 7, 1]]
@@ -343,19 +344,20 @@ def test_record_replaces_a_bundle_by_force_alone(capsys, folder, tmp_path, monke
 
 
 def test_a_bundle_that_appears_while_one_is_recorded_is_left_as_it_is(capsys, tmp_path, monkeypatch):
-    out, record = tmp_path / "out.safetensors", nz.oracle.record
+    out, save = tmp_path / "out.safetensors", Bundle.save
 
-    def record_beside_another(*arguments, **options):
+    def save_after_another(*arguments, **options):
         out.write_bytes(b"theirs")
-        return record(*arguments, **options)
+        save(*arguments, **options)
 
-    monkeypatch.setattr("nezha_np.oracle.record", record_beside_another)
+    monkeypatch.setattr(Bundle, "save", save_after_another)
     arguments = ("golden", "record", "--text", "房间", "--tolerances", "none", "-o", out)
     assert f"{out}: expected a new file, found one that another run has written" in error(capsys, *arguments)
     assert out.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [out]
     with pytest.raises(FileExistsError, match="path: expected a new file, found "):
-        record(None, [[2, 5]], tolerances=None, path=out, replace=False)
-    bundle = record(None, [[2, 5]], tolerances=None)
+        nz.oracle.record(None, [[2, 5]], tolerances=None, path=out, replace=False)
+    monkeypatch.undo()
+    bundle = nz.oracle.record(None, [[2, 5]], tolerances=None)
     monkeypatch.setattr(standard, "record_standard", lambda name: bundle)
     (tmp_path / f"{GOLDEN}.safetensors").write_bytes(b"theirs")
     with pytest.raises(FileExistsError, match="expected a new file, found one"):
