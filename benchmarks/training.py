@@ -5,8 +5,9 @@ python benchmarks/training.py [--shapes base:8x128 base:1x512 tiny:64x128] [--re
 Both train the masked language model with dropout, from the same weights, ids and labels. Before they are timed their
 gradients without dropout must agree, and their weights after a step of AdamW and of LAMB from one gradient. AdamW is
 torch's fused one, LAMB is written with torch's multi-tensor functions (training_twins.py). "all logits" is nezha_np
-without `labelled_only`: the reference computes the logits of all tokens. They take turns in one process (contest.py);
-the memory of each is measured in a process of its own (training_memory.py).
+without `labelled_only`: the reference computes the logits of all tokens. "products" are those of a step with the
+matrices of the layers alone, by NumPy and by torch. They take turns in one process (contest.py); the memory of each is
+measured in a process of its own (training_memory.py).
 
 `--only time` or `--only memory` measures one of the two, and keeps the other from the file of `--json`. After the
 complete command `python benchmarks/training_tables.py` writes the section of docs/benchmarks.md.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,11 @@ from training_tables import (
     LAMB_OURS,
     LAMB_REFERENCE,
     OURS,
+    PRODUCTS,
+    PRODUCTS_REFERENCE,
     REFERENCE,
     memory_table,
+    products_table,
     targets,
     time_table,
 )
@@ -43,7 +48,12 @@ SHAPES = ("base:8x128", "base:1x512", "tiny:64x128")
 AGREEMENT = 1e-4  # of the largest gradient
 SAME_STEP = 1e-5  # of the largest weight of a tensor, after a step from the same gradient
 RATE = 1e-5
-BESIDE = {OURS: REFERENCE, ALL_LOGITS: REFERENCE, LAMB_OURS: LAMB_REFERENCE}
+BESIDE = {
+    OURS: REFERENCE,
+    ALL_LOGITS: REFERENCE,
+    LAMB_OURS: LAMB_REFERENCE,
+    PRODUCTS: PRODUCTS_REFERENCE,
+}
 
 
 def check_gradients(weights: nz.Weights, model: torch.nn.Module, batch: dict[str, np.ndarray]) -> float:
@@ -119,6 +129,22 @@ def our_step(weights: nz.Weights, batch: dict[str, np.ndarray], optimizer: Any, 
     return run
 
 
+def step_products(weights: nz.Weights, rows: int, as_array: Callable[[np.ndarray], Any]) -> Run:
+    """Make a function that computes a step's products with the layers' matrices: y = x Wᵀ, dx = dy W, dW = dyᵀ x."""
+    matrices = [as_array(array) for name, array in weights.items() if "encoder" in name and array.ndim == 2]
+    widths = {width for matrix in matrices for width in matrix.shape}
+    x = {width: as_array(np.ones((rows, width), "float32")) for width in widths}
+
+    def run() -> None:
+        for matrix in matrices:
+            outputs, inputs = matrix.shape
+            x[inputs] @ matrix.T
+            x[outputs] @ matrix
+            x[outputs].T @ x[inputs]
+
+    return run
+
+
 def measure_time(name: str, repeats: int) -> dict[str, Any]:
     """Check and time one shape, "base:8x128" for example."""
     config, rows, length = parts_of_shape(name)
@@ -137,6 +163,13 @@ def measure_time(name: str, repeats: int) -> dict[str, Any]:
         {
             LAMB_REFERENCE: reference_step(weights, batch, TorchLamb),
             LAMB_OURS: our_step(weights, batch, lamb, labelled_only=True),
+        },
+        repeats,
+    )
+    seconds |= take_turns(
+        {
+            PRODUCTS: step_products(weights, rows * length, np.asarray),
+            PRODUCTS_REFERENCE: step_products(weights, rows * length, torch.tensor),
         },
         repeats,
     )
@@ -168,7 +201,7 @@ def main() -> None:
     if options.only != "memory":
         set_threads(options.threads)
         times = [measure_time(name, options.repeats) for name in options.shapes]
-        print(time_table(times))
+        print(time_table(times), products_table(times), sep="\n\n")
     settings = {"threads": options.threads, "repeats": options.repeats}
     report(options.json, "training", settings, {"time": times, "memory": memory}, targets(times, memory))
 

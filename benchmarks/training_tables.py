@@ -1,6 +1,6 @@
 """The tables of `benchmarks/training.py`, and the section of docs/benchmarks.md that is made of its file.
 
-python benchmarks/training_tables.py    writes the section anew, from benchmarks/results/training.json
+python benchmarks/training_tables.py    writes the section anew, from benchmarks/results/training*.json, one a machine
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from machine import Target, describe, table, target_table
 
 REFERENCE, OURS, ALL_LOGITS = "reference", "nezha_np", "all logits"
 LAMB_REFERENCE, LAMB_OURS = "LAMB in torch", "nezha_np, LAMB"
+PRODUCTS_REFERENCE, PRODUCTS = "torch's products", "NumPy's products"
 CHECKPOINTED = "checkpoint_layers"
 BEGIN, END = "<!-- made by benchmarks/training.py: begin -->", "<!-- end -->"
 THIRD = 1 / 3
@@ -32,6 +33,19 @@ def time_table(results: list[dict[str, Any]]) -> str:
             if name in (OURS, ALL_LOGITS, LAMB_OURS):
                 cells.append(f"{result['ratios'][name]:.2f}")
         rows.append(cells)
+    return table(headings, rows)
+
+
+def products_table(results: list[dict[str, Any]]) -> str:
+    """Make the table of what the layers' products alone take, and of what a step with AdamW takes beyond them."""
+    headings = ["shape", PRODUCTS_REFERENCE, PRODUCTS, "ratio", "the rest, reference", "the rest, nezha_np", "ratio"]
+    rows = []
+    for result in results:
+        medians = result["median_seconds"]
+        products = [medians[name] for name in (PRODUCTS_REFERENCE, PRODUCTS)]
+        rest = [medians[name] - each for name, each in zip((REFERENCE, OURS), products, strict=True)]
+        cells = [[*(f"{each:.2f} s" for each in pair), f"{pair[1] / pair[0]:.2f}"] for pair in (products, rest)]
+        rows.append([result["shape"], *cells[0], *cells[1]])
     return table(headings, rows)
 
 
@@ -82,6 +96,8 @@ def section(content: dict[str, Any]) -> str:
     threads, repeats = settings["threads"], settings["repeats"]
     parts = [f"{describe(content['machine'])}; threads: {threads}, times: median of {repeats}."]
     parts += [time_table(results["time"])] if results["time"] else []
+    if all(PRODUCTS in result["median_seconds"] for result in results["time"]) and results["time"]:
+        parts.append(products_table(results["time"]))
     parts += [memory_table(results["memory"])] if results["memory"] else []
     return "\n\n".join([*parts, target_table(judged)])
 
@@ -92,10 +108,15 @@ def with_section(page: str, text: str, begin: str = BEGIN) -> str:
     return f"{before}{begin}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}"
 
 
-def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
+def sections() -> str:
+    """Make the text of all machines: training.json, then the files of others, such as training_intel.json."""
+    files = sorted(RESULTS.parent.glob("training*.json"))
+    return "\n\n".join(section(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+
+
+def write_page(page: Path = PAGE) -> None:
     """Write the section of the page anew."""
-    content = json.loads(results.read_text(encoding="utf-8"))
-    page.write_text(with_section(page.read_text(encoding="utf-8"), section(content)), encoding="utf-8")
+    page.write_text(with_section(page.read_text(encoding="utf-8"), sections()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import nezha_np as nz
 from nezha_np.cli import main
 from nezha_np.model.tasks import TASKS
 from nezha_np.oracle import standard
+from nezha_np.oracle.bundle import Bundle
 
 CONFIG = nz.NezhaConfig(vocab_size=11, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=6)
 IDS, LABELS = [[2, 5, 3]], [[-100, 7, 1]]
@@ -342,9 +343,31 @@ def test_record_replaces_a_bundle_by_force_alone(capsys, folder, tmp_path, monke
     assert link.is_symlink() and out.read_bytes() != before
 
 
+def test_a_bundle_that_appears_while_one_is_recorded_is_left_as_it_is(capsys, tmp_path, monkeypatch):
+    out, save = tmp_path / "out.safetensors", Bundle.save
+
+    def save_after_another(*arguments, **options):
+        out.write_bytes(b"theirs")
+        save(*arguments, **options)
+
+    monkeypatch.setattr(Bundle, "save", save_after_another)
+    arguments = ("golden", "record", "--text", "房间", "--tolerances", "none", "-o", out)
+    assert f"{out}: expected a new file, found one that another run has written" in error(capsys, *arguments)
+    assert out.read_bytes() == b"theirs" and list(tmp_path.iterdir()) == [out]
+    with pytest.raises(FileExistsError, match="path: expected a new file, found "):
+        nz.oracle.record(None, [[2, 5]], tolerances=None, path=out, replace=False)
+    monkeypatch.undo()
+    bundle = nz.oracle.record(None, [[2, 5]], tolerances=None)
+    monkeypatch.setattr(standard, "record_standard", lambda name: bundle)
+    (tmp_path / f"{GOLDEN}.safetensors").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError, match="expected a new file, found one"):
+        nz.oracle.record_all(tmp_path, replace=False)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_record_all_replaces_bundles_by_force_alone(capsys, tmp_path, monkeypatch):
     (tmp_path / f"{GOLDEN}.safetensors").write_bytes(b"mine")
-    monkeypatch.setattr("nezha_np.oracle.record_all", lambda folder, progress: [tmp_path / f"{GOLDEN}.safetensors"])
+    monkeypatch.setattr("nezha_np.oracle.record_all", lambda folder, **_: [tmp_path / f"{GOLDEN}.safetensors"])
     message = error(capsys, "golden", "record", "--all", tmp_path)
     assert f"--all: expected a folder without bundles of the standard set, found {GOLDEN} in {tmp_path}" in message
     assert run(capsys, "golden", "record", "--all", tmp_path, "--force")[0] == 0

@@ -25,10 +25,10 @@ from nezha_np.jobs import compute, line_windows, processes
 from nezha_np.jobs.join import join
 from nezha_np.jobs.manifest import read_manifest
 from nezha_np.jobs.shards import cut_source, read_shard
-from nezha_np.jobs.shared_weights import is_mapped
 from nezha_np.jobs.tasks import shard_size
 from nezha_np.jobs.worker import open_job
 from nezha_np.weights.checkpoint import SHIPPED
+from nezha_np.weights.mapped_files import mapping_under
 
 NEEDS_SIGKILL = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
@@ -600,7 +600,7 @@ def test_weights_that_loading_converts_are_converted_once_and_mapped_by_all_work
 
     def run_in_processes(numbers, job, workers, hear, original=processes.run_in_processes):
         task, _ = open_job(job)
-        assert all(is_mapped(task.weights[name]) for name in task.weights)
+        assert all(mapping_under(task.weights[name]) is not None for name in task.weights)
         assert task.weights.dtype == "float32" and Path(job["shared"]).parent.parent.parent == Path("job")
         original(numbers, job, workers, hear)
         jobs.append(job)

@@ -584,6 +584,47 @@ def test_a_file_that_was_not_mapped_may_be_changed_and_cut_while_its_weights_are
         nz.load(tmp_path, mmap="no")
 
 
+CHANGED_IN_PLACE = {
+    "cut short": lambda path: os.truncate(path, 20_000),
+    "written over": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+}
+PASSES = {
+    "forward": lambda weights: nz.forward(weights, [[2, 5]]),
+    "of a plain mapping": lambda weights: nz.forward(dict(weights), [[2, 5]], config=weights.config),
+    "a head": lambda weights: nz.masked_lm(weights, [[2, 5]]),
+    "a gradient": lambda weights: nz.value_and_grad(nz.masked_lm)(weights, [[2, 5]], labels=[[2, 5]]),
+    "of fewer heads": lambda weights: nz.forward(weights.prune_heads({}), [[2, 5]]),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is mapped cannot be changed there")
+@pytest.mark.parametrize("change", CHANGED_IN_PLACE)
+def test_a_pass_refuses_weights_whose_mapped_file_was_changed_in_place(tmp_path, change):
+    filled().save(tmp_path)
+    loaded, copied = nz.load(tmp_path), nz.load(tmp_path, dtype="float64")
+    PASSES["forward"](loaded)
+    os.utime(tmp_path / "model.safetensors", ns=(1, 1))  # so that the time differs, whatever the clock's steps
+    CHANGED_IN_PLACE[change](tmp_path / "model.safetensors")
+    for run in PASSES.values():
+        with pytest.raises(ValueError, match=r"model\.safetensors as it was loaded, got one that was changed in place"):
+            run(loaded)
+    PASSES["forward"](copied)
+
+
+def test_weights_whose_mapped_file_was_replaced_or_removed_stay_what_they_were(tmp_path):
+    filled().save(tmp_path)
+    loaded = nz.load(tmp_path)
+    nz.init(CONFIG, seed=1).save(tmp_path / "other")
+    with contextlib.suppress(PermissionError):  # Windows refuses, and so it stays what it was there too
+        (tmp_path / "other" / "model.safetensors").replace(tmp_path / "model.safetensors")
+    assert_same(loaded, filled())
+    PASSES["forward"](loaded)
+    with contextlib.suppress(PermissionError):
+        (tmp_path / "model.safetensors").unlink()
+    PASSES["forward"](loaded)
+
+
 def test_a_file_that_is_cut_between_its_header_and_its_numbers_is_refused_by_name(tmp_path):
     filled().save(tmp_path)
     path = tmp_path / "model.safetensors"

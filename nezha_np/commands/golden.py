@@ -169,7 +169,7 @@ def _record_all(options: argparse.Namespace) -> Iterator[str]:
     if not options.force:
         _check_no_bundle_is_replaced(Path(options.all))
     with shown_steps("bundles") as progress:
-        paths = nz.oracle.record_all(options.all, progress=progress)
+        paths = nz.oracle.record_all(options.all, progress=progress, replace=options.force)
     for path in paths:
         yield f"{path}  {path.stat().st_size:,} bytes"
 
@@ -211,6 +211,7 @@ def _record_one(options: argparse.Namespace) -> Iterator[str]:
             output=options.output,
             stored_weights=options.stored_weights,
             path=target,
+            replace=options.force,
             progress=progress,
             **tolerances,
             **step_options(options),

@@ -7,7 +7,6 @@ arrays when it is loaded, and each process would have its own. Mapped pages are 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,23 +18,10 @@ from nezha_np.files.temporary import temporary_folder
 from nezha_np.weights.checkpoint import SHIPPED, list_files, read_config_beside
 from nezha_np.weights.formats.entry import map_tensors
 from nezha_np.weights.formats.safetensors import read_header, write_tensors
+from nezha_np.weights.mapped_files import mapping_under
 from nezha_np.weights.weights import Weights
 
 SMALL_PART = 16  # copies of less than one in so many bytes are left to the workers
-
-
-def is_mapped(array: np.ndarray) -> bool:
-    """Say whether the numbers of an array lie in a mapped file.
-
-    Examples
-    --------
-    >>> is_mapped(np.zeros(3))
-    False
-    """
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
 
 
 @contextlib.contextmanager
@@ -62,7 +48,7 @@ def shared_weights(weights: Weights, out: Path) -> Iterator[tuple[str | None, Ca
         If the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(to_numpy(array)) for name, array in weights.items()}
-    copied = sum(array.nbytes for array in arrays.values() if not is_mapped(array))
+    copied = sum(array.nbytes for array in arrays.values() if mapping_under(array) is None)
     if copied * SMALL_PART < sum(array.nbytes for array in arrays.values()):
         yield None, lambda: None
         return
@@ -95,7 +81,7 @@ def read_shared(file: Path, model: str | None, head: str) -> Weights:
     >>> import nezha_np as nz
     >>> with shared_weights(nz.load(), Path(tempfile.mkdtemp())) as (file, keep):
     ...     weights = read_shared(Path(file), None, "")
-    >>> weights, is_mapped(weights["pooler.dense.weight"])
+    >>> weights, mapping_under(weights["pooler.dense.weight"]) is not None
     (Weights(nezha, 77 tensors, 3,975,386 parameters, float32), True)
     """
     folder = SHIPPED / head if model is None else Path(model)

@@ -9,6 +9,7 @@
     gelu              in float32, half the sweeps of the erf form                                 numpy_rows
     gradients         and the primitives that a tape records, block by block                      numpy_gradients
     of attention      the same                                                         numpy_attention_gradients
+    memory            freed blocks stay with the process                                           numpy_memory
     room              where the gradients of large weights stand, with checkpoint_layers        numpy_room
 
 For float16 encoder, linear, layer_norm and gelu compute in float32, by the kernels above, and round once: numpy_half.
@@ -55,6 +56,7 @@ from nezha_np.kernels.numpy_gradients import (
     rescale_kernel,
 )
 from nezha_np.kernels.numpy_half import HALF
+from nezha_np.kernels.numpy_memory import keep_freed_memory
 from nezha_np.kernels.numpy_room import room_for_gradients
 from nezha_np.kernels.numpy_rows import (
     feed_forward_kernel,
@@ -224,6 +226,8 @@ def run_all(passes: Sequence[Callable[[], Result]]) -> list[Result]:
     share_out(len(passes), run)
     return [results[index] for index in range(len(passes))]
 
+
+keep_freed_memory()  # once, before the first pass
 
 AHEAD = 4  # passes for each thread, whose results wait for their turn
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import as_codes, check_path, printable
+from nezha_np.checks import as_codes, check_path, check_switches, printable
 from nezha_np.checks import listed as listed_names
 from nezha_np.families.config import Config, config_from_dict
 from nezha_np.files.atomic import write_atomically
@@ -171,19 +171,24 @@ class Bundle:
             )
         return Weights(dict(load(path, dtype=self.dtype)), self.config)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, replace: bool = True) -> None:
         """Write the bundle to a safetensors file. An older file of the name stays until the new one is complete.
 
         Parameters
         ----------
         path : str or Path
             A name that ends in ``.safetensors``; its folder is made if need be.
+        replace : bool
+            False: a file of this name is left as it is, also one that appears while this one is written.
 
         Raises
         ------
+        FileExistsError
+            If there is a file of this name, and `replace` is False.
         TypeError, ValueError
             If `path` is no such name, or no file can hold the configuration, whose `hidden_act` is a function.
         """
+        check_switches(replace=replace)
         path = bundle_path(path)
         tensors, aliases, switches = {}, {}, {}
         first_name: dict[int, str] = {}
@@ -224,7 +229,11 @@ class Bundle:
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: expected values that JSON can hold, got others: {error}") from None
         # One entry: the library writes several in an order that changes from run to run.
-        write_atomically(path.parent, lambda folder: write_tensors(folder / path.name, tensors, {KEY: seal(text)}))
+        write_atomically(
+            path.parent,
+            lambda folder: write_tensors(folder / path.name, tensors, {KEY: seal(text)}),
+            new=() if replace else (path.name,),
+        )
 
     def _named(self) -> dict[str, Any]:
         """Give everything the name of its tensor."""

@@ -49,6 +49,7 @@ def record(
     tolerances: str | None = "measured",
     stored_weights: str | None = None,
     path: str | Path | None = None,
+    replace: bool = True,
     progress: Progress | None = None,
     step: Any = None,
     steps: int = 1,
@@ -94,6 +95,8 @@ def record(
         pass, which is computed with exactly these; "hash", the SHA-256 of a checkpoint. None: as `weights` says above.
     path : str or Path, optional
         Where to save the bundle: a name that ends in ``.safetensors``.
+    replace : bool
+        False: a file of this name is left as it is, also one that appears while the bundle is recorded.
     progress : callable, optional
         Is told how far it is: called with the number of passes that are done and of all, ``progress=print`` for
         example.
@@ -127,6 +130,8 @@ def record(
     ------
     TypeError, ValueError, FileNotFoundError
         If an argument is wrong; the message names it.
+    FileExistsError
+        If there is a file of the name, and `replace` is False.
 
     Warns
     -----
@@ -155,12 +160,14 @@ def record(
             "config: expected none, because weights bring their own: give nezha_np.Weights(weights, config)"
         )
     name, patterns = check_dtype(dtype), None if output is None else check_patterns("output", output)
-    check_switches(gradients=gradients)
+    check_switches(gradients=gradients, replace=replace)
     if tolerances not in TOLERANCES_BY:
         raise ValueError(f"tolerances: expected 'measured', 'quick' or None, got {tolerances!r}")
     check_progress(progress)
     if path is not None:
         path = bundle_path(path)
+        if not replace and path.exists():
+            raise FileExistsError(f"path: expected a new file, found {path}, and replace is False")
     if stored_weights not in (None, *STORED_WEIGHTS):
         raise ValueError(f"stored_weights: expected {', '.join(STORED_WEIGHTS)} or None, got {stored_weights!r}")
     weights, recipe = _weights_and_recipe(weights, head, check_integer("seed", seed), name)
@@ -212,7 +219,7 @@ def record(
     elif tolerances == "quick":
         bundle.tolerances.update(quick_tolerances(bundle, weights))
     if path is not None:
-        bundle.save(path)
+        bundle.save(path, replace=replace)
     return bundle
 
 

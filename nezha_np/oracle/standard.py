@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_path
+from nezha_np.checks import check_path, check_switches
 from nezha_np.families.config import Config
 from nezha_np.families.parameters import tasks_of
 from nezha_np.files.atomic import write_atomically
@@ -218,7 +218,7 @@ def record_standard(name: str, dtype: Any = "float64", *, tolerances: str | None
     return record(weights, head=found.head, dtype=dtype, tolerances=tolerances, **found.inputs, **found.steps)
 
 
-def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
+def record_all(folder: str | Path, *, progress: Progress | None = None, replace: bool = True) -> list[Path]:
     """Record the standard set: a file for each bundle, under 24 MB together.
 
     On one machine and with one BLAS thread each run writes the same bytes; anywhere else the numbers are within the
@@ -232,6 +232,8 @@ def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[
     progress : callable, optional
         Is told how far it is: called with the number of bundles that are recorded and of all, ``progress=print`` for
         example. It takes a minute or two.
+    replace : bool
+        False: files of these names are left as they are, also those that appear meanwhile, and nothing is written.
 
     Returns
     -------
@@ -241,11 +243,12 @@ def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[
     Raises
     ------
     FileExistsError
-        If a file is where the folder is to be.
+        If a file is where the folder is to be, or where a bundle is to be, and `replace` is False.
     OSError
         If a file cannot be written; then all files are as they were.
     """
     check_progress(progress)
+    check_switches(replace=replace)
     folder = check_path(folder, "folder")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"folder: expected a folder, found a file: {folder}")
@@ -255,5 +258,5 @@ def record_all(folder: str | Path, *, progress: Progress | None = None) -> list[
         for name, file in Count(progress).each(list(files.items())):
             record_standard(name).save(temporary / file)
 
-    write_atomically(folder, write)
+    write_atomically(folder, write, new=() if replace else tuple(files.values()))
     return [folder / file for file in files.values()]

@@ -24,6 +24,7 @@ from nezha_np.mechanism.patterns import matches
 from nezha_np.weights.base import CHANGES, CHECKPOINTS, check_base, find_base
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors
+from nezha_np.weights.mapped_files import MappedFile, remember
 from nezha_np.weights.names import name_tensor, name_tensors, without_prefix, wrong_family
 from nezha_np.weights.new_head import with_head
 from nezha_np.weights.other_files import advice_for_file, advice_for_folder, advice_for_part, is_index
@@ -80,9 +81,10 @@ def load(
     mmap : bool
         False: the files are read into memory. By default they are mapped, so that no tensor is read before it is used,
         and processes that load the same files share one copy of them. Then a file must not be changed in place while
-        the weights are in use: other bytes in it are other weights, and where it is cut short, the system ends the
-        process (SIGBUS) that reads what is gone. To replace it is safe: write another file and move it there, as
-        `Weights.save` and ``nezha-np convert`` do.
+        the weights are in use: each pass first looks whether it was, and raises a ValueError. A change during a pass
+        is not seen: other bytes are other weights, and where a file is cut short, the system ends the process (SIGBUS)
+        that reads what is gone. To replace it is safe: write another file and move it there, as `Weights.save` and
+        ``nezha-np convert`` do.
 
     Returns
     -------
@@ -125,6 +127,7 @@ def load(
     files = list_files(path)
     folder = files[0].parent
     config = read_config_beside(files[0])
+    loaded = [MappedFile(file, file.stat()) for file in files]  # before they are read: a later change is seen
     headers, _ = without_outer_prefix(read_headers(files))
     raw_names = [raw for header in headers.values() for raw in header]
     if message := wrong_family(raw_names, config):
@@ -143,6 +146,8 @@ def load(
         file: map_tensors(file, {key: entry for key, (at, _, entry) in floats.items() if at == file}, mapped=bool(mmap))
         for file in files
     }
+    for watched in loaded:
+        remember(watched, mapped[watched.path].values())
     tensors = {key: _converted(mapped[file][key], name) for key, (file, _, _) in floats.items()}
     try:
         weights = Weights(tensors, config, source=folder if path is None or Path(path).is_file() else Path(path))

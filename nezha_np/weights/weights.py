@@ -20,6 +20,7 @@ from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
 from nezha_np.mechanism import View
+from nezha_np.weights.mapped_files import MappedFile, check_unchanged, files_under
 from nezha_np.weights.saving import write_checkpoint
 from nezha_np.weights.second_names import second_names_in, tensors_under_one_name
 from nezha_np.weights.surgery import prune_heads, resize_token_embeddings
@@ -71,6 +72,7 @@ class Weights(Mapping[str, Array]):
         self.given_names: Mapping[str, str] = {}
         self._aliases = aliases(config)
         self._cached: dict[object, Array] = {}
+        self._files: tuple[MappedFile, ...] | None = None  # that are mapped, listed when the first pass begins
         self._complete_tasks: dict[str, str] = {}  # each with what its head was trained as, if that is another head
         unique = tensors_under_one_name(tensors, config)
         check_tensors(unique, config)
@@ -163,6 +165,23 @@ class Weights(Mapping[str, Array]):
         if device_of(made) is None:  # its library is tracing it
             return made
         return self._cached.setdefault(key, made)
+
+    def check_files(self) -> None:
+        """Check that the files that these weights are mapped from were not changed in place since `load`.
+
+        Raises
+        ------
+        ValueError
+            If one was; the message names it.
+
+        Examples
+        --------
+        >>> import nezha_np as nz
+        >>> nz.load(dtype=None).check_files()
+        """
+        if self._files is None:
+            self._files = files_under(self._tensors)
+        check_unchanged(self._files)
 
     def require(self, task: str) -> None:
         """Check that the tensors of a task head are there and have the configuration's shapes.
@@ -355,6 +374,8 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
     ------
     TypeError
         If the argument is no mapping, or a plain mapping came without a configuration.
+    ValueError
+        If a file that the weights are mapped from was changed in place since it was loaded.
 
     Examples
     --------
@@ -364,6 +385,7 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
     Weights(nezha, 77 tensors, 3,975,386 parameters, float32)
     """
     if isinstance(weights, Weights):
+        weights.check_files()
         return (
             weights if config is None or config == weights.config else Weights(weights, config, source=weights.source)
         )
@@ -372,6 +394,7 @@ def as_weights(weights: Any, config: Config | None) -> Weights:
     if config is None:
         raise TypeError("config: expected a configuration, because weights is a plain mapping, got None")
     made = Weights(weights, config)
+    made.check_files()
     made.given_names = second_names_in(weights, config)
     return made
 
