@@ -28,7 +28,7 @@ _spec.loader.exec_module(build)
 
 SOURCES = build.sources()
 FONT = NOTEBOOKS / "fonts" / "notebooks-cjk.otf"
-PICTURE = re.compile(r"^\s*pictures\.(?:heat|lines|bars|links|points|show)\(", flags=re.MULTILINE)
+PICTURE = re.compile(r"^\s*pictures\.(?:heat|lines|panels|bars|links|points|show)\(", flags=re.MULTILINE)
 CHINESE = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 SAME_IN_BOTH_LANGUAGES = {
     "formulas of lines of their own": r"\$\$.*?\$\$",
