@@ -129,6 +129,20 @@ def offer_downloads(app: Sphinx, pagename: str, templatename: str, context: dict
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
+def write_live_page(app: Sphinx, exception: Exception | None) -> None:
+    """Put the live page beside the site's own files: it has 11 MB, so it is made with the site and not kept."""
+    if exception is None and app.builder.name == "html":
+        page = nz.explain("这家酒店的房间很[MASK]净，早餐也好吃。", live=True)
+        (Path(app.outdir) / "_static" / "live.html").write_bytes(page.encode())
+
+
+def link_live_page(app: Sphinx, docname: str, source: list[str]) -> None:
+    """On the site, let the first page's link to what is said of the live page open the page itself."""
+    if docname in ("index", "index.zh"):
+        link = r"\[([^]]+)\]\(explain\.md#the-live-page\)"
+        source[0] = re.sub(link, r'<a href="_static/live.html">\1</a>', source[0])
+
+
 class LinksOutside(SphinxTransform):
     """Pages are read in the repository too, so their links may lead out of docs/: say what they are on the site.
 
@@ -293,12 +307,14 @@ def setup(app: Sphinx) -> None:
     """Put the above together."""
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", list_notebooks)
+    app.connect("source-read", link_live_page)
     app.connect("build-finished", write_downloads)
     app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
     app.connect("html-page-context", say_language)
     app.connect("html-page-context", link_to_twin)
     app.connect("html-page-context", offer_downloads)
     app.connect("html-page-context", link_back_by_documented_name)
+    app.connect("build-finished", write_live_page)
     app.add_transform(LinksOutside)
     app.add_transform(PicturesSayWhatTheyShow)
     app.add_search_language(EnglishAndChinese)

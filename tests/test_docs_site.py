@@ -409,6 +409,12 @@ def test_each_notebook_can_be_downloaded_and_all_of_them_with_what_they_import(s
     assert found == {path.relative_to(folder).as_posix(): path.read_bytes() for path in needed}
 
 
+def test_the_first_page_opens_the_live_page_which_lies_beside_it(site):
+    for page in ("index", "index.zh"):
+        assert "_static/live.html" in Page(site / f"{page}.html").links
+    assert 8_000_000 < (site / "_static" / "live.html").stat().st_size < 12_000_000
+
+
 def test_every_picture_of_the_site_is_told_in_words_and_has_two_pixels_for_one_of_the_page(site):
     for path in site.rglob("*.html"):
         for picture in Page(path).pictures:
