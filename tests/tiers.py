@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-EXAMPLES = {"few": 2, "quick": 8, "exhaustive": 60}
+EXAMPLES = {"few": 2, "quick": 8, "exhaustive": 40}
 
 
 def examples(number: int, quick: int | None = None) -> settings:
