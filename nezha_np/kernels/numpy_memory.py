@@ -17,8 +17,9 @@ LARGEST = 2**25 - 2**16  # bytes; the library does not learn from a block of mor
 def keep_freed_memory() -> None:
     """Free one large block, which was never written to and so never took memory.
 
-    From then on up to twice as much stays with the process when it is freed. Who has set the library's limits (the
-    environment variable MALLOC_MMAP_THRESHOLD_) keeps them: then it learns nothing. Other C libraries do not either.
+    From then on up to twice as much stays with the process when it is freed. Where the library's limits are set, by the
+    environment variables MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_, it learns nothing: Dask sets the latter for
+    its workers. Other C libraries do not learn either.
 
     Examples
     --------

@@ -127,7 +127,8 @@ def load(
     files = list_files(path)
     folder = files[0].parent
     config = read_config_beside(files[0])
-    loaded = [MappedFile(file, file.stat()) for file in files]  # before they are read: a later change is seen
+    # Before they are read, so that a later change is seen; absolute, for the working folder may change.
+    loaded = {file: MappedFile(file.absolute(), file.stat()) for file in files}
     headers, _ = without_outer_prefix(read_headers(files))
     raw_names = [raw for header in headers.values() for raw in header]
     if message := wrong_family(raw_names, config):
@@ -146,8 +147,8 @@ def load(
         file: map_tensors(file, {key: entry for key, (at, _, entry) in floats.items() if at == file}, mapped=bool(mmap))
         for file in files
     }
-    for watched in loaded:
-        remember(watched, mapped[watched.path].values())
+    for file, watched in loaded.items():
+        remember(watched, mapped[file].values())
     tensors = {key: _converted(mapped[file][key], name) for key, (file, _, _) in floats.items()}
     try:
         weights = Weights(tensors, config, source=folder if path is None or Path(path).is_file() else Path(path))

@@ -2,7 +2,7 @@
 
 A mapped file is read whenever its tensors are used. If another program writes into it, the tensors are other numbers;
 if it is cut short, the system ends the process that reads what is gone. So each pass first compares the size of the
-file, and the time of its last change, with what they were at `load`, which takes about a microsecond. A file that was
+file, and the time of its last change, with what they were at `load`, which takes some microseconds. A file that was
 replaced or removed is another one, or none: the mapping keeps the old one, and nothing is wrong.
 """
 
