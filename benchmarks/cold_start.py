@@ -19,13 +19,9 @@ from typing import Any
 from contest import add_threads_option
 from installed import installed_sizes, our_requirements
 from machine import Target, add_json_option, report, table
-from processes import run_python
+from processes import run_python, save_random_nezha
 
 BASE_LAYERS = 12
-PREPARE = """
-import sys, nezha_np as nz
-nz.init(nz.NezhaConfig(num_hidden_layers=int(sys.argv[2]))).save(sys.argv[1])
-"""
 STARTS = {
     "reference": """
 import sys, torch, transformers
@@ -76,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        run_python(PREPARE, [folder, str(options.layers)], options.threads)
+        save_random_nezha(folder, options.threads, num_hidden_layers=options.layers)
         result = measure(folder, options.repeats, options.threads)
     packages = {
         "nezha_np": installed_sizes(our_requirements()),

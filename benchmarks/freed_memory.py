@@ -16,7 +16,7 @@ from typing import Any
 
 from contest import add_threads_option
 from machine import add_json_option, report, table
-from processes import run_python
+from processes import run_python, save_random_nezha
 
 SHAPES = (
     "shipped:1x32",
@@ -28,7 +28,6 @@ SHAPES = (
     "base:1x128",
     "base:8x128",
 )
-SAVE = "import sys, nezha_np as nz; nz.init(nz.NezhaConfig(vocab_size=1000)).save(sys.argv[1])"
 PASSES = """
 import resource, statistics, sys, time
 import numpy as np
@@ -79,7 +78,7 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
-        run_python(SAVE, [base], options.threads)
+        save_random_nezha(base, options.threads, vocab_size=1000)
         results = [measure(shape, base, options.rounds, options.threads) for shape in options.shapes]
     headings = ["model and shape", *WAYS, "kept / given back", "page faults, given back", "page faults, kept"]
     print(table(headings, [row(found) for found in results]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from contest import add_threads_option
 from machine import Target, add_json_option, report, table
-from processes import run_python
+from processes import run_python, save_random_nezha
 
 IMPORT, NUMPY = "import nezha_np", "import numpy"
 COMMAND = "nezha-np fill-mask, the whole process"
@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        run_python("import sys, nezha_np as nz; nz.init(nz.NezhaConfig()).save(sys.argv[1])", [folder], options.threads)
+        save_random_nezha(folder, options.threads)
         size = (Path(folder) / "model.safetensors").stat().st_size / 1e6
         results = measure(folder, options.repeats, options.threads)
     print(f"base size, float32, {size:.0f} MB, median of {options.repeats}, each a process of its own\n")

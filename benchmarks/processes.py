@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -48,6 +49,12 @@ def run_python(code: str, arguments: list[str], threads: int, options: Sequence[
         if process.returncode:
             raise SystemExit(f"a process ended with {process.returncode}:\n{errors.decode(errors='replace')}")
         return Finished(output.read(), seconds, usage.ru_maxrss * 1024 / 1e6)
+
+
+def save_random_nezha(folder: str, threads: int, **config: int) -> None:
+    """Draw a NEZHA and save it, in a process of its own: this one stays small, and frees no large blocks."""
+    code = "import json, sys, nezha_np as nz; nz.init(nz.NezhaConfig(**json.loads(sys.argv[2]))).save(sys.argv[1])"
+    run_python(code, [folder, json.dumps(config)], threads)
 
 
 def memory_mb() -> float:

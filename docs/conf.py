@@ -99,10 +99,15 @@ def list_notebooks(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
 
 
-def write_downloads(app: Sphinx, error: Exception | None) -> None:
-    """Put the notebooks beside the site, each alone and all with what they import, to be run anywhere."""
+def write_beside_pages(app: Sphinx, error: Exception | None) -> None:
+    """Put beside the site what is made with it and not kept: the live page, of 11 MB, and the notebooks.
+
+    Each of these lies there alone, and all with what they import, to be run anywhere.
+    """
     if error is not None or app.builder.format != "html":
         return
+    live = nz.explain("这家酒店的房间很[MASK]净，早餐也好吃。", live=True)
+    (Path(app.outdir) / "_static" / "live.html").write_bytes(live.encode())
     folder = Path(app.outdir) / DOWNLOADS
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -127,13 +132,6 @@ def offer_downloads(app: Sphinx, pagename: str, templatename: str, context: dict
         return
     link = f'<p><a href="{context["pathto"](f"{DOWNLOADS}/{file}", 1)}" download>{words}</a></p>'
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
-
-
-def write_live_page(app: Sphinx, exception: Exception | None) -> None:
-    """Put the live page beside the site's own files: it has 11 MB, so it is made with the site and not kept."""
-    if exception is None and app.builder.name == "html":
-        page = nz.explain("这家酒店的房间很[MASK]净，早餐也好吃。", live=True)
-        (Path(app.outdir) / "_static" / "live.html").write_bytes(page.encode())
 
 
 def link_live_page(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -308,13 +306,12 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", list_notebooks)
     app.connect("source-read", link_live_page)
-    app.connect("build-finished", write_downloads)
+    app.connect("build-finished", write_beside_pages)
     app.connect("autodoc-process-docstring", literal_formulas, priority=400)  # before numpydoc
     app.connect("html-page-context", say_language)
     app.connect("html-page-context", link_to_twin)
     app.connect("html-page-context", offer_downloads)
     app.connect("html-page-context", link_back_by_documented_name)
-    app.connect("build-finished", write_live_page)
     app.add_transform(LinksOutside)
     app.add_transform(PicturesSayWhatTheyShow)
     app.add_search_language(EnglishAndChinese)

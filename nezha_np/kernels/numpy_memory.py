@@ -1,7 +1,7 @@
 """Memory that was freed stays with the process, so that the next block does not have to ask the system for it.
 
 The C library of Linux (glibc) asks the system for each block of more than 128 KB, and gives it back when it is freed.
-Each page of such a block is filled with zeros when it is first written to, about a microsecond for 4 KiB: kernels that
+Each page of such a block is filled with zeros when it is first written to, some microseconds for 4 KiB: kernels that
 make the same arrays in every layer would spend up to a quarter of a pass on it. The library keeps blocks of up to 32 MB
 as soon as one of that size has been freed (mallopt(3), M_MMAP_THRESHOLD). In a process that has drawn random weights
 this has happened, in one that maps a file it has not.
