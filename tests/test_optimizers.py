@@ -247,6 +247,21 @@ def test_the_norm_does_not_depend_on_the_order_of_the_names():
     assert global_norm(gradients) == global_norm(backwards)
 
 
+@pytest.mark.parametrize("seed", range(5))  # one sum may have the same last bit in both orders
+def test_the_norms_do_not_depend_on_the_layout_in_memory(seed):
+    generator = np.random.default_rng(seed)
+    shape = (300, 400)  # larger than a block, so the step's own arrays lie by rows, whatever layout it got
+    weights, gradients = ({"x": generator.normal(size=shape).astype("float32")} for _ in range(2))
+    by_columns = [{"x": np.asfortranarray(mapping["x"])} for mapping in (weights, gradients)]
+    assert global_norm(gradients) == global_norm(by_columns[1])
+    rows, _ = lamb.step(weights, gradients, lamb.init(weights), learning_rate=0.1)
+    columns, _ = lamb.step(*by_columns, lamb.init(by_columns[0]), learning_rate=0.1)
+    with nz.definitions():
+        defined, _ = lamb.step(*by_columns, lamb.init(by_columns[0]), learning_rate=0.1)
+    np.testing.assert_array_equal(columns["x"], rows["x"])
+    np.testing.assert_array_equal(defined["x"], rows["x"])
+
+
 def test_the_norm_of_float16_gradients_does_not_overflow():
     assert float(global_norm({"x": np.full(4, 60000.0, "float16")})) == pytest.approx(120000.0, rel=1e-3)
 

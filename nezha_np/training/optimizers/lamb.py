@@ -20,6 +20,7 @@ from typing import Any
 
 from nezha_np.arrays import Array, namespace
 from nezha_np.mechanism.layer import sweep
+from nezha_np.training.clipping import sum_of_squares
 from nezha_np.training.optimizers.moments import decays as decays_weight
 from nezha_np.training.optimizers.moments import step_tensors
 from nezha_np.training.optimizers.state import OptimizerState, zero_state
@@ -146,7 +147,7 @@ def trust_ratio(x: Array, u: Array, *, most: float | None = None) -> Array:
     2.5
     """
     xp = namespace(x)
-    length, step_length = xp.sqrt(xp.sum(x * x)), xp.sqrt(xp.sum(u * u))
+    length, step_length = xp.sqrt(sum_of_squares(x)), xp.sqrt(sum_of_squares(u))
     one = xp.ones_like(length)
     ratio = length / xp.where(step_length > 0, step_length, one)
     if most is not None:
