@@ -23,11 +23,16 @@ class Finished(NamedTuple):
     printed: str
     seconds: float
     peak_mb: float
+    errors: str  # what it wrote to stderr
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a new process: the number of threads of each library, and no access to a model hub."""
-    return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
+    """Return the environment of a new process: the number of threads of each library, and no access to a model hub.
+
+    Modules are compiled once and kept, as those of an installed package are, whatever this process was told.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"HF_HUB_OFFLINE": "1"}
 
 
 def run_python(code: str, arguments: list[str], threads: int, options: Sequence[str] = ()) -> Finished:
@@ -40,15 +45,15 @@ def run_python(code: str, arguments: list[str], threads: int, options: Sequence[
         start = time.perf_counter()
         command = [sys.executable, *options, "-c", code, *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment(threads))
-        errors = process.stderr.read()  # until the process ends
+        errors = process.stderr.read().decode(errors="replace")  # until the process ends
         process.stderr.close()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)  # so that nothing waits for the process again
         output.seek(0)
         if process.returncode:
-            raise SystemExit(f"a process ended with {process.returncode}:\n{errors.decode(errors='replace')}")
-        return Finished(output.read(), seconds, usage.ru_maxrss * 1024 / 1e6)
+            raise SystemExit(f"a process ended with {process.returncode}:\n{errors}")
+        return Finished(output.read(), seconds, usage.ru_maxrss * 1024 / 1e6, errors)
 
 
 def save_random_nezha(folder: str, threads: int, **config: int) -> None:
