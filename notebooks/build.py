@@ -37,6 +37,7 @@ FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "source"
 DETAILS = re.compile(r"^<details>.*?^</details>\n", flags=re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n.*?^```\n(?:\n```text\n.*?^```\n)?", flags=re.MULTILINE | re.DOTALL)
+HINT = "<details><summary>Hint</summary>"
 CODE = "<!-- code -->\n"  # in a Chinese source, in place of a block of code and of what it prints
 ANSWER = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", flags=re.MULTILINE | re.DOTALL)
 METADATA = {
@@ -75,9 +76,14 @@ def notebook_of(source: Path) -> Path:
 
 
 def answers_of(text: str) -> list[Answer]:
-    """List the answers of a source; each Python block inside <details> must be followed by what it prints."""
+    """List the answers of a source; each Python block inside <details> must be followed by what it prints.
+
+    A hint is folded too, and has no code.
+    """
     found = []
     for details in DETAILS.findall(text):
+        if details.startswith(HINT):
+            continue
         answers = ANSWER.findall(details)
         if not answers or len(answers) != details.count("```python\n"):
             raise ValueError(f"expected a text block after each Python block of an answer, got {details}")

@@ -272,4 +272,40 @@ EXERCISES = {
         "the name of the first array that differs · 第一个有差别的数组的名称",
         "encoder.layer.0.attention.self.probs",
     ),
+    "11.1": Exercise(
+        "by how much the rate falls in one step, as a part of what it was · 一步之内学习率下降了几分之几",
+        0.1,
+        (
+            (0.9, "that is the rate after the jump · 这是跳变之后的学习率"),
+            (0.0, "the division is what avoids the jump: leave it out · 正是那个除法避免了跳变：不要做除法"),
+        ),
+    ),
+    "11.2": Exercise(
+        "two parts: with whole words, with single tokens · 两个比例：整词遮盖时，单个词元遮盖时",
+        lambda shares: shares[0] == 0 and 0.8 < shares[1] < 0.9 and len(shares) == 2,
+    ),
+    "11.3": Exercise(
+        "three factors: of LAMB, of AdamW, of plain descent · 三个倍数：LAMB、AdamW、普通梯度下降",
+        [1, 1, 1000],
+        (([1000, 1000, 1000], "the first two divide by the root of the mean square · 前两者都除以均方根"),),
+    ),
+    "12.1": Exercise(
+        "three numbers: the lowest accuracy, the highest, how many reviews · 三个数：最低、最高的准确率，需要的评论数",
+        [0.878787, 0.921213, 3600],
+        (
+            ([0.889393, 0.910607, 900], "take two standard errors to each side · 两侧都要取两个标准误差"),
+            ([0.878787, 0.921213, 900], "take two standard errors to each side · 两侧都要取两个标准误差"),
+        ),
+        within=1e-3,
+    ),
+    "12.2": Exercise(
+        "two numbers: F1 of the names, accuracy of the tags · 两个数：名称的 F1，标记的准确率",
+        [0.5, 0.875],
+        (([1.0, 0.875], "half a name is a wrong name · 半个名称就是一个错误的名称"),),
+    ),
+    "12.3": Exercise(
+        "for 4 and for 100 characters the score without and with the division · 4 个字和 100 个字，除与不除的分数",
+        [[0.4, 0.2], [10.0, 1.0]],
+        (([[0.4, 0.1], [10.0, 0.1]], "the length of a row of n ones is √n · 由 n 个 1 组成的一行，长度是 √n"),),
+    ),
 }

@@ -109,10 +109,11 @@ def test_a_notebook_as_committed_has_every_picture_and_is_small(source):
 
 
 @each_source
-def test_a_notebook_ends_with_three_exercises_and_their_folded_answers(source):
+def test_a_notebook_ends_with_three_exercises_and_their_folded_hints_and_answers(source):
     before, exercises = text_of(source).split("\n## Exercises\n")
     assert re.findall(r"^\*\*(\d)\.\*\* ", exercises, flags=re.MULTILINE) == ["1", "2", "3"]
-    assert "<details>" not in before and len(build.DETAILS.findall(exercises)) == 3
+    folded = build.DETAILS.findall(exercises)
+    assert "<details>" not in before and [details.startswith(build.HINT) for details in folded] == 3 * [True, False]
     assert len(build.answers_of(text_of(source))) == 3
 
 
