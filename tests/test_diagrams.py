@@ -41,3 +41,26 @@ def test_every_arrow_and_every_link_of_a_diagram_has_an_end(tool):
         links = re.findall(r'href="\.\./api/(\w+)\.html#([\w.]+)"', text)
         assert links and all((ROOT / "docs" / "api" / f"{page}.md").exists() for page, _ in links)
         assert all(anchor.rpartition(".")[0] in modules for _, anchor in links)
+
+
+@pytest.mark.parametrize("page", ["how_nezha_works", "how_nezha_works.zh"])
+def test_every_formula_of_the_explanation_has_a_picture_before_the_next_heading(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for section in re.split(r"^#+ ", text, flags=re.MULTILINE):
+        *_, after = re.split(r"^\$\$.*?\$\$$", section, flags=re.MULTILINE | re.DOTALL)
+        assert after == section or re.search(r"^!\[", after, flags=re.MULTILINE), section
+
+
+def test_every_picture_of_a_formula_is_shown_and_follows_the_readers_light_or_dark_style(monkeypatch):
+    pytest.importorskip("matplotlib", reason='the tool needs it: pip install ".[notebooks]"')
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import make_formula_pictures as tool
+
+    shown = (ROOT / "docs" / "how_nezha_works.md").read_text(encoding="utf-8")
+    assert {path.stem for path in tool.FOLDER.glob("*")} == set(tool.PICTURES)
+    for name in tool.PICTURES:
+        svg = (tool.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+        assert f"](_static/formulas/{name}.svg)" in shown and len(svg) < 50_000
+        assert "prefers-color-scheme: dark" in svg and not any(
+            colour in svg for colour in (tool.PAPER, "#000000; fill")
+        )
