@@ -4,8 +4,8 @@ python benchmarks/loading.py [--repeats 7] [--json PATH]
 
 The last row of the first table is a whole process of `nezha-np fill-mask` with the shipped model, from the start of
 Python to its end; the rows before it are timed from within, without the start of Python. The second table divides
-``import nezha_np`` among those whose modules it runs, by ``python -X importtime``, which makes every import slower. This
-process stays small, because the peak memory that the system reports for a child is at least that of its parent.
+``import nezha_np`` among those whose modules it runs, by ``python -X importtime``, which makes every import slower.
+This process stays small, because the peak memory that the system reports for a child is at least that of its parent.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measure(folder: str, repeats: int, threads: int) -> list[dict[str, Any]]:
 
 
 def measure_imports(repeats: int, threads: int) -> dict[str, dict[str, float]]:
-    """Return the milliseconds and the number of the modules of `import nezha_np`, by the package that they belong to."""
+    """Return how many modules `import nezha_np` runs and their milliseconds, by the package that they belong to."""
     runs = []
     for _ in range(repeats):
         modules, milliseconds = Counter(), Counter()
