@@ -293,10 +293,12 @@ class Doctor:
         possible = [
             mistake
             for mistake in self._of_this_family()
-            if not (mistake.of_rounding and search.before.most > largest(size) / 4.0)  # and those of rounding take long
+            if not (mistake.of_rounding and search.before.most > largest(size) / 4.0)
         ]
         trials = [trial for trial in _trials(possible) if not layers.isdisjoint(trial[2])]
-        found = search.at_all_steps(trials, self.count)
+        found = search.at_all_steps([trial for trial in trials if not trial[0].of_rounding], self.count)
+        if not any(finding.unexplained == 0 for finding in found):  # arithmetic of few bits takes long to imitate
+            found += search.at_all_steps([trial for trial in trials if trial[0].of_rounding], self.count)
         if not any(finding.unexplained == 0 for finding in found):
             found += search.at_some_steps(self.count)
         fixed = [mistake for mistake in possible if not mistake.fits_any_numbers]

@@ -209,11 +209,19 @@ class Replay(Trace):
         change, before = self.changes[layer], len(self.changed)
         self.changed.append(name)  # what a changed composite calls is not what the right one called
         try:
-            return change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
+            result = change(Step(name, layer.definition, self.weights, self.inputs), *arguments, **options)
+            return self._in_the_dtype_of_the_pass(name, result) if self.by_kernels else result
         except CANNOT:
             del self.changed[before:]
             self.refused.append(name)
             return layer.definition(*arguments, **options)
+
+    def _in_the_dtype_of_the_pass(self, name: str, result: Any) -> Any:
+        """Round what a change computed in float64: with weights in float32 every step after it would take much longer."""
+        right = None if self.right is None else self.right.made.get(name)
+        if right is None or not is_array(result) or result.dtype != np.float64 or right.dtype != np.float32:
+            return result
+        return result.astype(np.float32)
 
     def _right_result(self, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if self.by_kernels and layer.gradient is not None:  # a primitive: of a composite each step is wanted
