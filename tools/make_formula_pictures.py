@@ -71,10 +71,15 @@ def new(columns: int = 1, *, high: float, rows: int = 1, **options: Any) -> tupl
 
 
 def heat(
-    axis: Any, array: np.ndarray, title: str, rows: list[str] | None = None, columns: list[str] | None = None
+    axis: Any,
+    array: np.ndarray,
+    title: str,
+    rows: list[str] | None = None,
+    columns: list[str] | None = None,
+    most: float | None = None,
 ) -> None:
-    """Draw an array: blue below 0, red above."""
-    most = np.abs(array).max()
+    """Draw an array: blue below 0, red above, up to `most`."""
+    most = most or np.abs(array).max()
     axis.imshow(array, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
     axis.set_title(title)
     axis.set_xticks(range(len(columns or ())), columns or [], rotation=90)
@@ -109,11 +114,11 @@ def embeddings() -> Any:
     figure, axes = new(high=5.2, rows=3)
     for axis, title, array in zip(
         axes,
-        ("W: a row for each token", "S: one row for all tokens of the first text", "x = LayerNorm(W + S)"),
+        ("W: a row for each token", "S: one row for all of the first text", "x = LayerNorm(W + S)"),
         (trace["embeddings.word_embeddings"][0], types, trace["embeddings"][0]),
         strict=True,
     ):
-        heat(axis, array[:, :32], title, TOKENS)
+        heat(axis, array[:, :32], f"{title} (deviation {array.std():.2f})", TOKENS)
     axes[-1].set_xlabel("32 of 256 features")
     return figure
 
@@ -157,10 +162,13 @@ def scores() -> Any:
     """The content part, the position part, and their sum."""
     _, trace = trace_of()
     parts = [trace[f"{LAYER}{kind}_scores"][0, HEAD] / np.sqrt(32) for kind in ("content", "position")]
-    figure, axes = new(3, high=2.3)
-    for axis, title, array in zip(axes, ("q · k / √D", "q · t / √D", "their sum"), (*parts, sum(parts)), strict=True):
-        heat(axis, array - array.mean(axis=-1, keepdims=True), title, TOKENS if axis is axes[0] else None, TOKENS)
+    shown = [array - array.mean(axis=-1, keepdims=True) for array in (*parts, sum(parts))]
+    most = max(np.abs(array).max() for array in shown)  # one scale for all three
+    figure, axes = new(3, high=2.5)
+    for axis, title, array in zip(axes, ("q · k / √D", "q · t / √D", "their sum"), shown, strict=True):
+        heat(axis, array, title, TOKENS if axis is axes[0] else None, TOKENS, most)
     axes[0].set_ylabel("query")
+    figure.suptitle(f"head {HEAD} of the third layer, each row less its mean", fontsize=9)
     return figure
 
 
