@@ -88,7 +88,7 @@ def _kernels_for(array: Any) -> Mapping[Layer, Kernel]:
     _over_dy.setdefault(type(array), getattr(kernels, "OVER_DY", frozenset()))
     _whole_passes.setdefault(type(array), getattr(kernels, "WHOLE_PASS", nullcontext))
     _sweeps.setdefault(type(array), getattr(kernels, "SWEEP", _sweep_at_once))
-    _side_by_side.setdefault(type(array), getattr(kernels, "SIDE_BY_SIDE", _one_by_one))
+    _side_by_side.setdefault(type(array), getattr(kernels, "SIDE_BY_SIDE", one_by_one))
     return _kernels.setdefault(type(array), getattr(kernels, "KERNELS", {}))
 
 
@@ -241,7 +241,14 @@ def sweep(
     return _sweeps[kind](function, *arrays, out=out)
 
 
-def _one_by_one(passes: Sequence[Callable[[], R]]) -> Iterator[R]:
+def one_by_one(passes: Sequence[Callable[[], R]]) -> Iterator[R]:
+    """Run passes one after the other, each when its result is asked for.
+
+    Examples
+    --------
+    >>> list(one_by_one([lambda: "one", lambda: "two"]))
+    ['one', 'two']
+    """
     return (run() for run in passes)
 
 
@@ -270,7 +277,7 @@ def side_by_side(weights: Any, passes: Sequence[Callable[[], R]]) -> Iterator[R]
     ['one', 'two']
     """
     if active_recorder() is not None:
-        return _one_by_one(passes)
+        return one_by_one(passes)
     if type(weights) not in _side_by_side:
         _kernels_for(weights)
     return _side_by_side[type(weights)](passes)

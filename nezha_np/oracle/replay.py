@@ -217,7 +217,7 @@ class Replay(Trace):
             return layer.definition(*arguments, **options)
 
     def _in_the_dtype_of_the_pass(self, name: str, result: Any) -> Any:
-        """Round what a change computed in float64: with weights in float32 every step after it would take much longer."""
+        """Round what a change computed in float64: with float32 weights every step after it would take much longer."""
         right = None if self.right is None else self.right.made.get(name)
         if right is None or not is_array(result) or result.dtype != np.float64 or right.dtype != np.float32:
             return result

@@ -18,7 +18,7 @@ import numpy as np
 
 from nezha_np.layers.dropout import unchanged
 from nezha_np.layers.masks import additive_mask, as_constant
-from nezha_np.mechanism.layer import side_by_side
+from nezha_np.mechanism.layer import one_by_one, side_by_side
 from nezha_np.oracle.closeness import Apart, alike, apart, is_rounding, root_mean_square
 from nezha_np.oracle.diagnosis import Finding
 from nezha_np.oracle.differences import magnitude
@@ -117,7 +117,7 @@ class Search:
         """Try each mistake at all its steps since their last arrays."""
         passes = [functools.partial(self._at_all_steps, trial) for trial in trials]
         large = self.quick is not None and self.doctor.bundle.config.hidden_size >= WIDE
-        tries = side_by_side(self.right, passes) if large else (run() for run in passes)
+        tries = side_by_side(self.right, passes) if large else one_by_one(passes)
         found: list[Finding] = []
         for _, (tried, findings) in zip(count.each(trials), tries, strict=True):
             self.tried += tried

@@ -19,7 +19,7 @@ from nezha_np.checks import check_integer
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.layers.losses import IGNORE_INDEX
-from nezha_np.mechanism.layer import side_by_side
+from nezha_np.mechanism.layer import one_by_one, side_by_side
 from nezha_np.text.encode import check_text, encode
 from nezha_np.text.truncation import Strategy
 from nezha_np.weights.weights import Weights
@@ -288,7 +288,7 @@ def side_by_side_if_small(weights: Weights, tokens: int, passes: Sequence[Callab
     config = weights.config
     # An activation that a user brings may not expect to be called from several threads.
     if tokens * config.hidden_size > SMALL_PASS or callable(config.hidden_act):
-        return (run() for run in passes)
+        return one_by_one(passes)
     return side_by_side(weights.word_embeddings, passes)
 
 
