@@ -244,6 +244,16 @@ def sweep(
 def one_by_one(passes: Sequence[Callable[[], R]]) -> Iterator[R]:
     """Run passes one after the other, each when its result is asked for.
 
+    Parameters
+    ----------
+    passes : sequence of callable
+        What is run; each with its inputs bound.
+
+    Yields
+    ------
+    object
+        What each pass returns, in order.
+
     Examples
     --------
     >>> list(one_by_one([lambda: "one", lambda: "two"]))
