@@ -62,7 +62,8 @@ def root_mean_square(values: np.ndarray) -> float:
     most = float(np.abs(values).max())
     if most == 0.0 or not np.isfinite(most):
         return most
-    return most * float(np.sqrt(np.mean((values / most) ** 2)))
+    scaled = np.ravel(values) / most
+    return most * float(np.sqrt(scaled @ scaled / scaled.size))
 
 
 def is_rounding(left: Apart, before: Apart, noise: float) -> bool:

@@ -108,6 +108,13 @@ class GradientDoctor:
         self.made = self.recorder.walk(self.loss)
         self.allowed, self.noise = allowed_of_gradients(bundle, weights, inputs, dtype, self.made, theirs)
         self.wrong = [name for name in self.made if name in theirs and not self.agrees(name, self.made)]
+        self._before: dict[str, Apart] = {}
+
+    def before(self, name: str) -> Apart:
+        """How far theirs is from the right gradient; every trial of a step is compared with it."""
+        if name not in self._before:
+            self._before[name] = apart(name, self.made[name], self.theirs[name])
+        return self._before[name]
 
     def agrees(self, name: str, made: Mapping[str, np.ndarray]) -> bool:
         """Whether theirs is what was made, as far as rounding goes: larger gradients have larger roundings."""
@@ -138,7 +145,7 @@ class GradientDoctor:
 
     def explains(self, name: str, trial: np.ndarray | None, margin: float = 1.0) -> Apart | None:
         """What a trial leaves of a difference, where rounding explains it."""
-        before, left = (apart(name, array, self.theirs[name]) for array in (self.made[name], trial))
+        before, left = self.before(name), apart(name, trial, self.theirs[name])
         if trial is None or not left.most < before.most / 2.0:
             return None
         grown = self.grown(name, trial)
@@ -148,7 +155,7 @@ class GradientDoctor:
 
     def rounded_so(self, name: str, trial: np.ndarray | None) -> Apart | None:
         """What a trial of a rounding leaves, where it is theirs: a few numbers may have been rounded the other way."""
-        before, left = (apart(name, array, self.theirs[name]) for array in (self.made[name], trial))
+        before, left = self.before(name), apart(name, trial, self.theirs[name])
         return left if left.typical < before.typical / OF_ROUNDING and left.most <= before.most else None
 
     def judged(
@@ -193,7 +200,7 @@ class GradientDoctor:
         """Say that a mistake makes their numbers, unless it leaves more than half of what is wrong."""
         if 2 * unexplained > len(self.wrong):
             return None
-        before = apart(step, self.made[step], self.theirs[step])
+        before = self.before(step)
         falls = (before.typical, left.typical) if mistake.of_rounding else (before.most, left.most)
         return Finding(mistake.name, mistake.sentence, way, only, *falls, unexplained)
 
