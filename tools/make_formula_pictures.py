@@ -354,7 +354,7 @@ def trust_ratios() -> Any:
     for name, g in gradients.items():
         x = weights[name]
         kind = "matrices" if x.ndim == 2 else "norms" if "LayerNorm.weight" in name else "biases"
-        ratios[kind].append(float(trust_ratio(x, g / (np.abs(g) + 1e-6) + 0.01 * x)))
+        ratios[kind].append(float(trust_ratio(x, g / np.sqrt(g * g + 1e-6) + 0.01 * x)))
     figure, axis = new(high=2.4)
     for place, (values, marker, colour) in enumerate(zip(ratios.values(), "osd", LINES, strict=True)):
         axis.plot(
@@ -366,7 +366,7 @@ def trust_ratios() -> Any:
         )
     axis.axhline(10, color=INK, linestyle="--", linewidth=1)
     axis.annotate("the authors' code cuts here, at 10", (-0.4, 10), xytext=(0, 4), textcoords="offset points")
-    axis.set(yscale="log", ylabel="ρ", ylim=(1e-3, 40), xlim=(-0.5, 2.5))
+    axis.set(yscale="log", ylabel="ρ", ylim=(1e-2, 300), xlim=(-0.5, 2.5))
     axis.set_xticks(range(3), ratios)
     return figure
 
