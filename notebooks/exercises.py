@@ -128,7 +128,8 @@ EXERCISES = {
     ),
     "01b.1": Exercise(
         "four pieces, in the order in which they are made · 四个片段，按造出的次序",
-        lambda pieces: list(pieces) in (["##st", "##est", "lo", "low"], ["##es", "##est", "lo", "low"]),
+        # Of two pairs with the same count either may be merged first, twice.
+        lambda pieces: list(pieces) in [[a, "##est", b, "low"] for a in ("##st", "##es") for b in ("lo", "##ow")],
     ),
     "01b.2": Exercise(
         "a word, and a set of pieces that can write it in fewer · 一个词，和一个能用更少片段写出它的集合",
@@ -168,7 +169,10 @@ EXERCISES = {
     "03.2": Exercise(
         "the two heads that 干 needs, a list · “干”所需要的两个头，一个列表",
         [3, 7],
-        (([0, 4], "these look to the left; 净 is on the right of the gap · 它们看左边；“净”在空缺的右边"),),
+        (
+            ([0, 4], "these look to the left; 净 is on the right of the gap · 它们看左边；“净”在空缺的右边"),
+            ([7, 3], "the smaller number first · 小的在前"),
+        ),
     ),
     "03.3": Exercise(DIFFERENCE, rounding_alone),
     "04.1": Exercise("the largest difference, a number · 最大差值，一个数", 4.73e-4, within=0.02),

@@ -1,6 +1,6 @@
 """The loss scale of mixed precision (Micikevicius et al. 2018, section 3.2; NEZHA, section 2.4).
 
-In float16 a gradient below 6e-8 is 0, and most gradients of a large model are near that. So the loss is multiplied by a
+In float16 a gradient below 3e-8 is 0, and most gradients of a large model are near that. So the loss is multiplied by a
 scale s before the walk back, which multiplies every gradient by s, and the gradients are divided by s in float32. The
 larger s, the fewer gradients vanish; where s is too large they overflow, and that is seen: a gradient is not finite.
 
