@@ -45,7 +45,7 @@ const found = JSON.parse(lengths).map((length) => {
 console.log(JSON.stringify(found));
 """
 NUMPY = """
-import json, statistics, sys, time
+import json, sys, time
 import nezha_np as nz
 weights, found = nz.load(), []
 for length in json.loads(sys.argv[1]):

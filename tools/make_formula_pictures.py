@@ -323,18 +323,18 @@ def moments() -> Any:
     return figure
 
 
-def _first_step() -> tuple[nz.Weights, dict[str, np.ndarray]]:
-    """Return the shipped model, and its gradients for one guess."""
+def gradients_of_a_guess(right: str, *, intermediates: bool = False) -> tuple[nz.Weights, dict[str, np.ndarray]]:
+    """Return the shipped model, and its gradients where one character is to be guessed."""
     weights, tok = nz.load(dtype="float64"), nz.load_tokenizer()
     ids = nz.encode(tok, ["房间很[MASK]净。"])["input_ids"]
-    labels = np.where(ids == tok.token_to_id("[MASK]"), tok.token_to_id("安"), -100)
-    _, gradients = nz.value_and_grad(nz.masked_lm)(weights, ids, labels=labels)
+    labels = np.where(ids == tok.token_to_id("[MASK]"), tok.token_to_id(right), -100)
+    _, gradients = nz.value_and_grad(nz.masked_lm, intermediates=intermediates)(weights, ids, labels=labels)
     return weights, {name: np.asarray(gradient) for name, gradient in gradients.items()}
 
 
 def step_lengths() -> Any:
     """How far each matrix moves, as a part of its length, with AdamW and with LAMB."""
-    weights, gradients = _first_step()
+    weights, gradients = gradients_of_a_guess("安")
     names = [name for name in gradients if weights[name].ndim == 2 and "token_type" not in name]
     figure, axis = new(high=2.6)
     for title, optimizer, marker, colour in (("AdamW", adamw, "x", TWO), ("LAMB", lamb, "o", ONE)):
@@ -349,7 +349,7 @@ def step_lengths() -> Any:
 
 def trust_ratios() -> Any:
     """ρ of each tensor; the authors' code bounds it."""
-    weights, gradients = _first_step()
+    weights, gradients = gradients_of_a_guess("安")
     ratios = {"matrices": [], "norms": [], "biases": []}
     for name, g in gradients.items():
         x = weights[name]
@@ -392,10 +392,7 @@ def learning_rate() -> Any:
 
 def loss_scale() -> Any:
     """Gradients that float16 loses, and the same times a scale."""
-    weights, tok = nz.load(dtype="float64"), nz.load_tokenizer()
-    ids = nz.encode(tok, ["房间很[MASK]净。"])["input_ids"]
-    labels = np.where(ids == tok.token_to_id("[MASK]"), tok.token_to_id("干"), -100)
-    _, gradients = nz.value_and_grad(nz.masked_lm, intermediates=True)(weights, ids, labels=labels)
+    _, gradients = gradients_of_a_guess("干", intermediates=True)
     sizes = np.abs(np.concatenate([np.ravel(g) for name, g in gradients.items() if name.startswith("encoder.")]))
     sizes = np.log2(sizes[sizes > 1e-14])
     figure, axis = new(high=2.5)
