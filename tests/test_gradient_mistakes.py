@@ -5,9 +5,11 @@ import functools
 import numpy as np
 import pytest
 from test_doctor import planted_ways
+from test_kernels import threads_of_blas
 
 import nezha_np as nz
 from nezha_np.layers.linear import linear
+from nezha_np.oracle import search
 from nezha_np.oracle.mistakes import GRADIENT_MISTAKES
 from nezha_np.oracle.mistakes.gradient_uses import OF_USES, Use, changes_of
 from nezha_np.oracle.replay import replay_gradients
@@ -145,6 +147,16 @@ def test_a_planted_mistake_of_walking_back_is_named(bundles, mistake, way, dtype
         assert any(way in (one.way, *one.or_else) for one in found), str(diagnosis)
         named += 1
     assert named or dtype == "float16"
+
+
+def test_trials_that_run_side_by_side_find_what_they_find_one_by_one(bundles, monkeypatch):
+    mistake = next(mistake for mistake in GRADIENT_MISTAKES if mistake.name == "gradient of tanh GELU")
+    theirs = of_weights(plant(bundles[0], next(iter(mistake.ways.values())), ARITHMETICS["float32"]))
+    one_by_one = nz.oracle.diagnose(bundles[0], theirs)
+    monkeypatch.setattr(search, "WIDE", 1)
+    with threads_of_blas(3):
+        assert str(nz.oracle.diagnose(bundles[0], theirs)) == str(one_by_one)
+    assert mistake.name in one_by_one.names
 
 
 @pytest.mark.one_in(3)

@@ -88,6 +88,8 @@ def small_blocks(draw):
         ROWS=draw(st.integers(1, 6)),
         NUMBERS=draw(st.integers(1, 40)),
         PRODUCTS=draw(st.integers(1, 200)),
+        TURNED=draw(st.integers(0, 20)),
+        TURNED_NUMBERS=draw(st.integers(1, 40)),
     )
 
 

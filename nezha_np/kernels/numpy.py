@@ -229,7 +229,7 @@ def run_all(passes: Sequence[Callable[[], Result]]) -> list[Result]:
 
 keep_freed_memory()  # once, before the first pass
 
-AHEAD = 4  # passes for each thread, whose results wait for their turn
+AHEAD = 16  # passes for each thread, whose results wait for their turn
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 KERNELS: dict[Layer, Kernel] = {
     linear: (either(linear_kernel, numpy_half.linear_kernel), (*FLOATS, HALF)),

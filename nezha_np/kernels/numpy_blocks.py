@@ -25,6 +25,8 @@ TOKENS = 256  # the fewest tokens that a thread is started for
 NUMBERS = 131072  # the fewest numbers of a sweep that a thread is started for
 PRODUCTS = 2**25  # the fewest multiplications of a matrix product that a thread is started for
 FEW = 128  # the most rows that are kept feature by feature
+TURNED = 64  # the most rows of a product that is made column by column, and turned: for more, turning takes too long
+TURNED_NUMBERS = 2**19  # numbers of a product that are turned at once, out of cache
 
 
 def by_feature(x: np.ndarray) -> bool:
@@ -215,5 +217,32 @@ def multiply_part(a: np.ndarray, b: np.ndarray, out: np.ndarray, part: int, part
         np.matmul(a[own], b, out=out[own])
         return own, slice(None)
     own = part_of(columns, part, parts)
-    np.matmul(a, b[:, own], out=out[:, own])
+    if 1 < rows <= TURNED and not by_feature(out):
+        multiply_few(a, b[:, own], out[:, own])
+    else:
+        np.matmul(a, b[:, own], out=out[:, own])
     return slice(None), own
+
+
+def multiply_few(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Multiply a matrix of few rows: BLAS is a quarter faster at (a b)ᵀ = bᵀ aᵀ, which is then turned in cache.
+
+    Parameters
+    ----------
+    a, b : (rows, inner) and (inner, columns) array
+        The matrices.
+    out : (rows, columns) array
+        Gets the product.
+
+    Examples
+    --------
+    >>> out = np.zeros((2, 1))
+    >>> multiply_few(np.ones((2, 3)), np.ones((3, 1)), out)
+    >>> out.tolist()
+    [[3.0], [3.0]]
+    """
+    rows, columns = out.shape
+    step = max(1, TURNED_NUMBERS // rows)
+    for start in range(0, columns, step):
+        own = slice(start, start + step)
+        out[:, own] = (b[:, own].T @ a.T).T

@@ -9,6 +9,7 @@ does, the numbers themselves are asked: multiples, parts, other places, one use 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ from nezha_np.oracle.mistakes.gradient_uses import OF_USES, Use, changes_of, in_
 from nezha_np.oracle.progress import Count
 from nezha_np.oracle.replay import Changes, replay_gradients, tape_gradients
 from nezha_np.oracle.rounding import ARITHMETICS, inputs_in, weights_in
-from nezha_np.oracle.search import LAYER, OF_ROUNDING
+from nezha_np.oracle.search import LAYER, OF_ROUNDING, as_many_at_once
 from nezha_np.oracle.tolerances import MARGIN
 from nezha_np.weights.weights import Weights
 
@@ -216,13 +217,16 @@ class GradientDoctor:
             for way, changes in mistake.ways.items()
             if not layers.isdisjoint(changes)
         ]
-        return [finding for trial in self.count.each(trials) for finding in self._tried(parts, *trial)]
+        passes = [functools.partial(self._tried, parts, *trial) for trial in trials]
+        tries = as_many_at_once(self.bundle.config, passes)
+        return [finding for _, found in zip(self.count.each(trials), tries, strict=True) for finding in found]
 
-    def _tried(self, parts: GradientParts, mistake: Mistake, way: str, changes: Changes) -> Iterator[Finding]:
+    def _tried(self, parts: GradientParts, mistake: Mistake, way: str, changes: Changes) -> list[Finding]:
         """Try a mistake at all its steps; where that is not it, at the same step of every layer, and at one alone."""
         step = parts.step
         sites = [site for site in self.suspects(parts) if parts.sites[site] in changes]
         explained: dict[str | None, Apart | None] = {None: self._trial(parts, mistake, changes, None)}
+        findings = []
         for only in (None, *places(sites, self.bundle.config.num_hidden_layers)):
             if only is not None:
                 explained[only] = explained[None] if len(sites) == 1 else self._trial(parts, mistake, changes, only)
@@ -231,9 +235,10 @@ class GradientDoctor:
                 continue
             found = self.judged(step, mistake, way, changes, only, left)
             if found is not None:
-                yield found
+                findings.append(found)
                 if found.unexplained == 0:
-                    return
+                    break
+        return findings
 
     def suspects(self, parts: GradientParts) -> list[str]:
         """List the calls at which a mistake of one call alone may be made: what comes after it in the walk is wrong."""
@@ -358,8 +363,9 @@ def allowed_of_gradients(
     typical = {name: value / (8.0 * MARGIN) for name, value in allowed.items()}
     rounded_weights, rounded_inputs = weights_in(weights, arithmetic), inputs_in(inputs, arithmetic)
     rounded_theirs = {name: array.astype(arithmetic.computed_in) for name, array in theirs.items()}
-    for nudge in NUDGES:
-        rounded = replay_gradients(bundle, rounded_weights, rounded_inputs, rounded_theirs, arithmetic, nudge=nudge)
+    of_port = bundle, rounded_weights, rounded_inputs, rounded_theirs, arithmetic
+    passes = [functools.partial(replay_gradients, *of_port, nudge=nudge) for nudge in NUDGES]
+    for rounded in as_many_at_once(bundle.config, passes):
         for name, array in made.items():
             rounding = apart(name, array, rounded[name])
             least = arithmetic.epsilon * largest(magnitude(name, array))

@@ -118,9 +118,8 @@ class GradientParts:
         return recorder.held[name] if name in recorder.held else recorder.arrays[name]
 
     def parts(self, changes: Changes | None = None, only: str | None = None) -> list[Part]:
-        """Make the gradient, part by part, with a mistake; see `GradientReplay.begin`."""
-        recorder, sums, found = self.recorder, dict(self._given), []
-        recorder.begin(changes, only)
+        """Make the gradient, part by part, with a mistake; see `GradientReplay.with_mistake`."""
+        recorder, sums, found = self.recorder.with_mistake(changes, only), dict(self._given), []
         with np.errstate(all="ignore"), definitions():
             for call in self._calls:
                 if (dy := sums.get(call.number)) is None:

@@ -8,7 +8,9 @@ one step alone, not by what came before it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
@@ -171,7 +173,7 @@ class Replay(Trace):
         if right is not None and not self._is_changed(name, layer) and right.was_called(name, arguments, options):
             return right.made[name]
         result = self._result(name, layer, arguments, options)
-        if right is not None and np.array_equal(result, right.made[name]):
+        if right is not None and same_numbers(result, right.made[name]):
             return right.made[name]  # a change that makes the same numbers: what follows is known too
         if self.arithmetic is None or layer is additive_mask or any(result is argument for argument in arguments):
             return result
@@ -262,6 +264,17 @@ class Replay(Trace):
         return step in sources or any(self.is_made_of(source, step) for source in sources if source not in self.theirs)
 
 
+def same_numbers(x: Any, y: Any) -> bool:
+    """Whether two arrays have the same numbers; most that differ do so in their first feature already.
+
+    Examples
+    --------
+    >>> same_numbers(np.ones((2, 3)), np.ones((2, 3))), same_numbers(np.ones((2, 3)), np.zeros((2, 3)))
+    (True, False)
+    """
+    return np.array_equal(x[..., :1], y[..., :1]) and np.array_equal(x, y)
+
+
 def replay(
     bundle: Bundle, weights: Weights, inputs: Mapping[str, Any], theirs: Mapping[str, np.ndarray], **options: Any
 ) -> Replay:
@@ -299,7 +312,14 @@ class GradientReplay(Rounded):
             int, tuple[Any, Any]
         ] = {}  # of a result, by its identity: its gradient, and what is made of it
         self.acted = False
-        self._names: dict[int, list[str]] = {}
+
+    @functools.cached_property
+    def _names(self) -> dict[int, list[str]]:
+        """The names of each array, by its identity; asked for once the pass is taped."""
+        names: dict[int, list[str]] = {}
+        for name, array in self.arrays.items():
+            names.setdefault(id(array), []).append(name)
+        return names
 
     def compute_gradient(
         self, dy: Any, result: Any, layer: Layer, arguments: tuple[Any, ...], options: dict[str, Any]
@@ -337,13 +357,12 @@ class GradientReplay(Rounded):
 
     def names_of(self, array: Any) -> list[str]:
         """List the names of an array."""
-        if not self._names:
-            for name, own in self.arrays.items():
-                self._names.setdefault(id(own), []).append(name)
         return self._names.get(id(array), [])
 
-    def begin(self, changes: Changes | None = None, only: str | None = None, right_at: Collection[str] = ()) -> None:
-        """Begin a walk with a mistake.
+    def with_mistake(
+        self, changes: Changes | None = None, only: str | None = None, right_at: Collection[str] = ()
+    ) -> GradientReplay:
+        """Return a recorder of the same tape that walks back once, with a mistake; several may walk at the same time.
 
         Parameters
         ----------
@@ -353,9 +372,16 @@ class GradientReplay(Rounded):
             The one step at which it is, or a pattern of several; None: at every step of these layers.
         right_at : collection of str
             The steps at which it is not.
+
+        Returns
+        -------
+        GradientReplay
+            The recorder. What it makes of the same numbers as the right walk it takes from that, and adds to it.
         """
-        self.changes, self.only, self.right_at = changes or {}, only, right_at
-        self.made_gradients, self.acted = {}, False
+        walker = copy.copy(self)
+        walker.changes, walker.only, walker.right_at = changes or {}, only, right_at
+        walker.made_gradients, walker.acted = {}, False
+        return walker
 
     def walk(
         self,
@@ -371,17 +397,17 @@ class GradientReplay(Rounded):
         loss : () array
             The loss, a result of this tape.
         changes, only, right_at
-            As for `begin`.
+            As for `with_mistake`.
 
         Returns
         -------
         dict of str to array
             The gradients.
         """
-        self.begin(changes, only, right_at)
+        walker = self.with_mistake(changes, only, right_at)
         with np.errstate(all="ignore"), definitions():
-            found = self.walk_back(loss)
-        made = {**found, **self.made_gradients}
+            found = walker.walk_back(loss)
+        made = {**found, **walker.made_gradients}
         return {name: to_numpy(made[name]) for name in order_of_gradients(self) if name in made}
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from nezha_np.families.config import Config
 from nezha_np.layers.dropout import unchanged
 from nezha_np.layers.masks import additive_mask, as_constant
 from nezha_np.mechanism.layer import one_by_one, side_by_side
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nezha_np.oracle.doctor import Doctor
 
 Trial = tuple[Mistake, str, Changes]
+Result = TypeVar("Result")
 LAYER = "encoder.layer."
 WIDE = 256  # features from which on threads compute several trials faster than one
 MOST_SITES = 16  # a mistake that acts at more steps than these between their arrays is tried at all of them together
@@ -57,6 +59,18 @@ def groups_of(sites: list[str], layers: int) -> list[str]:
     parts = [site.removeprefix(LAYER).partition(".") for site in sites if site.startswith(LAYER)]
     alike = [f"{LAYER}*{dot}{rest}" for _, dot, rest in parts] if layers > 1 else []
     return list(dict.fromkeys([*alike, *(f"{LAYER}{index}.**" for index, _, _ in parts)]))
+
+
+def as_many_at_once(config: Config, passes: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Run passes of a model that have nothing to do with each other, in threads where it is wide enough for these.
+
+    Examples
+    --------
+    >>> import nezha_np as nz
+    >>> list(as_many_at_once(nz.NezhaConfig(), [lambda: "one", lambda: "two"]))
+    ['one', 'two']
+    """
+    return side_by_side(np.ones(1), passes) if config.hidden_size >= WIDE else one_by_one(passes)
 
 
 class Contradicted(Exception):
@@ -116,8 +130,7 @@ class Search:
     def at_all_steps(self, trials: list[Trial], count: Count) -> list[Finding]:
         """Try each mistake at all its steps since their last arrays."""
         passes = [functools.partial(self._at_all_steps, trial) for trial in trials]
-        large = self.quick is not None and self.doctor.bundle.config.hidden_size >= WIDE
-        tries = side_by_side(self.right, passes) if large else one_by_one(passes)
+        tries = one_by_one(passes) if self.quick is None else as_many_at_once(self.doctor.bundle.config, passes)
         found: list[Finding] = []
         for _, (tried, findings) in zip(count.each(trials), tries, strict=True):
             self.tried += tried
