@@ -218,6 +218,7 @@ def main() -> None:
             print(f"{one['lines']:,} lines: {each / 1000:,.0f} kB a shard over the network, heartbeats and all")
     settings = {"texts": phrase, "workers": WORKERS, "task_message_bytes": message}
     settings["texts_a_second_without_the_start"] = rate
+    settings["dask"] = {name: value for name, value in os.environ.items() if name.startswith("DASK_")}
     report(options.json, "corpus", settings, results, targets(results, rate))
 
 
