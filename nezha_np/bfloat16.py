@@ -33,7 +33,7 @@ def round_to_bits(values: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> widened(round_to_bits(np.array([1.0, 1.005, -2.0])))
-    array([ 1.    ,  1.0078125, -2.    ], dtype=float32)
+    array([ 1.       ,  1.0078125, -2.       ], dtype=float32)
     """
     with np.errstate(over="ignore"):  # of float64
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
