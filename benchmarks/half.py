@@ -1,4 +1,4 @@
-"""Time a forward pass in float16 on a CPU against one in float32, NEZHA at base size.
+"""Time a forward pass with weights in float16 and bfloat16 on a CPU against one in float32, NEZHA at base size.
 
 python benchmarks/half.py [--repeats 5] [--threads 2] [--layers 12] [--definitions] [--json PATH]
 
@@ -17,9 +17,11 @@ from machine import Target, add_json_option, report, table
 
 import nezha_np as nz
 
-SHAPES = ((1, 8), (1, 128), (8, 128))
+SHAPES = ((1, 1), (1, 8), (1, 128), (8, 128))
+NARROW = ("float16", "bfloat16")
 BASE_LAYERS = 12
 MOST = 3.0  # times float32
+AT_MANY_TOKENS = 1.3
 
 
 def measure(weights: dict[str, nz.Weights], shape: tuple[int, int], options: argparse.Namespace) -> dict[str, Any]:
@@ -42,12 +44,13 @@ def measure(weights: dict[str, nz.Weights], shape: tuple[int, int], options: arg
 
 def row(result: dict[str, Any]) -> list[str]:
     times = [f"{1000 * seconds:.0f} ms" for seconds in result["median_seconds"].values()]
-    return [f"{result['batch']} × {result['length']}", *times, f"{result['ratio']['float16']:.2f}"]
+    return [f"{result['batch']} × {result['length']}", *times, *(f"{result['ratio'][name]:.2f}" for name in NARROW)]
 
 
 def targets(results: list[dict[str, Any]]) -> list[Target]:
     worst = max(result["ratio"]["float16"] for result in results)
-    return [Target("float16 / float32, worst shape", worst, MOST)]
+    most = [Target(f"{name} / float32, 8 × 128", results[-1]["ratio"][name], AT_MANY_TOKENS) for name in NARROW]
+    return [Target("float16 / float32, worst shape", worst, MOST), *most]
 
 
 def main() -> None:
@@ -61,11 +64,15 @@ def main() -> None:
 
     set_threads(options.threads)
     wide = nz.init(nz.NezhaConfig(num_hidden_layers=options.layers))
-    weights = {"float32": wide, "float16": wide.to(dtype="float16")}
+    weights = {"float32": wide, **{name: wide.to(dtype=name) for name in NARROW}}
     results = [measure(weights, shape, options) for shape in SHAPES]
-    print(table(["batch × length", *results[0]["median_seconds"], "float16 / float32"], [row(one) for one in results]))
+    headings = ["batch × length", *results[0]["median_seconds"], *(f"{name} / float32" for name in NARROW)]
+    print(table(headings, [row(one) for one in results]))
+    memory = {name: round(sum(array.nbytes for array in of.values()) / 1e6) for name, of in weights.items()}
+    print("\nmemory of the weights, MB:", ", ".join(f"{name} {size}" for name, size in memory.items()))
     settings = {name: getattr(options, name) for name in ("repeats", "layers", "threads")}
     complete = options.layers == BASE_LAYERS
+    settings["memory_mb"] = memory
     report(options.json, "half", settings, results, targets(results) if complete else [])
 
 

@@ -5,7 +5,8 @@ python benchmarks/narrow_weights.py [--rows 1 8 128] [--layers 12] [--repeats 5]
 The matrices are the 72 of base size, so they come from memory: 340 MB of float32. A tile of 64 rows of a matrix is
 widened to float32 in a buffer that stays in cache, and multiplied there: float16 by NumPy's conversion, bfloat16 by a
 shift of 16 bits, int8 by a conversion, and its products are then multiplied with a scale for each row. This is what a
-kernel for such weights would do in NumPy; the package has none but that for float16, because of these figures.
+kernel for such weights does in NumPy; the package has one for float16 and one for bfloat16, and none for int8, because
+of these figures.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from nezha_np.bfloat16 import Bfloat16
+
 
 class Array(Protocol):
     """An array of the library that the weights belong to: NumPy, CuPy, PyTorch, JAX, or another one of the standard.
@@ -141,6 +143,8 @@ def library(array: Any) -> str:
     >>> library(np.zeros(3))
     'numpy'
     """
+    if isinstance(array, Bfloat16):
+        return "numpy"
     name = type(array).__module__.partition(".")[0]
     return "jax" if name == "jaxlib" else name
 
@@ -431,7 +435,13 @@ def share_memory(one: Array, other: Array) -> bool:
 
 
 def _place_in_numpy(array: Any) -> Any:
-    return array.__array_interface__["data"][0], array.strides
+    held = _held(array)
+    return held.__array_interface__["data"][0], held.strides
+
+
+def _held(array: Any) -> Any:
+    """Return NumPy's array that holds the numbers."""
+    return array.bits if isinstance(array, Bfloat16) else array
 
 
 def _place_in_cupy(array: Any) -> Any:
@@ -480,7 +490,7 @@ def own_memory(arrays: Sequence[Array]) -> list[bool]:
 
 def _span(array: Any) -> tuple[int, int] | None:
     """Return where the memory of an array begins and ends; None where its library does not tell."""
-    name = library(array)
+    name, array = library(array), _held(array)
     if name in ("numpy", "cupy"):
         start = stop = array.ctypes.data if name == "numpy" else array.data.ptr
         if array.size:
@@ -495,6 +505,8 @@ def _span(array: Any) -> tuple[int, int] | None:
 
 
 def _is_own(array: Any) -> bool:
+    if isinstance(array, Bfloat16):  # new numbers are float32
+        return False
     if library(array) == "torch":
         # A tensor that was made of another library's array has memory that PyTorch cannot resize.
         return not array.requires_grad and array.untyped_storage().resizable()

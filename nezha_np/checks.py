@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 MOST_LEVELS = 100  # of JSON
 DTYPES = ("float16", "float32", "float64")  # the dtypes that weights may have
+KEPT_DTYPES = ("bfloat16", *DTYPES)  # and those that a file or memory may keep them in
 GIT_LFS = b"version https://git-lfs"  # how the pointers begin that Git LFS puts in the place of large files
 # Characters that do not stand for themselves on a terminal: controls, controls of the direction, separators of lines,
 # halves of characters.
@@ -349,18 +351,20 @@ def check_fetched(path: Path, start: bytes | None = None) -> None:
         raise ValueError(f"{expected} a web page (HTML): download the file, not the page that shows it")
 
 
-def check_dtype(dtype: Any) -> str:
+def check_dtype(dtype: Any, names: Sequence[str] = DTYPES) -> str:
     """Check a dtype that weights shall have.
 
     Parameters
     ----------
     dtype : dtype or str
         A dtype of any library, or the name of one.
+    names : sequence of str
+        Those that it may be.
 
     Returns
     -------
     str
-        Its name, one of `DTYPES`.
+        Its name.
 
     Raises
     ------
@@ -377,8 +381,8 @@ def check_dtype(dtype: Any) -> str:
         name = None if dtype is None else str(np.dtype(dtype).name)  # np.dtype takes None for float64
     except (TypeError, ValueError):
         name = str(dtype).rpartition(".")[2]  # other libraries' dtypes say "torch.float32"
-    if name not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    if name is None or name not in names:
+        raise ValueError(f"dtype: expected one of {', '.join(names)}, got {dtype!r}")
     return name
 
 

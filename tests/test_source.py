@@ -29,6 +29,7 @@ NEEDED = {"nezha_np.kernels.cu": "cupy", "nezha_np.files.parquet": "pyarrow"}
 
 # Imports point downwards only: a room may import what stands before it, and what stands in it.
 ORDER = (
+    "bfloat16",
     "arrays",
     "randomness",
     "checks",

@@ -408,10 +408,10 @@ def test_a_dtype_may_be_given_by_name_or_as_any_librarys(dtype):
     assert filled(dtype="float64").to(dtype=dtype).dtype == np.float32
 
 
-@pytest.mark.parametrize("dtype", ["int64", "bfloat16", 5, [], {}, object, "float128", torch.int8, {"a": 1}, ""])
+@pytest.mark.parametrize("dtype", ["int64", 5, [], {}, object, "float128", torch.int8, {"a": 1}, ""])
 def test_other_dtypes_are_refused(dtype):
     for call in (lambda: nz.load(dtype=dtype), lambda: nz.init(CONFIG, dtype=dtype), lambda: filled().to(dtype=dtype)):
-        with pytest.raises(ValueError, match=r"^dtype: expected one of float16, float32, float64, got "):
+        with pytest.raises(ValueError, match=r"^dtype: expected one of (bfloat16, )?float16, float32, float64, got "):
             call()
 
 

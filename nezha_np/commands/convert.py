@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nezha_np.checks import DTYPES
+from nezha_np.checks import KEPT_DTYPES
 from nezha_np.commands import Subparsers
 from nezha_np.commands.exit_status import SUCCESS
 from nezha_np.commands.output import print_lines
@@ -20,7 +20,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a folder or a file of weights, PyTorch's and NumPy's too")
     parser.add_argument("destination", metavar="DST", help="a folder or a .safetensors file")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the new file; that of SRC if left out")
+    parser.add_argument("--dtype", choices=KEPT_DTYPES, help="of the new file; that of SRC if left out")
     parser.add_argument("--force", action="store_true", help="replace the checkpoint that DST holds already")
     parser.set_defaults(run=run)
 

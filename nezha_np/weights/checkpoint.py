@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.checks import check_device, check_dtype, check_path, check_switches, listed, parse_json, printable
+from nezha_np.bfloat16 import NAME as BFLOAT16
+from nezha_np.bfloat16 import kept_in_bfloat16
+from nezha_np.checks import (
+    KEPT_DTYPES,
+    check_device,
+    check_dtype,
+    check_path,
+    check_switches,
+    listed,
+    parse_json,
+    printable,
+)
 from nezha_np.families.config import Config, read_config
 from nezha_np.families.family import family_of
 from nezha_np.families.own_code import own_code
@@ -63,8 +74,9 @@ def load(
         (`nezha_np.weights.changes`), whose other tensors are loaded too. None: the small model that ships with the
         package.
     dtype : str or dtype, optional
-        "float16" (on a CPU it saves memory, and no time), "float32" or "float64". None keeps that of the file, in which
-        all tensors must then have the same (bfloat16 becomes float32).
+        "float16" or "bfloat16" (on a CPU they save memory, and no time), "float32" or "float64". None keeps that of the
+        file, in which all tensors must then have the same (bfloat16 becomes float32). With "bfloat16" matrices are kept
+        in 16 bits, and all is computed in float32 with the rounded numbers.
     device : str
         "cpu", "cuda" or "cuda:1".
     head : str, optional
@@ -122,8 +134,10 @@ def load(
     if head is None and (num_labels is not None or id2label is not None):
         raise ValueError("num_labels, id2label: expected a head with them, got head=None")
     check_switches(mmap=mmap)
-    check_device(device)  # a wrong device or dtype is refused before any file is read
-    name = None if dtype is None else check_dtype(dtype)
+    name = None if dtype is None else check_dtype(dtype, KEPT_DTYPES)  # a wrong one is refused before a file is read
+    if name == BFLOAT16 and device != "cpu":
+        raise ValueError(f"dtype: expected another one than bfloat16 with device={device!r}, got {dtype!r}")
+    check_device(device)
     files = list_files(path)
     folder = files[0].parent
     config = read_config_beside(files[0])
@@ -144,7 +158,12 @@ def load(
         raise ValueError(f"{folder}: expected tensors of floats, got {listed(sorted(wrong))}")
     _check_computed(headers, config)
     mapped = {
-        file: map_tensors(file, {key: entry for key, (at, _, entry) in floats.items() if at == file}, mapped=bool(mmap))
+        file: map_tensors(
+            file,
+            {key: entry for key, (at, _, entry) in floats.items() if at == file},
+            mapped=bool(mmap),
+            bfloat16=name == BFLOAT16,
+        )
         for file in files
     }
     for file, watched in loaded.items():
@@ -173,8 +192,10 @@ def load(
     return weights if device == "cpu" else weights.to(device=device)
 
 
-def _converted(array: np.ndarray, dtype: str | None) -> np.ndarray:
+def _converted(array: Any, dtype: str | None) -> Any:
     """Convert to a dtype, and to rows that follow one another: matrix products of another order round differently."""
+    if dtype == BFLOAT16:
+        return kept_in_bfloat16(array)
     if array.dtype == (dtype or array.dtype) and array.flags.c_contiguous:
         return array
     array = array.astype(dtype or array.dtype, order="C")
@@ -363,13 +384,15 @@ class _Saved:
 
     @functools.cached_property
     def _inflated(self) -> np.ndarray:
-        return map_tensors(self.file, {"": self.entry})[""]
+        mapped: np.ndarray = map_tensors(self.file, {"": self.entry})[""]
+        return mapped
 
     def read(self, index: int) -> np.ndarray:
         if self.entry.deflated is not None:
             row: np.ndarray = self._inflated[index]
             return row.astype(np.float64)
-        return map_tensors(self.file, {"": self.entry.at(index)})[""].astype(np.float64)
+        mapped: np.ndarray = map_tensors(self.file, {"": self.entry.at(index)})[""]
+        return mapped.astype(np.float64)
 
 
 def _check_computed(headers: Headers, config: Config) -> None:

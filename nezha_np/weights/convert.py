@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nezha_np.checks import check_dtype, check_path, listed
+from nezha_np.checks import KEPT_DTYPES, check_dtype, check_path, listed
 from nezha_np.files.atomic import write_atomically
 from nezha_np.weights.checkpoint import LOOKED_FOR, list_files, load, read_headers
 from nezha_np.weights.names import name_tensors
@@ -80,7 +80,7 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
         and then moved, so that a failure leaves what was there before. In the source's own folder ``config.json`` is
         replaced.
     dtype : str or dtype, optional
-        "float16", "float32" or "float64"; None: that of the source (bfloat16 becomes float32).
+        "bfloat16", "float16", "float32" or "float64"; None: that of the source (bfloat16 becomes float32).
     force : bool
         Whether to write into a folder that holds another checkpoint, and to replace the files of the same names there.
 
@@ -111,7 +111,7 @@ def convert(source: str | Path, destination: str | Path, dtype: Any = None, *, f
     (77, ('vocab.txt', 'tokenizer_config.json'))
     """
     origin, target = check_path(source, "source"), check_path(destination, "destination")
-    dtype = None if dtype is None else check_dtype(dtype)
+    dtype = None if dtype is None else check_dtype(dtype, KEPT_DTYPES)
     target = file_to_write(target, "destination")
     sources = list_files(origin, name="source")
     if target.exists() and any(file.samefile(target) for file in sources):

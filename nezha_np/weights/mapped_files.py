@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from nezha_np.bfloat16 import Bfloat16
+
 
 class MappedFile(NamedTuple):
     """A file, and its status when it was loaded."""
@@ -46,7 +48,7 @@ def mapping_under(array: Any) -> mmap.mmap | None:
     >>> mapping_under(np.zeros(3)) is None
     True
     """
-    base: object = array
+    base: object = array.bits if isinstance(array, Bfloat16) else array
     while isinstance(base, np.ndarray):
         base = base.base
     base = base.obj if isinstance(base, memoryview) else base

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nezha_np.arrays import asarray_like
+from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of, table_of
 from nezha_np.families.parameters import every_task, task_shapes
@@ -72,6 +73,7 @@ def with_head(
         if not fits or (means_something_else and name in own):
             if name in tensors and name not in own:  # a pooler of another shape: a later check says so
                 continue
-            tensors[name] = asarray_like(weights.word_embeddings, new_tensor(name, shape, config, int(seed)))
+            drawn = asarray_like(weights.word_embeddings, new_tensor(name, shape, config, int(seed)))
+            tensors[name] = kept_in_bfloat16(drawn) if isinstance(weights.word_embeddings, Bfloat16) else drawn
     config = config.replace(architectures=(family.tasks[head].reference,))
     return Weights(tensors, config, source=weights.source)

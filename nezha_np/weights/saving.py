@@ -6,7 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from nezha_np.arrays import Array, to_numpy
+from nezha_np.bfloat16 import NAME as BFLOAT16
+from nezha_np.bfloat16 import Bfloat16, round_to_bits
 from nezha_np.checks import as_codes
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
@@ -39,13 +43,21 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     file = file_to_write(path)
     text = config_text(tensors, config)
     names = names_in_file(tensors, config)
-    arrays = with_second_names({names[name]: to_numpy(array) for name, array in tensors.items()}, config)
+    in_bfloat16 = isinstance(tensors["embeddings.word_embeddings.weight"], Bfloat16)
+    arrays = with_second_names({names[name]: _to_write(array, in_bfloat16) for name, array in tensors.items()}, config)
 
     def write(folder: Path) -> None:
-        write_tensors(folder / file.name, arrays)
+        write_tensors(folder / file.name, arrays, bfloat16=in_bfloat16)
         (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(file.parent, write)
+
+
+def _to_write(array: Array, in_bfloat16: bool) -> np.ndarray:
+    """Return NumPy's array of a tensor, or its bits in bfloat16."""
+    if isinstance(array, Bfloat16):
+        return array.bits
+    return round_to_bits(to_numpy(array)) if in_bfloat16 else to_numpy(array)
 
 
 def config_text(tensors: Mapping[str, Array], config: Config) -> str:
@@ -62,7 +74,8 @@ def config_text(tensors: Mapping[str, Array], config: Config) -> str:
         values.pop(key, None)
     named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
     values["architectures"] = named or [architecture_of(tensors, config)]
-    values["torch_dtype"] = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1]).dtype.name
+    table = tensors["embeddings.word_embeddings.weight"]
+    values["torch_dtype"] = BFLOAT16 if isinstance(table, Bfloat16) else to_numpy(table[:1, :1]).dtype.name
     return as_codes(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.arrays import Array, device_of, namespace, to_numpy
-from nezha_np.checks import check_device, check_dtype, check_path
+from nezha_np.arrays import Array, device_of, library, namespace, to_numpy
+from nezha_np.bfloat16 import NAME as BFLOAT16
+from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16
+from nezha_np.checks import KEPT_DTYPES, check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
@@ -112,8 +114,8 @@ class Weights(Mapping[str, Array]):
 
     @property
     def dtype(self) -> Any:
-        """The dtype of all tensors."""
-        return self.word_embeddings.dtype
+        """The dtype of all tensors; ``"bfloat16"`` where matrices are kept in it (`nezha_np.bfloat16`)."""
+        return BFLOAT16 if isinstance(self.word_embeddings, Bfloat16) else self.word_embeddings.dtype
 
     def at(self, path: str) -> View:
         """Return a view of the tensors whose names begin with `path`.
@@ -225,7 +227,9 @@ class Weights(Mapping[str, Array]):
         device : str, optional
             "cpu" (NumPy arrays), "cuda" or "cuda:1" (CuPy arrays); None: where they are now.
         dtype : str or dtype, optional
-            "float16", "float32" or "float64"; None: the dtype that they have.
+            "float16", "float32", "float64" or, on the CPU, "bfloat16": then matrices are kept in 16 bits, and all is
+            computed in float32 with the rounded numbers. None: the dtype that they have; on a GPU bfloat16 becomes
+            float32.
 
         Returns
         -------
@@ -235,7 +239,8 @@ class Weights(Mapping[str, Array]):
         Raises
         ------
         TypeError, ValueError
-            If device or dtype is not one of these, or there is no such GPU.
+            If device or dtype is not one of these, there is no such GPU, or bfloat16 is asked of other arrays than
+            NumPy's.
         ModuleNotFoundError
             If the device is a GPU and CuPy is not installed.
 
@@ -245,15 +250,21 @@ class Weights(Mapping[str, Array]):
         >>> nz.load().to(dtype="float16").dtype
         dtype('float16')
         """
-        name = None if dtype is None else check_dtype(dtype)
+        name = None if dtype is None else check_dtype(dtype, KEPT_DTYPES)
         gpu = check_device(device)
+        if name == BFLOAT16 and (gpu is not None or (device is None and library(self.word_embeddings) != "numpy")):
+            raise ValueError('dtype: expected bfloat16 for arrays of NumPy alone: give device="cpu"')
         tensors: dict[str, Array] = {}
         for key, array in self._tensors.items():
-            if name is not None:  # before the move, so that less is moved where the dtype becomes narrower
+            if name == BFLOAT16:
+                array = kept_in_bfloat16(array if isinstance(array, Bfloat16) else to_numpy(array))
+            elif name is not None:  # before the move, so that less is moved where the dtype becomes narrower
                 xp = namespace(array)
                 array = xp.astype(array, getattr(xp, name), copy=False)
-            if device is not None:
-                array = to_numpy(array) if gpu is None else _to_gpu(array, gpu)
+            if gpu is not None:
+                array = _to_gpu(array, gpu)
+            elif device is not None and library(array) != "numpy":
+                array = to_numpy(array)
             tensors[key] = array
         return Weights(tensors, self.config, source=self.source)
 
@@ -414,7 +425,7 @@ def _to_gpu(array: Array, gpu: int) -> Array:
         ) from None
     try:
         with cupy.cuda.Device(gpu):
-            moved: Array = cupy.asarray(array)
+            moved: Array = cupy.asarray(to_numpy(array) if isinstance(array, Bfloat16) else array)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise ValueError(f"device: expected a GPU that CUDA can use, got 'cuda:{gpu}': {error}") from None
     return moved

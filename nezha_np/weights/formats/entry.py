@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nezha_np.bfloat16 import Bfloat16
 from nezha_np.checks import printable
 
 # NumPy's dtypes by safetensors' names. NumPy does not have bfloat16: its 16 bits are read as an integer.
@@ -171,7 +172,9 @@ def row_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True) -> dict[str, np.ndarray]:
+def map_tensors(
+    path: Path, entries: Mapping[str, Entry], *, mapped: bool = True, bfloat16: bool = False
+) -> dict[str, Any]:
     """Map the tensors of a file into memory.
 
     Parameters
@@ -182,12 +185,15 @@ def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True
         The tensors to map, as the reader of the file's format describes them.
     mapped : bool
         False: the file is read into memory instead.
+    bfloat16 : bool
+        Whether matrices in bfloat16 are mapped too, as `nezha_np.bfloat16.Bfloat16`.
 
     Returns
     -------
     dict of str to array
         Read-only arrays on the mapped file, in the dtypes of the file; bfloat16 becomes float32, because NumPy does not
-        have it. A tensor whose start is not aligned to the size of its elements is copied, and a deflated one inflated.
+        have it, but for what `bfloat16` asks for. A tensor whose start is not aligned to the size of its elements is
+        copied, and a deflated one inflated.
 
     Raises
     ------
@@ -208,7 +214,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True
     # What follows would read what is gone.
     if any(entry.stop > len(content) for entry in entries.values() if entry.deflated is None):
         raise ValueError(f"{path}: expected the file as its header says, got a shorter one: it was changed meanwhile")
-    tensors = {}
+    tensors: dict[str, Any] = {}
     inflated: dict[Deflated, bytes] = {}
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
@@ -225,7 +231,8 @@ def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True
             except ValueError as error:
                 raise ValueError(f"{path}: expected the tensor {printable(name)} as it was written: {error}") from None
         array = np.frombuffer(held, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
-        if entry.dtype == "BF16":
+        keep = bfloat16 and entry.dtype == "BF16" and len(entry.shape) == 2 and entry.strides is None
+        if entry.dtype == "BF16" and not keep:
             array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         elif not array.flags.aligned:
             array = array.copy()
@@ -240,7 +247,7 @@ def map_tensors(path: Path, entries: Mapping[str, Entry], *, mapped: bool = True
                 f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {printable(name)}"
             ) from None
         array.flags.writeable = False
-        tensors[name] = array
+        tensors[name] = Bfloat16(array) if keep else array
     return tensors
 
 

@@ -141,7 +141,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         return json.loads(file.read(length)).get("__metadata__") or {}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    bfloat16: bool = False,
+) -> None:
     """Write a safetensors file.
 
     Parameters
@@ -153,6 +159,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     metadata : mapping of str to str, optional
         Texts by name. None: ``{"format": "pt"}``, because transformers refuses a file that does not name the framework
         it was written for.
+    bfloat16 : bool
+        Whether the tensors are the bits of bfloat16, which NumPy does not have, as integers.
 
     Raises
     ------
@@ -170,14 +178,32 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     """
     import safetensors.numpy
 
+    described = {"format": "pt"} if metadata is None else dict(metadata)
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     path.touch()
     mode = path.stat().st_mode
     try:
-        safetensors.numpy.save_file(contiguous, path, metadata={"format": "pt"} if metadata is None else dict(metadata))
+        if bfloat16:  # the library asks NumPy for the names of dtypes
+            _write_bits_of_bfloat16(path, contiguous, described)
+        else:
+            safetensors.numpy.save_file(contiguous, path, metadata=described)
     except safetensors.SafetensorError as error:
         raise _as_os_error(error, path) from None
     path.chmod(mode)  # newer versions of the library let only the owner read the file
+
+
+def _write_bits_of_bfloat16(path: Path, bits: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    stop = 0
+    for name, array in bits.items():
+        start, stop = stop, stop + array.nbytes
+        header[name] = {"dtype": "BF16", "shape": array.shape, "data_offsets": (start, stop)}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in bits.values():
+            file.write(array.astype("<u2", copy=False).data)
 
 
 def _as_os_error(error: Exception, path: Path) -> OSError:

@@ -1,0 +1,251 @@
+"""Matrices in bfloat16: the float32 model on rounded weights, in half the memory."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_kernels import threads_of_blas
+from tiers import examples
+
+import nezha_np as nz
+from nezha_np import bfloat16
+from nezha_np.arrays import is_array, library, namespace, own_memory, share_memory, to_numpy
+from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16, round_to_bits, widened
+from nezha_np.training import lamb
+from nezha_np.weights.convert import convert
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 40,
+}
+CONFIGS = {
+    "nezha": nz.NezhaConfig(**SIZES, max_relative_position=4),
+    "nezha, untied": nz.NezhaConfig(**SIZES, tie_word_embeddings=False),
+    "bert": nz.BertConfig(**SIZES),
+    "bert, relative keys": nz.BertConfig(**SIZES, position_embedding_type="relative_key_query"),
+    "convbert": nz.ConvBertConfig(**SIZES, embedding_size=16, conv_kernel_size=3),
+}
+IDS = np.random.default_rng(0).integers(1, 60, (3, 9))
+MASK = np.arange(9) < [[9], [4], [1]]
+
+
+def rounded(weights):
+    """The same weights in float32, each rounded by PyTorch."""
+    tensors = {name: torch.tensor(to_numpy(array)).bfloat16().float().numpy() for name, array in weights.items()}
+    return nz.Weights(tensors, weights.config)
+
+
+@pytest.fixture(params=CONFIGS)
+def drawn(request):
+    return nz.init(CONFIGS[request.param], seed=3)
+
+
+@examples(200)
+@given(values=st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_floats_are_rounded_as_pytorch_rounds_them(values):
+    array = np.array(values, np.float32)
+    expected = torch.tensor(array).bfloat16().float().numpy()
+    np.testing.assert_array_equal(widened(round_to_bits(array)), expected)
+
+
+def test_ties_are_rounded_to_even_and_large_numbers_to_infinity():
+    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7F800001, 0x80000000], np.uint32)
+    found = round_to_bits(bits.view(np.float32))
+    assert [hex(one) for one in found[:4]] == ["0x3f80", "0x3f82", "0x3f81", "0x7f80"]
+    assert np.isnan(widened(found[4:5]))[0] and np.signbit(widened(found[5:]))[0]
+
+
+@given(data=st.data(), tile=st.integers(1, 60))
+def test_a_product_is_that_of_the_numbers(data, tile):
+    rows, inner, columns = (data.draw(st.integers(0, 9)) for _ in range(3))
+    draw = np.random.default_rng(data.draw(st.integers(0, 9))).normal
+    matrix = kept_in_bfloat16(draw(size=(rows, inner)))
+    other = draw(size=(inner, columns)).astype(np.float32)
+    other = other if data.draw(st.booleans()) else np.asfortranarray(other)
+    expected = np.asarray(matrix) @ other
+    out = np.empty_like(expected, order=data.draw(st.sampled_from("CF")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bfloat16, "TILE", tile)
+        for found in (matrix @ other, (other.T @ matrix.T).T, np.matmul(matrix, other, out=out)):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(other.T @ np.asarray(matrix).T, other.T @ matrix.T, rtol=0, atol=1e-5)
+        left = draw(size=(2, rows)).astype(np.float32)
+        np.testing.assert_allclose(left @ matrix, left @ np.asarray(matrix), rtol=0, atol=1e-5)
+    assert found is out
+
+
+def test_a_product_with_what_does_not_fit_is_refused_as_numpy_refuses_it():
+    with pytest.raises(ValueError, match="matmul"):
+        kept_in_bfloat16(np.ones((2, 3))) @ np.ones((2, 2), np.float32)
+
+
+def test_a_matrix_in_bfloat16_passes_for_one_of_numpys():
+    matrix = kept_in_bfloat16(np.arange(6.0).reshape(2, 3))
+    assert is_array(matrix) and library(matrix) == "numpy" and namespace(matrix) is np
+    assert (matrix.shape, matrix.ndim, matrix.size, matrix.nbytes, len(matrix)) == ((2, 3), 2, 6, 12, 2)
+    assert matrix.dtype == np.float32 and matrix.device == np.ones(1).device
+    assert share_memory(matrix, matrix[...]) and not share_memory(matrix, kept_in_bfloat16(np.ones((2, 3))))
+    assert own_memory([matrix, np.zeros(2)]) == [False, True]
+    assert repr(matrix[:1]) == "Bfloat16(array([[0., 1., 2.]], dtype=float32))"
+    for found, expected in (
+        (matrix + 1, [[1, 2, 3], [4, 5, 6]]),
+        (np.take(matrix, np.array([1, 1]), axis=0), [[3, 4, 5], [3, 4, 5]]),
+        (np.concatenate([matrix, matrix[:1]]), [[0, 1, 2], [3, 4, 5], [0, 1, 2]]),
+        (np.matrix_transpose(matrix), [[0, 3], [1, 4], [2, 5]]),
+        (matrix[1], [3, 4, 5]),
+        (matrix[1, 2], 5),
+    ):
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    assert np.asarray(matrix, dtype=np.float64).dtype == np.float64 and np.shape(matrix) == (2, 3)
+    with pytest.raises(ValueError, match="expected copy=None or True"):
+        np.asarray(matrix, copy=False)
+    with pytest.raises(ValueError, match="expected a matrix"):
+        Bfloat16(np.zeros(3, np.uint16))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("ids", [IDS[:1, :1], IDS, np.tile(IDS, (40, 4))], ids=["one token", "few", "many"])
+def test_a_pass_is_that_of_the_float32_model_on_rounded_weights(drawn, ids, parts):
+    with threads_of_blas(parts):
+        found = nz.forward(drawn.to(dtype="bfloat16"), ids)
+        expected = nz.forward(rounded(drawn), ids)
+    assert found.last_hidden_state.dtype == np.float32
+    np.testing.assert_allclose(found.last_hidden_state, expected.last_hidden_state, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "sequence_classification", "question_answering", "token_classification"])
+def test_a_head_its_trace_and_its_gradients_are_those_of_the_rounded_weights(drawn, task):
+    weights = drawn if task == "masked_lm" else nz.init(drawn.config, task, seed=3)
+    kept, expected = weights.to(dtype="bfloat16"), rounded(weights)
+    labels = {"sequence_classification": {"labels": [0, 1, 0]}, "question_answering": {}}.get(task, {"labels": IDS % 2})
+    if task == "question_answering":
+        labels = {"start_positions": [0, 1, 2], "end_positions": [1, 2, 3]}
+    head, given = getattr(nz, task), {"input_ids": IDS, "attention_mask": MASK, **labels}
+    loss, right = head(kept, **given).loss, head(expected, **given).loss
+    assert abs(loss - right) < 1e-5
+    with nz.trace() as ours:
+        head(kept, **given)
+    with nz.trace() as theirs:
+        head(expected, **given)
+    assert list(ours) == list(theirs)
+    for name, array in theirs.items():
+        largest = np.abs(array[array > -1e9]).max(initial=1.0)  # but for masks
+        np.testing.assert_allclose(ours[name], array, rtol=0, atol=2e-5 * largest)
+    _, gradients = nz.value_and_grad(head)(kept, **given)
+    _, others = nz.value_and_grad(head)(expected, **given)
+    assert gradients.keys() == others.keys()
+    for name, array in others.items():
+        assert gradients[name].dtype == np.float32
+        np.testing.assert_allclose(gradients[name], array, rtol=0, atol=2e-5)
+
+
+def test_generation_with_a_cache_chooses_the_tokens_of_the_rounded_weights():
+    weights = nz.init(nz.BertConfig(**SIZES, is_decoder=True), "causal_lm", seed=3)
+    found, expected = (
+        nz.generate(of, IDS[:2, :4], max_new_tokens=6) for of in (weights.to(dtype="bfloat16"), rounded(weights))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_matrices_take_half_the_memory(drawn):
+    kept = nz.init(nz.NezhaConfig(num_hidden_layers=1)).to(dtype="bfloat16")
+    assert sum(array.nbytes for array in kept.values()) < 0.502 * 4 * sum(array.size for array in kept.values())
+    assert kept.dtype == "bfloat16" and repr(kept).endswith("parameters, bfloat16)")
+    assert all(isinstance(array, Bfloat16) == (array.ndim == 2) for array in drawn.to(dtype="bfloat16").values())
+
+
+def test_what_is_saved_is_bfloat16_and_comes_back_bit_by_bit(drawn, tmp_path):
+    kept = drawn.to(dtype="bfloat16")
+    kept.save(tmp_path)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    for again in (nz.load(tmp_path, dtype="bfloat16"), nz.load(tmp_path, dtype=torch.bfloat16, mmap=False)):
+        assert again.keys() == kept.keys() and again.dtype == "bfloat16"
+        for name, array in kept.items():
+            np.testing.assert_array_equal(np.asarray(again[name]), np.asarray(array))
+    wide = nz.load(tmp_path)
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(nz.forward(wide, IDS).last_hidden_state.shape, (3, 9, 32))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_file_of_another_dtype_is_rounded(drawn, dtype, tmp_path):
+    drawn.to(dtype=dtype).save(tmp_path)
+    loaded, expected = nz.load(tmp_path, dtype="bfloat16"), drawn.to(dtype=dtype).to(dtype="bfloat16")
+    for name, array in expected.items():
+        np.testing.assert_array_equal(np.asarray(loaded[name]), np.asarray(array))
+
+
+def test_a_mapped_file_that_is_changed_in_place_is_noticed(tmp_path):
+    nz.init(CONFIGS["nezha"]).to(dtype="bfloat16").save(tmp_path)
+    loaded = nz.load(tmp_path, dtype="bfloat16")
+    with open(tmp_path / "model.safetensors", "ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="changed in place"):
+        nz.forward(loaded, IDS)
+
+
+def test_weights_go_into_bfloat16_and_out_of_it(drawn):
+    kept = drawn.to(dtype="bfloat16")
+    assert all(kept.to(device="cpu")[name] is array for name, array in kept.items())
+    assert kept.to(dtype=kept.dtype).dtype == "bfloat16"
+    for dtype in ("float16", "float32", "float64"):
+        back = kept.to(dtype=dtype)
+        assert back.dtype == dtype
+        for name, array in kept.items():
+            np.testing.assert_array_equal(back[name], np.asarray(array).astype(dtype))
+    larger = kept.resize_token_embeddings(70)
+    assert nz.forward(larger, [[65, 2]]).last_hidden_state.shape == (1, 2, 32)
+
+
+def test_a_head_that_is_drawn_is_kept_in_bfloat16_and_named_alone(tmp_path):
+    nz.init(CONFIGS["nezha"]).save(tmp_path)
+    with pytest.warns(nz.HeadWarning, match=r"classifier\.weight, classifier\.bias drawn with seed 0"):
+        loaded = nz.load(tmp_path, dtype="bfloat16", head="token_classification", num_labels=3)
+    assert isinstance(loaded["classifier.weight"], Bfloat16)
+    assert nz.token_classification(loaded, IDS).logits.shape == (3, 9, 3)
+
+
+def test_a_checkpoint_is_converted_to_bfloat16(tmp_path):
+    done = convert(nz.weights.checkpoint.SHIPPED, tmp_path / "new", dtype="bfloat16")
+    assert done.dtype == "bfloat16" and done.bytes_after < 2.01 * 3975386
+    assert nz.load(tmp_path / "new", dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_vectors_of_texts_are_nearly_those_of_the_float32_model():
+    texts = ["房间很干净。", "服务太差了", "早餐不错，下次还来，交通也方便。"]
+    found, expected = (nz.embed(texts, nz.load(dtype=dtype), nz.load_tokenizer()) for dtype in ("bfloat16", "float32"))
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert found.dtype == np.float32 and ((found * expected).sum(axis=1) / lengths).min() > 0.999
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_step_of_an_optimizer_begins_at_the_rounded_numbers(donate):
+    weights = nz.init(CONFIGS["nezha"], seed=3)
+    kept, expected = weights.to(dtype="bfloat16"), rounded(weights)
+    steps = []
+    for of in (kept, expected):
+        _, gradients = nz.value_and_grad(nz.masked_lm)(of, IDS, labels=IDS)
+        steps.append(lamb.step(of, gradients, lamb.init(of), learning_rate=1e-2, donate=donate)[0])
+    for name, array in steps[1].items():
+        np.testing.assert_allclose(np.asarray(steps[0][name]), np.asarray(array), rtol=0, atol=2e-5)
+
+
+def test_bfloat16_is_for_numpy_alone():
+    weights = nz.init(CONFIGS["nezha"])
+    with pytest.raises(ValueError, match="dtype: expected another one than bfloat16 with device='cuda'"):
+        nz.load(dtype="bfloat16", device="cuda")
+    in_torch = nz.Weights({name: torch.tensor(array) for name, array in weights.items()}, weights.config)
+    with pytest.raises(ValueError, match='expected bfloat16 for arrays of NumPy alone: give device="cpu"'):
+        in_torch.to(dtype="bfloat16")
+    assert in_torch.to(dtype="bfloat16", device="cpu").dtype == "bfloat16"
+    with pytest.raises(ValueError, match=r"^dtype: expected one of float16, float32, float64, got 'bfloat16'"):
+        nz.init(CONFIGS["nezha"], dtype="bfloat16")
