@@ -92,16 +92,20 @@ def draw_ratios(axes: Any, results: list[dict[str, Any]]) -> None:
 
 
 def draw_growth(axes: Any, results: list[dict[str, Any]]) -> None:
-    """Draw a line: the time of a token against the length of the text."""
-    lengths = [result["length"] for result in results]
-    times = [result["milliseconds_per_token"] for result in results]
-    axes.plot(lengths, times, marker="o", markersize=5, color=BARS["nezha_np"][1], clip_on=False)
+    """Draw lines: the time of a token against the length of the text, of ours and of the reference where it ran."""
+    for name, label, colour in (("reference", "reference", INK), ("nezha_np", *BARS["nezha_np"])):
+        measured = [result for result in results if result[name] is not None]
+        times = [result[name]["milliseconds_per_token"] for result in measured]
+        lengths = [result["length"] for result in measured]
+        axes.plot(lengths, times, marker="o", markersize=5, color=colour, clip_on=False, label=label)
     axes.set_xscale("log", base=2)
+    lengths = [result["length"] for result in results]
     axes.set_xticks(lengths, [str(length) for length in lengths], rotation=45)
     axes.minorticks_off()
-    axes.set_ylim(0, 1.15 * max(times))
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     axes.set(xlabel="length of one text in tokens", ylabel="milliseconds a token")
-    axes.set_title("nezha_np on long texts", loc="left")
+    axes.set_title("One long text", loc="left")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
 
 
 def main() -> None:

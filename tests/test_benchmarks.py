@@ -184,8 +184,12 @@ def test_the_plot_is_drawn_from_the_json_files(tmp_path, suffix):
     from plot import draw
 
     forward = {"results": [forward_result(1, 16), forward_result(8, 128)]}
+    of_a_token = {"milliseconds_per_token": 1.0}
     long_text = {
-        "results": [{"length": 128, "milliseconds_per_token": 1.0}, {"length": 256, "milliseconds_per_token": 2}]
+        "results": [
+            {"length": 128, "nezha_np": of_a_token, "reference": of_a_token},
+            {"length": 256, "nezha_np": of_a_token, "reference": None},
+        ]
     }
     output = tmp_path / "docs" / f"plot.{suffix}"
     draw(forward, long_text, output)
