@@ -225,7 +225,7 @@ def multiply_part(a: np.ndarray, b: np.ndarray, out: np.ndarray, part: int, part
 
 
 def multiply_few(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """Multiply a matrix of few rows: BLAS is a quarter faster at (a b)ᵀ = bᵀ aᵀ, which is then turned in cache.
+    """Multiply a matrix of few rows: BLAS is faster at (a b)ᵀ = bᵀ aᵀ, which is then turned in cache.
 
     Parameters
     ----------

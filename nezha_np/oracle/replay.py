@@ -271,8 +271,10 @@ def same_numbers(x: Any, y: Any) -> bool:
     --------
     >>> same_numbers(np.ones((2, 3)), np.ones((2, 3))), same_numbers(np.ones((2, 3)), np.zeros((2, 3)))
     (True, False)
+    >>> same_numbers(np.ones(()), np.ones(()))
+    True
     """
-    return np.array_equal(x[..., :1], y[..., :1]) and np.array_equal(x, y)
+    return np.array_equal(np.atleast_1d(x)[..., :1], np.atleast_1d(y)[..., :1]) and np.array_equal(x, y)
 
 
 def replay(
