@@ -170,6 +170,15 @@ def test_a_loss_is_as_uncertain_as_the_logits_it_is_made_of():
     ]  # the order in which they are made: the first wrong one is the fault
 
 
+@pytest.mark.parametrize("name", ["loss counting −100", "loss summed instead of averaged", "loss averaged by text"])
+def test_a_mistake_of_the_loss_is_named_from_logits_and_loss(name):
+    bundle = bundle_of("nezha-masked_lm-holes")
+    theirs = plant(bundle, next(iter(named(name).ways.values())), "float32")
+    given = {step: theirs[step] for step in ("cls.predictions.decoder", "loss")}
+    diagnosis = nz.oracle.diagnose(bundle, given)
+    assert (diagnosis.step, diagnosis.names[0]) == ("loss", name)
+
+
 def test_trials_that_run_side_by_side_find_what_they_find_one_by_one(monkeypatch):
     bundle = bundle_of("nezha-masked_lm-holes")
     theirs = plant(bundle, named("relative distance reversed").ways[""], "float32")
