@@ -8,7 +8,7 @@ is that of the float32 model whose weights were rounded to bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,23 @@ def round_to_bits(values: np.ndarray) -> np.ndarray:
     >>> widened(round_to_bits(np.array([1.0, 1.005, -2.0])))
     array([ 1.       ,  1.0078125, -2.       ], dtype=float32)
     """
+    found = np.empty(np.shape(values), np.uint16)
+    source, flat = np.reshape(values, -1), found.reshape(-1)
+    for start in range(
+        0, source.size, TILE
+    ):  # some after the others: with all at once the memory would be that of float64
+        part = slice(start, start + TILE)
+        flat[part] = _rounded(source[part])
+    return found
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # of float64
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rest = bits & np.uint32(0xFFFF)
-    up = (rest > 0x8000) | ((rest == 0x8000) & ((bits & np.uint32(0x10000)) != 0))
-    upper = (bits >> np.uint32(16)).astype(np.uint16)
-    rounded = upper + up  # the carry goes from the fraction into the exponent, as it should
+    rest, upper = bits & np.uint32(0xFFFF), (bits >> np.uint32(16)).astype(np.uint16)
+    up = (rest > 0x8000) | ((rest == 0x8000) & (upper & np.uint16(1) != 0))
     is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.where(is_nan, upper | np.uint16(0x40), rounded).astype(np.uint16).reshape(np.shape(values))
+    return np.where(is_nan, upper | np.uint16(0x40), upper + up)  # a carry goes from the fraction into the exponent
 
 
 def widened(bits: np.ndarray) -> np.ndarray:
@@ -135,6 +144,14 @@ class Bfloat16(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self.bits)
 
+    def __bool__(self) -> bool:
+        return bool(widened(self.bits))  # NumPy's error, where there is more than one number
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a matrix in bfloat16 has no {name}: np.asarray(matrix) makes NumPy's array of it, in float32"
+        )
+
     def __repr__(self) -> str:
         return f"Bfloat16({widened(self.bits)!r})"
 
@@ -153,16 +170,18 @@ class Bfloat16(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Run one of NumPy's functions of elements, or a matrix product, in float32."""
+        if any(isinstance(out, Bfloat16) for out in options.get("out", ())):
+            raise TypeError("out: expected an array of NumPy, got a matrix in bfloat16, which is read-only")
         if ufunc is np.matmul and method == "__call__" and options.keys() <= {"out"}:
             out = options.get("out", (None,))[0]
             if (product := _multiply(*inputs, out=out)) is not None:
                 return product
-        return getattr(ufunc, method)(*map(_in_float32, inputs), **options)
+        return getattr(ufunc, method)(*map(_in_float32, inputs), **_in_float32(options))
 
     def __array_function__(self, function: Callable[..., Any], types: Any, inputs: Any, options: Any) -> Any:
         """Run another of NumPy's functions: of some rows, or of the whole matrix in float32."""
-        if function is np.take and options.get("axis") == 0 and inputs[0] is self:
-            return widened(np.take(self.bits, *inputs[1:], **options))
+        if function is np.take and len(inputs) == 2 and options == {"axis": 0} and not isinstance(inputs[1], Bfloat16):
+            return widened(np.take(self.bits, inputs[1], axis=0))
         if function is np.matrix_transpose:
             return self.T
         if function in (np.shape, np.ndim, np.size):
@@ -201,28 +220,60 @@ def kept_in_bfloat16(array: Any) -> Any:
     return numbers
 
 
+def is_kept_in_bfloat16(tensors: Mapping[str, Any]) -> bool:
+    """Say whether all matrices of a model are kept in bfloat16.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        Its tensors.
+
+    Returns
+    -------
+    bool
+        False where one is not, as after a step of training: then they are float32 together.
+
+    Examples
+    --------
+    >>> matrix = Bfloat16(np.ones((1, 1), "uint16"))
+    >>> is_kept_in_bfloat16({"a": matrix, "bias": np.ones(1)}), is_kept_in_bfloat16({"a": matrix, "b": np.ones((1, 1))})
+    (True, False)
+    """
+    matrices = [array for array in tensors.values() if array.ndim == 2]
+    return bool(matrices) and all(isinstance(array, Bfloat16) for array in matrices)
+
+
 def _in_float32(value: Any) -> Any:
-    """Read the matrices in nested tuples, lists and dicts."""
+    """Read the matrices in nested tuples, lists and dicts; what is read cannot be written to."""
     if isinstance(value, Bfloat16):
-        return widened(value.bits)
+        numbers = widened(value.bits)
+        numbers.flags.writeable = False
+        return numbers
     if isinstance(value, (tuple, list)):
         return type(value)(map(_in_float32, value))
     return {key: _in_float32(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _multiply(x: Any, y: Any, *, out: np.ndarray | None) -> np.ndarray | None:
-    """Multiply a matrix in bfloat16 by one in float32 tile by tile: W y, or x Wᵀ. None: it is another product."""
+    """Multiply a matrix in bfloat16 by one in float32 tile by tile: W y, x Wᵀ, or x W. None: it is another product."""
     if isinstance(y, Bfloat16):
-        product = None if out is None else out.T
-        turned = _multiply(y.T, x.T, out=product) if isinstance(x, np.ndarray) and x.ndim == 2 else None
-        return None if turned is None else turned.T if out is None else out
-    suits = isinstance(y, np.ndarray) and y.ndim == 2 and y.dtype == np.float32 and x.bits.flags.c_contiguous
-    if not suits or x.shape[1] != len(y) or (out is not None and out.dtype != np.float32):
+        turned = _multiply(y.T, x.T, out=None if out is None else out.T) if isinstance(x, np.ndarray) else None
+        return turned if turned is None else turned.T if out is None else out
+    if not (isinstance(y, np.ndarray) and y.ndim == 2 and y.dtype == np.float32 and x.shape[1] == len(y)):
         return None
     if out is None:
         out = np.empty((len(x), y.shape[1]), np.float32)
-    step = max(1, TILE // max(1, x.shape[1]))
-    for start in range(0, len(x), step):
+    elif out.dtype != np.float32 or out.shape != (len(x), y.shape[1]) or np.may_share_memory(out, y):
+        return None
+    by_rows = x.bits.flags.c_contiguous  # else the transposed matrix lies by rows
+    step = max(1, TILE // max(1, x.shape[1] if by_rows else len(x)))
+    if by_rows:
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
+            np.matmul(widened(x.bits[rows]), y, out=out[rows])
+        return out
+    out[...] = 0.0
+    for start in range(0, len(y), step):
         rows = slice(start, start + step)
-        np.matmul(widened(x.bits[rows]), y, out=out[rows])
+        out += widened(x.bits.T[rows]).T @ y[rows]
     return out

@@ -1,6 +1,7 @@
 """Matrices in bfloat16: the float32 model on rounded weights, in half the memory."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from nezha_np import bfloat16
 from nezha_np.arrays import is_array, library, namespace, own_memory, share_memory, to_numpy
 from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16, round_to_bits, widened
 from nezha_np.training import lamb
+from nezha_np.training.loop import first_step
 from nezha_np.weights.convert import convert
 
 SIZES = {
@@ -237,6 +239,105 @@ def test_a_step_of_an_optimizer_begins_at_the_rounded_numbers(donate):
         steps.append(lamb.step(of, gradients, lamb.init(of), learning_rate=1e-2, donate=donate)[0])
     for name, array in steps[1].items():
         np.testing.assert_allclose(np.asarray(steps[0][name]), np.asarray(array), rtol=0, atol=2e-5)
+
+
+def trained(weights, *frozen):
+    _, gradients = nz.value_and_grad(nz.masked_lm)(weights, IDS, labels=IDS)
+    moved = {name: array for name, array in gradients.items() if name not in frozen}
+    return lamb.step(weights, moved, lamb.init(weights), learning_rate=1e-3)[0]
+
+
+def only_a_vector(weights):
+    vector = "encoder.layer.0.output.dense.bias"
+    return nz.Weights(
+        {**weights, vector: np.float32(1.001) * np.asarray(weights[vector]) + np.float32(1e-4)}, weights.config
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        trained,
+        lambda weights: trained(weights, "embeddings.word_embeddings.weight"),
+        only_a_vector,
+        lambda weights: weights.resize_token_embeddings(70),
+        lambda weights: weights.resize_token_embeddings(40),
+        lambda weights: weights.prune_heads({0: [1]}),
+    ],
+    ids=["a step", "a step without the embeddings", "one vector", "more words", "fewer words", "fewer heads"],
+)
+def test_no_number_is_lost_where_changed_weights_are_saved(change, tmp_path):
+    made = change(nz.init(CONFIGS["nezha"], seed=3).to(dtype="bfloat16"))
+    made.save(tmp_path)
+    again = nz.load(tmp_path)
+    for name, array in made.items():
+        np.testing.assert_array_equal(again[name], np.asarray(array))
+
+
+def test_weights_are_called_bfloat16_only_where_all_matrices_are():
+    kept = nz.init(CONFIGS["nezha"], seed=3).to(dtype="bfloat16")
+    for changed in (kept.resize_token_embeddings(70), kept.resize_token_embeddings(40), kept.prune_heads({0: [1]})):
+        assert changed.dtype == "bfloat16"
+    assert trained(kept).dtype == trained(kept, "embeddings.word_embeddings.weight").dtype == np.float32
+    with pytest.raises(ValueError, match="expected float32 or float64 to train, got bfloat16"):
+        first_step(kept, lamb)
+
+
+def test_a_matrix_in_bfloat16_cannot_be_written_to():
+    matrix = kept_in_bfloat16(np.arange(9.0).reshape(3, 3))
+    for write in (
+        lambda: np.add(matrix, 1, out=matrix),
+        lambda: matrix.__iadd__(1),
+        lambda: np.matmul(np.ones((3, 3), "float32"), matrix, out=matrix),
+    ):
+        with pytest.raises(TypeError, match="out: expected an array of NumPy"):
+            write()
+    for write in (
+        lambda: np.copyto(matrix, 7.0),
+        lambda: np.add.at(matrix, 0, 1.0),
+        lambda: np.put(matrix, [0], 9.0),
+        lambda: np.fill_diagonal(matrix, 9.0),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            write()
+    np.testing.assert_array_equal(np.asarray(matrix), np.arange(9.0).reshape(3, 3))
+    with pytest.raises(AttributeError, match=r"has no astype: np\.asarray\(matrix\)"):
+        matrix.astype("float64")
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(matrix)
+
+
+def test_a_product_may_be_written_over_its_factor(monkeypatch):
+    monkeypatch.setattr(bfloat16, "TILE", 3)
+    matrix, other = kept_in_bfloat16(np.arange(9.0).reshape(3, 3)), np.arange(9, dtype="float32").reshape(3, 3)
+    expected = np.asarray(matrix) @ other
+    np.testing.assert_array_equal(np.matmul(matrix, other, out=other), expected)
+
+
+def test_rows_are_taken_in_any_way_that_numpy_knows():
+    matrix = kept_in_bfloat16(np.arange(6.0).reshape(2, 3))
+    expected, into = [[3, 4, 5]], np.empty((1, 3), np.float32)
+    for found in (
+        np.take(matrix, [1], axis=0),
+        np.take(matrix, [1], 0),
+        np.take(a=matrix, indices=[1], axis=0),
+        np.take(matrix, [1], axis=-2),
+        np.take(matrix, [1], axis=0, out=into),
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_neither_rounding_nor_a_gradient_needs_a_large_matrix_in_float32():
+    wide = np.random.default_rng(0).normal(size=(4000, 500))
+    matrix, left = kept_in_bfloat16(wide), np.ones((3, 4000), np.float32)
+    for run in (lambda: round_to_bits(wide), lambda: left @ matrix):
+        tracemalloc.start()
+        try:
+            run()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * wide.size + 8 * bfloat16.TILE * 4 - 2 * wide.size
 
 
 def test_bfloat16_is_for_numpy_alone():

@@ -151,8 +151,10 @@ def first_step(weights: Weights, optimizer: Optimizer, loss_scale: LossScale | N
     >>> first_step(nz.load(), lamb).number
     0
     """
-    if str(weights.dtype).endswith("float16"):
-        raise ValueError("weights: expected float32 or float64 to train, got float16; a loss scale computes in float16")
+    if (dtype := str(weights.dtype).rpartition(".")[2]).endswith("float16"):  # bfloat16 too: small steps would be lost
+        raise ValueError(
+            f"weights: expected float32 or float64 to train, got {dtype}; a loss scale computes in float16"
+        )
     return Step(0, weights, optimizer.init(weights), loss_scale)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nezha_np.arrays import Array, to_numpy
 from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import Bfloat16, round_to_bits
+from nezha_np.bfloat16 import Bfloat16, is_kept_in_bfloat16, round_to_bits, widened
 from nezha_np.checks import as_codes
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
@@ -43,7 +43,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
     file = file_to_write(path)
     text = config_text(tensors, config)
     names = names_in_file(tensors, config)
-    in_bfloat16 = isinstance(tensors["embeddings.word_embeddings.weight"], Bfloat16)
+    in_bfloat16 = _is_bfloat16(tensors)
     arrays = with_second_names({names[name]: _to_write(array, in_bfloat16) for name, array in tensors.items()}, config)
 
     def write(folder: Path) -> None:
@@ -55,9 +55,17 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], config: Config) -
 
 def _to_write(array: Array, in_bfloat16: bool) -> np.ndarray:
     """Return NumPy's array of a tensor, or its bits in bfloat16."""
-    if isinstance(array, Bfloat16):
-        return array.bits
-    return round_to_bits(to_numpy(array)) if in_bfloat16 else to_numpy(array)
+    if not in_bfloat16:
+        return to_numpy(array)
+    return array.bits if isinstance(array, Bfloat16) else round_to_bits(to_numpy(array))
+
+
+def _is_bfloat16(tensors: Mapping[str, Array]) -> bool:
+    """Say whether a file in bfloat16 holds all numbers: vectors may have been trained since they were rounded."""
+    if not is_kept_in_bfloat16(tensors):
+        return False
+    others = (to_numpy(array) for array in tensors.values() if not isinstance(array, Bfloat16))
+    return all(np.array_equal(widened(round_to_bits(array)), array, equal_nan=True) for array in others)
 
 
 def config_text(tensors: Mapping[str, Array], config: Config) -> str:
@@ -74,8 +82,8 @@ def config_text(tensors: Mapping[str, Array], config: Config) -> str:
         values.pop(key, None)
     named = [name for name in config.architectures or () if _is_there(name, tensors, config)]
     values["architectures"] = named or [architecture_of(tensors, config)]
-    table = tensors["embeddings.word_embeddings.weight"]
-    values["torch_dtype"] = BFLOAT16 if isinstance(table, Bfloat16) else to_numpy(table[:1, :1]).dtype.name
+    table = to_numpy(tensors["embeddings.word_embeddings.weight"][:1, :1])
+    values["torch_dtype"] = BFLOAT16 if _is_bfloat16(tensors) else table.dtype.name
     return as_codes(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nezha_np.arrays import Array, device_of, library, namespace, to_numpy
 from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16
+from nezha_np.bfloat16 import Bfloat16, is_kept_in_bfloat16, kept_in_bfloat16
 from nezha_np.checks import KEPT_DTYPES, check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
@@ -114,8 +114,8 @@ class Weights(Mapping[str, Array]):
 
     @property
     def dtype(self) -> Any:
-        """The dtype of all tensors; ``"bfloat16"`` where matrices are kept in it (`nezha_np.bfloat16`)."""
-        return BFLOAT16 if isinstance(self.word_embeddings, Bfloat16) else self.word_embeddings.dtype
+        """The dtype of all tensors; ``"bfloat16"`` where all matrices are kept in it (`nezha_np.bfloat16`)."""
+        return BFLOAT16 if is_kept_in_bfloat16(self._tensors) else self.word_embeddings.dtype
 
     def at(self, path: str) -> View:
         """Return a view of the tensors whose names begin with `path`.
@@ -297,7 +297,7 @@ class Weights(Mapping[str, Array]):
         >>> smaller["encoder.layer.0.attention.self.query.weight"].shape, smaller.config.pruned_heads
         ((192, 256), {0: (1, 3)})
         """
-        return Weights(*prune_heads(self._tensors, self.config, heads), source=self.source)
+        return self._like(Weights(*prune_heads(self._tensors, self.config, heads), source=self.source))
 
     def resize_token_embeddings(self, n: int, seed: int = 0) -> Weights:
         """Change the size of the vocabulary: rows are removed from its end, or new ones are added there.
@@ -329,7 +329,11 @@ class Weights(Mapping[str, Array]):
         >>> nz.load().resize_token_embeddings(7002).word_embeddings.shape
         (7002, 256)
         """
-        return Weights(*resize_token_embeddings(self._tensors, self.config, n, seed), source=self.source)
+        return self._like(Weights(*resize_token_embeddings(self._tensors, self.config, n, seed), source=self.source))
+
+    def _like(self, made: Weights) -> Weights:
+        """Keep matrices that were made of these in bfloat16, where these are."""
+        return made.to(dtype=BFLOAT16) if self.dtype == BFLOAT16 else made
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `nezha_np.load` and transformers both read.
