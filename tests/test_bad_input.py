@@ -1191,10 +1191,9 @@ def test_weights_cannot_be_changed():
 @pytest.mark.parametrize(
     ("error", "expected", "got", "arguments"),
     [
-        bad("not known", ValueError, "one of float16, float32, float64", "'float33'", dtype="float33"),
-        bad("integers", ValueError, "one of float16, float32, float64", "int64", dtype="int64"),
-        bad("bfloat16", ValueError, "one of float16, float32, float64", "'bfloat16'", dtype="bfloat16"),
-        bad("a number", ValueError, "one of float16, float32, float64", "3", dtype=3),
+        bad("not known", ValueError, "one of bfloat16, float16, float32, float64", "'float33'", dtype="float33"),
+        bad("integers", ValueError, "one of bfloat16, float16, float32, float64", "int64", dtype="int64"),
+        bad("a number", ValueError, "one of bfloat16, float16, float32, float64", "3", dtype=3),
         bad("a number", TypeError, "'cpu', 'cuda' or 'cuda:1'", "0", device=0),
         bad("not known", ValueError, "'cpu', 'cuda' or 'cuda:1'", "'mps'", device="mps"),
         bad("no number", ValueError, "'cpu', 'cuda' or 'cuda:1'", "'cuda:'", device="cuda:"),

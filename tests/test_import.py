@@ -11,7 +11,7 @@ import pytest
 
 import nezha_np as nz
 
-LOADED = {"arrays", "checks", "families", "files", "layers", "mechanism", "model", "randomness", "weights"}
+LOADED = {"arrays", "bfloat16", "checks", "families", "files", "layers", "mechanism", "model", "randomness", "weights"}
 
 
 def printed_by(code):
