@@ -37,9 +37,7 @@ def round_to_bits(values: np.ndarray) -> np.ndarray:
     """
     found = np.empty(np.shape(values), np.uint16)
     source, flat = np.reshape(values, -1), found.reshape(-1)
-    for start in range(
-        0, source.size, TILE
-    ):  # some after the others: with all at once the memory would be that of float64
+    for start in range(0, source.size, TILE):  # all at once would take the memory of float64
         part = slice(start, start + TILE)
         flat[part] = _rounded(source[part])
     return found

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
+from nezha_np.bfloat16 import round_to_bits, widened
 from nezha_np.layers import losses
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Tape
@@ -73,11 +74,8 @@ def rounded(values: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     if arithmetic.name in ("float16", "bfloat16"):
         most = min(arithmetic.largest, float(np.finfo(values.dtype).max))
         values = np.clip(values, -most, most)
-    if arithmetic.name == "bfloat16":  # to the nearest, ties to even: half of what is cut off is added before the cut
-        bits = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
-        bits = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) & np.uint64(0xFFFF0000)
-        cut = bits.astype(np.uint32).view(np.float32)
-        return np.where(np.isfinite(values), cut, values).astype(values.dtype)
+    if arithmetic.name == "bfloat16":
+        return np.where(np.isfinite(values), widened(round_to_bits(values)), values).astype(values.dtype)
     with np.errstate(over="ignore"):  # the minimum of a float64 mask
         return values.astype(arithmetic.name).astype(values.dtype)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nezha_np.arrays import asarray_like
-from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16
+from nezha_np.bfloat16 import NAME as BFLOAT16
+from nezha_np.bfloat16 import kept_in_bfloat16
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of, table_of
 from nezha_np.families.parameters import every_task, task_shapes
@@ -74,6 +75,6 @@ def with_head(
             if name in tensors and name not in own:  # a pooler of another shape: a later check says so
                 continue
             drawn = asarray_like(weights.word_embeddings, new_tensor(name, shape, config, int(seed)))
-            tensors[name] = kept_in_bfloat16(drawn) if isinstance(weights.word_embeddings, Bfloat16) else drawn
+            tensors[name] = kept_in_bfloat16(drawn) if weights.dtype == BFLOAT16 else drawn
     config = config.replace(architectures=(family.tasks[head].reference,))
     return Weights(tensors, config, source=weights.source)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.bfloat16 import Bfloat16
+from nezha_np.bfloat16 import Bfloat16, widened
 from nezha_np.checks import printable
 
 # NumPy's dtypes by safetensors' names. NumPy does not have bfloat16: its 16 bits are read as an integer.
@@ -233,7 +233,7 @@ def map_tensors(
         array = np.frombuffer(held, dtype, (entry.stop - entry.start) // dtype.itemsize, entry.start)
         keep = bfloat16 and entry.dtype == "BF16" and len(entry.shape) == 2 and entry.strides is None
         if entry.dtype == "BF16" and not keep:
-            array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+            array = widened(array)
         elif not array.flags.aligned:
             array = array.copy()
         try:
