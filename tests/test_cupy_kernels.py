@@ -210,6 +210,9 @@ class ndarray:
     def __getitem__(self, index):
         return ndarray(self.data[unwrapped(index)])
 
+    def __setitem__(self, index, value):
+        self.data[unwrapped(index)] = unwrapped(value)
+
     def __iadd__(self, other):
         self.data += unwrapped(other)
         return self
@@ -279,6 +282,8 @@ class Namespace:
             options = {key: unwrapped(option) for key, option in options.items()}
             return wrapped(value(*map(unwrapped, arguments), **options))
 
+        if isinstance(value, np.ufunc):
+            call.at = lambda *arguments: value.at(*map(unwrapped, arguments))
         return call
 
     asarray = staticmethod(asarray)
@@ -344,7 +349,8 @@ def why_no_gpu():
 @contextlib.contextmanager
 def kernels_with(modules):
     """Load the kernels anew with `modules` in place of those of their names."""
-    names = [f"nezha_np.kernels.{name}" for name in ("cuda", "cupy_rows", "cupy_attention", "cupy")]
+    files = ("cuda", "cupy_rows", "cupy_attention", "cupy_gradients", "cupy")
+    names = [f"nezha_np.kernels.{name}" for name in files]
     with pytest.MonkeyPatch.context() as patch:
         for title, module in modules.items():
             patch.setitem(sys.modules, title, module)

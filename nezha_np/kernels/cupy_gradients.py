@@ -1,0 +1,130 @@
+"""CuPy's kernels for gradients: one launch each, and two more for sums over all tokens.
+
+They write over no argument but where they are asked to, and return new arrays, into which the walk back may write.
+Dimension letters as in `nezha_np.model.model`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+from nezha_np.arrays import same_dtype
+from nezha_np.kernels.cuda import count_rows, launch
+from nezha_np.kernels.cupy_attention import position_context_kernel, position_scores_kernel
+
+TOKENS = 64  # in a part: so many tokens a block adds up, before the sums of all parts are added up
+
+
+def place_for(dy: Any, out: Any) -> Any:
+    """Return where to write a gradient of the shape of dy: `out`, where a kernel can write there, or a new array."""
+    return out if out is not None and out.flags.c_contiguous else cupy.empty(dy.shape, dy.dtype)
+
+
+def gelu_gradient_kernel(dy: Any, y: Any, x: Any, *, out: Any = None) -> Any:
+    """Compute dy (Φ(x) + x φ(x)) in one launch.
+
+    Parameters
+    ----------
+    dy, y, x
+        As for `gelu_gradient`.
+    out : array of the shape of x, optional
+        Gets the gradient, where its rows follow each other in memory; it may be `dy`.
+
+    Returns
+    -------
+    array of the shape of x, or NotImplemented
+        The gradient. Declined where dtypes differ.
+    """
+    if not same_dtype(dy, x):
+        return NotImplemented
+    dx = place_for(dy, out)
+    rows, width = (count_rows(x), x.shape[-1]) if x.ndim else (1, 1)
+    launch("gelu_gradient", (dx, dy, x), rows=rows, width=width)
+    return dx
+
+
+def layer_norm_gradient_kernel(dy: Any, y: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """Compute dx in one launch, and the sums over all tokens in two.
+
+    Parameters
+    ----------
+    dy, y, x, weight, bias, eps
+        As for `layer_norm_gradient`.
+
+    Returns
+    -------
+    tuple of array, or NotImplemented
+        dx, dweight and dbias: the same bits on each run, as no sum depends on the order in which blocks run. Declined
+        where dtypes differ.
+    """
+    if not same_dtype(dy, x, weight, bias):
+        return NotImplemented
+    tokens, size = count_rows(x), x.shape[-1]
+    dx, statistics = cupy.empty(x.shape, x.dtype), cupy.empty((tokens, 2), np.float32)  # mean, 1 / deviation
+    launch("normalise_gradient", (dx, statistics, dy, x, weight), float(eps), rows=tokens, width=size)
+
+    count, columns = -(-tokens // TOKENS), -(-size // 32)  # parts, and blocks for the columns of one
+    parts, arrays = cupy.empty((count, 2, size), np.float32), (dy, x, statistics)
+    launch("normalise_sums", (parts, *arrays), tokens, TOKENS, rows=count * columns, width=size, dtype=x.dtype)
+    both = cupy.empty((2, size), x.dtype)
+    launch("sum_parts", (both, parts), count, rows=-(-2 * size // 32), width=2 * size)
+    return dx, both[0], both[1]
+
+
+def attention_probs_gradient_kernel(
+    dy: Any, y: Any, scores: Any, mask: Any = None, *, scale: float, out: Any = None
+) -> Any:
+    """Compute scale · y (dy − Σ y dy) in one launch.
+
+    Parameters
+    ----------
+    dy, y, scores, mask, scale
+        As for `attention_probs_gradient`.
+    out : (B, N, Q, S) array, optional
+        Gets the gradient, where its rows follow each other in memory; it may be `dy`.
+
+    Returns
+    -------
+    (B, N, Q, S) array, or NotImplemented
+        The gradient. Declined where dtypes differ.
+    """
+    if not same_dtype(dy, y, scores):
+        return NotImplemented
+    dscores = place_for(dy, out)
+    launch("softmax_gradient", (dscores, dy, y), float(scale), rows=count_rows(y), width=y.shape[-1])
+    return dscores
+
+
+def position_scores_gradient_kernel(dy: Any, y: Any, q: Any, table: Any, *, keys: int, past: int = 0) -> Any:
+    """dq = collect(dy) T: what `position_context` computes.
+
+    Parameters
+    ----------
+    dy, y, q, table, keys, past
+        As for `position_scores_gradient`.
+
+    Returns
+    -------
+    (B, N, Q, D) array, or NotImplemented
+        The gradient. Declined where dtypes differ.
+    """
+    return position_context_kernel(dy, table, past=past)
+
+
+def position_context_gradient_kernel(dy: Any, y: Any, probs: Any, table: Any, *, past: int = 0) -> Any:
+    """dprobs = spread(dy Tᵀ): what `position_scores` computes.
+
+    Parameters
+    ----------
+    dy, y, probs, table, past
+        As for `position_context_gradient`.
+
+    Returns
+    -------
+    (B, N, Q, S) array, or NotImplemented
+        The gradient. Declined where dtypes differ.
+    """
+    return position_scores_kernel(dy, table, keys=probs.shape[-1], past=past)
