@@ -14,6 +14,7 @@ from tiers import examples
 import nezha_np as nz
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 
@@ -25,11 +26,15 @@ def assert_gradient_equals_its_definition(kernels, layer, dtype, layout, dy, y, 
     given_ = (dy, y, *arguments)
     there = [None if array is None else laid_out(kernels, array, layout) for array in given_]
     found = kernels.GRADIENT_KERNELS[layer][0](*there, **options)
-    exact = [None if array is None else array.astype(float) for array in given_]
+    exact = [array.astype(float) if array is not None and array.dtype.kind == "f" else array for array in given_]
     expected = layer.gradient(*exact, **options)
     found, expected = (part if isinstance(part, tuple) else (part,) for part in (found, expected))
     for ours, theirs in zip(found, expected, strict=True):
-        close(ours, theirs, dtype, dy, *arguments[:1])
+        if theirs is None:
+            assert ours is None
+        else:
+            close(ours, theirs, dtype, dy, *arguments[:1])
+    found = [part for part in found if part is not None]
     # The walk back writes sums into what a kernel returns: nothing else may hold it, and no argument has changed.
     for index, one in enumerate(found):
         others = [array for array in (*found[:index], *there) if array is not None]
@@ -97,15 +102,48 @@ def test_the_gradients_of_layer_norm_have_the_shapes_of_what_they_are_of(kernels
     assert_gradient_equals_its_definition(kernels, layer_norm, "float32", "contiguous", *arguments, eps=1e-5)
 
 
+@examples(25)
+@given(
+    dtype=DTYPES,
+    layout=LAYOUTS,
+    seed=SEEDS,
+    shape=st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 7, 60])),
+    width=st.integers(1, 40),
+    count=st.sampled_from([1, 2, 9, 300]),
+    integers=st.sampled_from(["int32", "int64"]),
+    padding_idx=st.sampled_from([None, 0, 1]),
+    part=st.sampled_from([2, 64]),
+)
+def test_the_gradient_of_embedding(kernels, dtype, layout, seed, shape, width, count, integers, padding_idx, part):
+    ids = np.random.default_rng(seed).integers(0, count, shape).astype(integers)
+    # Each number is small beside the sum of many: float16 would round it off.
+    dy, table = drawn(seed + 1, (*shape, width), dtype, 0.1) + np.dtype(dtype).type(1), np.zeros((count, width), dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["nezha_np.kernels.cupy_gradients"], "TOKENS", part)
+        arguments = dtype, layout, dy, None, ids, table
+        assert_gradient_equals_its_definition(kernels, embedding, *arguments, padding_idx=padding_idx)
+
+
+def test_ids_that_are_out_of_range_are_wrapped_as_the_look_up_wraps_them(kernels):
+    dy, table = drawn(0, (4, 3), "float32"), np.zeros((5, 3), "float32")
+    there = [kernels.cupy.asarray(array) for array in (dy, np.array([-1, 4, 7, 2]), table)]
+    _, found = kernels.embedding_gradient_kernel(there[0], None, *there[1:])
+    _, expected = embedding.gradient(dy.astype(float), None, np.array([4, 4, 2, 2]), table.astype(float))
+    close(found, expected, "float32", dy)
+
+
 def test_the_sums_over_tokens_have_the_same_bits_on_each_run_and_for_any_number_of_blocks(kernels, monkeypatch):
     x, dy, ones = drawn(0, (300, 33), "float32"), drawn(1, (300, 33), "float32"), np.ones(33, "float32")
+    ids, table = np.random.default_rng(2).integers(0, 3, 300), np.zeros((3, 33), "float32")
 
     def run():
         there = [kernels.cupy.asarray(array) for array in (dy, x, x, ones, ones)]
-        return [host(part) for part in kernels.layer_norm_gradient_kernel(*there, eps=1e-5)]
+        of_table = [kernels.cupy.asarray(array) for array in (dy, dy, ids, table)]
+        found = kernels.layer_norm_gradient_kernel(*there, eps=1e-5), kernels.embedding_gradient_kernel(*of_table)[1:]
+        return [host(part) for parts in found for part in parts]
 
     first = run()
-    for blocks in (kernels.cuda.BLOCKS, 3, 1):
+    for blocks in (kernels.cuda.BLOCKS, 3):
         monkeypatch.setattr(kernels.cuda, "BLOCKS", blocks)
         assert all(np.array_equal(one, other) for one, other in zip(first, run(), strict=True))
     assert "atomicAdd" not in kernels.cuda.SOURCE.read_text(encoding="utf-8")
@@ -157,6 +195,7 @@ def test_gradients_of_other_dtypes_are_left_to_the_definition(kernels):
     refused = [
         kernels.gelu_gradient_kernel(single, half, half),
         kernels.layer_norm_gradient_kernel(single, single, single, vector, vector, eps=1e-5),
+        kernels.embedding_gradient_kernel(single, single, single, table),
         kernels.attention_probs_gradient_kernel(single, half, half, scale=1.0),
         kernels.position_scores_gradient_kernel(single, single, single, table, keys=3),
         kernels.position_context_gradient_kernel(single, single, single, table),
@@ -205,6 +244,8 @@ def test_the_walk_back_launches_the_kernels_of_gradients(family, dtype):
         norms = 2 * 2 + 2  # two of each layer, one of the embeddings and one of the head
         expected = {"normalise_gradient": norms, "normalise_sums": norms, "sum_parts": norms}
         expected |= {"gelu_gradient": 2 + 1, "softmax_gradient": 2}
+        tables = 2 if family == "nezha" else 3  # words, types and, but for NEZHA, positions
+        expected |= {"embedding_sums": tables, "embedding_rows": tables}
         expected |= {"normalise": norms, "bias_gelu": 2 + 1, "softmax": 2}  # of the pass itself
         if family == "nezha":
             expected |= {"spread": 2 * 2, "collect": 2 * 2}  # each is one term's own and the other one's gradient

@@ -210,9 +210,6 @@ class ndarray:
     def __getitem__(self, index):
         return ndarray(self.data[unwrapped(index)])
 
-    def __setitem__(self, index, value):
-        self.data[unwrapped(index)] = unwrapped(value)
-
     def __iadd__(self, other):
         self.data += unwrapped(other)
         return self
@@ -231,7 +228,7 @@ def operator(name):
     return apply
 
 
-for operation in ["add", "sub", "mul", "truediv", "matmul", "pow", "and", "or"]:
+for operation in ["add", "sub", "mul", "truediv", "mod", "matmul", "pow", "and", "or"]:
     for side in ("", "r"):
         setattr(ndarray, f"__{side}{operation}__", operator(f"__{side}{operation}__"))
 for operation in ["lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "abs"]:

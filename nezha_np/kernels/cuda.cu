@@ -309,3 +309,42 @@ extern "C" __global__ void merge_heads(
         }
     }
 }
+
+// ----------------------------------------------- the gradient of an embedding: dtable[v] = the sum of the dy with id v
+
+// Tokens are in the order of their ids, so those of one id follow each other: `ids` are the sorted ids, and the token
+// at a place is order[place]. Frequent ids, such as the type of a token, have thousands of tokens. So here those of one
+// id within some places are added up, which is written at the first of them; then `embedding_rows` adds up these sums.
+extern "C" __global__ void embedding_sums(
+    float* sums, const number* dy, const long long* order, const long long* ids, long long places_of_part,
+    long long rows, long long width
+) {
+    for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
+        long long id = ids[row], end = row + 1;
+        if (row % places_of_part && ids[row - 1] == id) continue;  // another block adds it
+        while (end < rows && end % places_of_part && ids[end] == id) ++end;
+        for (long long column = threadIdx.x; column < width; column += blockDim.x) {
+            float sum = 0.0f;
+            for (long long place = row; place < end; ++place) sum += load(dy, order[place] * width + column);
+            sums[row * width + column] = sum;
+        }
+    }
+}
+
+// dtable is all 0 before. The padding id, or -1, gets nothing.
+extern "C" __global__ void embedding_rows(
+    number* dtable, const float* sums, const long long* ids, long long padding, long long places_of_part,
+    long long rows, long long width
+) {
+    for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
+        long long id = ids[row], next = (row / places_of_part + 1) * places_of_part;
+        if (id == padding || (row > 0 && ids[row - 1] == id)) continue;
+        for (long long column = threadIdx.x; column < width; column += blockDim.x) {
+            float sum = sums[row * width + column];
+            for (long long place = next; place < rows && ids[place] == id; place += places_of_part) {
+                sum += sums[place * width + column];
+            }
+            store(dtable, id * width + column, sum);
+        }
+    }
+}

@@ -7,7 +7,8 @@
     attention_probs, position_scores, position_context, layer_norm, gelu, linear
                          the same launches, for the layers that are called by themselves
     gradients            of gelu, of attention_probs and of the position terms one launch each, besides the products;
-                         of layer_norm one for x, and two for the sums over all tokens that weight and bias get
+                         of layer_norm one for x, and two for the sums over all tokens that weight and bias get;
+                         of embedding two, after its tokens were sorted
 
 `cupy_rows`, `cupy_attention` and `cupy_gradients` hold them, ``cuda.cu`` their CUDA C, which `cuda` compiles and
 launches; `known` says what a kernel may assume of a family. All sums are made in float32, in float16 too; float64 runs
@@ -25,6 +26,7 @@ from nezha_np.kernels.cupy_attention import (
 )
 from nezha_np.kernels.cupy_gradients import (
     attention_probs_gradient_kernel,
+    embedding_gradient_kernel,
     gelu_gradient_kernel,
     layer_norm_gradient_kernel,
     position_context_gradient_kernel,
@@ -39,6 +41,7 @@ from nezha_np.kernels.cupy_rows import (
 )
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.attention import attention_probs
+from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
 from nezha_np.layers.relative_position import position_context, position_scores
@@ -58,6 +61,7 @@ KERNELS: dict[Layer, Kernel] = {
     model.intermediate: (intermediate_kernel, FLOATS),
 }
 GRADIENT_KERNELS: dict[Layer, Kernel] = {
+    embedding: (embedding_gradient_kernel, FLOATS),
     gelu: (gelu_gradient_kernel, FLOATS),
     layer_norm: (layer_norm_gradient_kernel, FLOATS),
     attention_probs: (attention_probs_gradient_kernel, FLOATS),

@@ -1,6 +1,7 @@
-"""CuPy's kernels for gradients: one launch each, and two more for sums over all tokens.
+"""CuPy's kernels for gradients: one launch each, and more for sums over tokens.
 
 They write over no argument but where they are asked to, and return new arrays, into which the walk back may write.
+Every sum has an order that depends on shapes and ids alone: on the same GPU its bits are the same on each run.
 Dimension letters as in `nezha_np.model.model`.
 """
 
@@ -57,8 +58,7 @@ def layer_norm_gradient_kernel(dy: Any, y: Any, x: Any, weight: Any, bias: Any, 
     Returns
     -------
     tuple of array, or NotImplemented
-        dx, dweight and dbias: the same bits on each run, as no sum depends on the order in which blocks run. Declined
-        where dtypes differ.
+        dx, dweight and dbias. Declined where dtypes differ.
     """
     if not same_dtype(dy, x, weight, bias):
         return NotImplemented
@@ -72,6 +72,32 @@ def layer_norm_gradient_kernel(dy: Any, y: Any, x: Any, weight: Any, bias: Any, 
     both = cupy.empty((2, size), x.dtype)
     launch("sum_parts", (both, parts), count, rows=-(-2 * size // 32), width=2 * size)
     return dx, both[0], both[1]
+
+
+def embedding_gradient_kernel(dy: Any, y: Any, ids: Any, weight: Any, *, padding_idx: int | None = None) -> Any:
+    """Sort the tokens by id, and add up those of one id; CuPy's ``add.at`` would add them in any order.
+
+    Parameters
+    ----------
+    dy, y, ids, weight, padding_idx
+        As for `embedding_gradient`.
+
+    Returns
+    -------
+    tuple of (None, array), or NotImplemented
+        dweight. Declined where dtypes differ.
+    """
+    if not same_dtype(dy, weight):
+        return NotImplemented
+    count, size = weight.shape
+    tokens = count_rows(dy)
+    flat = cupy.asarray(ids.reshape(tokens), dtype=np.int64) % count  # CuPy's take wraps ids that are out of range too
+    order = cupy.argsort(flat)  # CuPy's is stable
+    ordered, sums = flat[order], cupy.empty((tokens, size), np.float32)
+    launch("embedding_sums", (sums, dy, order, ordered), TOKENS, rows=tokens, width=size, dtype=dy.dtype)
+    dweight, padding = cupy.zeros(weight.shape, weight.dtype), -1 if padding_idx is None else padding_idx
+    launch("embedding_rows", (dweight, sums, ordered), padding, TOKENS, rows=tokens, width=size)
+    return None, dweight
 
 
 def attention_probs_gradient_kernel(
