@@ -16,6 +16,7 @@ from nezha_np.layers.activations import gelu
 from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
+from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores, relative_position_table
 
 kernels = on_cupy.kernels
@@ -189,20 +190,47 @@ def test_the_position_scores_and_the_gradients_of_both_position_terms(
     assert_gradient_equals_its_definition(kernels, *of_context, **options)
 
 
+@examples(25)
+@given(
+    dtype=DTYPES,
+    layout=LAYOUTS,
+    seed=SEEDS,
+    rows=st.integers(0, 5),
+    classes=WIDTHS,
+    scale=st.sampled_from([1.0, 100.0]),
+    counted=st.sampled_from([0.0, 0.5, 1.0]),
+    ignore_index=st.sampled_from([-100, 0]),
+    dloss=st.sampled_from([1.0, 1024.0]),
+)
+def test_the_gradient_of_cross_entropy(
+    kernels, dtype, layout, seed, rows, classes, scale, counted, ignore_index, dloss
+):
+    generator = np.random.default_rng(seed)
+    labels = np.where(generator.random(rows) < counted, generator.integers(0, classes, rows), ignore_index)
+    logits, dloss = drawn(seed, (rows, classes), dtype, scale), np.array(dloss, "float32")
+    there = [kernels.cupy.asarray(dloss), None, laid_out(kernels, logits, layout), kernels.cupy.asarray(labels)]
+    found = kernels.GRADIENT_KERNELS[cross_entropy][0](*there, ignore_index=ignore_index)
+    expected = cross_entropy.gradient(dloss, None, logits.astype(float), labels, ignore_index=ignore_index)
+    close(found, expected, dtype, dloss / max(1, rows))
+    assert np.array_equal(host(there[2]), logits) and np.array_equal(host(there[3]), labels)
+
+
 def test_gradients_of_other_dtypes_are_left_to_the_definition(kernels):
     single, half = (kernels.cupy.asarray(np.ones((1, 1, 3, 3), dtype)) for dtype in ("float32", "float16"))
     vector, table = (kernels.cupy.asarray(np.ones(shape, "float16")) for shape in (3, (5, 3)))
+    double, labels = kernels.cupy.asarray(np.ones((1, 3))), kernels.cupy.asarray(np.ones(1, "int64"))
     refused = [
         kernels.gelu_gradient_kernel(single, half, half),
         kernels.layer_norm_gradient_kernel(single, single, single, vector, vector, eps=1e-5),
         kernels.embedding_gradient_kernel(single, single, single, table),
+        kernels.cross_entropy_gradient_kernel(single, single, double, labels),
         kernels.attention_probs_gradient_kernel(single, half, half, scale=1.0),
         kernels.position_scores_gradient_kernel(single, single, single, table, keys=3),
         kernels.position_context_gradient_kernel(single, single, single, table),
     ]
     assert all(one is NotImplemented for one in refused)
-    for _, dtypes in kernels.GRADIENT_KERNELS.values():
-        assert {dtype.name for dtype in dtypes} == {"float32", "float16"}
+    for layer, (_, dtypes) in kernels.GRADIENT_KERNELS.items():
+        assert [dtype.name for dtype in dtypes] == ["float32", "float16"][: 1 if layer is cross_entropy else 2]
 
 
 # ------------------------------------------------------------------------------------------------------- whole models
@@ -243,7 +271,7 @@ def test_the_walk_back_launches_the_kernels_of_gradients(family, dtype):
         run(weights, [[1, 2, 3]], labels=[[1, 2, -100]])
         norms = 2 * 2 + 2  # two of each layer, one of the embeddings and one of the head
         expected = {"normalise_gradient": norms, "normalise_sums": norms, "sum_parts": norms}
-        expected |= {"gelu_gradient": 2 + 1, "softmax_gradient": 2}
+        expected |= {"gelu_gradient": 2 + 1, "softmax_gradient": 2, "cross_entropy_gradient": 1}
         tables = 2 if family == "nezha" else 3  # words, types and, but for NEZHA, positions
         expected |= {"embedding_sums": tables, "embedding_rows": tables}
         expected |= {"normalise": norms, "bias_gelu": 2 + 1, "softmax": 2}  # of the pass itself

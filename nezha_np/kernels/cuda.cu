@@ -348,3 +348,28 @@ extern "C" __global__ void embedding_rows(
         }
     }
 }
+
+// ------------------------------------------- dlogits = (softmax(logits) - one-hot(label)) * share, and 0 where ignored
+
+extern "C" __global__ void cross_entropy_gradient(
+    number* dlogits, const number* logits, const long long* labels, const float* share, long long ignored,
+    long long rows, long long width
+) {
+    for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
+        const number* row_logits = logits + row * width;
+        float largest = load(row_logits, 0), sum = 0.0f;
+        for (long long column = threadIdx.x; column < width; column += blockDim.x) {
+            largest = fmaxf(largest, load(row_logits, column));
+        }
+        largest = block_max(largest);
+        for (long long column = threadIdx.x; column < width; column += blockDim.x) {
+            sum += expf(load(row_logits, column) - largest);
+        }
+        sum = block_sum(sum);
+        float factor = (labels[row] == ignored ? 0.0f : 1.0f) * share[0];
+        for (long long column = threadIdx.x; column < width; column += blockDim.x) {
+            float right = column == labels[row] ? 1.0f : 0.0f;
+            store(dlogits, row * width + column, (expf(load(row_logits, column) - largest) / sum - right) * factor);
+        }
+    }
+}

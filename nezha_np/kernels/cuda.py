@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("cuda.cu")
 FUNCTIONS = (
     *("bias_gelu", "normalise", "collect", "spread", "softmax", "split_heads", "merge_heads"),
     *("gelu_gradient", "normalise_gradient", "normalise_sums", "sum_parts", "softmax_gradient"),
-    *("embedding_sums", "embedding_rows"),
+    *("embedding_sums", "embedding_rows", "cross_entropy_gradient"),
 )
 NUMBERS = {np.dtype(np.float32): "float", np.dtype(np.float16): "__half"}
 THREADS = 256  # in a block at most; a warp is 32

@@ -6,7 +6,8 @@
     intermediate         bias and gelu in one launch, in place of the product
     attention_probs, position_scores, position_context, layer_norm, gelu, linear
                          the same launches, for the layers that are called by themselves
-    gradients            of gelu, of attention_probs and of the position terms one launch each, besides the products;
+    gradients            of gelu, attention_probs, the position terms and cross_entropy one launch each, besides
+                         products and sums over labels;
                          of layer_norm one for x, and two for the sums over all tokens that weight and bias get;
                          of embedding two, after its tokens were sorted
 
@@ -26,6 +27,7 @@ from nezha_np.kernels.cupy_attention import (
 )
 from nezha_np.kernels.cupy_gradients import (
     attention_probs_gradient_kernel,
+    cross_entropy_gradient_kernel,
     embedding_gradient_kernel,
     gelu_gradient_kernel,
     layer_norm_gradient_kernel,
@@ -44,6 +46,7 @@ from nezha_np.layers.attention import attention_probs
 from nezha_np.layers.embedding import embedding
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
+from nezha_np.layers.losses import cross_entropy
 from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.mechanism import Kernel, Layer
 from nezha_np.model import model
@@ -62,6 +65,7 @@ KERNELS: dict[Layer, Kernel] = {
 }
 GRADIENT_KERNELS: dict[Layer, Kernel] = {
     embedding: (embedding_gradient_kernel, FLOATS),
+    cross_entropy: (cross_entropy_gradient_kernel, FLOATS[:1]),  # the loss is in float32, whatever the logits are in
     gelu: (gelu_gradient_kernel, FLOATS),
     layer_norm: (layer_norm_gradient_kernel, FLOATS),
     attention_probs: (attention_probs_gradient_kernel, FLOATS),

@@ -13,8 +13,9 @@ import cupy
 import numpy as np
 
 from nezha_np.arrays import same_dtype
-from nezha_np.kernels.cuda import count_rows, launch
+from nezha_np.kernels.cuda import NUMBERS, count_rows, launch
 from nezha_np.kernels.cupy_attention import position_context_kernel, position_scores_kernel
+from nezha_np.layers.losses import IGNORE_INDEX
 
 TOKENS = 64  # in a part: so many tokens a block adds up, before the sums of all parts are added up
 
@@ -154,3 +155,28 @@ def position_context_gradient_kernel(dy: Any, y: Any, probs: Any, table: Any, *,
         The gradient. Declined where dtypes differ.
     """
     return position_scores_kernel(dy, table, keys=probs.shape[-1], past=past)
+
+
+def cross_entropy_gradient_kernel(
+    dloss: Any, loss: Any, logits: Any, labels: Any, *, ignore_index: int = IGNORE_INDEX
+) -> Any:
+    """Compute softmax(z) − [c = y] in one launch, where the definition makes several arrays of the size of the logits.
+
+    Parameters
+    ----------
+    dloss, loss, logits, labels, ignore_index
+        As for `cross_entropy_gradient`.
+
+    Returns
+    -------
+    array of the shape of logits, or NotImplemented
+        The gradient. Declined for logits in float64.
+    """
+    if logits.dtype not in NUMBERS:
+        return NotImplemented
+    rows, classes = count_rows(logits), logits.shape[-1]
+    flat = cupy.asarray(labels.reshape(rows), dtype=np.int64)
+    share = cupy.asarray(dloss / cupy.maximum(cupy.sum(flat != ignore_index), 1), dtype=np.float32)
+    dlogits = cupy.empty(logits.shape, logits.dtype)
+    launch("cross_entropy_gradient", (dlogits, logits, flat, share), ignore_index, rows=rows, width=classes)
+    return dlogits
