@@ -1,4 +1,4 @@
-"""Check every head on a GPU against NumPy on the CPU, then time one forward pass there against the reference.
+"""Check every head and its gradients on a GPU against NumPy on the CPU, then time a forward pass against the reference.
 
 python benchmarks/gpu.py [--families nezha bert convbert] [--shapes 1x128 32x128 8x512] [--repeats 30] [--json PATH]
 
@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import datetime
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -64,11 +65,11 @@ def main() -> int:
     if missing:
         print(f"reference: not timed, {missing}")
 
-    print(f"\n{'family':<9} {'head':<25} {'dtype':<8} {'off by':>9} {'at most':>8}   largest number = 1")
-    for check in checks(options):
+    print(f"\n{'family':<9} {'head':<35} {'dtype':<8} {'off by':>9} {'at most':>8}   largest number = 1")
+    for check in itertools.chain(checks(options), gradient_checks(options)):
         report["checks"].append(check)
         verdict = "" if check["good"] else "   TOO FAR"
-        line = f"{check['family']:<9} {check['head']:<25} {check['dtype']:<8} {check['difference']:9.1e}"
+        line = f"{check['family']:<9} {check['head']:<35} {check['dtype']:<8} {check['difference']:9.1e}"
         print(f"{line} {check['tolerance']:8.0e}{verdict}", flush=True)
 
     titles = f"{'ms':>8} {'host':>8} {'launches':>9} {'to host':>8} {'of the reference':>17}"
@@ -188,7 +189,7 @@ def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run each head in NumPy and on the GPU, in float32 and float16, and compare all that it returns."""
     for family in options.families:
         config = FAMILIES[family].config(num_hidden_layers=options.layers)
-        for head in family_of(config).architectures:
+        for head in family_of(config).tasks:
             ours = config.replace(is_decoder=True) if head == "causal_lm" else config
             given = arguments(head, ours, batch=3, length=80)
             for dtype, tolerance in TOLERANCES.items():
@@ -205,6 +206,29 @@ def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "tolerance": tolerance,
                     "good": found.keys() == expected.keys() and difference <= tolerance,
                 }
+
+
+def gradient_checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Walk back from each head's loss in NumPy and on the GPU, in float32, and compare all gradients together."""
+    for family in options.families:
+        config = FAMILIES[family].config(num_hidden_layers=options.layers)
+        for head in family_of(config).tasks:
+            if head == "forward":
+                continue
+            ours = config.replace(is_decoder=True) if head == "causal_lm" else config
+            given, weights = arguments(head, ours, batch=3, length=80), drawn(ours, head, "float32")
+            run = nz.value_and_grad(getattr(nz, head))
+            (_, expected), (_, found) = run(weights, **given), run(weights.to(device="cuda"), **given)
+            there = [found[name].get().ravel() for name in expected if name in found]
+            difference = relative(np.concatenate(there), np.concatenate([each.ravel() for each in expected.values()]))
+            yield {
+                "family": family,
+                "head": f"{head}: gradients",
+                "dtype": "float32",
+                "difference": difference,
+                "tolerance": TOLERANCES["float32"],
+                "good": found.keys() == expected.keys() and difference <= TOLERANCES["float32"],
+            }
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

@@ -1,6 +1,10 @@
 """The kernels for CuPy of gradients are their definitions: on a GPU, or on the CPU as test_cupy_kernels says."""
 
+import argparse
+import importlib
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +286,21 @@ def test_the_walk_back_launches_the_kernels_of_gradients(family, dtype):
         with nz.definitions():
             run(weights, [[1, 2, 3]], labels=[[1, 2, -100]])
         assert not on_cupy.LAUNCHES
+
+
+@on_cupy.with_the_stand_in
+def test_the_benchmark_on_a_gpu_checks_the_results_of_heads_and_their_gradients(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    gpu = importlib.import_module("gpu")
+    to = nz.Weights.to
+    options = argparse.Namespace(families=["nezha"], layers=1)
+    few = types.SimpleNamespace(config=lambda **options: small("nezha").replace(**options))
+    with on_cupy.kernels_with({"cupy": on_cupy.StandIn(), "array_api_compat.cupy": on_cupy.Namespace()}) as kernels:
+        monkeypatch.setattr(
+            nz.Weights, "to", lambda self, **o: moved(kernels, self) if "device" in o else to(self, **o)
+        )
+        monkeypatch.setattr(on_cupy.ndarray, "get", host)  # it compares on the host, after a pass
+        monkeypatch.setattr(gpu, "FAMILIES", {"nezha": few})
+        found = [next(gpu.checks(options)), next(gpu.gradient_checks(options))]
+    assert [one["head"] for one in found] == ["forward", "pretraining: gradients"]
+    assert all(one["good"] and 0.0 < one["difference"] < 1e-5 for one in found)
