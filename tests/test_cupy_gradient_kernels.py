@@ -289,11 +289,11 @@ def test_the_walk_back_launches_the_kernels_of_gradients(family, dtype):
 
 
 @on_cupy.with_the_stand_in
-def test_the_benchmark_on_a_gpu_checks_the_results_of_heads_and_their_gradients(monkeypatch):
+def test_the_benchmark_on_a_gpu_checks_heads_and_gradients_and_times_runs_with_the_same_results(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     gpu = importlib.import_module("gpu")
     to = nz.Weights.to
-    options = argparse.Namespace(families=["nezha"], layers=1)
+    options = argparse.Namespace(families=["nezha"], layers=1, shapes=["2x3"], repeats=1)
     few = types.SimpleNamespace(config=lambda **options: small("nezha").replace(**options))
     with on_cupy.kernels_with({"cupy": on_cupy.StandIn(), "array_api_compat.cupy": on_cupy.Namespace()}) as kernels:
         monkeypatch.setattr(
@@ -301,6 +301,10 @@ def test_the_benchmark_on_a_gpu_checks_the_results_of_heads_and_their_gradients(
         )
         monkeypatch.setattr(on_cupy.ndarray, "get", host)  # it compares on the host, after a pass
         monkeypatch.setattr(gpu, "FAMILIES", {"nezha": few})
+        runtime = types.SimpleNamespace(deviceSynchronize=lambda: None)
+        monkeypatch.setattr(kernels.cupy, "cuda", types.SimpleNamespace(runtime=runtime), raising=False)
         found = [next(gpu.checks(options)), next(gpu.gradient_checks(options))]
+        times = [next(gpu.times(options, with_reference=False)), *gpu.gradient_times(options, with_counts=False)]
     assert [one["head"] for one in found] == ["forward", "pretraining: gradients"]
-    assert all(one["good"] and 0.0 < one["difference"] < 1e-5 for one in found)
+    assert [one["run"] for one in times] == ["nezha_np", "gradients", "gradients, no kernels"]
+    assert all(one["good"] and 0.0 < one["difference"] < 1e-5 for one in found + times)
