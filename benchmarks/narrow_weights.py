@@ -3,10 +3,9 @@
 python benchmarks/narrow_weights.py [--rows 1 8 128] [--layers 12] [--repeats 5] [--threads 1] [--json PATH]
 
 The matrices are the 72 of base size, so they come from memory: 340 MB of float32. A tile of 64 rows of a matrix is
-widened to float32 in a buffer that stays in cache, and multiplied there: float16 by NumPy's conversion, bfloat16 by a
-shift of 16 bits, int8 by a conversion, and its products are then multiplied with a scale for each row. This is what a
-kernel for such weights does in NumPy; the package has one for float16 and one for bfloat16, and none for int8, because
-of these figures.
+widened to float32 in a buffer that stays in cache, and multiplied there: float16 and bfloat16 as `nezha_np.narrow`
+widens them, int8 by NumPy's conversion, and its products are then multiplied with a scale for each row. The package
+keeps matrices in float16 and bfloat16, and not in int8, because of these figures.
 """
 
 from __future__ import annotations
@@ -20,17 +19,11 @@ import numpy as np
 from contest import add_threads_option, set_threads, take_turns
 from machine import add_json_option, report, table
 
+from nezha_np.narrow import bfloat16, float16
+
 SIZES = [(768, 768)] * 4 + [(3072, 768), (768, 3072)]  # of a layer: (out, in)
 TILE = 64  # rows of a matrix that are widened at once: 196 KB of float32
 Matrices = list[np.ndarray]
-
-
-def widen_float16(kept: np.ndarray, wide: np.ndarray) -> None:
-    wide[:] = kept
-
-
-def widen_bfloat16(kept: np.ndarray, wide: np.ndarray) -> None:
-    np.left_shift(kept, np.uint32(16), out=wide.view(np.uint32), casting="unsafe", dtype=np.uint32)
 
 
 def widen_int8(kept: np.ndarray, wide: np.ndarray) -> None:
@@ -70,7 +63,7 @@ def kept_in(dtype: str, layers: int) -> Matrices:
 def measure(rows: int, kept: dict[str, Matrices], repeats: int) -> dict[str, Any]:
     random = np.random.default_rng(1)
     x = {inside: random.standard_normal((inside, rows), np.float32) for inside in (768, 3072)}
-    ways: dict[str, Any] = {"float32": None, "float16": widen_float16, "bfloat16": widen_bfloat16, "int8": widen_int8}
+    ways: dict[str, Any] = {"float32": None, "float16": float16.widen, "bfloat16": bfloat16.widen, "int8": widen_int8}
     runs = {
         name: lambda name=name, widen=widen: products(x, kept[name], widen, scaled=name == "int8")
         for name, widen in ways.items()

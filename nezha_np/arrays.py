@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from nezha_np.bfloat16 import Bfloat16
+from nezha_np.narrow.matrix import NarrowMatrix
 
 
 class Array(Protocol):
@@ -143,7 +143,7 @@ def library(array: Any) -> str:
     >>> library(np.zeros(3))
     'numpy'
     """
-    if isinstance(array, Bfloat16):
+    if isinstance(array, NarrowMatrix):
         return "numpy"
     name = type(array).__module__.partition(".")[0]
     return "jax" if name == "jaxlib" else name
@@ -441,7 +441,7 @@ def _place_in_numpy(array: Any) -> Any:
 
 def _held(array: Any) -> Any:
     """Return NumPy's array that holds the numbers."""
-    return array.bits if isinstance(array, Bfloat16) else array
+    return array.kept if isinstance(array, NarrowMatrix) else array
 
 
 def _place_in_cupy(array: Any) -> Any:
@@ -505,7 +505,7 @@ def _span(array: Any) -> tuple[int, int] | None:
 
 
 def _is_own(array: Any) -> bool:
-    if isinstance(array, Bfloat16):  # new numbers are float32
+    if isinstance(array, NarrowMatrix):  # new numbers are float32
         return False
     if library(array) == "torch":
         # A tensor that was made of another library's array has memory that PyTorch cannot resize.

@@ -20,8 +20,9 @@ from test_kernels import (
 from tiers import examples
 
 import nezha_np as nz
+from nezha_np import threads
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_gradients, threads
+from nezha_np.kernels import numpy_gradients
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores

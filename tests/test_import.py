@@ -11,7 +11,19 @@ import pytest
 
 import nezha_np as nz
 
-LOADED = {"arrays", "bfloat16", "checks", "families", "files", "layers", "mechanism", "model", "randomness", "weights"}
+LOADED = {
+    "arrays",
+    "checks",
+    "families",
+    "files",
+    "layers",
+    "mechanism",
+    "model",
+    "narrow",
+    "randomness",
+    "threads",
+    "weights",
+}
 
 
 def printed_by(code):

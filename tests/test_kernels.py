@@ -24,8 +24,9 @@ from threadpoolctl import threadpool_limits
 from tiers import examples
 
 import nezha_np as nz
+from nezha_np import threads
 from nezha_np.kernels import numpy as kernels
-from nezha_np.kernels import numpy_attention, numpy_blocks, numpy_half, numpy_rows, threads
+from nezha_np.kernels import numpy_attention, numpy_blocks, numpy_half, numpy_rows
 from nezha_np.layers.activations import ACTIVATIONS, gelu
 from nezha_np.layers.layer_norm import layer_norm
 from nezha_np.layers.linear import linear
@@ -33,6 +34,7 @@ from nezha_np.layers.relative_position import relative_position_table
 from nezha_np.mechanism import View
 from nezha_np.mechanism.layer import side_by_side
 from nezha_np.model import model
+from nezha_np.narrow import float16, matrix
 
 TOLERANCES = {"float32": 2e-6, "float64": 1e-12}  # relative to the largest number that goes in or comes out
 DTYPES = st.sampled_from(sorted(TOLERANCES))
@@ -329,7 +331,7 @@ def test_every_number_of_float16_is_the_same_in_float32(numbers, turned):
     x = every_half()
     x = np.where(np.isfinite(x), x, np.float16(0)) if numbers == "finite" else x
     x = x.reshape(256, 256).T if turned else x
-    found = numpy_half.widened(x)
+    found = float16.widened(x)
     assert found.dtype == np.float32 and found.flags.c_contiguous
     assert np.array_equal(found, x.astype(np.float32), equal_nan=True)
     assert np.array_equal(np.signbit(found), np.signbit(x))
@@ -345,12 +347,12 @@ def assert_rounded_once(layer, x, *arguments, **options):
     assert (np.abs(found - exact) <= close + 2.0**-25).all()  # the last: half of the smallest number
 
 
-@given(data=st.data(), with_bias=st.booleans(), part=st.sampled_from([1, 20, 2**20]))
-def test_linear_in_float16_is_rounded_once_from_float32(data, with_bias, part):
+@given(data=st.data(), with_bias=st.booleans(), tile=st.sampled_from([1, 20, 2**20]))
+def test_linear_in_float16_is_rounded_once_from_float32(data, with_bias, tile):
     out, features = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
     x = data.draw(arrays((*data.draw(st.sampled_from([(), (4,), (2, 3), (0, 2)])), features), "float16"))
     weight = data.draw(arrays((out, features), "float16"))
-    with mock.patch.object(numpy_half, "PART", part), mock.patch.object(numpy_half, "SMALL", 1):
+    with mock.patch.object(matrix, "TILE", tile), mock.patch.object(float16, "SMALL", 1):
         assert_rounded_once(linear, x, weight, data.draw(arrays((out,), "float16")) if with_bias else None)
 
 
@@ -586,7 +588,7 @@ def test_eight_passes_at_once_are_right_and_leave_blas_its_threads():
 OVERLAP = """
 import threading
 import threadpoolctl
-from nezha_np.kernels.threads import BLAS_THREADS, _blas
+from nezha_np.threads import BLAS_THREADS, _blas
 
 def counts():
     return [library.num_threads for library in _blas().lib_controllers]

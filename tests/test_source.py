@@ -29,7 +29,8 @@ NEEDED = {"nezha_np.kernels.cu": "cupy", "nezha_np.files.parquet": "pyarrow"}
 
 # Imports point downwards only: a room may import what stands before it, and what stands in it.
 ORDER = (
-    "bfloat16",
+    "threads",
+    "narrow",
     "arrays",
     "randomness",
     "checks",

@@ -3,7 +3,6 @@
     known       what a kernel may assume of a family
     numpy       NumPy's: numpy_rows, numpy_attention; numpy_blocks says how large a block is
     numpy_half  NumPy's for float16, which compute in float32 by the ones above
-    threads     threads for NumPy's, with BLAS held to one each
     cupy        CuPy's: cupy_rows, cupy_attention, cupy_gradients; their CUDA C is cuda.cu, which cuda compiles and
                 launches
 

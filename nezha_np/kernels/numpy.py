@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,6 @@ from nezha_np.kernels.numpy_rows import (
     linear_kernel,
     residual_output_kernel,
 )
-from nezha_np.kernels.threads import BLAS_THREADS, Result, part_of, share_out
 from nezha_np.layers.activations import gelu
 from nezha_np.layers.addition import add
 from nezha_np.layers.attention import attention_probs, content_context, content_scores
@@ -79,6 +78,8 @@ from nezha_np.layers.relative_position import position_context, position_scores
 from nezha_np.mechanism import Kernel, Layer, View
 from nezha_np.model import model
 from nezha_np.model.arguments import Call
+from nezha_np.narrow.matrix import NarrowMatrix
+from nezha_np.threads import BLAS_THREADS, Result, part_of, share_out
 
 
 def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Call) -> Any:
@@ -103,9 +104,11 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     few = 1 < tokens <= numpy_blocks.FEW and tokens < 2 * numpy_blocks.TOKENS
     if few and not undivided and family_of(w.config).beside_heads is None:
         rows = np.asarray(flat_rows(x), order="F")
-        return row_by_row(all_layers(rows.reshape(x.shape), w, table=table, call=call))
+        with held_for_tiles(w):
+            return row_by_row(all_layers(rows.reshape(x.shape), w, table=table, call=call))
     if undivided or tokens < 2 * numpy_blocks.TOKENS:
-        return all_layers(x, w, table=table, call=call)
+        with held_for_tiles(w):
+            return all_layers(x, w, table=table, call=call)
 
     def run(part: int, parts: int) -> Any:
         rows = part_of(texts, part, parts)
@@ -138,6 +141,12 @@ def all_layers(x: Any, w: View, *, table: np.ndarray | None, call: Call) -> Any:
     else:
         x = model.feed_forward(model.residual_output(context, x[:, :1], attention.at("output")), last)
     return x, *nothing
+
+
+def held_for_tiles(w: View) -> AbstractContextManager[object]:
+    """Hold BLAS to one thread where matrices are widened tile by tile: the tiles are divided among threads."""
+    narrow = isinstance(w.weights["embeddings.word_embeddings.weight"], NarrowMatrix)
+    return BLAS_THREADS.held_in_a_pass() if narrow else nullcontext()
 
 
 def row_by_row(value: Any) -> Any:

@@ -17,11 +17,11 @@ from nezha_np.arrays import same_dtype
 from nezha_np.families.family import family_of
 from nezha_np.kernels import numpy_blocks
 from nezha_np.kernels.known import AddedRows, added_rows
-from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.span_convolution import join_features
 from nezha_np.mechanism import View
 from nezha_np.model.arguments import KeysAndValues
 from nezha_np.model.model import queries_keys_values
+from nezha_np.threads import part_of, share_out
 
 # ---------------------------------------------------------------------------------------------------------- attention
 

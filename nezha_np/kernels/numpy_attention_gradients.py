@@ -16,7 +16,7 @@ import numpy as np
 from nezha_np.arrays import same_dtype
 from nezha_np.kernels import numpy_blocks
 from nezha_np.kernels.numpy_attention import Room, add_position_context, add_position_scores
-from nezha_np.kernels.threads import part_of, share_out
+from nezha_np.threads import part_of, share_out
 
 # ------------------------------------------------------------------------------------------------------------- blocks
 

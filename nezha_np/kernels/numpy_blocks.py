@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nezha_np.kernels.threads import Result, part_of, share_out
 from nezha_np.mechanism.layer import written
+from nezha_np.threads import Result, part_of, share_out
 
 BLOCK = 65536  # numbers: 256 KiB of float32, three of which fit into a second-level cache of 1 MiB
 SCORES = 131072  # scores in a block of several heads, with as many distances; one head may have more

@@ -15,11 +15,11 @@ from nezha_np.arrays import same_dtype, sum_rows
 from nezha_np.kernels.numpy_blocks import blocks_within, multiply_part, parts_of_product, share_rows
 from nezha_np.kernels.numpy_room import empty_gradient
 from nezha_np.kernels.numpy_rows import rows_of_any
-from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.linear import flat_rows
 from nezha_np.layers.losses import IGNORE_INDEX
 from nezha_np.mechanism.gradient_sums import RowSums
 from nezha_np.randomness import stream
+from nezha_np.threads import part_of, share_out
 
 # ------------------------------------------------------------------------------------------------------- linear, sums
 

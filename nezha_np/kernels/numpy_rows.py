@@ -19,10 +19,10 @@ from nezha_np.kernels.numpy_blocks import (
     rows_like,
     share_rows,
 )
-from nezha_np.kernels.threads import part_of, share_out
 from nezha_np.layers.activations import activation, gelu
 from nezha_np.layers.linear import flat_rows
 from nezha_np.mechanism import Layer, View
+from nezha_np.threads import part_of, share_out
 
 # ------------------------------------------------------------------------------------------------- linear, activation
 

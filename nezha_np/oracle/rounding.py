@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import to_numpy
-from nezha_np.bfloat16 import round_to_bits, widened
 from nezha_np.layers import losses
 from nezha_np.layers.masks import additive_mask
 from nezha_np.mechanism import Layer, Tape
+from nezha_np.narrow.bfloat16 import round_to_bits, widened
 from nezha_np.randomness import uniform
 from nezha_np.weights.weights import Weights
 

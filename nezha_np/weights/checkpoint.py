@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import kept_in_bfloat16
 from nezha_np.checks import (
     KEPT_DTYPES,
     check_device,
@@ -32,6 +30,8 @@ from nezha_np.families.trained_head import HeadWarning
 from nezha_np.files.temporary import check_whole
 from nezha_np.files.text_encoding import read_utf8
 from nezha_np.mechanism.patterns import matches
+from nezha_np.narrow.bfloat16 import NAME as BFLOAT16
+from nezha_np.narrow.matrix import kept_in_bfloat16
 from nezha_np.weights.base import CHANGES, CHECKPOINTS, check_base, find_base
 from nezha_np.weights.formats import READERS, SUFFIXES
 from nezha_np.weights.formats.entry import FLOATS, Entry, map_tensors

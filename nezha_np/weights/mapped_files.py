@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from nezha_np.bfloat16 import Bfloat16
+from nezha_np.narrow.matrix import NarrowMatrix
 
 
 class MappedFile(NamedTuple):
@@ -48,7 +48,7 @@ def mapping_under(array: Any) -> mmap.mmap | None:
     >>> mapping_under(np.zeros(3)) is None
     True
     """
-    base: object = array.bits if isinstance(array, Bfloat16) else array
+    base: object = array.kept if isinstance(array, NarrowMatrix) else array
     while isinstance(base, np.ndarray):
         base = base.base
     base = base.obj if isinstance(base, memoryview) else base

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nezha_np.arrays import asarray_like
-from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import kept_in_bfloat16
 from nezha_np.checks import check_integer
 from nezha_np.families.family import family_of, table_of
 from nezha_np.families.parameters import every_task, task_shapes
 from nezha_np.families.trained_head import trained_as_another
+from nezha_np.narrow.bfloat16 import NAME as BFLOAT16
+from nezha_np.narrow.matrix import kept_in_bfloat16
 from nezha_np.weights.truncated_normal import new_tensor
 from nezha_np.weights.weights import Weights
 

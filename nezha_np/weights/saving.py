@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from nezha_np.arrays import Array, to_numpy
-from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import Bfloat16, is_kept_in_bfloat16, round_to_bits, widened
 from nezha_np.checks import as_codes
 from nezha_np.families.config import Config
 from nezha_np.families.family import family_of
 from nezha_np.families.parameters import task_shapes, tasks_of
 from nezha_np.families.trained_head import tasks_of_class
 from nezha_np.files.atomic import write_atomically
+from nezha_np.narrow.bfloat16 import NAME as BFLOAT16
+from nezha_np.narrow.bfloat16 import round_to_bits, widened
+from nezha_np.narrow.matrix import NarrowMatrix, is_kept_in_bfloat16
 from nezha_np.weights.formats import READERS
 from nezha_np.weights.formats.safetensors import write_tensors
 from nezha_np.weights.names import names_in_file
@@ -57,14 +58,14 @@ def _to_write(array: Array, in_bfloat16: bool) -> np.ndarray:
     """Return NumPy's array of a tensor, or its bits in bfloat16."""
     if not in_bfloat16:
         return to_numpy(array)
-    return array.bits if isinstance(array, Bfloat16) else round_to_bits(to_numpy(array))
+    return array.kept if isinstance(array, NarrowMatrix) else round_to_bits(to_numpy(array))
 
 
 def _is_bfloat16(tensors: Mapping[str, Array]) -> bool:
     """Say whether a file in bfloat16 holds all numbers: vectors may have been trained since they were rounded."""
     if not is_kept_in_bfloat16(tensors):
         return False
-    others = (to_numpy(array) for array in tensors.values() if not isinstance(array, Bfloat16))
+    others = (to_numpy(array) for array in tensors.values() if not isinstance(array, NarrowMatrix))
     return all(np.array_equal(widened(round_to_bits(array)), array, equal_nan=True) for array in others)
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from nezha_np.arrays import Array, device_of, library, namespace, to_numpy
-from nezha_np.bfloat16 import NAME as BFLOAT16
-from nezha_np.bfloat16 import Bfloat16, is_kept_in_bfloat16, kept_in_bfloat16
 from nezha_np.checks import KEPT_DTYPES, check_device, check_dtype, check_path
 from nezha_np.families.config import Config, check_config
 from nezha_np.families.parameters import aliases, pooler_shapes, task_shapes
 from nezha_np.families.trained_head import HeadWarning, advice, frames_of_the_package, trained_as_another
 from nezha_np.mechanism import View
+from nezha_np.narrow.bfloat16 import NAME as BFLOAT16
+from nezha_np.narrow.matrix import NarrowMatrix, is_kept_in_bfloat16, kept_in_bfloat16
 from nezha_np.weights.mapped_files import MappedFile, check_unchanged, files_under
 from nezha_np.weights.saving import write_checkpoint
 from nezha_np.weights.second_names import second_names_in, tensors_under_one_name
@@ -114,7 +114,7 @@ class Weights(Mapping[str, Array]):
 
     @property
     def dtype(self) -> Any:
-        """The dtype of all tensors; ``"bfloat16"`` where all matrices are kept in it (`nezha_np.bfloat16`)."""
+        """The dtype of all tensors; ``"bfloat16"`` where all matrices are kept in it (`nezha_np.narrow`)."""
         return BFLOAT16 if is_kept_in_bfloat16(self._tensors) else self.word_embeddings.dtype
 
     def at(self, path: str) -> View:
@@ -257,7 +257,7 @@ class Weights(Mapping[str, Array]):
         tensors: dict[str, Array] = {}
         for key, array in self._tensors.items():
             if name == BFLOAT16:
-                array = kept_in_bfloat16(array if isinstance(array, Bfloat16) else to_numpy(array))
+                array = kept_in_bfloat16(array if isinstance(array, NarrowMatrix) else to_numpy(array))
             elif name is not None:  # before the move, so that less is moved where the dtype becomes narrower
                 xp = namespace(array)
                 array = xp.astype(array, getattr(xp, name), copy=False)
@@ -429,7 +429,7 @@ def _to_gpu(array: Array, gpu: int) -> Array:
         ) from None
     try:
         with cupy.cuda.Device(gpu):
-            moved: Array = cupy.asarray(to_numpy(array) if isinstance(array, Bfloat16) else array)
+            moved: Array = cupy.asarray(to_numpy(array) if isinstance(array, NarrowMatrix) else array)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise ValueError(f"device: expected a GPU that CUDA can use, got 'cuda:{gpu}': {error}") from None
     return moved

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nezha_np.bfloat16 import Bfloat16, widened
 from nezha_np.checks import printable
+from nezha_np.narrow.bfloat16 import widened
+from nezha_np.narrow.matrix import BFLOAT16, NarrowMatrix
 
 # NumPy's dtypes by safetensors' names. NumPy does not have bfloat16: its 16 bits are read as an integer.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -186,7 +187,7 @@ def map_tensors(
     mapped : bool
         False: the file is read into memory instead.
     bfloat16 : bool
-        Whether matrices in bfloat16 are mapped too, as `nezha_np.bfloat16.Bfloat16`.
+        Whether matrices in bfloat16 are mapped too, as `nezha_np.narrow.matrix.NarrowMatrix`.
 
     Returns
     -------
@@ -247,7 +248,7 @@ def map_tensors(
                 f"{path}: expected a shape that NumPy can hold, got {entry.shape} for {printable(name)}"
             ) from None
         array.flags.writeable = False
-        tensors[name] = Bfloat16(array) if keep else array
+        tensors[name] = NarrowMatrix(array, BFLOAT16) if keep else array
     return tensors
 
 

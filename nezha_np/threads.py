@@ -19,7 +19,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -121,6 +121,10 @@ class BlasThreads:
     def held_to_one(self) -> AbstractContextManager[int]:
         """Hold BLAS to one thread, if that can be done; the value is the caller's share of the threads that it had."""
         return _Pass(self)
+
+    def held_in_a_pass(self) -> AbstractContextManager[object]:
+        """Hold BLAS to one thread for a single product; in a pass, which has seen to it, change nothing."""
+        return self.held_to_one() if _workers.get() is None else nullcontext()
 
     def enter(self, this: _Pass) -> int:
         """Count a pass, hold BLAS to one thread if it is the first, and return its share of the threads."""

@@ -1,4 +1,4 @@
-"""Matrices in bfloat16: the float32 model on rounded weights, in half the memory."""
+"""Matrices that are kept in 16 bits: the float32 model on rounded weights, in half the memory."""
 
 import json
 import tracemalloc
@@ -12,9 +12,10 @@ from test_kernels import threads_of_blas
 from tiers import examples
 
 import nezha_np as nz
-from nezha_np import bfloat16
 from nezha_np.arrays import is_array, library, namespace, own_memory, share_memory, to_numpy
-from nezha_np.bfloat16 import Bfloat16, kept_in_bfloat16, round_to_bits, widened
+from nezha_np.narrow import matrix as narrow_matrix
+from nezha_np.narrow.bfloat16 import round_to_bits, widened
+from nezha_np.narrow.matrix import BFLOAT16, FLOAT16, NarrowMatrix, kept_in_bfloat16
 from nezha_np.training import lamb
 from nezha_np.training.loop import first_step
 from nezha_np.weights.convert import convert
@@ -66,17 +67,23 @@ def test_ties_are_rounded_to_even_and_large_numbers_to_infinity():
     assert np.isnan(widened(found[4:5]))[0] and np.signbit(widened(found[5:]))[0]
 
 
-@given(data=st.data(), tile=st.integers(1, 60))
-def test_a_product_is_that_of_the_numbers(data, tile):
+def kept_in_float16(array):
+    return NarrowMatrix(array.astype(np.float16), FLOAT16)
+
+
+@pytest.mark.parametrize("kept", [kept_in_bfloat16, kept_in_float16])
+@given(data=st.data(), tile=st.integers(1, 60), parts=st.integers(1, 3))
+def test_a_product_is_that_of_the_numbers(kept, data, tile, parts):
     rows, inner, columns = (data.draw(st.integers(0, 9)) for _ in range(3))
     draw = np.random.default_rng(data.draw(st.integers(0, 9))).normal
-    matrix = kept_in_bfloat16(draw(size=(rows, inner)))
+    matrix = kept(draw(size=(rows, inner)))
     other = draw(size=(inner, columns)).astype(np.float32)
     other = other if data.draw(st.booleans()) else np.asfortranarray(other)
     expected = np.asarray(matrix) @ other
     out = np.empty_like(expected, order=data.draw(st.sampled_from("CF")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bfloat16, "TILE", tile)
+    with pytest.MonkeyPatch.context() as patch, threads_of_blas(parts):
+        for name, value in {"TILE": tile, "TILE_OF_MANY": tile, "MANY": 4, "SHARED": 8}.items():
+            patch.setattr(narrow_matrix, name, value)
         for found in (matrix @ other, (other.T @ matrix.T).T, np.matmul(matrix, other, out=out)):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(other.T @ np.asarray(matrix).T, other.T @ matrix.T, rtol=0, atol=1e-5)
@@ -97,7 +104,7 @@ def test_a_matrix_in_bfloat16_passes_for_one_of_numpys():
     assert matrix.dtype == np.float32 and matrix.device == np.ones(1).device
     assert share_memory(matrix, matrix[...]) and not share_memory(matrix, kept_in_bfloat16(np.ones((2, 3))))
     assert own_memory([matrix, np.zeros(2)]) == [False, True]
-    assert repr(matrix[:1]) == "Bfloat16(array([[0., 1., 2.]], dtype=float32))"
+    assert repr(matrix[:1]) == "NarrowMatrix(bfloat16, array([[0., 1., 2.]], dtype=float32))"
     for found, expected in (
         (matrix + 1, [[1, 2, 3], [4, 5, 6]]),
         (np.take(matrix, np.array([1, 1]), axis=0), [[3, 4, 5], [3, 4, 5]]),
@@ -111,7 +118,7 @@ def test_a_matrix_in_bfloat16_passes_for_one_of_numpys():
     with pytest.raises(ValueError, match="expected copy=None or True"):
         np.asarray(matrix, copy=False)
     with pytest.raises(ValueError, match="expected a matrix"):
-        Bfloat16(np.zeros(3, np.uint16))
+        NarrowMatrix(np.zeros(3, np.uint16), BFLOAT16)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -162,7 +169,7 @@ def test_matrices_take_half_the_memory(drawn):
     kept = nz.init(nz.NezhaConfig(num_hidden_layers=1)).to(dtype="bfloat16")
     assert sum(array.nbytes for array in kept.values()) < 0.502 * 4 * sum(array.size for array in kept.values())
     assert kept.dtype == "bfloat16" and repr(kept).endswith("parameters, bfloat16)")
-    assert all(isinstance(array, Bfloat16) == (array.ndim == 2) for array in drawn.to(dtype="bfloat16").values())
+    assert all(isinstance(array, NarrowMatrix) == (array.ndim == 2) for array in drawn.to(dtype="bfloat16").values())
 
 
 def test_what_is_saved_is_bfloat16_and_comes_back_bit_by_bit(drawn, tmp_path):
@@ -226,7 +233,7 @@ def test_a_head_that_is_drawn_is_kept_in_bfloat16_and_named_alone(tmp_path):
     nz.init(CONFIGS["nezha"]).save(tmp_path)
     with pytest.warns(nz.HeadWarning, match=r"classifier\.weight, classifier\.bias drawn with seed 0"):
         loaded = nz.load(tmp_path, dtype="bfloat16", head="token_classification", num_labels=3)
-    assert isinstance(loaded["classifier.weight"], Bfloat16)
+    assert isinstance(loaded["classifier.weight"], NarrowMatrix)
     assert nz.token_classification(loaded, IDS).logits.shape == (3, 9, 3)
 
 
@@ -322,7 +329,7 @@ def test_a_matrix_in_bfloat16_cannot_be_written_to():
 
 
 def test_a_product_may_be_written_over_its_factor(monkeypatch):
-    monkeypatch.setattr(bfloat16, "TILE", 3)
+    monkeypatch.setattr(narrow_matrix, "TILE", 3)
     matrix, other = kept_in_bfloat16(np.arange(9.0).reshape(3, 3)), np.arange(9, dtype="float32").reshape(3, 3)
     expected = np.asarray(matrix) @ other
     np.testing.assert_array_equal(np.matmul(matrix, other, out=other), expected)
@@ -351,7 +358,7 @@ def test_neither_rounding_nor_a_gradient_needs_a_large_matrix_in_float32():
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert peak < 4 * wide.size + 8 * bfloat16.TILE * 4 - 2 * wide.size
+        assert peak < 4 * wide.size + 8 * narrow_matrix.TILE * 4 - 2 * wide.size
 
 
 def test_bfloat16_is_for_numpy_alone():
