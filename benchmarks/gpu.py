@@ -1,9 +1,10 @@
-"""Check every head on a GPU against NumPy on the CPU, then time one forward pass there against the reference.
+"""Check every head and its gradients on a GPU against NumPy on the CPU, then time a forward pass against the reference.
 
 python benchmarks/gpu.py [--families nezha bert convbert] [--shapes 1x128 32x128 8x512] [--repeats 30] [--json PATH]
 
 This needs CuPy and a CUDA device. With PyTorch for CUDA and transformers 4.37.2 it also times the reference, in eager
-mode, on the same GPU with the same weights, ids and mask. TF32 is off for both. A time is from the call until the
+mode, on the same GPU with the same weights, ids and mask. At the end it times masked_lm with all gradients, with our
+kernels and without. TF32 is off for both. A time is from the call until the
 device has finished (cudaDeviceSynchronize, which waits for both libraries); the runs take turns, and medians are
 compared. "host" is the time until the call returns; during the rest of the time only the device works.
 
@@ -19,7 +20,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -64,16 +67,17 @@ def main() -> int:
     if missing:
         print(f"reference: not timed, {missing}")
 
-    print(f"\n{'family':<9} {'head':<25} {'dtype':<8} {'off by':>9} {'at most':>8}   largest number = 1")
-    for check in checks(options):
+    print(f"\n{'family':<9} {'head':<35} {'dtype':<8} {'off by':>9} {'at most':>8}   largest number = 1")
+    for check in itertools.chain(checks(options), gradient_checks(options)):
         report["checks"].append(check)
         verdict = "" if check["good"] else "   TOO FAR"
-        line = f"{check['family']:<9} {check['head']:<25} {check['dtype']:<8} {check['difference']:9.1e}"
+        line = f"{check['family']:<9} {check['head']:<35} {check['dtype']:<8} {check['difference']:9.1e}"
         print(f"{line} {check['tolerance']:8.0e}{verdict}", flush=True)
 
     titles = f"{'ms':>8} {'host':>8} {'launches':>9} {'to host':>8} {'of the reference':>17}"
     print(f"\n{'family':<9} {'shape':<8} {'dtype':<8} {'run':<22} {titles}")
-    for row in times(options, with_reference=missing is None):
+    rows = times(options, with_reference=missing is None), gradient_times(options, with_counts=missing is None)
+    for row in itertools.chain.from_iterable(rows):
         report["times"].append(row)
         counts = ["-" if row[name] is None else row[name] for name in ("launches", "copies_to_host")]
         ratio = "-" if row["of_reference"] is None else f"{row['of_reference']:.2f}"
@@ -188,7 +192,7 @@ def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run each head in NumPy and on the GPU, in float32 and float16, and compare all that it returns."""
     for family in options.families:
         config = FAMILIES[family].config(num_hidden_layers=options.layers)
-        for head in family_of(config).architectures:
+        for head in family_of(config).tasks:
             ours = config.replace(is_decoder=True) if head == "causal_lm" else config
             given = arguments(head, ours, batch=3, length=80)
             for dtype, tolerance in TOLERANCES.items():
@@ -205,6 +209,29 @@ def checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "tolerance": tolerance,
                     "good": found.keys() == expected.keys() and difference <= tolerance,
                 }
+
+
+def gradient_checks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Walk back from each head's loss in NumPy and on the GPU, in float32, and compare all gradients together."""
+    for family in options.families:
+        config = FAMILIES[family].config(num_hidden_layers=options.layers)
+        for head in family_of(config).tasks:
+            if head == "forward":
+                continue
+            ours = config.replace(is_decoder=True) if head == "causal_lm" else config
+            given, weights = arguments(head, ours, batch=3, length=80), drawn(ours, head, "float32")
+            run = nz.value_and_grad(getattr(nz, head))
+            (_, expected), (_, found) = run(weights, **given), run(weights.to(device="cuda"), **given)
+            here = np.concatenate([expected[name].ravel() for name in sorted(expected)])
+            difference = relative(joined(found), here)
+            yield {
+                "family": family,
+                "head": f"{head}: gradients",
+                "dtype": "float32",
+                "difference": difference,
+                "tolerance": TOLERANCES["float32"],
+                "good": found.keys() == expected.keys() and difference <= TOLERANCES["float32"],
+            }
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -260,15 +287,55 @@ def times(options: argparse.Namespace, *, with_reference: bool) -> Iterator[dict
 
 def our_runs(weights: nz.Weights, ids: Any, mask: Any) -> dict[str, Callable[[], Any]]:
     """Make our two runs, with and without kernels."""
+    run = functools.partial(nz.forward, weights, ids, attention_mask=mask)
+    return {"nezha_np": run, "nezha_np, no kernels": without_kernels(run)}
 
-    def with_kernels() -> Any:
-        return nz.forward(weights, ids, attention_mask=mask)
+
+def without_kernels(run: Callable[[], Any]) -> Callable[[], Any]:
+    """Make the same run by definitions."""
 
     def by_definitions() -> Any:
         with nz.definitions():
-            return nz.forward(weights, ids, attention_mask=mask)
+            return run()
 
-    return {"nezha_np": with_kernels, "nezha_np, no kernels": by_definitions}
+    return by_definitions
+
+
+def gradient_times(options: argparse.Namespace, *, with_counts: bool) -> Iterator[dict[str, Any]]:
+    """Time masked_lm with all its gradients, with and without kernels, in turns; every token has a label."""
+    import cupy
+
+    for family in options.families:
+        config = FAMILIES[family].config(num_hidden_layers=options.layers)
+        weights = drawn(config, "masked_lm", "float32").to(device="cuda")
+        for shape in options.shapes:
+            ids = np.random.default_rng(2).integers(5, config.vocab_size, tuple(map(int, shape.split("x"))))
+            there = cupy.asarray(ids)
+            run = functools.partial(nz.value_and_grad(nz.masked_lm), weights, there, labels=there)
+            runs = {"gradients": run, "gradients, no kernels": without_kernels(run)}
+            outputs = {name: joined(run()[1]) for name, run in runs.items()}
+            difference = relative(outputs["gradients"], outputs["gradients, no kernels"])
+            medians = interleaved(runs, options.repeats)
+            for name, run in runs.items():
+                launches, copies = counted(run) if with_counts else (None, None)
+                yield {
+                    "family": family,
+                    "shape": shape,
+                    "dtype": "float32",
+                    "run": name,
+                    "ms": 1000 * medians[name][0],
+                    "host_ms": 1000 * medians[name][1],
+                    "launches": launches,
+                    "copies_to_host": copies,
+                    "of_reference": None,
+                    "difference": difference,
+                    "good": difference <= TOLERANCES["float32"] and not copies,
+                }
+
+
+def joined(gradients: dict[str, Any]) -> np.ndarray:
+    """Put all gradients behind each other, on the host."""
+    return np.concatenate([gradients[name].get().ravel() for name in sorted(gradients)])
 
 
 def reference(weights: nz.Weights, dtype: str) -> Any:

@@ -228,7 +228,7 @@ def operator(name):
     return apply
 
 
-for operation in ["add", "sub", "mul", "truediv", "matmul", "pow", "and", "or"]:
+for operation in ["add", "sub", "mul", "truediv", "mod", "matmul", "pow", "and", "or"]:
     for side in ("", "r"):
         setattr(ndarray, f"__{side}{operation}__", operator(f"__{side}{operation}__"))
 for operation in ["lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "abs"]:
@@ -279,6 +279,8 @@ class Namespace:
             options = {key: unwrapped(option) for key, option in options.items()}
             return wrapped(value(*map(unwrapped, arguments), **options))
 
+        if isinstance(value, np.ufunc):
+            call.at = lambda *arguments: value.at(*map(unwrapped, arguments))
         return call
 
     asarray = staticmethod(asarray)
@@ -344,7 +346,8 @@ def why_no_gpu():
 @contextlib.contextmanager
 def kernels_with(modules):
     """Load the kernels anew with `modules` in place of those of their names."""
-    names = [f"nezha_np.kernels.{name}" for name in ("cuda", "cupy_rows", "cupy_attention", "cupy")]
+    files = ("cuda", "cupy_rows", "cupy_attention", "cupy_gradients", "cupy")
+    names = [f"nezha_np.kernels.{name}" for name in files]
     with pytest.MonkeyPatch.context() as patch:
         for title, module in modules.items():
             patch.setitem(sys.modules, title, module)

@@ -1,6 +1,8 @@
 """Matrices that are kept in 16 bits: the float32 model on rounded weights, in half the memory."""
 
+import copy
 import json
+import pickle
 import tracemalloc
 
 import array_api_strict as xp
@@ -12,10 +14,14 @@ from test_kernels import threads_of_blas
 from tiers import examples
 
 import nezha_np as nz
+from nezha_np import threads
 from nezha_np.arrays import is_array, library, namespace, own_memory, share_memory, to_numpy
+from nezha_np.model import model
+from nezha_np.narrow import float16
 from nezha_np.narrow import matrix as narrow_matrix
 from nezha_np.narrow.bfloat16 import round_to_bits, widened
 from nezha_np.narrow.matrix import BFLOAT16, FLOAT16, NarrowMatrix, kept_in_bfloat16
+from nezha_np.narrow.tiles import TILE
 from nezha_np.training import lamb
 from nezha_np.training.loop import first_step
 from nezha_np.weights.convert import convert
@@ -117,8 +123,9 @@ def test_a_matrix_in_bfloat16_passes_for_one_of_numpys():
     assert np.asarray(matrix, dtype=np.float64).dtype == np.float64 and np.shape(matrix) == (2, 3)
     with pytest.raises(ValueError, match="expected copy=None or True"):
         np.asarray(matrix, copy=False)
-    with pytest.raises(ValueError, match="expected a matrix"):
-        NarrowMatrix(np.zeros(3, np.uint16), BFLOAT16)
+    for wrong in (np.zeros(3, np.uint16), np.zeros((2, 2))):
+        with pytest.raises(ValueError, match="expected a matrix of uint16, got shape"):
+            NarrowMatrix(wrong, BFLOAT16)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -371,3 +378,88 @@ def test_bfloat16_is_for_numpy_alone():
     assert strict.to(dtype="bfloat16", device="cpu").dtype == "bfloat16"
     with pytest.raises(ValueError, match=r"^dtype: expected one of float16, float32, float64, got 'bfloat16'"):
         nz.init(CONFIGS["nezha"], dtype="bfloat16")
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_a_tile_of_float16_with_one_number_that_is_not_finite_is_the_same_in_float32(special):
+    x = np.linspace(-3, 3, 5000).astype(np.float16)
+    x[1234] = special
+    np.testing.assert_array_equal(float16.widened(x), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-7], ids=["normal", "few subnormal", "all subnormal"])
+def test_small_numbers_of_float16_are_the_same_in_float32(scale):
+    x = (scale * np.random.default_rng(0).normal(size=5000)).astype(np.float16)
+    np.testing.assert_array_equal(float16.widened(x), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("rows", [1, TILE, TILE + 1, 3 * TILE - 1])
+def test_no_number_is_left_out_at_the_edge_of_a_tile(rows):
+    bits = (np.arange(rows) % 2**15).astype(np.uint16)
+    np.testing.assert_array_equal(round_to_bits(widened(bits)), np.where(bits > 0x7F80, bits | 0x40, bits))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda weights: pickle.loads(pickle.dumps(weights))])
+def test_copies_of_weights_in_bfloat16_are_in_bfloat16(copied):
+    kept = nz.init(CONFIGS["nezha"], seed=3).to(dtype="bfloat16")
+    found = copied(kept)
+    assert found.dtype == "bfloat16"
+    for name, array in kept.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(array))
+
+
+def test_a_product_of_many_columns_is_divided_among_threads_with_blas_held_to_one_and_few_columns_are_not():
+    matrix, seen = kept_in_bfloat16(np.ones((2048, 1024))), []
+
+    def watched(most, run):
+        seen.append(threads._blas().num_threads)
+        return share_out(most, run)
+
+    share_out = narrow_matrix.share_out
+    with threads_of_blas(4), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(narrow_matrix, "share_out", watched)
+        for columns, expected in ((narrow_matrix.MANY - 1, []), (narrow_matrix.MANY, [1])):
+            matrix @ np.ones((1024, columns), np.float32)
+            assert seen == expected
+        with threads.BLAS_THREADS.held_to_one() as share:  # a pass: its share of the threads stays whole
+            matrix @ np.ones((1024, narrow_matrix.MANY), np.float32)
+            assert (seen, share, threads._free.get()) == ([1, 1], 4, 4)
+        assert threads._blas().num_threads == 4
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_pass_of_few_tokens_holds_blas_to_one_thread_where_the_encoders_matrices_are_narrow(dtype):
+    wide, seen = nz.init(CONFIGS["nezha"], seed=3), []
+    narrow = wide.to(dtype=dtype)
+    embeddings = "embeddings.word_embeddings.weight"
+    mixture = nz.Weights({**wide, embeddings: kept_in_bfloat16(wide[embeddings])}, wide.config)
+
+    def watched(*arguments, **options):
+        seen.append(threads._blas().num_threads)
+        return definition(*arguments, **options)
+
+    definition = model.encoder.definition
+    for weights, expected in ((narrow, 1), (wide, 4), (mixture, 4)):
+        for ids in (IDS[:1, :1], IDS):
+            with threads_of_blas(4), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model.encoder, "definition", watched)
+                nz.forward(weights, ids)
+            assert set(seen) == {expected}
+            seen.clear()
+
+
+@pytest.mark.parametrize("kept", [kept_in_bfloat16, kept_in_float16])
+def test_a_product_of_many_columns_needs_a_tile_for_each_thread(kept):
+    matrix = kept(np.ones((6000, 500)))
+    left, right = np.ones((narrow_matrix.MANY, 6000), np.float32), np.ones((500, narrow_matrix.MANY), np.float32)
+    tile = 2**18
+    for run, result in ((lambda: matrix @ right, 6000), (lambda: left @ matrix, 2 * 500)):
+        with threads_of_blas(2), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(narrow_matrix, "TILE_OF_MANY", tile)
+            tracemalloc.start()
+            try:
+                run()
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert peak < 4 * (2 * tile + narrow_matrix.MANY * result + 2 * TILE) < 4 * matrix.size

@@ -72,9 +72,10 @@ def main() -> int:
     columns = [(gpu, number) for gpu in GPUS for number in NUMBERS]
     compiled = {column: {kernel.name: kernel for kernel in kernels_in(compile_for(*column))} for column in columns}
     print(f"NVRTC {'.'.join(map(str, nvrtc.nvrtcVersion()[1:]))}; registers of a thread\n")
-    print(f"{'':<12}" + "".join(f"{gpu} {number.strip('_')}".rjust(14) for gpu, number in columns))
+    widest = max(map(len, names))
+    print(" " * widest + "".join(f"{gpu} {number.strip('_')}".rjust(14) for gpu, number in columns))
     for name in names:
-        print(f"{name:<12}" + "".join(f"{compiled[column][name].registers}".rjust(14) for column in columns))
+        print(name.ljust(widest) + "".join(f"{compiled[column][name].registers}".rjust(14) for column in columns))
     spilled = [(*column, *kernel) for column in columns for kernel in compiled[column].values() if kernel.spilled]
     for gpu, number, name, _, size in spilled:
         print(f"{gpu}, {number}: {name} spills {size} bytes of registers to memory")

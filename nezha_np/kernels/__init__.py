@@ -3,7 +3,8 @@
     known       what a kernel may assume of a family
     numpy       NumPy's: numpy_rows, numpy_attention; numpy_blocks says how large a block is
     numpy_half  NumPy's for float16, which compute in float32 by the ones above
-    cupy        CuPy's: cupy_rows, cupy_attention; their CUDA C is cuda.cu, which cuda compiles and launches
+    cupy        CuPy's: cupy_rows, cupy_attention, cupy_gradients; their CUDA C is cuda.cu, which cuda compiles and
+                launches
 
 The module with the name of a library has ``KERNELS``, which maps a layer to its kernel and the dtypes that the kernel
 serves. A kernel has its definition's signature, may decline a call by returning NotImplemented, and never writes to its

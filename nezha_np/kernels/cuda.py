@@ -14,7 +14,11 @@ import cupy
 import numpy as np
 
 SOURCE = Path(__file__).with_name("cuda.cu")
-FUNCTIONS = ("bias_gelu", "normalise", "collect", "softmax", "split_heads", "merge_heads")
+FUNCTIONS = (
+    *("bias_gelu", "normalise", "collect", "spread", "softmax", "split_heads", "merge_heads"),
+    *("gelu_gradient", "normalise_gradient", "normalise_sums", "sum_parts", "softmax_gradient"),
+    *("embedding_sums", "embedding_rows", "cross_entropy_gradient"),
+)
 NUMBERS = {np.dtype(np.float32): "float", np.dtype(np.float16): "__half"}
 THREADS = 256  # in a block at most; a warp is 32
 BLOCKS = 2**31 - 1  # in a grid at most; of more rows a block takes several
@@ -40,7 +44,9 @@ def compiled(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {name: module.get_function(name) for name in FUNCTIONS}
 
 
-def launch(name: str, arrays: tuple[Any, ...], *scalars: int | float, rows: int, width: int) -> None:
+def launch(
+    name: str, arrays: tuple[Any, ...], *scalars: int | float, rows: int, width: int, dtype: np.dtype[Any] | None = None
+) -> None:
     """Queue a kernel on the current stream, with a block of threads for each row.
 
     Parameters
@@ -53,11 +59,13 @@ def launch(name: str, arrays: tuple[Any, ...], *scalars: int | float, rows: int,
         What follows them.
     rows, width : int
         The last two arguments.
+    dtype : dtype, optional
+        A key of `NUMBERS`; None: that of the first array.
     """
     if rows and width:  # CUDA knows no empty grid
         threads = min(THREADS, -(-width // 32) * 32)
         pointers = [0 if array is None else contiguous(array) for array in arrays]
-        compiled(arrays[0].dtype)[name]((min(rows, BLOCKS),), (threads,), (*pointers, *scalars, rows, width))
+        compiled(dtype or arrays[0].dtype)[name]((min(rows, BLOCKS),), (threads,), (*pointers, *scalars, rows, width))
 
 
 def contiguous(x: Any) -> Any:

@@ -151,6 +151,28 @@ def position_context_kernel(probs: Any, table: Any, *, past: int = 0) -> Any:
     return cupy.dot(buckets, table).reshape(batch, heads, queries, table.shape[1])
 
 
+def position_scores_kernel(q: Any, table: Any, *, keys: int, past: int = 0) -> Any:
+    """Multiply each query with the rows of the table, then put the products to the keys in one launch.
+
+    Parameters
+    ----------
+    q, table, keys, past
+        As for `position_scores`.
+
+    Returns
+    -------
+    (B, N, Q, S) array, or NotImplemented
+        The position term of the scores. Declined where dtypes differ.
+    """
+    if not same_dtype(q, table):
+        return NotImplemented
+    queries, count = q.shape[2], table.shape[0]
+    scores = cupy.empty((*q.shape[:3], keys), q.dtype)
+    by_row = cupy.dot(flat_rows(q), table.T)  # (B·N·Q, R)
+    launch("spread", (scores, by_row), queries, past, count // 2, rows=count_rows(q), width=keys)
+    return scores
+
+
 def self_attention_kernel(
     x: Any,
     w: View,

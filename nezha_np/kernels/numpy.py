@@ -104,10 +104,10 @@ def encoder_kernel(x: np.ndarray, w: View, *, table: np.ndarray | None, call: Ca
     few = 1 < tokens <= numpy_blocks.FEW and tokens < 2 * numpy_blocks.TOKENS
     if few and not undivided and family_of(w.config).beside_heads is None:
         rows = np.asarray(flat_rows(x), order="F")
-        with held_for_tiles(w):
+        with held_for_tiles(w, call):
             return row_by_row(all_layers(rows.reshape(x.shape), w, table=table, call=call))
     if undivided or tokens < 2 * numpy_blocks.TOKENS:
-        with held_for_tiles(w):
+        with held_for_tiles(w, call):
             return all_layers(x, w, table=table, call=call)
 
     def run(part: int, parts: int) -> Any:
@@ -143,9 +143,9 @@ def all_layers(x: Any, w: View, *, table: np.ndarray | None, call: Call) -> Any:
     return x, *nothing
 
 
-def held_for_tiles(w: View) -> AbstractContextManager[object]:
+def held_for_tiles(w: View, call: Call) -> AbstractContextManager[object]:
     """Hold BLAS to one thread where matrices are widened tile by tile: the tiles are divided among threads."""
-    narrow = isinstance(w.weights["embeddings.word_embeddings.weight"], NarrowMatrix)
+    narrow = bool(call.caches) and isinstance(w["layer.0.attention.self.query.weight"], NarrowMatrix)
     return BLAS_THREADS.held_in_a_pass() if narrow else nullcontext()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from nezha_np.arrays import Array, device_of, namespace
-from nezha_np.mechanism.layer import sweep
+from nezha_np.mechanism.layer import sweep, sweeps_in_blocks
 from nezha_np.mechanism.recorder import nothing_recorded
 
 
@@ -152,10 +152,10 @@ class GradientSums:
             part = part.dense()
         if total is None:
             self.found[number] = part
-        elif not own and not new:
-            self.found[number] = total + part
-        else:
+        elif (own or new) and sweeps_in_blocks(total):
             with nothing_recorded():  # so that the kernels' sweep does it
                 self.found[number] = sweep(lambda x, y: (x + y,), total, part, out=[total if own else part])[0]
+        else:
+            self.found[number] = total + part
         if new:
             self._own.add(number)

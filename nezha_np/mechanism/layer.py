@@ -202,6 +202,30 @@ def written(values: tuple[Any, ...], out: Sequence[Any] | None) -> tuple[Any, ..
     return tuple(value if target is None else target for value, target in zip(values, out, strict=True))
 
 
+def sweeps_in_blocks(array: Array) -> bool:
+    """Say whether `sweep` writes into `out` block by block: otherwise it makes whole new arrays, and copies them there.
+
+    Parameters
+    ----------
+    array : array
+        One of those that would be swept.
+
+    Returns
+    -------
+    bool
+        Whether the kernels of its library have a way of their own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sweeps_in_blocks(np.ones(2))
+    True
+    """
+    if type(array) not in _sweeps:
+        _kernels_for(array)
+    return _sweeps[type(array)] is not _sweep_at_once
+
+
 def sweep(
     function: Callable[..., tuple[Array, ...]], *arrays: Array, out: Sequence[Array | None] | None = None
 ) -> tuple[Array, ...]:

@@ -28,16 +28,19 @@ class Format(NamedTuple):
     ----------
     name : str
         What the dtype is called.
+    kept : dtype
+        NumPy's dtype of what is kept.
     widen : callable
         ``widen(kept, out)`` writes the numbers into an array of float32 of the same shape.
     """
 
     name: str
+    kept: np.dtype[Any]
     widen: Widen
 
 
-BFLOAT16 = Format(bfloat16.NAME, bfloat16.widen)  # kept as uint16
-FLOAT16 = Format("float16", float16.widen)
+BFLOAT16 = Format(bfloat16.NAME, np.dtype(np.uint16), bfloat16.widen)
+FLOAT16 = Format("float16", np.dtype(np.float16), float16.widen)
 
 
 class NarrowMatrix(np.lib.mixins.NDArrayOperatorsMixin):
@@ -62,7 +65,7 @@ class NarrowMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     Raises
     ------
     ValueError
-        If there are not two axes.
+        If there are not two axes, or the dtype is not what the format keeps.
 
     Examples
     --------
@@ -77,8 +80,8 @@ class NarrowMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     device = "cpu"
 
     def __init__(self, kept: np.ndarray, form: Format) -> None:
-        if kept.ndim != 2:
-            raise ValueError(f"kept: expected a matrix, got shape {kept.shape}")
+        if kept.ndim != 2 or kept.dtype != form.kept:
+            raise ValueError(f"kept: expected a matrix of {form.kept}, got shape {kept.shape} and {kept.dtype}")
         self.kept, self.form = kept, form
 
     @property
@@ -173,7 +176,7 @@ def kept_in_bfloat16(array: Any) -> Any:
     >>> type(kept_in_bfloat16(np.ones((2, 2)))).__name__
     'NarrowMatrix'
     """
-    if isinstance(array, NarrowMatrix) and array.form is BFLOAT16:
+    if isinstance(array, NarrowMatrix) and array.form == BFLOAT16:
         return array
     bits = bfloat16.round_to_bits(np.asarray(array))
     bits.flags.writeable = False
@@ -204,7 +207,7 @@ def is_kept_in_bfloat16(tensors: Mapping[str, Any]) -> bool:
     (True, False)
     """
     matrices = [array for array in tensors.values() if array.ndim == 2]
-    return bool(matrices) and all(isinstance(one, NarrowMatrix) and one.form is BFLOAT16 for one in matrices)
+    return bool(matrices) and all(isinstance(one, NarrowMatrix) and one.form == BFLOAT16 for one in matrices)
 
 
 def _in_float32(value: Any) -> Any:
@@ -255,15 +258,21 @@ def _multiply_rows(x: NarrowMatrix, y: np.ndarray, out: np.ndarray, own: slice) 
     cut = tiles((own.stop - own.start, x.shape[1]), _numbers_for(y), own.start)
     room = np.empty((cut[0].stop - own.start if cut else 0, x.shape[1]), np.float32)
     for rows in cut:
-        numbers = room[: rows.stop - rows.start]
-        x.form.widen(x.kept[rows], numbers)
-        np.matmul(numbers, y, out=out[rows])
+        np.matmul(_widened_into(room, x, rows), y, out=out[rows])
 
 
 def _add_products(x: NarrowMatrix, y: np.ndarray, out: np.ndarray) -> None:
     """Write xᵀ y: the sum over tiles of rows of both."""
     out[...] = 0.0
-    for rows in tiles(x.shape, _numbers_for(y)):
-        numbers = np.empty((rows.stop - rows.start, x.shape[1]), np.float32)
-        x.form.widen(x.kept[rows], numbers)
-        out += numbers.T @ y[rows]
+    cut = tiles(x.shape, _numbers_for(y))
+    room = np.empty((cut[0].stop if cut else 0, x.shape[1]), np.float32)
+    for rows in cut:
+        out += _widened_into(room, x, rows).T @ y[rows]
+
+
+def _widened_into(room: np.ndarray, x: NarrowMatrix, rows: slice) -> np.ndarray:
+    """Write some rows in float32 into the beginning of `room`, in pieces: a format may need as much memory besides."""
+    numbers, kept = room[: rows.stop - rows.start], x.kept[rows]
+    for piece in tiles(kept.shape, TILE):
+        x.form.widen(kept[piece], numbers[piece])
+    return numbers
