@@ -264,7 +264,7 @@ def every_query_sees_a_key(bundle):
 
 @pytest.mark.one_in(25)
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
-@examples(5, quick=2)
+@examples(3, quick=2)
 @given(data=st.data())
 def test_the_reference_agrees_within_the_suggested_tolerances_in_every_dtype_and_the_doctor_finds_nothing(
     family, head, data
