@@ -30,8 +30,8 @@ from nezha_np.commands import (
 from nezha_np.commands.exit_status import ERROR, Stopped, status_of
 from nezha_np.commands.output import print_message
 from nezha_np.commands.parser import Parser, fail, parse, typed_names
-from nezha_np.commands.signals import raised_signals
 from nezha_np.commands.together import begin_together, end_together, take_the_word
+from nezha_np.signals import raised_signals
 
 PROGRAM = "nezha-np"
 # In the order in which --help lists them.

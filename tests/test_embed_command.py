@@ -26,12 +26,12 @@ from nezha_np.cli import main
 from nezha_np.commands import embed_lines as engine
 from nezha_np.commands import progress
 from nezha_np.commands.exit_status import Stopped
-from nezha_np.commands.signals import Signalled
 from nezha_np.files import partial_file
 from nezha_np.files.partial_file import PartialFile
 from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FORMATS, ROOM, file_header
 from nezha_np.jobs import line_windows, vectors
+from nezha_np.signals import Signalled
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [

@@ -34,6 +34,7 @@ ORDER = (
     "arrays",
     "randomness",
     "checks",
+    "signals",
     "mechanism",
     "layers",
     "files",

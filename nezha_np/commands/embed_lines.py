@@ -20,7 +20,6 @@ from nezha_np.checks import check_fetched
 from nezha_np.commands.exit_status import Stopped, status_of
 from nezha_np.commands.output import print_message, write_bytes
 from nezha_np.commands.progress import Progress
-from nezha_np.commands.signals import ignored_signals
 from nezha_np.files.atomic import resolve_target
 from nezha_np.files.parquet_file import format_of, read_lines_or_rows
 from nezha_np.files.partial_file import PartialFile
@@ -28,6 +27,7 @@ from nezha_np.files.text_lines import Line
 from nezha_np.files.vector_file import FORMATS
 from nezha_np.jobs.line_windows import next_window
 from nezha_np.jobs.tasks import Task, open_task
+from nezha_np.signals import ignored_signals
 
 Windows = Iterator[tuple[list[Line], bytes]]  # the lines of each window, and their vectors as they are written
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nezha_np.signals import OF_SIGNALS
+
 SUCCESS = 0
 DIFFERENT = 1  # a comparison found a difference, and nothing else
 ERROR = 2  # bad input, or a fault such as a full disk; also what argparse returns for wrong arguments
-OF_SIGNALS = 128  # and the signal's number, as shells report a process that a signal ended: 130 SIGINT, 143 SIGTERM
 
 
 class Stopped(Exception):

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from nezha_np.jobs.compute import compute_shard
 from nezha_np.jobs.manifest import NAME, Manifest, make_manifest, read_manifest
 from nezha_np.jobs.tasks import Task, open_task
+from nezha_np.signals import OF_SIGNALS, sent_again
 
 REPORTED = (OSError, TypeError, ValueError, MemoryError, ImportError)
 
@@ -40,7 +41,8 @@ def main() -> None:
             sys.exit(1)
 
     try:
-        _answer_all(answer)
+        with sent_again():
+            _answer_all(answer)
     finally:
         # Nothing is left to be removed; while the interpreter ends, an exception of `_end` would be printed.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -136,4 +138,4 @@ def open_job(job: dict[str, Any]) -> tuple[Task, Manifest]:
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)  # what it has left undone is removed on the way out
+    sys.exit(OF_SIGNALS + number)  # what it has left undone is removed on the way out

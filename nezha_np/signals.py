@@ -1,9 +1,10 @@
-"""Signals that ask a command to stop: they raise an exception, so that nothing half made is left behind."""
+"""Signals that ask a process to stop: they raise an exception, so that nothing half made is left behind."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -12,6 +13,8 @@ from typing import Any, NoReturn
 # Besides SIGINT, for which Python itself raises KeyboardInterrupt. SIGHUP: the terminal was closed. SIGBREAK:
 # Ctrl-Break on Windows, which has no SIGHUP.
 NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")
+OF_SIGNALS = 128  # and the signal's number, as shells report a process that a signal ended: 130 SIGINT, 143 SIGTERM
+SOON = 0.01  # seconds
 
 
 class Signalled(KeyboardInterrupt):
@@ -69,8 +72,65 @@ def raised_signals() -> Iterator[None]:
     ...     print(signalled.number)
     15
     """
-    with _handled({number: _raise for number in _numbers(*NAMES) if signal.getsignal(number) == signal.SIG_DFL}):
+    handlers = {number: _raise for number in _numbers(*NAMES) if signal.getsignal(number) == signal.SIG_DFL}
+    with sent_again(), _handled(handlers):
         yield
+
+
+@contextlib.contextmanager
+def sent_again() -> Iterator[None]:
+    """Send a signal again whose exception ended nothing, because Python had called a handler in a callback.
+
+    Python calls a handler wherever the main thread is, also in the callback of a weak reference and in ``__del__``. An
+    exception there is printed and forgotten. Here it is not printed, and the signal comes again a little later.
+
+    Examples
+    --------
+    >>> import time, weakref
+    >>> class Thing: pass
+    >>> thing = Thing()
+    >>> reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    >>> try:
+    ...     with sent_again():
+    ...         del thing
+    ...         time.sleep(10)
+    ... except KeyboardInterrupt:
+    ...     print("interrupted")
+    interrupted
+    """
+    before = sys.unraisablehook
+
+    def answer(forgotten: sys.UnraisableHookArgs) -> None:
+        number = _number_of(forgotten.exc_value)
+        if number is None:
+            before(forgotten)
+            return
+        later = threading.Timer(SOON, _send_to_main_thread, (number,))
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = answer
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    """Return the signal that an exception answers."""
+    if isinstance(error, KeyboardInterrupt):
+        return int(getattr(error, "number", signal.SIGINT))
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > OF_SIGNALS:
+        return error.code - OF_SIGNALS
+    return None
+
+
+def _send_to_main_thread(number: int) -> None:
+    """Send a signal to the main thread, so that what it waits for is interrupted; Windows has no such function."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 @contextlib.contextmanager
