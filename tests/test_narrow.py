@@ -355,17 +355,21 @@ def test_rows_are_taken_in_any_way_that_numpy_knows():
         np.testing.assert_array_equal(found, expected)
 
 
+def peak_of(run):
+    """Return the most bytes that a function had at once."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_neither_rounding_nor_a_gradient_needs_a_large_matrix_in_float32():
     wide = np.random.default_rng(0).normal(size=(4000, 500))
     matrix, left = kept_in_bfloat16(wide), np.ones((3, 4000), np.float32)
     for run in (lambda: round_to_bits(wide), lambda: left @ matrix):
-        tracemalloc.start()
-        try:
-            run()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 4 * wide.size + 8 * narrow_matrix.TILE * 4 - 2 * wide.size
+        assert peak_of(run) < 4 * wide.size + 8 * narrow_matrix.TILE * 4 - 2 * wide.size
 
 
 def test_bfloat16_is_for_numpy_alone():
@@ -456,10 +460,5 @@ def test_a_product_of_many_columns_needs_a_tile_for_each_thread(kept):
     for run, result in ((lambda: matrix @ right, 6000), (lambda: left @ matrix, 2 * 500)):
         with threads_of_blas(2), pytest.MonkeyPatch.context() as patch:
             patch.setattr(narrow_matrix, "TILE_OF_MANY", tile)
-            tracemalloc.start()
-            try:
-                run()
-                _, peak = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
+            peak = peak_of(run)
         assert peak < 4 * (2 * tile + narrow_matrix.MANY * result + 2 * TILE) < 4 * matrix.size
