@@ -101,7 +101,7 @@ def sent_again() -> Iterator[None]:
     before = sys.unraisablehook
 
     def answer(forgotten: sys.UnraisableHookArgs) -> None:
-        number = _number_of(forgotten.exc_value)
+        number = number_of(forgotten.exc_value)
         if number is None:
             before(forgotten)
             return
@@ -116,8 +116,24 @@ def sent_again() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _number_of(error: BaseException | None) -> int | None:
-    """Return the signal that an exception answers."""
+def number_of(error: BaseException | None) -> int | None:
+    """Return the number of the signal that an exception answers.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        The exception.
+
+    Returns
+    -------
+    int or None
+        None where it answers no signal.
+
+    Examples
+    --------
+    >>> number_of(KeyboardInterrupt()), number_of(Signalled(15)), number_of(SystemExit(143)), number_of(OSError())
+    (2, 15, 15, None)
+    """
     if isinstance(error, KeyboardInterrupt):
         return int(getattr(error, "number", signal.SIGINT))
     if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > OF_SIGNALS:

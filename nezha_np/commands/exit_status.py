@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nezha_np.signals import OF_SIGNALS
+from nezha_np.signals import OF_SIGNALS, number_of
 
 SUCCESS = 0
 DIFFERENT = 1  # a comparison found a difference, and nothing else
@@ -50,6 +50,5 @@ def status_of(error: BaseException) -> int:
     """
     if isinstance(error, Stopped):
         return error.status
-    if isinstance(error, KeyboardInterrupt):
-        return OF_SIGNALS + int(getattr(error, "number", 2))  # 2: SIGINT, everywhere
-    return ERROR
+    number = number_of(error)
+    return ERROR if number is None else OF_SIGNALS + number
