@@ -902,5 +902,6 @@ def test_memory_does_not_grow_with_the_input(capsysbinary, tmp_path, model, form
 
     rest = ["--model", model, "--batch-size", 20, "--force"]
     peak(1000)  # what is made once
-    few, many = max(peak(2500), peak(2500)), peak(12_000)  # some windows of the largest size, and many
-    assert many < few + 150_000  # bytes; the vectors of 9,500 more lines alone would be 304,000
+    # Some windows of the largest size, and many. A buffer of 145,000 bytes is there at the peak of some runs only.
+    few, many = max(peak(2500), peak(2500), peak(2500)), min(peak(20_000), peak(20_000))
+    assert many < few + 150_000  # bytes; the vectors of 17,500 more lines alone would be 560,000
